@@ -1,0 +1,4 @@
+"""Encoders."""
+from .dinov2 import DINOv2
+
+__all__ = ['DINOv2']
