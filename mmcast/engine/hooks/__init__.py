@@ -1,0 +1,3 @@
+from .teacher import EMATeacherHook, FrozenTeacherHook
+
+__all__ = ['EMATeacherHook', 'FrozenTeacherHook']

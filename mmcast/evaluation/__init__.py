@@ -1,0 +1,1 @@
+"""Metrics that mmdet lacks; none yet."""

@@ -1,0 +1,9 @@
+from .backbones import DINOv2
+from .detectors import CASTDetector, CASTMask2Former, CASTMask2FormerHead
+from .losses import PixelContrastiveLoss
+from .pixel_contrast import PixelContrast
+from .pixel_decoders import DPTPixelDecoder
+from .strong_view import PhotometricStrongView
+
+__all__ = ['CASTDetector', 'CASTMask2Former', 'CASTMask2FormerHead', 'DINOv2', 'DPTPixelDecoder',
+           'PhotometricStrongView', 'PixelContrast', 'PixelContrastiveLoss']

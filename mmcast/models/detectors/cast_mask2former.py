@@ -1,0 +1,229 @@
+"""The compact student: Mask2Former whose pixel decoder needs no custom operator and whose outputs can be shared.
+
+One forward pass serves every term of the objective: :meth:`CASTMask2Former.forward_once` runs the network on the whole
+batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
+"""
+from dataclasses import dataclass
+from typing import Sequence
+
+import torch
+from mmcv.ops import point_sample
+from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.models.detectors import Mask2Former
+from mmdet.models.utils import get_uncertain_point_coords_with_randomness
+from mmdet.structures import SampleList
+from mmdet.utils import ConfigType, InstanceList, reduce_mean
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from mmcast.errors import CASTError
+from mmcast.registry import MODELS
+
+
+@dataclass
+class NetworkOutputs:
+    """What one forward pass of a detector hands out.
+
+    Attributes:
+        features: Encoder feature maps, finest first, each (B, C_i, h_i, w_i).
+        class_logits: One (B, K, C + 1) tensor per decoder layer, the last layer last.
+        mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last.
+    """
+    features: tuple[Tensor, ...]
+    class_logits: list[Tensor]
+    mask_logits: list[Tensor]
+
+    def select(self, indices: Sequence[int]) -> 'NetworkOutputs':
+        """The outputs of some images; the same object where that is all of them in order."""
+        if list(indices) == list(range(len(self.class_logits[0]))):
+            return self
+        return NetworkOutputs(*(type(part)(t[indices] for t in part)
+                                for part in (self.features, self.class_logits, self.mask_logits)))
+
+
+@MODELS.register_module()
+class CASTMask2FormerHead(Mask2FormerHead):
+    """mmdet's Mask2Former head for any pixel decoder, with the losses of all decoder layers taken together.
+
+    The loss values are mmdet's at the same sampled points. Two things differ in how they come about: the points of the
+    matching are shared by the decoder layers of an image, so that one cost matrix serves them all, and the
+    classification loss is normalised over all ranks like the mask losses are, so that splitting a batch over processes
+    does not change the gradient.
+    """
+
+    def __init__(self, *args, pixel_decoder: ConfigType, num_transformer_feat_level: int = 3, in_channels: list[int],
+                 feat_channels: int, out_channels: int, transformer_decoder: ConfigType, **kwargs) -> None:
+        # The parent reads the number of levels from a deformable decoder's config and builds that decoder. An identity
+        # with that one entry satisfies it; ours, which may have no such entry, is built right after.
+        levels = dict(encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=num_transformer_feat_level))))
+        super().__init__(
+            *args, in_channels=in_channels, feat_channels=feat_channels, out_channels=out_channels,
+            num_transformer_feat_level=num_transformer_feat_level, transformer_decoder=ConfigDict(transformer_decoder),
+            pixel_decoder=ConfigDict(type=nn.Identity, **levels), **kwargs)
+        self.pixel_decoder = MODELS.build(dict(
+            pixel_decoder, in_channels=in_channels, feat_channels=feat_channels, out_channels=out_channels))
+
+    def loss_by_feat(self, all_cls_scores: list[Tensor], all_mask_preds: list[Tensor],
+                     batch_gt_instances: InstanceList, batch_img_metas: list[dict]) -> dict[str, Tensor]:
+        """Losses of L decoder layers for B images, all layers in one batch.
+
+        Args:
+            all_cls_scores: L tensors (B, K, C + 1) of class logits.
+            all_mask_preds: L tensors (B, K, h, w) of mask logits.
+            batch_gt_instances: Per image ``labels`` (G_b,) and ``masks`` (G_b, H, W).
+            batch_img_metas: Per image meta information.
+
+        Returns:
+            ``loss_cls``, ``loss_mask``, ``loss_dice`` of the last layer and ``d{i}.*`` of the others, as in mmdet.
+        """
+        # fp32 from here on: matching costs and log-sums are not safe in half precision.
+        class_logits = torch.stack([scores.float() for scores in all_cls_scores])  # (L, B, K, C + 1)
+        num_layers = len(class_logits)
+        image_of_gt = torch.cat([labels.new_full((len(labels), ), i) for i, labels in enumerate(
+            [gt.labels for gt in batch_gt_instances])])  # (G,)
+        gt_labels = torch.cat([gt.labels for gt in batch_gt_instances])
+        query_of_gt, matched = self._match(class_logits, all_mask_preds, batch_gt_instances, batch_img_metas)
+
+        # Every layer's own normaliser, averaged over the ranks in one call: matched masks, then class weights.
+        layer, gt = matched.nonzero(as_tuple=True)
+        labels = gt_labels.new_full(class_logits.shape[:3], self.num_classes)
+        labels[layer, image_of_gt[gt], query_of_gt[layer, gt]] = gt_labels[gt]
+        class_weight = class_logits.new_tensor(self.class_weight)
+        num_masks, weight_sum = reduce_mean(torch.stack([
+            matched.sum(1).float(), class_weight[labels].sum((1, 2))]))
+        num_masks = num_masks.clamp(min=1)
+
+        loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), reduction_override='none')
+        loss_cls = loss_cls.view(num_layers, -1).sum(1) / weight_sum
+        if len(gt_labels):
+            mask_logits = torch.stack([
+                masks[image_of_gt, queries].float() for masks, queries in zip(all_mask_preds, query_of_gt)])
+            gt_masks = torch.cat([gt.masks for gt in batch_gt_instances]).float()
+            loss_mask, loss_dice = self._mask_losses(mask_logits, gt_masks, matched, num_masks)
+        else:
+            loss_mask = loss_dice = torch.stack([masks.sum() * 0 for masks in all_mask_preds])
+        return self._name_losses(loss_cls, loss_mask, loss_dice)
+
+    @torch.no_grad()
+    def _match(self, class_logits: Tensor, all_mask_preds: list[Tensor], batch_gt_instances: InstanceList,
+               batch_img_metas: list[dict]) -> tuple[Tensor, Tensor]:
+        """Hungarian matching of every layer of every image, one transfer to the host for all of them.
+
+        Returns:
+            The query of each ground truth, (L, G) of int64, and whether it has one, (L, G) of bool (a ground truth
+            stays alone where an image has more of them than queries).
+        """
+        num_layers, _, num_queries, _ = class_logits.shape
+        costs = []
+        for i, (gt, meta) in enumerate(zip(batch_gt_instances, batch_img_metas)):
+            points = torch.rand((1, self.num_points, 2), device=class_logits.device)
+            # Queries of one image share the points, so they can be channels of one sampling call.
+            preds = torch.cat([point_sample(masks[i:i + 1].float(), points)[0] for masks in all_mask_preds])
+            target = point_sample(gt.masks[None].float(), points)[0] if len(gt.labels) else preds[:0]
+            pred = InstanceData(scores=class_logits[:, i].flatten(0, 1), masks=preds)
+            cost = sum(term(pred, InstanceData(labels=gt.labels, masks=target), img_meta=meta)
+                       for term in self.assigner.match_costs)
+            costs.append(cost.view(num_layers, num_queries, -1))
+        cost = torch.cat(costs, dim=2).cpu()
+        if not cost.isfinite().all():
+            raise FloatingPointError('CASTMask2FormerHead: the matching cost is not finite; lower the learning rate or '
+                                     'check the images ' + ', '.join(m.get('img_path', '?') for m in batch_img_metas))
+        query_of_gt = torch.zeros((num_layers, cost.shape[2]), dtype=torch.long)
+        matched = torch.zeros_like(query_of_gt, dtype=torch.bool)
+        start = 0
+        for part in cost.split([c.shape[2] for c in costs], dim=2):
+            for i in range(num_layers):
+                queries, gts = linear_sum_assignment(part[i])
+                query_of_gt[i, start + gts] = torch.from_numpy(queries)
+                matched[i, start + gts] = True
+            start += part.shape[2]
+        return query_of_gt.to(class_logits.device), matched.to(class_logits.device)
+
+    def _mask_losses(self, mask_logits: Tensor, gt_masks: Tensor, matched: Tensor,
+                     num_masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Point-sampled mask and dice loss of each layer.
+
+        Args:
+            mask_logits: (L, G, h, w) logits of the query matched to each ground truth.
+            gt_masks: (G, H, W) in {0, 1}.
+            matched: (L, G), False where the pair is a filler.
+            num_masks: (L,) normaliser.
+        """
+        num_layers, num_gts = matched.shape
+        logits = mask_logits.flatten(0, 1)[:, None]  # (L * G, 1, h, w)
+        with torch.no_grad():
+            points = get_uncertain_point_coords_with_randomness(
+                logits, None, self.num_points, self.oversample_ratio, self.importance_sample_ratio)
+            # All layers' points of one ground truth in one call, so that no mask is held once a layer.
+            points_of_gt = points.view(num_layers, num_gts, -1, 2).transpose(0, 1).flatten(1, 2)
+            targets = point_sample(gt_masks[:, None], points_of_gt).view(num_gts, num_layers, -1).transpose(0, 1)
+        preds = point_sample(logits, points).view(num_layers * num_gts, -1)
+        targets = targets.reshape(num_layers * num_gts, -1)
+        loss_dice = self.loss_dice(preds, targets, reduction_override='none')
+        loss_mask = self.loss_mask(preds.flatten(), targets.flatten(), reduction_override='none')
+        loss_mask = loss_mask.view(num_layers * num_gts, -1).mean(1)
+        return tuple((loss.view(num_layers, num_gts) * matched).sum(1) / num_masks for loss in (loss_mask, loss_dice))
+
+    def empty_loss(self, all_cls_scores: list[Tensor], all_mask_preds: list[Tensor]) -> dict[str, Tensor]:
+        """Zeros with a graph for a rank that has no image of some origin, and its part in the others' reduction."""
+        reduce_mean(all_cls_scores[0].new_zeros(2, len(all_cls_scores), dtype=torch.float32))
+        zeros = torch.stack([c.float().sum() * 0 + m.float().sum() * 0 for c, m in zip(all_cls_scores, all_mask_preds)])
+        return self._name_losses(zeros, zeros, zeros)
+
+    @staticmethod
+    def _name_losses(loss_cls: Tensor, loss_mask: Tensor, loss_dice: Tensor) -> dict[str, Tensor]:
+        """mmdet's names: the last layer plain, the earlier ones with their number."""
+        last = len(loss_cls) - 1
+        losses = {}
+        for i in (last, *range(last)):
+            prefix = '' if i == last else f'd{i}.'
+            losses |= {f'{prefix}loss_cls': loss_cls[i], f'{prefix}loss_mask': loss_mask[i],
+                       f'{prefix}loss_dice': loss_dice[i]}
+        return losses
+
+
+@MODELS.register_module()
+class CASTMask2Former(Mask2Former):
+    """Mask2Former that can hand out its pixel outputs and take its losses on a part of the batch.
+
+    Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the backbone ``DINOv2``
+    and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs shipped.
+    """
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Encoder features of images (B, 3, H, W).
+
+        Raises:
+            CASTError: If H or W is not a multiple of a ViT's patch size. The encoder would pad by itself, and masks
+                predicted on the padded canvas would not lie on the image.
+        """
+        patch = getattr(self.backbone, 'patch_size', 1)
+        if any(side % patch for side in batch_inputs.shape[-2:]):
+            raise CASTError(f'inputs of {tuple(batch_inputs.shape[-2:])} pixels do not divide into patches of {patch}: '
+                            f'set pad_size_divisor={patch} in the model\'s data_preprocessor')
+        return super().extract_feat(batch_inputs)
+
+    def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
+        """Run encoder, pixel decoder and transformer decoder on images (B, 3, H, W)."""
+        features = self.extract_feat(batch_inputs)
+        class_logits, mask_logits = self.panoptic_head(features, batch_data_samples)
+        return NetworkOutputs(tuple(features), class_logits, mask_logits)
+
+    def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList,
+                indices: Sequence[int]) -> dict[str, Tensor]:
+        """The head's losses on the images ``indices`` of a forward pass; zeros with a graph where there are none."""
+        head = self.panoptic_head
+        if not len(indices):
+            return head.empty_loss(outputs.class_logits, outputs.mask_logits)
+        outputs = outputs.select(indices)
+        samples = [batch_data_samples[i] for i in indices]
+        gt_instances = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
+        return head.loss_by_feat(outputs.class_logits, outputs.mask_logits, gt_instances,
+                                 [s.metainfo for s in samples])
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
+        outputs = self.forward_once(batch_inputs, batch_data_samples)
+        return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))

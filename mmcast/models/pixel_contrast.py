@@ -1,0 +1,60 @@
+"""What the pixel loss needs beside the network: strong view, projector, loss. It exists in training only."""
+from typing import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcast.registry import MODELS
+
+
+@MODELS.register_module()
+class PixelContrast(nn.Module):
+    """Project weak and strong encoder features to embeddings and contrast them (paper.md, "L_pxl").
+
+    Args:
+        in_channels: Channels of the encoder map that is projected.
+        embed_dims: Dimensions D of the embeddings.
+        hidden_dims: Width of the two hidden layers; ``None`` means ``in_channels``.
+        feature_index: Which of the encoder's maps.
+        pool: Average-pooling factor before the projection; 2 brings DINOv2's stride 14 to the paper's 28.
+        loss: Config of the loss, ``PixelContrastiveLoss`` by default.
+        strong_view: Config of the strong view.
+        loss_weight: l_pxl of the objective.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int = 128, hidden_dims: int | None = None, feature_index: int = -1,
+                 pool: int = 2, loss: dict = dict(type='PixelContrastiveLoss'),
+                 strong_view: dict = dict(type='PhotometricStrongView'), loss_weight: float = 0.1) -> None:
+        super().__init__()
+        hidden = hidden_dims or in_channels
+        self.feature_index = feature_index
+        self.pool = pool
+        self.loss_weight = loss_weight
+        # Three bias-free linear layers, applied to every pixel alike.
+        self.projector = nn.Sequential(
+            nn.Conv2d(in_channels, hidden, 1, bias=False), nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 1, bias=False), nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, embed_dims, 1, bias=False))
+        self.loss = MODELS.build(loss)
+        self.strong_view = MODELS.build(strong_view)
+
+    def project(self, features: Sequence[Tensor]) -> Tensor:
+        """Embeddings (B, D, h, w) of encoder maps; normalised by the loss, not here."""
+        feature = features[self.feature_index]
+        if self.pool > 1:
+            feature = F.avg_pool2d(feature, self.pool, ceil_mode=True, count_include_pad=False)
+        return self.projector(feature)
+
+    def forward(self, weak: Sequence[Tensor], strong: Sequence[Tensor], mask_logits: Tensor, class_logits: Tensor,
+                progress: float) -> Tensor:
+        """The weighted loss, a scalar.
+
+        Args:
+            weak: Encoder maps of the weak view, with gradient.
+            strong: Encoder maps of the strong view; detached here, so that only the projector learns from them.
+            mask_logits: (B, K, H, W) on the weak view.
+            class_logits: (B, K, C + 1) on the weak view.
+            progress: Share of the training that is done, in [0, 1].
+        """
+        z_strong = self.project([feature.detach() for feature in strong])
+        return self.loss_weight * self.loss(self.project(weak), z_strong, mask_logits, class_logits, progress)

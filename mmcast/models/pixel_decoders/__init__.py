@@ -1,0 +1,3 @@
+from .dpt import DPTPixelDecoder
+
+__all__ = ['DPTPixelDecoder']
