@@ -1,0 +1,3 @@
+from .unlabeled import UnlabeledDataset
+
+__all__ = ['UnlabeledDataset']

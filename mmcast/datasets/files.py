@@ -1,0 +1,56 @@
+"""Read and write data set files: one readable error line, whole files or none, nothing overwritten silently."""
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from ..errors import CASTError
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` to a neighbouring temporary file and rename it: a killed process leaves no half file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: str | os.PathLike, content: dict, force: bool = False) -> None:
+    """Write JSON atomically; the same content is left alone, another one refused unless `force`.
+
+    Raises:
+        CASTError: if the file exists with different content and `force` is not set.
+    """
+    path, data = Path(path), json.dumps(content).encode()
+    if path.exists() and not force:
+        if path.read_bytes() == data:
+            return
+        raise CASTError(f'{path} exists with different content: delete it, name another file or use --force')
+    write_atomically(path, data)
+
+
+def read_coco(path: str | os.PathLike) -> dict:
+    """Read a COCO annotation file.
+
+    Raises:
+        CASTError: if it is missing, not JSON or without `images`, `categories` or `annotations`.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise CASTError(f'{path}: cannot read the annotation file ({error.strerror}): check the path') from error
+    except ValueError as error:
+        raise CASTError(f'{path} is not valid JSON ({error}): make the annotation file again') from error
+    missing = [key for key in ('images', 'annotations', 'categories')
+               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        raise CASTError(f'{path} is no COCO annotation file, it has no list {", ".join(missing)}: '
+                        'convert the data set with tools/dataset_converters')
+    return content
