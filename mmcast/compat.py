@@ -1,0 +1,53 @@
+"""The one place that papers over other packages' rough edges. Imports neither torch nor mmcv."""
+import functools
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any, Callable
+
+_STAND_IN = Path(__file__).with_name('mmcv_ext.py')
+_ONEDL_NOISE = 'Could not import OneDL'
+
+
+class OperatorFinder:
+    """Answers ``import mmcv._ext`` with mmcast's stand-in.
+
+    It stands last in ``sys.meta_path``, so Python asks it only after it has found no compiled module.
+    """
+
+    @staticmethod
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname == 'mmcv._ext':
+            return importlib.util.spec_from_file_location(fullname, _STAND_IN)
+        return None
+
+
+def _without_onedl_noise(print_log: Callable) -> Callable:
+    """The same ``print_log`` but for one line.
+
+    mmdet and mmpretrain print it at import, on every rank, where an optional data set package is not installed.
+    """
+
+    @functools.wraps(print_log)
+    def wrapper(msg: Any, *args: Any, **kwargs: Any) -> None:
+        if msg != _ONEDL_NOISE:
+            print_log(msg, *args, **kwargs)
+
+    wrapper.drops_onedl_noise = True
+    return wrapper
+
+
+def install() -> None:
+    """Put the stand-in for missing mmcv operators in place and drop one line of import noise.
+
+    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it.
+    """
+    if OperatorFinder not in sys.meta_path:
+        sys.meta_path.append(OperatorFinder)
+    try:
+        import mmengine.logging
+    except ImportError:  # tools/check_env.py says so in words
+        return
+    if not hasattr(mmengine.logging.print_log, 'drops_onedl_noise'):
+        mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)

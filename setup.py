@@ -1,0 +1,71 @@
+"""Packaging of mmcast. Imports neither torch nor anything of OpenMMLab: pip builds in an empty environment."""
+import runpy
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
+
+
+def read_requirements(name: str) -> list[str]:
+    """The requirements of ``requirements/<name>.txt``, one string each, comments left out."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def add_mim_extension(target: Path, link: bool) -> None:
+    """Fill ``target`` (a ``.mim`` folder) with what ``mim`` looks for: configs, tools and model-index.yml.
+
+    ``link=True`` makes symbolic links into the repository, so that an editable install follows every edit.
+    """
+    shutil.rmtree(target, ignore_errors=True)  # nothing stale from an earlier build
+    target.mkdir(parents=True)
+    for name in MIM_ENTRIES:
+        source, entry = ROOT / name, target / name
+        if link:
+            entry.symlink_to(Path('..', '..', name))
+        elif source.is_dir():
+            shutil.copytree(source, entry, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+        else:
+            shutil.copy2(source, entry)
+
+
+class BuildPy(build_py):
+    """Adds ``mmcast/.mim``: links for ``pip install -e``, copies into the build folder for everything else."""
+
+    def run(self) -> None:
+        super().run()
+        folder = ROOT if self.editable_mode else Path(self.build_lib)
+        add_mim_extension(folder / 'mmcast' / '.mim', link=self.editable_mode)
+
+
+class BdistWheel(bdist_wheel):
+    """Puts a second ``.mim`` into the wheel's ``.dist-info`` folder.
+
+    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD, so for this distribution
+    name it always looks in ``mmcast-<version>.dist-info`` (openmim and MMEngine look in ``mmcast``).
+    """
+
+    def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
+        super().write_wheelfile(wheelfile_base, *args, **kwargs)
+        if 'editable_wheel' not in self.distribution.commands:
+            add_mim_extension(Path(wheelfile_base) / '.mim', link=False)
+
+
+setup(
+    name='mmcast',
+    version=runpy.run_path(str(ROOT / 'mmcast' / 'version.py'))['__version__'],
+    description='Semi-supervised instance segmentation by foundation model distillation (CAST) for OpenMMLab',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmcast', 'mmcast.*']),
+    install_requires=read_requirements('runtime'),
+    extras_require={'mm': read_requirements('mminstall'), 'tests': read_requirements('tests')},
+    cmdclass={'build_py': BuildPy, 'bdist_wheel': BdistWheel},
+    zip_safe=False,
+)
