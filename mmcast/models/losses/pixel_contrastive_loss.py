@@ -1,0 +1,161 @@
+"""The instance-aware pixel-wise contrastive loss as a module for configs."""
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from mmcast.errors import CASTError
+from mmcast.registry import MODELS
+
+from .functional import fuse_pixel_probabilities, l2_normalize, nt_xent, sample_negatives
+
+SAMPLING_MODES = ('uniform', 'mask', 'class', 'fusion')
+
+
+class LossInputError(CASTError, ValueError):
+    """An option or a tensor shape that the loss cannot work with."""
+
+
+class NonFiniteInputError(CASTError, FloatingPointError):
+    """NaN or infinity in an input of the loss."""
+
+
+@MODELS.register_module()
+class PixelContrastiveLoss(nn.Module):
+    """L_pxl of CAST: weak and strong view of a pixel attract, pixels of other instances repel (NT-Xent).
+
+    Negatives of a weak-view pixel are weak-view pixels of the whole batch, its own image included, drawn with
+    replacement in proportion to s_deb of their query embeddings (see :func:`functional.sample_negatives`).
+    Gradients reach both embeddings, never the query logits. The result carries no weight; the detector
+    applies l_pxl. It is the mean over the anchors of this process, whose images are its only candidates; DDP
+    averages over processes.
+
+    An anchor without any negative (its pixel is alone, or like all others) loses 0. Without queries (K = 0)
+    every mode samples uniformly. Random numbers come from the global generator of the inputs' device. The
+    similarities of all anchors to all pixels are one (A, M) matrix; ``num_anchors`` bounds A.
+
+    Args:
+        num_negatives: R, negatives per anchor.
+        temperature: T at progress 0.
+        final_temperature: T at progress 1.
+        sampling: what s_deb compares: 'mask' (P_m), 'class' (F_c), 'fusion' (both), or 'uniform' (nothing:
+            all pixels but the anchor's own are equally likely).
+        mask_temperature: temperature of the softmax over the K mask logits.
+        num_anchors: pixels of the batch taken as anchors, drawn anew in each call without replacement;
+            default all.
+
+    Raises:
+        LossInputError: an unknown sampling mode or a value out of range.
+    """
+
+    def __init__(self,
+                 num_negatives: int = 200,
+                 temperature: float = 0.3,
+                 final_temperature: float = 0.07,
+                 sampling: str = 'fusion',
+                 mask_temperature: float = 0.5,
+                 num_anchors: Optional[int] = None) -> None:
+        super().__init__()
+        if sampling not in SAMPLING_MODES:
+            raise LossInputError(f'PixelContrastiveLoss: sampling={sampling!r} is unknown, '
+                                 f'use one of {SAMPLING_MODES}')
+        for name, value in dict(temperature=temperature, final_temperature=final_temperature,
+                                mask_temperature=mask_temperature).items():
+            if not value > 0:
+                raise LossInputError(f'PixelContrastiveLoss: {name}={value} must be greater than 0')
+        for name, value in dict(num_negatives=num_negatives, num_anchors=num_anchors).items():
+            if value is not None and value < 1:
+                raise LossInputError(f'PixelContrastiveLoss: {name}={value} must be at least 1')
+        self.num_negatives = num_negatives
+        self.temperature = temperature
+        self.final_temperature = final_temperature
+        self.sampling = sampling
+        self.mask_temperature = mask_temperature
+        self.num_anchors = num_anchors
+
+    def temperature_at(self, progress: float) -> float:
+        """T after a share of the training, linear from ``temperature`` (0) to ``final_temperature`` (1).
+
+        Raises:
+            LossInputError: progress outside [0, 1] by more than rounding (1e-6).
+        """
+        if not -1e-6 <= progress <= 1 + 1e-6:
+            raise LossInputError(f'PixelContrastiveLoss: progress={progress} must lie in [0, 1]; '
+                                 'give iteration / max_iters')
+        return self.temperature + (self.final_temperature - self.temperature) * min(max(progress, 0.), 1.)
+
+    def forward(self, z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor, class_logits: Tensor,
+                progress: float = 0.) -> Tensor:
+        """The unweighted loss, in float32 whatever autocast says (float64 for float64 embeddings).
+
+        Args:
+            z_weak: (B, D, h, w) embeddings of the weak view; normalised here.
+            z_strong: (B, D, h, w) embeddings of the strong view of the same crops.
+            mask_logits: (B, K, H, W) of the network's queries on the weak view.
+            class_logits: (B, K, C+1) of the same queries, the last class is "no object".
+            progress: share of the training done, in [0, 1].
+
+        Returns:
+            Scalar, always with a graph to both embeddings.
+
+        Raises:
+            LossInputError: shapes that do not belong together, or progress outside [0, 1].
+            NonFiniteInputError: NaN or infinity; names the tensor and the images.
+        """
+        inputs = dict(z_weak=z_weak, z_strong=z_strong, mask_logits=mask_logits, class_logits=class_logits)
+        _check_shapes(**inputs)
+        _check_finite(**inputs)
+        temperature = self.temperature_at(progress)
+        with torch.autocast(z_weak.device.type, enabled=False):
+            weak, strong = _pixel_vectors(z_weak), _pixel_vectors(z_strong)  # (M, D), M = B h w
+            anchors = self._draw_anchors(weak)  # (A,)
+            with torch.no_grad():
+                y = self._query_embeddings(mask_logits, class_logits, z_weak.shape[-2:])
+                drawn = sample_negatives(y, self.num_negatives, anchors)  # (A, R)
+            positive = (weak[anchors] * strong[anchors]).sum(1)
+            # One product with all pixels is cheaper than R gathered vectors an anchor while M < R D = 25,600.
+            negative = (weak[anchors] @ weak.T).gather(1, drawn.clamp_min(0))
+            negative = negative.masked_fill(drawn < 0, float('-inf'))
+            return nt_xent(positive / temperature, negative / temperature)
+
+    def _draw_anchors(self, pixels: Tensor) -> Tensor:
+        if self.num_anchors is None or self.num_anchors >= len(pixels):
+            return torch.arange(len(pixels), device=pixels.device)
+        return torch.randperm(len(pixels), device=pixels.device)[:self.num_anchors]
+
+    def _query_embeddings(self, mask_logits: Tensor, class_logits: Tensor, size: Tuple[int, int]) -> Tensor:
+        """y (M, E): what the sampling mode compares; E = 0 for 'uniform', which scores all alike."""
+        mask, expected_class = fuse_pixel_probabilities(
+            _at_least_float32(mask_logits), _at_least_float32(class_logits), size, self.mask_temperature)
+        parts = dict(
+            uniform=mask[:, :0], mask=mask, fusion=torch.cat([mask, expected_class], dim=1),
+            **{'class': expected_class})
+        return parts[self.sampling].permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _pixel_vectors(z: Tensor) -> Tensor:
+    """(B, D, h, w) -> unit vectors (B h w, D), in the order of the query embeddings."""
+    return l2_normalize(_at_least_float32(z).permute(0, 2, 3, 1).flatten(0, 2))
+
+
+def _check_shapes(z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor, class_logits: Tensor) -> None:
+    shapes = [tuple(t.shape) for t in (z_weak, z_strong, mask_logits, class_logits)]
+    fits = ([len(shape) for shape in shapes] == [4, 4, 4, 3] and shapes[0] == shapes[1]
+            and len(mask_logits) == len(z_weak) and shapes[2][:2] == shapes[3][:2])
+    if not fits:
+        raise LossInputError('PixelContrastiveLoss needs z_weak and z_strong (B, D, h, w), mask_logits '
+                             '(B, K, H, W) and class_logits (B, K, C+1); '
+                             f'got {shapes[0]}, {shapes[1]}, {shapes[2]} and {shapes[3]}')
+
+
+def _check_finite(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        finite = tensor.isfinite()
+        if not finite.all():
+            images = [i for i, image in enumerate(finite) if not image.all()]
+            raise NonFiniteInputError(f'PixelContrastiveLoss: {name} holds NaN or infinity in image(s) '
+                                      f'{images} of the batch; lower the learning rate or check those images')
