@@ -1,4 +1,4 @@
-"""Packaging of mmcast. Imports neither torch nor anything of OpenMMLab: pip builds in an empty environment."""
+"""Packaging of mmcast. Imports neither torch nor OpenMMLab: pip builds in an empty environment."""
 import runpy
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def add_mim_extension(target: Path, link: bool) -> None:
 
 
 class BuildPy(build_py):
-    """Adds ``mmcast/.mim``: links for ``pip install -e``, copies into the build folder for everything else."""
+    """Adds ``mmcast/.mim``: links for ``pip install -e``, copies into the build folder for the rest."""
 
     def run(self) -> None:
         super().run()
@@ -46,8 +46,8 @@ class BuildPy(build_py):
 class BdistWheel(bdist_wheel):
     """Puts a second ``.mim`` into the wheel's ``.dist-info`` folder.
 
-    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD, so for this distribution
-    name it always looks in ``mmcast-<version>.dist-info`` (openmim and MMEngine look in ``mmcast``).
+    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD ('-' before '/'),
+    so it looks in ``mmcast-<version>.dist-info``. openmim and MMEngine look in ``mmcast``.
     """
 
     def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
@@ -64,6 +64,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['mmcast', 'mmcast.*']),
+    package_data={'mmcast': ['**/*.j2']},
     install_requires=read_requirements('runtime'),
     extras_require={'mm': read_requirements('mminstall'), 'tests': read_requirements('tests')},
     cmdclass={'build_py': BuildPy, 'bdist_wheel': BdistWheel},

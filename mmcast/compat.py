@@ -26,7 +26,7 @@ class OperatorFinder:
 def _without_onedl_noise(print_log: Callable) -> Callable:
     """The same ``print_log`` but for one line.
 
-    mmdet and mmpretrain print it at import, on every rank, where an optional data set package is not installed.
+    mmdet and mmpretrain print it at import, on every rank, where an optional data set package is missing.
     """
 
     @functools.wraps(print_log)

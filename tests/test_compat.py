@@ -22,8 +22,8 @@ def through_the_stand_in(monkeypatch):
 
 def run_python(code: str, *paths) -> str:
     path = os.pathsep.join([*map(str, paths), os.path.dirname(os.path.dirname(compat.__file__))])
-    done = subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONPATH=path), capture_output=True,
-                          text=True)
+    done = subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONPATH=path),
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -76,7 +76,7 @@ def test_nms_of_no_boxes_is_empty():
 # ---- roi_align
 
 def bilinear(feature: torch.Tensor, y: float, x: float) -> torch.Tensor:
-    """RoIAlign's interpolation on (C, H, W): nothing beyond one pixel outside, the border's value up to there."""
+    """RoIAlign's interpolation on (C, H, W): 0 beyond a pixel outside, the border's value up to there."""
     height, width = feature.shape[1:]
     if y < -1 or y > height or x < -1 or x > width:
         return feature.new_zeros(feature.shape[0])
@@ -98,8 +98,9 @@ def reference_roi_align(features, rois, size, scale, ratio, aligned):
         ny, nx = ratio or math.ceil(step_y), ratio or math.ceil(step_x)
         for row in range(size[0]):
             for col in range(size[1]):
-                samples = [bilinear(features[int(image)], y1 + (row + (i + 0.5) / ny) * step_y,
-                                    x1 + (col + (j + 0.5) / nx) * step_x) for i in range(ny) for j in range(nx)]
+                ys = [y1 + (row + (i + 0.5) / ny) * step_y for i in range(ny)]
+                xs = [x1 + (col + (j + 0.5) / nx) * step_x for j in range(nx)]
+                samples = [bilinear(features[int(image)], y, x) for y in ys for x in xs]
                 results.append(sum(samples) / len(samples))
     return torch.stack(results).reshape(len(rois), *size, -1).permute(0, 3, 1, 2)
 
@@ -110,7 +111,7 @@ def test_roi_align_is_the_mean_of_bilinear_samples(ratio, aligned):
     from mmcv.ops import roi_align
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(2, 3, 7, 9, generator=generator, dtype=torch.float64).requires_grad_()
-    rois = torch.tensor([[0, 2., 1., 11., 9.], [1, -4., 3., 30., 13.], [1, 5., 5., 5.5, 6.]], dtype=torch.float64)
+    rois = torch.tensor([[0, 2, 1, 11, 9], [1, -4, 3, 30, 13], [1, 5, 5, 5.5, 6]], dtype=torch.float64)
     got = roi_align(features, rois, (3, 2), 0.5, ratio, 'avg', aligned)
     want = reference_roi_align(features, rois, (3, 2), 0.5, ratio, aligned)
     assert torch.allclose(got, want)
@@ -159,7 +160,8 @@ def reference_attention(value, shapes, locations, weights):
         for q in range(queries):
             for h in range(heads):
                 rows.append(sum(
-                    weights[b, q, h, k, p] * zero_padded_sample(level_maps[k][b, :, :, h], *locations[b, q, h, k, p])
+                    weights[b, q, h, k, p]
+                    * zero_padded_sample(level_maps[k][b, :, :, h], *locations[b, q, h, k, p])
                     for k in range(levels) for p in range(points)))
     return torch.stack(rows).reshape(batch, queries, -1)
 
@@ -187,8 +189,9 @@ def test_deformable_attention_agrees_with_loops(device):
     want = reference_attention(inputs[0], sizes, *inputs[1:])
     assert torch.allclose(got, want)
     upstream = torch.randn(got.shape, dtype=torch.float64).to(device)
-    for ours, theirs in zip(torch.autograd.grad(got, inputs, upstream), torch.autograd.grad(want, inputs, upstream)):
-        assert torch.allclose(ours, theirs)
+    ours, theirs = [torch.autograd.grad(output, inputs, upstream) for output in (got, want)]
+    for our, their in zip(ours, theirs):
+        assert torch.allclose(our, their)
 
 
 def test_deformable_attention_gradients_by_finite_differences():
@@ -198,7 +201,7 @@ def test_deformable_attention_gradients_by_finite_differences():
 
 def test_deformable_attention_at_a_pixel_centre_reads_that_pixel():
     value = torch.arange(12.).reshape(1, 12, 1, 1)
-    centre = torch.tensor([(2 + 0.5) / 4, (1 + 0.5) / 3]).reshape(1, 1, 1, 1, 1, 2)  # row 1, column 2 of 3 x 4
+    centre = torch.tensor([2.5 / 4, 1.5 / 3]).reshape(1, 1, 1, 1, 1, 2)  # row 1, column 2 of 3 x 4
     output = apply_attention(value, centre, torch.full((1, 1, 1, 1, 1), 0.5), torch.tensor([[3, 4]]),
                              torch.tensor([0]))
     assert output.item() == pytest.approx(0.5 * 6)
@@ -216,14 +219,16 @@ def test_the_attention_module_agrees_with_loops(device):
     # On the CPU mmcv calls its plain version itself, on CUDA the operator: both must give the same.
     from mmcv.ops import MultiScaleDeformableAttention
     torch.manual_seed(3)
-    module = MultiScaleDeformableAttention(8, num_heads=2, num_levels=2, num_points=2, dropout=0.0, batch_first=True)
+    module = MultiScaleDeformableAttention(8, num_heads=2, num_levels=2, num_points=2, dropout=0.0,
+                                           batch_first=True)
     torch.nn.init.normal_(module.attention_weights.weight)
     module = module.double().to(device)
     _, sizes, shapes, starts = attention_inputs(device)
     query = torch.randn(2, 5, 8, dtype=torch.float64, device=device)
     memory = torch.randn(2, 16, 8, dtype=torch.float64, device=device)
     points = torch.rand(2, 5, 2, 2, dtype=torch.float64, device=device)
-    got = module(query, value=memory, reference_points=points, spatial_shapes=shapes, level_start_index=starts)
+    got = module(query, value=memory, reference_points=points, spatial_shapes=shapes,
+                 level_start_index=starts)
 
     value = module.value_proj(memory).reshape(2, 16, 2, 4)
     offsets = module.sampling_offsets(query).reshape(2, 5, 2, 2, 2, 2)
