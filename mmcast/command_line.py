@@ -1,0 +1,37 @@
+"""What every tool does with an error that its user can cure: one readable line and exit status 1."""
+import functools
+import re
+import sys
+from collections.abc import Callable
+
+from mmengine.config.utils import ConfigParsingError
+
+from mmcast.errors import CASTError
+
+# Anything else is a mistake in the program and keeps its traceback.
+_CURABLE = (CASTError, ConfigParsingError, OSError, SyntaxError)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error as one line; of an error from a data loader's worker, the original message.
+
+    torch re-raises a worker's error as the same type with the worker's traceback as its message; the last line of
+    that is ``package.SomeError: message``.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if 'Original Traceback' in str(error):
+        return re.sub(r'^[\w.]+: ', '', lines[-1])
+    return ' '.join(lines)
+
+
+def report_errors(main: Callable[..., None]) -> Callable[..., None]:
+    """Decorates a tool's ``main``: a curable error prints ``error: ...`` on stderr and exits with status 1."""
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs) -> None:
+        try:
+            main(*args, **kwargs)
+        except _CURABLE as error:
+            sys.exit(f'error: {one_line(error)}')
+    return wrapper

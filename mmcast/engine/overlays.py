@@ -1,0 +1,155 @@
+"""Ground truth and predictions drawn over some validation images, one column a model."""
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+from torchvision.utils import draw_segmentation_masks
+
+from .checks import check_labels
+from .runs import say
+from .state import write_atomic
+from .steps import step_config
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+_WIDTH = 480  # pixels of an image in the report
+
+
+@dataclass
+class Line:
+    """One image: its file name and the drawings, (H, W, 3) uint8 RGB each, one a column."""
+    name: str
+    images: list[np.ndarray]
+
+
+@dataclass
+class Overlays:
+    """All drawings, the titles of their columns, and class name -> colour (#rrggbb)."""
+    titles: list[str]
+    lines: list[Line]
+    legend: dict[str, str]
+    score_thr: float
+
+
+def make_overlays(pipeline: 'Pipeline') -> Overlays | None:
+    """Draws what the pipeline's ``report`` asks for; None if it asks for no images.
+
+    ``report`` has ``ann_file``, ``img_dir``, ``columns`` (dicts with ``title``, ``config``, ``checkpoint``) and may have
+    ``images`` (how many, default 12) and ``score_thr`` (default 0.3). Predictions are kept in ``<work_dir>/report``.
+
+    Raises:
+        CASTError: a path is wrong or a checkpoint does not fit its config.
+    """
+    if 'report' not in pipeline.config:
+        return None
+    wanted = pipeline.resolve(pipeline.config.report.to_dict(), 'report')
+    score_thr = wanted.get('score_thr', 0.3)
+    check_labels(wanted['ann_file'], wanted['img_dir'])
+    truth = json.loads(Path(wanted['ann_file']).read_text())
+    images = choose_images(truth, wanted.get('images', 12))
+    folder = pipeline.work_dir / 'report'
+    folder.mkdir(exist_ok=True)
+    image_list = folder / 'images.json'
+    write_atomic(image_list, json.dumps(dict(images=images, annotations=[], categories=truth['categories'])))
+
+    columns = [truth] + [json.loads(_predict(pipeline, column, image_list, wanted['img_dir'], score_thr).read_text())
+                         for column in wanted['columns']]
+    colours = class_colours([category['name'] for category in truth['categories']])
+    lines = [Line(image['file_name'], [draw(Path(wanted['img_dir'], image['file_name']), labels, image['id'], colours)
+                                       for labels in columns]) for image in images]
+    return Overlays(['ground truth'] + [column['title'] for column in wanted['columns']], lines, colours, score_thr)
+
+
+def choose_images(labels: dict, count: int) -> list[dict]:
+    """``count`` images of a COCO label file, evenly spread by id over those that have an annotation."""
+    annotated = {item['image_id'] for item in labels['annotations']}
+    images = sorted((image for image in labels['images'] if image['id'] in annotated), key=lambda image: image['id'])
+    places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    return [images[place] for place in places]
+
+
+def _predict(pipeline: 'Pipeline', column: dict, image_list: Path, img_dir: str, score_thr: float) -> Path:
+    """The label file with a model's predictions; made anew only if anything it depends on changed."""
+    from mmcast.pseudo_labels import generate_pseudo_labels
+    definition = dict(kind='test', **{key: column[key] for key in ('config', 'checkpoint', 'cfg_options') if key in column})
+    config = step_config(definition, pipeline.path.parent, pipeline.step_options, pipeline.config.get('seed'), amp=False)
+    fingerprint = pipeline.state.fingerprint(column['title'], dict(definition, images=str(image_list), score=score_thr),
+                                             config.to_dict())
+    name = hashlib.sha256((column['title'] + fingerprint.digest).encode()).hexdigest()[:16]
+    path = image_list.with_name(f'predictions_{name}.json')
+    if not path.exists():
+        say(f'report: predictions of {column["title"]}')
+        generate_pseudo_labels(config, column['checkpoint'], str(path), ann_file=str(image_list), img_dir=img_dir,
+                               score_floor=score_thr, progress=False)
+    return path
+
+
+def class_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour (#rrggbb) for each class."""
+    palette = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20'].colors
+    return {name: matplotlib.colors.to_hex(palette[index % len(palette)]) for index, name in enumerate(names)}
+
+
+def draw(path: Path, labels: dict, image_id: int, colours: dict[str, str]) -> np.ndarray:
+    """One image with filled and outlined instances.
+
+    Args:
+        path: the image file.
+        labels: COCO labels; annotations with a score are drawn best last, thus on top.
+        image_id: whose annotations to draw.
+        colours: class name -> colour; other classes are grey.
+
+    Returns:
+        (H, W, 3) uint8 RGB, ``_WIDTH`` wide.
+    """
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    height, width = image.shape[:2]
+    size = (_WIDTH, round(_WIDTH * height / width))
+    drawing = torch.from_numpy(cv2.resize(image, size, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
+    names = {category['id']: category['name'] for category in labels['categories']}
+    items = sorted((item for item in labels['annotations'] if item['image_id'] == image_id and not item.get('iscrowd')),
+                   key=lambda item: item.get('score', 1))
+    for item in items:
+        mask = cv2.resize(_decode(item['segmentation'], height, width), size, interpolation=cv2.INTER_NEAREST)
+        edge = mask - cv2.erode(mask, np.ones((3, 3), np.uint8))
+        colour = colours.get(names[item['category_id']], '#808080')
+        for part, alpha in ((mask, 0.45), (edge, 1.0)):
+            drawing = draw_segmentation_masks(drawing, torch.from_numpy(part.astype(bool)), alpha=alpha, colors=colour)
+    return drawing.permute(1, 2, 0).contiguous().numpy()
+
+
+def _decode(segmentation: dict | list, height: int, width: int) -> np.ndarray:
+    """A COCO segmentation (polygons, or run lengths of either sort) as (H, W) uint8."""
+    coco = COCO()
+    coco.imgs = {0: dict(height=height, width=width)}
+    return mask_api.decode(coco.annToRLE(dict(image_id=0, segmentation=segmentation)))
+
+
+def write_contact_sheet(overlays: Overlays, path: Path, count: int = 4) -> None:
+    """A PNG with ``count`` of the images, for a README."""
+    places = np.linspace(0, len(overlays.lines) - 1, min(count, len(overlays.lines))).round().astype(int)
+    lines = [overlays.lines[place] for place in places]
+    ratio = max(line.images[0].shape[0] / line.images[0].shape[1] for line in lines)
+    columns = len(overlays.titles)
+    figure = Figure(figsize=(3.2 * columns, 3.2 * ratio * len(lines) + 0.7), layout='constrained', dpi=100)
+    axes = figure.subplots(len(lines), columns, squeeze=False)
+    for row, line in zip(axes, lines):
+        for axis, image in zip(row, line.images):
+            axis.imshow(image)
+            axis.axis('off')
+    for axis, title in zip(axes[0], overlays.titles):
+        axis.set_title(title)
+    handles = [matplotlib.patches.Patch(color=colour, label=name) for name, colour in overlays.legend.items()]
+    figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
+    figure.savefig(path)

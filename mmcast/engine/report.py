@@ -1,0 +1,94 @@
+"""The page at the end of a pipeline: one HTML file that holds everything, and a contact sheet for a README."""
+import base64
+import io
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import jinja2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from .curves import Curves, read_curves
+from .overlays import make_overlays, write_contact_sheet
+from .state import write_atomic
+from .summary import COLUMNS, cell
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+
+def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
+    """Writes report.html and, where the pipeline's ``report`` asks for images, report.png.
+
+    Args:
+        pipeline: one of which every step is finished.
+        rows: of the summary table.
+
+    Returns:
+        The path of the page, which refers to no other file.
+    """
+    overlays = make_overlays(pipeline)
+    if overlays:
+        write_contact_sheet(overlays, pipeline.work_dir / 'report.png')
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+                                     trim_blocks=True, lstrip_blocks=True)
+    environment.filters['photo'] = _photo
+    page = environment.get_template('report.html.j2').render(
+        title=f'{pipeline.path.stem}, seed {pipeline.config.get("seed")}', rows=rows, columns=COLUMNS, cell=cell,
+        overlays=overlays, curves=_curve_images(pipeline), environment=_environment(),
+        steps=[_step_line(pipeline, name) for name in pipeline.definitions])
+    path = pipeline.work_dir / 'report.html'
+    write_atomic(path, page)
+    return path
+
+
+def _curve_images(pipeline: 'Pipeline') -> dict[str, str]:
+    """A picture of the learning curves (data URI) for each step that logged any."""
+    curves = {name: read_curves(pipeline.state.folder(name)) for name in pipeline.definitions}
+    return {name: _plot(logged) for name, logged in curves.items() if _losses(logged)}
+
+
+def _losses(curves: Curves) -> dict[str, list]:
+    """The curves worth a line: losses, but not those of each single decoder layer (d0.loss_cls ...)."""
+    return {key: points for key, points in curves.items() if 'loss' in key and '.' not in key}
+
+
+def _plot(curves: Curves) -> str:
+    scores = {key: points for key, points in curves.items() if key.split('/')[-1] in ('segm_mAP', 'segm_mAP_50')}
+    figure = Figure(figsize=(10, 3.2), layout='constrained')
+    for axis, lines, label in zip(figure.subplots(1, 2), (_losses(curves), scores), ('loss', 'mask AP')):
+        for key, points in lines.items():
+            axis.plot(*zip(*points), label=key, linewidth=1, marker='.' if len(points) < 20 else None)
+        axis.set(xlabel='iteration', ylabel=label)
+        if lines:
+            axis.legend(fontsize='x-small')
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='svg')
+    return _data_uri(buffer.getvalue(), 'svg+xml')
+
+
+def _photo(image: np.ndarray) -> str:
+    """An RGB image (H, W, 3) as data URI."""
+    _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return _data_uri(data.tobytes(), 'jpeg')
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def _step_line(pipeline: 'Pipeline', name: str) -> dict:
+    record, definition = pipeline.state.records[name], pipeline.definitions[name]
+    memory = ', '.join(f'{key} {value}' for key, value in record['peak_memory_mb'].items())
+    return dict(name=name, kind=definition['kind'], config=definition.get('config', definition.get('function')),
+                minutes=record['seconds'] / 60, memory=memory,
+                versions=', '.join(f'{key} {value}' for key, value in record['versions'].items()))
+
+
+def _environment() -> dict[str, str]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
+    return dict(device=device, machine=platform.machine(), python=platform.python_version())

@@ -1,0 +1,160 @@
+"""One ordinary MMEngine run, trained or tested, with the care that an unattended pipeline needs."""
+import itertools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import urlparse
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmcast.errors import CASTError
+
+# Parts of a model that only training has: a checkpoint may have them or not, and they do not count as the model's size.
+TRAINING_ONLY = ('pixel_contrast.', 'teacher.')
+_run_number = itertools.count()
+
+
+@dataclass
+class RunResult:
+    """What one run gave: final checkpoint, last validation's scalars, size of the deployed model."""
+    metrics: dict[str, float]
+    parameters: int
+    checkpoint: Path | None = None
+
+
+@dataclass
+class _LastValidation(Hook):
+    """Remembers the metrics of the latest validation and the iteration they belong to."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    iteration: int = -1
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self.metrics, self.iteration = dict(metrics or {}), runner.iter
+
+
+def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
+    """Trains as the config says.
+
+    Args:
+        cfg: an MMEngine config with ``work_dir``.
+        resume_from: a checkpoint of this very run to go on from.
+
+    Raises:
+        CASTError: ``load_from`` is not a sound checkpoint of this model.
+    """
+    if resume_from:
+        cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
+    runner = build_runner(cfg)
+    if cfg.get('load_from'):
+        verify_weights(runner.model, cfg.load_from)
+    last = _LastValidation()
+    runner.register_hook(last)
+    runner.train()
+    # A run that was killed between its last checkpoint and its last validation resumes with nothing left to train.
+    if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
+        last.metrics = runner.val()
+    checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
+    return RunResult(_floats(last.metrics), count_parameters(runner.model), Path(cfg.work_dir) / Path(checkpoint).name)
+
+
+def test_run(cfg: Config, checkpoint: str) -> RunResult:
+    """Tests a checkpoint on the config's test set.
+
+    Raises:
+        CASTError: it is not a sound checkpoint of this model.
+    """
+    cfg.load_from = str(checkpoint)
+    cfg.resume = False
+    runner = build_runner(cfg)
+    verify_weights(runner.model, cfg.load_from)
+    return RunResult(_floats(runner.test()), count_parameters(runner.model), Path(checkpoint))
+
+
+def build_runner(cfg: Config) -> Runner:
+    """A Runner that shares no log, message hub or visualizer with an earlier one of this process."""
+    name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
+    cfg.experiment_name = f'{name}_{next(_run_number)}'
+    return Runner.from_cfg(cfg)
+
+
+def verify_weights(model: torch.nn.Module, path: str) -> None:
+    """Loads a whole model's checkpoint without running code in it, and insists that it fits.
+
+    MMEngine loads with ``strict=False`` and only logs what did not fit. Keys that only training has may be absent on
+    either side. ``Runner`` loads the same file again at its own time, after ``init_weights``.
+
+    Raises:
+        CASTError: unreadable, or names or shapes differ; names the first keys and the cure.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    from mmcast.models.checkpoints import describe_mismatch  # mmcast.models imports this module through pseudo_labels
+    state = _read_weights(path)
+    cure = 'give a checkpoint that was trained with this model, or the config that the checkpoint was trained with'
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        difference = describe_mismatch(model.state_dict(), state)
+        raise CASTError(f'{path} is a checkpoint of another architecture ({difference}); {cure}') from error
+    problems = [f'{len(keys)} keys {kind}, such as {", ".join(keys[:3])}'
+                for kind, keys in (('missing', _needed(missing)), ('unknown', _needed(unexpected))) if keys]
+    if problems:
+        raise CASTError(f'{path} is a checkpoint of another architecture ({"; ".join(problems)}); {cure}')
+
+
+def latest_sound_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that can be read; a half-written one is passed over with a warning."""
+    numbered = [(int(match[1]), path) for path in folder.glob('*.pth')
+                if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem))]
+    for _, path in sorted(numbered, reverse=True):
+        try:
+            _read_weights(path)
+        except CASTError as error:
+            say(f'warning: {error}; trying the one before')
+        else:
+            return path
+    if numbered:
+        say(f'warning: no checkpoint in {folder} can be read; starting anew')
+    return None
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Parameters of the deployed model, without what only training has."""
+    model = model.module if is_model_wrapper(model) else model
+    return sum(value.numel() for name, value in model.named_parameters() if not name.startswith(TRAINING_ONLY))
+
+
+def say(line: str) -> None:
+    """Prints a line at once, on the main process only."""
+    if is_main_process():
+        print(line, flush=True)
+
+
+def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    from mmcast.models.checkpoints import read_state_dict
+    path = str(path)
+    if path.startswith(('http://', 'https://')):
+        url, path = path, Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(path).path).name)
+        if not path.exists():  # MMEngine's cache too, so it is downloaded once
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path))
+    # MMEngine's checkpoints hold log histories, and unpickling one writes to a dict that all histories share.
+    with patch.dict(HistoryBuffer._statistics_methods):
+        return read_state_dict(path)
+
+
+def _needed(keys: list[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(TRAINING_ONLY)]
+
+
+def _floats(metrics: dict) -> dict[str, float]:
+    """Scalar metrics only; not-finite ones stay, the summary says so."""
+    return {key: float(value) for key, value in metrics.items()
+            if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0}
+

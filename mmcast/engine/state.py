@@ -1,0 +1,222 @@
+"""What a pipeline remembers between two calls: one record a step, in one JSON file, and fingerprints of the inputs."""
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmcast.errors import CASTError
+
+STATE_FILE = 'pipeline.json'
+# Files with these endings are inputs whose content matters; images are too many to read.
+_INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, or the next start after a kill, finds the old or the new content whole."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def lock(work_dir: Path) -> Iterator[None]:
+    """Holds a work directory for this process; the kernel lets go of it when the process dies.
+
+    POSIX record locks (lockf) rather than flock: forked data loader workers do not inherit them, so a killed run does
+    not stay locked until its orphans have noticed.
+
+    Raises:
+        CASTError: another process holds it.
+    """
+    path = work_dir / '.lock'
+    with open(path, 'a+') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise CASTError(f'{work_dir} is in use by another run (process {file.read().strip() or "unknown"}); wait '
+                            'until it ends, or choose another --work-dir') from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@dataclass
+class Fingerprint:
+    """What a step's result depends on: settings as flat ``key -> text``, input files as ``path -> sha256``."""
+    settings: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of all of it."""
+        return hashlib.sha256(json.dumps([self.settings, self.files], sort_keys=True).encode()).hexdigest()
+
+    def changes(self, new: 'Fingerprint') -> list[str]:
+        """One readable phrase for each setting or file in which ``new`` differs."""
+        changes = []
+        for key in sorted(self.settings.keys() | new.settings.keys()):
+            old_text, new_text = self.settings.get(key, 'absent'), new.settings.get(key, 'absent')
+            if old_text != new_text:
+                changes.append(f'{key}: {_shorten(old_text)} -> {_shorten(new_text)}')
+        changes += [f'the content of {path}' for path in sorted(self.files.keys() & new.files.keys())
+                    if self.files[path] != new.files[path]]
+        changes += [f'input file {path} is gone' for path in sorted(self.files.keys() - new.files.keys())]
+        changes += [f'new input file {path}' for path in sorted(new.files.keys() - self.files.keys())]
+        return changes
+
+
+class PipelineState:
+    """The records of a pipeline's steps in ``<work_dir>/pipeline.json``.
+
+    A record holds status ('started' or 'finished'), folder, fingerprint, outputs, metrics, seconds, peak memory and
+    package versions. Paths below the work directory are stored as ``{work_dir}/...``, so that the directory may be
+    moved or spelled differently.
+
+    Raises:
+        CASTError: the file cannot be read, or belongs to another pipeline config.
+    """
+
+    def __init__(self, work_dir: Path, pipeline: str) -> None:
+        self.work_dir = work_dir
+        self.path = work_dir / STATE_FILE
+        self.pipeline = pipeline
+        self.records: dict[str, dict] = {}
+        self._hashes: dict[str, list] = {}
+        if self.path.exists():
+            self._read()
+        elif (work_dir / 'last_checkpoint').exists():
+            raise CASTError(f'{work_dir} holds a single training run, not a pipeline; choose another --work-dir')
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self.path.read_text())
+            owner, self.records, self._hashes = (content[key] for key in ('pipeline', 'steps', 'hashes'))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise CASTError(f'{self.path} is damaged ({error!r}); move it away, then --rerun all') from error
+        if owner != self.pipeline:
+            raise CASTError(f'{self.work_dir} belongs to the pipeline {owner}, not to {self.pipeline}; '
+                            'choose another --work-dir')
+
+    def save(self) -> None:
+        """Writes everything, atomically."""
+        content = dict(pipeline=self.pipeline, steps=self.records, hashes=self._hashes)
+        write_atomic(self.path, json.dumps(content, indent=1))
+
+    def finished(self, name: str) -> bool:
+        return self.records.get(name, {}).get('status') == 'finished'
+
+    def outputs(self, name: str) -> dict[str, Any]:
+        """The outputs of a step, with paths as they are now."""
+        outputs = json.dumps(self.records[name]['outputs'])
+        return json.loads(outputs.replace('{work_dir}', json.dumps(str(self.work_dir))[1:-1]))
+
+    def portable(self, value: Any) -> Any:
+        """The same nested value with ``{work_dir}`` in place of the work directory's path."""
+        if isinstance(value, dict):
+            return {key: self.portable(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.portable(item) for item in value]
+        if isinstance(value, (str, Path)):
+            for spelling in (str(self.work_dir.absolute()), str(self.work_dir)):
+                if str(value) == spelling or str(value).startswith(spelling + os.sep):
+                    return '{work_dir}' + str(value)[len(spelling):]
+            return str(value)
+        return value
+
+    def fingerprint(self, name: str, definition: dict, config: dict | None) -> Fingerprint:
+        """What a step depends on now.
+
+        Args:
+            name: the step; files that it wrote itself are no inputs.
+            definition: the step with its templates resolved.
+            config: its whole MMEngine config, None for a 'call' step.
+        """
+        own = set(_strings(self.outputs(name))) if self.finished(name) else set()
+        inputs = {path for part in (definition, config or {}) for path in _input_files(part)} - own
+        return Fingerprint(_flatten(self.portable({**(config or {}), 'step': definition})),
+                           {self.portable(path): self._sha256(Path(path)) for path in sorted(inputs)})
+
+    def _sha256(self, path: Path) -> str:
+        """The file's hash, computed again only when its size or modification time changed."""
+        stat = path.stat()
+        known = self._hashes.get(str(path))
+        if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return known[2]
+        with open(path, 'rb') as file:
+            digest = hashlib.file_digest(file, 'sha256').hexdigest()
+        self._hashes[str(path)] = [stat.st_size, stat.st_mtime_ns, digest]
+        return digest
+
+    def write_fingerprint(self, name: str, fingerprint: Fingerprint) -> None:
+        """Keeps the hash in the record and the whole in the step's folder, to tell later what changed."""
+        self.records[name]['fingerprint'] = fingerprint.digest
+        write_atomic(self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1))
+
+    def drop_own_outputs(self, name: str) -> None:
+        """Takes the files that a step wrote out of its inputs: one of an interrupted start looked like an input."""
+        fingerprint = self.read_fingerprint(name)
+        for path in set(_strings(self.records[name]['outputs'])):
+            fingerprint.files.pop(path, None)
+        self.write_fingerprint(name, fingerprint)
+
+    def read_fingerprint(self, name: str) -> Fingerprint:
+        """The fingerprint with which a step was run; empty if it was killed before it was written."""
+        path = self.folder(name) / 'fingerprint.json'
+        return Fingerprint(**json.loads(path.read_text())) if path.exists() else Fingerprint()
+
+    def folder(self, name: str) -> Path:
+        return self.work_dir / self.records[name]['folder']
+
+
+def _flatten(value: Any, prefix: str = '') -> dict[str, str]:
+    """Nested dicts and lists as ``{'a.b.0': text}``; the empty ones too, so that nothing gets lost."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    flat = {}
+    for key, item in items:
+        flat.update(_flatten(item, f'{prefix}.{key}' if prefix else str(key)))
+    return flat if flat or not prefix else {prefix: repr(value)}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _input_files(value: Any, root: str = '') -> Iterator[str]:
+    """Paths of existing label and weight files; a dataset's file names are relative to its ``data_root``."""
+    if isinstance(value, dict):
+        root = value.get('data_root') or root
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _input_files(item, root)
+    elif isinstance(value, str) and value.endswith(_INPUT_SUFFIXES):
+        path = os.path.join(root, value)
+        if os.path.isfile(path):
+            yield path
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[:limit - 3] + '...'

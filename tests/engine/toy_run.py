@@ -1,0 +1,63 @@
+"""A one-layer model, eight numbers and some functions: what the pipeline tests run as steps."""
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
+
+
+def kill_once(marker: str) -> None:
+    """Kills this process the way the kernel does, unless the marker file says that it did before."""
+    if marker and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_data(folder: str, value: int = 1, marker: str = '') -> dict:
+    """A 'call' step: writes a label file; its two outputs are a path and a number."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = Path(folder, 'labels.json')
+    path.write_text(json.dumps(dict(value=value)))
+    kill_once(marker)
+    return dict(labels=str(path), value=value)
+
+
+@MODELS.register_module()
+class ToyModel(BaseModel):
+    def __init__(self, width: int = 1, scale: float = 1.0, kill_at: int = -1, marker: str = '',
+                 labels: str = '') -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, width)
+        self.pixel_contrast = torch.nn.Linear(1, 1)
+        self.scale, self.kill_at, self.marker = scale, kill_at, marker
+        self.seen = []
+
+    def forward(self, inputs, mode='tensor', **kwargs):
+        if mode == 'predict':
+            return [dict(weight=self.layer.weight.mean().item())] * len(inputs)
+        self.seen.append(len(inputs))
+        if len(self.seen) == self.kill_at:
+            kill_once(self.marker)
+        x = torch.stack(inputs).float()[:, None]
+        return dict(loss=self.scale * (self.layer(x).mean(1) - x[:, 0]).square().mean()
+                    + 0 * self.pixel_contrast(x).sum())
+
+
+@DATASETS.register_module()
+class ToyDataset(BaseDataset):
+    def load_data_list(self):
+        return [dict(inputs=torch.tensor(index / 8)) for index in range(8)]
+
+
+@METRICS.register_module()
+class ToyMetric(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return {'coco/segm_mAP': 0.25, 'coco/segm_mAP_50': 0.5}
