@@ -1,3 +1,5 @@
+from .loading import LoadImage
+from .pseudo_labeled import PseudoLabelDataset
 from .unlabeled import UnlabeledDataset
 
-__all__ = ['UnlabeledDataset']
+__all__ = ['LoadImage', 'PseudoLabelDataset', 'UnlabeledDataset']

@@ -18,8 +18,8 @@ from .files import write_json
 
 IMAGE_SUFFIX, INSTANCE_SUFFIX = '_leftImg8bit.png', '_gtFine_instanceIds.png'
 
-# person, rider, car, truck, bus, train, motorcycle, bicycle: those that the instance benchmark evaluates, with their
-# label ids as category ids, as in mmdet's CityscapesDataset and converter.
+# person, rider, car, truck, bus, train, motorcycle, bicycle: those that the instance benchmark evaluates,
+# with their label ids as category ids, as in mmdet's CityscapesDataset and converter.
 CATEGORIES = tuple(dict(id=label.id, name=label.name, supercategory=label.category)
                    for label in CITYSCAPES_LABELS if label.hasInstances and not label.ignoreInEval)
 
@@ -28,13 +28,14 @@ def convert_cityscapes(root: str | os.PathLike, split: str, out_file: str | os.P
                        force: bool = False, progress: bool = True) -> dict:
     """Convert `gtFine` instance id maps of one split to a COCO JSON with RLE masks.
 
-    The rules are those of cityscapesscripts' evaluation: an id of 1000 or more is label id * 1000 + k, one instance;
-    a bare label id of a class with instances is a group that the evaluation ignores, here one `iscrowd` annotation.
+    The rules are those of cityscapesscripts' evaluation: an id of 1000 or more is label id * 1000 + k, one
+    instance; a bare label id of a class with instances is a group that the evaluation ignores, here one
+    `iscrowd` annotation.
 
     Args:
         root: Folder that holds `leftImg8bit/` and `gtFine/`.
         split: 'train' or 'val'.
-        out_file: Where to write. File names in it are relative to `leftImg8bit/{split}`, as in mmdet's configs.
+        out_file: Where to write; file names are relative to `leftImg8bit/{split}`, as in mmdet's configs.
         num_workers: Processes that read the maps; 0 reads them here.
         force: Replace an `out_file` with other content.
         progress: Show a progress bar.
@@ -43,12 +44,14 @@ def convert_cityscapes(root: str | os.PathLike, split: str, out_file: str | os.P
         dict: the number of `images`, `instances` and `groups`.
 
     Raises:
-        CASTError: if a folder or label map is missing, a file is unreadable, sizes differ, or `out_file` exists.
+        CASTError: if a folder or label map is missing, a file is unreadable, sizes differ, or `out_file`
+            exists with other content.
     """
     image_dir, label_dir = Path(root, 'leftImg8bit', split), Path(root, 'gtFine', split)
     for folder in (image_dir, label_dir):
         if not folder.is_dir():
-            raise CASTError(f'{folder} is not a folder: unpack leftImg8bit and gtFine of Cityscapes into {root}')
+            raise CASTError(
+                f'{folder} is not a folder: unpack leftImg8bit and gtFine of Cityscapes into {root}')
     names = sorted(path.relative_to(image_dir).as_posix() for path in image_dir.glob(f'*/*{IMAGE_SUFFIX}'))
     if not names:
         raise CASTError(f'{image_dir} has no */*{IMAGE_SUFFIX}: unpack leftImg8bit of Cityscapes into {root}')
@@ -72,13 +75,15 @@ def convert_image(image_dir: Path, label_dir: Path, name: str) -> tuple[dict, li
     """The COCO entries (without ids) of the image `name` and of its instances, in the order of their ids."""
     label_path = label_dir / name.replace(IMAGE_SUFFIX, INSTANCE_SUFFIX)
     if not label_path.exists():
-        raise CASTError(f'{label_path} is missing for image {image_dir / name}: unpack gtFine, or remove the image')
+        raise CASTError(
+            f'{label_path} is missing for image {image_dir / name}: unpack gtFine, or remove the image')
     ids = read_instance_ids(label_path)
     height, width = ids.shape
     image_size = read_image_size(image_dir / name)
     if image_size != (height, width):
-        raise CASTError(f'{image_dir / name} is {image_size} but {label_path} is {(height, width)} (height, width): '
-                        'take both from the same download')
+        raise CASTError(
+            f'{image_dir / name} is {image_size} but {label_path} is {(height, width)} (height, width): '
+            'take both from the same download')
     instances = [annotation(ids == value, int(value)) for value in np.unique(ids)
                  if label_of(int(value)) in {category['id'] for category in CATEGORIES}]
     return dict(file_name=name, height=height, width=width), instances

@@ -1,4 +1,4 @@
-"""Read and write data set files: one readable error line, whole files or none, nothing overwritten silently."""
+"""Read and write data set files: readable errors, whole files or none, nothing overwritten silently."""
 import json
 import os
 import tempfile
@@ -23,17 +23,24 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_json(path: str | os.PathLike, content: dict, force: bool = False) -> None:
-    """Write JSON atomically; the same content is left alone, another one refused unless `force`.
+    """Write one JSON file, see :func:`write_json_files`."""
+    write_json_files({path: content}, force)
+
+
+def write_json_files(contents: dict[str | os.PathLike, dict], force: bool = False) -> None:
+    """Write JSON files by path; the same content is left alone, another one refused unless `force`.
 
     Raises:
-        CASTError: if the file exists with different content and `force` is not set.
+        CASTError: if a file exists with different content and `force` is not set; then none is written.
     """
-    path, data = Path(path), json.dumps(content).encode()
-    if path.exists() and not force:
-        if path.read_bytes() == data:
-            return
-        raise CASTError(f'{path} exists with different content: delete it, name another file or use --force')
-    write_atomically(path, data)
+    encoded = {Path(path): json.dumps(content).encode() for path, content in contents.items()}
+    changed = [path for path, data in encoded.items() if not path.exists() or path.read_bytes() != data]
+    for path in changed:
+        if path.exists() and not force:
+            raise CASTError(
+                f'{path} exists with different content: delete it, name another file or use --force')
+    for path in changed:
+        write_atomically(path, encoded[path])
 
 
 def read_coco(path: str | os.PathLike) -> dict:
@@ -45,7 +52,8 @@ def read_coco(path: str | os.PathLike) -> dict:
     try:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise CASTError(f'{path}: cannot read the annotation file ({error.strerror}): check the path') from error
+        raise CASTError(
+            f'{path}: cannot read the annotation file ({error.strerror}): check the path') from error
     except ValueError as error:
         raise CASTError(f'{path} is not valid JSON ({error}): make the annotation file again') from error
     missing = [key for key in ('images', 'annotations', 'categories')

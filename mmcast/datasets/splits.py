@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CASTError
-from .files import read_coco, write_json
+from .files import read_coco, write_json_files
 
 
-def make_split(ann_file: str | os.PathLike, labeled_out: str | os.PathLike, unlabeled_out: str | os.PathLike, *,
-               percent: float | None = None, count: int | None = None, seed: int = 0, stratify: bool = False,
+def make_split(ann_file: str | os.PathLike,
+               labeled_out: str | os.PathLike,
+               unlabeled_out: str | os.PathLike,
+               *,
+               percent: float | None = None,
+               count: int | None = None,
+               seed: int = 0,
+               stratify: bool = False,
                force: bool = False) -> dict:
-    """Draw labeled images without replacement; the others go, without any annotation, into the unlabeled file.
+    """Draw labeled images without replacement; the others go, without annotations, into the unlabeled file.
 
     Args:
         ann_file: COCO JSON of all images.
@@ -32,7 +38,8 @@ def make_split(ann_file: str | os.PathLike, labeled_out: str | os.PathLike, unla
         dict: number of `labeled` and `unlabeled` images and, under `instances`, of labels by class name.
 
     Raises:
-        CASTError: if the file is no COCO file, the number cannot be drawn, or an output exists with other content.
+        CASTError: if the file is no COCO file, the number cannot be drawn, or an output exists with other
+            content.
     """
     paths = [Path(path).resolve() for path in (ann_file, labeled_out, unlabeled_out)]
     if len(set(paths)) < 3:
@@ -51,8 +58,7 @@ def make_split(ann_file: str | os.PathLike, labeled_out: str | os.PathLike, unla
                    annotations=[ann for ann in coco['annotations'] if ann['image_id'] in chosen])
     unlabeled = dict(info=info, categories=coco['categories'], annotations=[],
                      images=[image for image in coco['images'] if image['id'] not in chosen])
-    for path, content in ((labeled_out, labeled), (unlabeled_out, unlabeled)):
-        write_json(path, content, force)
+    write_json_files({labeled_out: labeled, unlabeled_out: unlabeled}, force)
     counted = Counter(ann['category_id'] for ann in labeled['annotations'] if not ann.get('iscrowd'))
     return dict(labeled=total, unlabeled=len(image_ids) - total,
                 instances={category['name']: counted[category['id']] for category in coco['categories']})
@@ -85,8 +91,9 @@ def draw_images(image_ids: list[int], classes: dict[int, set[int]], number: int,
                 ann_file) -> set[int]:
     """The ids of the images to label: the first `number` of a random order.
 
-    With `stratify`, the first image of every class in that order is moved to its front, the rarest class first and
-    only if no image moved before shows the class. Where the plain draw has every class nothing changes.
+    With `stratify`, the first image of every class in that order is moved to its front, the rarest class
+    first and only if no image moved before shows the class. It changes a draw no more than its gaps require:
+    images that were in it anyway only move.
     """
     order = [image_ids[i] for i in np.random.default_rng(seed).permutation(len(image_ids))]
     if stratify:
@@ -96,7 +103,8 @@ def draw_images(image_ids: list[int], classes: dict[int, set[int]], number: int,
             if not any(category in classes[image] for image in needed):
                 needed.append(next(image for image in order if category in classes[image]))
         if len(needed) > number:
-            raise CASTError(f'{ann_file}: {number} labeled images cannot show all {len(images_of)} classes here: '
-                            f'label at least {len(needed)}, or do not stratify')
+            raise CASTError(
+                f'{ann_file}: {number} labeled images cannot show all {len(images_of)} classes here: '
+                f'label at least {len(needed)}, or do not stratify')
         order = needed + [image for image in order if image not in set(needed)]
     return set(order[:number])

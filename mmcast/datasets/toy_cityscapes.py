@@ -18,17 +18,25 @@ from .toy_scenes import DOMAINS, draw_scene
 VERSION = 1  # raise it when a seed gives other pixels than before
 MANIFEST = 'toy_cityscapes.json'
 CITIES = {  # invented, so that no one takes these for the real data
-    ('source', 'train'): ('hellbruck', 'lichtau', 'sonnthal'), ('source', 'val'): ('klarsee', 'tagwerda'),
-    ('target', 'train'): ('abendorf', 'dammerburg', 'nebelsheim'), ('target', 'val'): ('grauwinkel', 'regenau')}
+    ('source', 'train'): ('hellbruck', 'lichtau', 'sonnthal'),
+    ('source', 'val'): ('klarsee', 'tagwerda'),
+    ('target', 'train'): ('abendorf', 'dammerburg', 'nebelsheim'),
+    ('target', 'val'): ('grauwinkel', 'regenau')
+}
 SPLITS = ('train', 'val')
 
 
-def generate_toy_cityscapes(root: str | os.PathLike, domain: str = 'target', seed: int = 0, num_train: int = 200,
-                            num_val: int = 60, size: tuple[int, int] = (112, 224), progress: bool = True) -> dict:
+def generate_toy_cityscapes(root: str | os.PathLike,
+                            domain: str = 'target',
+                            seed: int = 0,
+                            num_train: int = 200,
+                            num_val: int = 60,
+                            size: tuple[int, int] = (112, 224),
+                            progress: bool = True) -> dict:
     """Write a tree of street scenes that looks like a download of Cityscapes.
 
-    Image i of a split depends on (seed, domain, split, i) and the size only. Files that are there are kept, so an
-    interrupted call is completed by calling again.
+    Image i of a split depends on (seed, domain, split, i) and the size only. Files that are there are kept,
+    so an interrupted call is completed by calling again.
 
     Args:
         root: Folder to fill: `leftImg8bit/`, `gtFine/` and the manifest `toy_cityscapes.json`.
@@ -48,10 +56,16 @@ def generate_toy_cityscapes(root: str | os.PathLike, domain: str = 'target', see
     if domain not in DOMAINS:
         raise CASTError(f'unknown domain {domain!r} of Toy Cityscapes: choose one of {", ".join(DOMAINS)}')
     if min(size) < 32 or min(num_train, num_val, seed) < 0:
-        raise CASTError(f'Toy Cityscapes needs at least 32 x 32 pixels and numbers >= 0, not size={tuple(size)}, '
-                        f'num_train={num_train}, num_val={num_val}, seed={seed}')
-    manifest = dict(kind='mmcast Toy Cityscapes', version=VERSION, domain=domain, seed=seed, num_train=num_train,
-                    num_val=num_val, size=list(size))
+        raise CASTError(
+            f'Toy Cityscapes needs at least 32 x 32 pixels and numbers >= 0, not size={tuple(size)}, '
+            f'num_train={num_train}, num_val={num_val}, seed={seed}')
+    manifest = dict(kind='mmcast Toy Cityscapes',
+                    version=VERSION,
+                    domain=domain,
+                    seed=seed,
+                    num_train=num_train,
+                    num_val=num_val,
+                    size=list(size))
     claim_folder(Path(root), manifest)
     scenes = [(split, i) for split, number in zip(SPLITS, (num_train, num_val)) for i in range(number)]
     for split, index in track(scenes, f'Drawing {domain} scenes', disable=not progress):
@@ -96,15 +110,21 @@ def write_scene(root: Path, domain: str, seed: int, split: str, index: int, size
             write_atomically(path, cv2.imencode('.png', pixels)[1].tobytes())
 
 
-def prepare(root: str | os.PathLike, seed: int = 0, percent: float = 10, data_seed: int = 0, domain: str = 'target',
-            num_train: int = 200, num_val: int = 60, size: tuple[int, int] = (112, 224)) -> dict:
+def prepare(root: str | os.PathLike,
+            seed: int = 0,
+            percent: float = 10,
+            data_seed: int = 0,
+            domain: str = 'target',
+            num_train: int = 200,
+            num_val: int = 60,
+            size: tuple[int, int] = (112, 224)) -> dict:
     """The data step of the toy pipeline: scenes, COCO files and a split; calling it again changes nothing.
 
     Runs with different seeds share the images (`data_seed`) and differ in which of them are labeled (`seed`).
 
     Returns:
-        dict: paths of the COCO files `train`, `val`, `labeled` and `unlabeled`, and of the folders that their file
-        names are relative to, `train_images` and `val_images`.
+        dict: paths of the COCO files `train`, `val`, `labeled` and `unlabeled`, and of the folders that their
+        file names are relative to, `train_images` and `val_images`.
     """
     root = Path(root)
     generate_toy_cityscapes(root, domain, data_seed, num_train, num_val, size)
@@ -113,6 +133,11 @@ def prepare(root: str | os.PathLike, seed: int = 0, percent: float = 10, data_se
         convert_cityscapes(root, split, path)
     for part in ('labeled', 'unlabeled'):
         files[part] = root / f'annotations/{part}_{percent:g}percent_seed{seed}.json'
-    make_split(files['train'], files['labeled'], files['unlabeled'], percent=percent, seed=seed, stratify=True)
+    make_split(files['train'],
+               files['labeled'],
+               files['unlabeled'],
+               percent=percent,
+               seed=seed,
+               stratify=True)
     folders = {f'{split}_images': root / 'leftImg8bit' / split for split in SPLITS}
     return {name: str(path) for name, path in (files | folders).items()}

@@ -1,7 +1,8 @@
 """Draw one procedural street scene: an RGB image and a Cityscapes instance id map.
 
-Only integer drawing, IEEE arithmetic (+ - * /) and uniform random numbers are used, so that a seed gives the same
-pixels on every machine. Objects are described in metres, x to the right and y up from the ground under their middle.
+Only integer drawing, IEEE arithmetic (+ - * /) and uniform random numbers are used, so that a seed gives the
+same pixels on every machine. Objects are described in metres, x to the right and y up from the ground under
+their middle.
 """
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ import numpy as np
 
 PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 24, 25, 26, 27, 28, 31, 32, 33
 DYNAMIC, ROAD, SIDEWALK, RAIL, BUILDING, POLE, SIGN, VEGETATION, SKY = 5, 7, 8, 10, 11, 17, 20, 21, 23
-CLASS_WEIGHTS = {PERSON: 0.30, CAR: 0.30, BICYCLE: 0.12, MOTORCYCLE: 0.09, TRUCK: 0.07, BUS: 0.07, TRAIN: 0.05}
-MIN_VISIBLE = 12     # pixels; what is left of a more occluded instance is labelled 'dynamic' (void in Cityscapes)
+CLASS_WEIGHTS = {PERSON: 0.30, CAR: 0.30, BICYCLE: 0.12, MOTORCYCLE: 0.09,
+                 TRUCK: 0.07, BUS: 0.07, TRAIN: 0.05}
+MIN_VISIBLE = 12     # pixels; what is left of a more hidden instance is 'dynamic', void in Cityscapes
 GROUP_CHANCE = 0.12  # scenes with a distant crowd that carries one bare label id instead of instances
 CAMERA_HEIGHT = 2.4  # metres: an object that stands d pixels below the horizon has d / 2.4 pixels a metre
 SUPERSAMPLING = 2
@@ -50,7 +52,8 @@ DOMAINS = {
         sky=((92, 160, 232), (196, 224, 246)), road=(112, 110, 116), sidewalk=(196, 184, 176),
         buildings=((214, 160, 110), (226, 202, 150), (188, 98, 80), (172, 182, 196), (238, 226, 204)),
         windows=(86, 112, 142), vegetation=((58, 148, 60), (84, 172, 62), (44, 120, 62)),
-        vehicles=((214, 36, 40), (36, 84, 204), (250, 206, 40), (244, 244, 246), (28, 152, 92), (238, 122, 30)),
+        vehicles=((214, 36, 40), (36, 84, 204), (250, 206, 40), (244, 244, 246), (28, 152, 92),
+                  (238, 122, 30)),
         clothes=((206, 40, 64), (40, 84, 190), (246, 202, 66), (36, 146, 100), (126, 62, 162), (42, 44, 60)),
         glass=(70, 110, 140), haze=(210, 226, 240), haze_strength=(0.0, 0.12), light=(1.0, 1.0, 1.0),
         texture=0.0, noise=0.0, rain=0, headlights=False, stretch=1.0, num_objects=(2, 6)),
@@ -58,7 +61,8 @@ DOMAINS = {
         sky=((64, 66, 108), (226, 150, 118)), road=(84, 84, 98), sidewalk=(126, 118, 124),
         buildings=((104, 92, 108), (128, 112, 112), (88, 82, 104), (142, 122, 112), (96, 98, 118)),
         windows=(255, 206, 112), vegetation=((52, 84, 74), (74, 92, 66), (92, 84, 56)),
-        vehicles=((48, 50, 62), (128, 44, 56), (168, 166, 168), (58, 98, 112), (128, 112, 76), (206, 202, 196)),
+        vehicles=((48, 50, 62), (128, 44, 56), (168, 166, 168), (58, 98, 112), (128, 112, 76),
+                  (206, 202, 196)),
         clothes=((50, 50, 66), (118, 76, 66), (78, 98, 128), (158, 140, 122), (84, 56, 98), (176, 170, 170)),
         glass=(148, 156, 172), haze=(170, 148, 150), haze_strength=(0.15, 0.45), light=(1.0, 0.95, 1.04),
         texture=0.07, noise=0.03, rain=40, headlights=True, stretch=0.9, num_objects=(3, 7)),
@@ -75,14 +79,15 @@ class Canvas:
         self.ids = np.zeros(shape, np.uint16)
 
     def polygon(self, points, colour: Colour | None, label: int | None) -> None:
-        """Fill the polygon `points` (N, 2), in final pixels; None leaves the colours or the ids as they are."""
+        """Fill the polygon `points` (N, 2), in final pixels; None leaves colours or ids as they are."""
         fixed = np.rint(np.asarray(points) * (SUPERSAMPLING << FRACTION_BITS)).astype(np.int32)
         if colour is not None:
             cv2.fillPoly(self.image, [fixed], colour, shift=FRACTION_BITS)
         if label is not None:
             cv2.fillPoly(self.ids, [fixed], label, shift=FRACTION_BITS)
 
-    def circle(self, centre, radius: float, colour: Colour | None, label: int | None, width: float = 0) -> None:
+    def circle(self, centre, radius: float, colour: Colour | None, label: int | None,
+               width: float = 0) -> None:
         """A disc, or in the colours a ring of `width` pixels; the ids are always those of the whole disc."""
         x, y, r = (round(value * (SUPERSAMPLING << FRACTION_BITS)) for value in (*centre, radius))
         thickness = max(1, round(width * SUPERSAMPLING)) if width else -1
@@ -125,28 +130,31 @@ class Pen:
     haze_amount: float
     label: int        # instance id
 
+    def hazy(self, colour: Colour) -> Colour:
+        return mix(colour, self.haze, self.haze_amount)
+
     def place(self, x: float, y: float) -> tuple[float, float]:
         return self.x + self.flip * x * self.stretch * self.scale, self.y - y * self.scale
 
     def polygon(self, points, colour: Colour) -> None:
-        self.canvas.polygon([self.place(*p) for p in points], mix(colour, self.haze, self.haze_amount), self.label)
+        self.canvas.polygon([self.place(*p) for p in points], self.hazy(colour), self.label)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
     def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        self.canvas.circle(self.place(x, y), radius * self.scale, mix(colour, self.haze, self.haze_amount), self.label)
+        self.canvas.circle(self.place(x, y), radius * self.scale, self.hazy(colour), self.label)
 
     def ring(self, x: float, y: float, radius: float, width: float, colour: Colour) -> None:
-        self.canvas.circle(self.place(x, y), radius * self.scale, mix(colour, self.haze, self.haze_amount),
-                           self.label, width * self.scale)
+        self.canvas.circle(self.place(x, y), radius * self.scale, self.hazy(colour), self.label,
+                           width * self.scale)
 
     def line(self, start, end, width: float, colour: Colour) -> None:
-        self.canvas.line(self.place(*start), self.place(*end), width * self.scale,
-                         mix(colour, self.haze, self.haze_amount), self.label)
+        self.canvas.line(self.place(*start), self.place(*end), width * self.scale, self.hazy(colour),
+                         self.label)
 
     def cover(self, points) -> None:
-        """Add a region to the mask alone: Cityscapes outlines a bicycle with what is seen through its frame."""
+        """Add a region to the mask alone: Cityscapes outlines a bicycle with what shows through its frame."""
         self.canvas.polygon([self.place(*p) for p in points], None, self.label)
 
     def lamp(self, x: float, y: float, radius: float, colour: Colour) -> None:
@@ -154,7 +162,8 @@ class Pen:
         self.canvas.circle(self.place(x, y), radius * self.scale, colour, None)
 
 
-TYRE, HUB, HEAD_LAMP, TAIL_LAMP, DARK = (24, 24, 28), (150, 150, 156), (255, 246, 206), (226, 30, 30), (40, 40, 46)
+TYRE, HUB, DARK = (24, 24, 28), (150, 150, 156), (40, 40, 46)
+HEAD_LAMP, TAIL_LAMP = (255, 246, 206), (226, 30, 30)
 SKIN = ((236, 196, 164), (198, 146, 108), (126, 84, 58))
 
 
@@ -210,7 +219,8 @@ def draw_bicycle(pen: Pen, domain: Domain, rng: np.random.Generator) -> None:
     for wheel in (rear, front):
         pen.ring(*wheel, 0.36, 0.08, TYRE)
         pen.disc(*wheel, 0.06, HUB)
-    for start, end in ((rear, pedals), (rear, seat), (pedals, seat), (pedals, head), (seat, head), (head, front)):
+    for start, end in ((rear, pedals), (rear, seat), (pedals, seat), (pedals, head), (seat, head),
+                       (head, front)):
         pen.line(start, end, tube, colour)
     pen.line((-0.38, 0.94), (-0.12, 0.94), 0.1, DARK)
     pen.line(head, (0.36, 1.04), tube, DARK)
@@ -221,7 +231,8 @@ def draw_motorcycle(pen: Pen, domain: Domain, rng: np.random.Generator) -> None:
     colour = pick(rng, domain.vehicles)
     for x in (-0.72, 0.74):
         draw_wheel(pen, x, 0.33)
-    pen.polygon([(-0.95, 0.72), (-0.3, 0.84), (0.1, 0.98), (0.5, 0.9), (0.62, 0.5), (0.3, 0.26), (-0.4, 0.26)], colour)
+    pen.polygon([(-0.95, 0.72), (-0.3, 0.84), (0.1, 0.98), (0.5, 0.9), (0.62, 0.5), (0.3, 0.26),
+                 (-0.4, 0.26)], colour)
     pen.polygon([(-0.3, 0.24), (0.26, 0.24), (0.3, 0.56), (-0.2, 0.56)], DARK)
     pen.polygon([(-0.9, 0.8), (-0.2, 0.92), (0.0, 0.84), (-0.7, 0.7)], DARK)
     pen.line((0.5, 1.14), (0.74, 0.34), 0.11, DARK)
@@ -239,8 +250,10 @@ def draw_car(pen: Pen, domain: Domain, rng: np.random.Generator) -> None:
     pen.polygon([(-2.1, 0.28), (2.1, 0.28), (2.12, 0.66), (1.3, 0.86), (-1.95, 0.9), (-2.12, 0.66)], colour)
     pen.polygon([(tail, 0.86), (roof_rear, 1.46), (roof_front, 1.46), (1.3, 0.84)], shade(colour, 0.88))
     middle = (roof_rear + roof_front) / 2
-    pen.polygon([(tail + 0.22, 0.9), (roof_rear + 0.1, 1.36), (middle - 0.06, 1.36), (middle - 0.06, 0.9)], domain.glass)
-    pen.polygon([(middle + 0.06, 0.9), (middle + 0.06, 1.36), (roof_front - 0.04, 1.36), (1.02, 0.9)], domain.glass)
+    pen.polygon([(tail + 0.22, 0.9), (roof_rear + 0.1, 1.36), (middle - 0.06, 1.36), (middle - 0.06, 0.9)],
+                domain.glass)
+    pen.polygon([(middle + 0.06, 0.9), (middle + 0.06, 1.36), (roof_front - 0.04, 1.36), (1.02, 0.9)],
+                domain.glass)
     for x in (-1.28, 1.28):
         draw_wheel(pen, x, 0.34)
     draw_lights(pen, domain, 2.1, -2.1, 0.64)
@@ -335,8 +348,9 @@ def overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
     return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) / min(a[1] - a[0], b[1] - b[0])
 
 
-def place_object(rng: np.random.Generator, placed: list[Placement], horizon: float, size: tuple[int, int]) -> Placement:
-    """The best of four random places for an object of a random class: the one that hides least of the others."""
+def place_object(rng: np.random.Generator, placed: list[Placement], horizon: float,
+                 size: tuple[int, int]) -> Placement:
+    """The best of four random places for an object of a random class: where it hides least of the others."""
     height, width = size
     category = int(rng.choice(list(CLASS_WEIGHTS), p=list(CLASS_WEIGHTS.values())))
     below = rng.uniform(*DEPTHS[category]) * height
@@ -346,7 +360,7 @@ def place_object(rng: np.random.Generator, placed: list[Placement], horizon: flo
 
 
 def draw_background(canvas: Canvas, domain: Domain, rng: np.random.Generator, horizon: float) -> None:
-    """Sky, ground, road in perspective, a row of buildings, trees and poles, with the ids of their classes."""
+    """Sky, ground, road in perspective, a row of buildings, trees and a pole, with their class ids."""
     height, width = canvas.height, canvas.width
     rows = (np.arange(canvas.image.shape[0]) / (SUPERSAMPLING * horizon)).clip(0, 1)[:, None]
     top, bottom = (np.array(colour, np.float64) for colour in domain.sky)
@@ -355,14 +369,15 @@ def draw_background(canvas: Canvas, domain: Domain, rng: np.random.Generator, ho
     x = -rng.uniform(0, 0.1) * width
     while x < width:
         breadth = rng.uniform(0.12, 0.28) * width
-        draw_building(canvas, domain, rng, (x, x + breadth), (rng.uniform(0.0, 0.22) * height, horizon + 0.06 * height))
+        roof = rng.uniform(0.0, 0.22) * height
+        draw_building(canvas, domain, rng, (x, x + breadth), (roof, horizon + 0.06 * height))
         x += breadth * rng.choice([1.0, 1.0, 1.25])
     kerb = horizon + 0.06 * height
     canvas.polygon([(0, kerb), (width, kerb), (width, height), (0, height)], domain.sidewalk, SIDEWALK)
     middle, far, near = rng.uniform(0.35, 0.65) * width, 0.24 * width, 0.85 * width
-    canvas.polygon([(middle - far, kerb), (middle + far, kerb), (middle + near, height), (middle - near, height)],
-                   domain.road, ROAD)
-    for start, end in ((0.1, 0.2), (0.32, 0.5), (0.68, 1.0)):  # lane markings, fractions of the way to the viewer
+    corners = [(middle - far, kerb), (middle + far, kerb), (middle + near, height), (middle - near, height)]
+    canvas.polygon(corners, domain.road, ROAD)
+    for start, end in ((0.1, 0.2), (0.32, 0.5), (0.68, 1.0)):  # lane markings, in fractions of the way to us
         y0, y1 = (kerb + f * (height - kerb) for f in (start, end))
         canvas.polygon([(middle - 2 * start, y0), (middle + 2 * start, y0), (middle + 3 * end, y1),
                         (middle - 3 * end, y1)], mix(domain.road, (255, 255, 255), 0.55), None)
@@ -385,11 +400,12 @@ def draw_building(canvas: Canvas, domain: Domain, rng: np.random.Generator, xs, 
 
 
 def draw_tree(canvas: Canvas, domain: Domain, rng: np.random.Generator, ground: float) -> None:
-    x, size, colour = rng.uniform(0, canvas.width), rng.uniform(0.1, 0.17) * canvas.height, pick(rng, domain.vegetation)
+    x, size = rng.uniform(0, canvas.width), rng.uniform(0.1, 0.17) * canvas.height
+    colour = pick(rng, domain.vegetation)
     canvas.line((x, ground + 2), (x, ground - 2 * size), 0.2 * size, shade(DARK, 1.5), VEGETATION)
     for dx, dy in ((-0.6, 1.5), (0.6, 1.5), (0.0, 2.1)):
-        canvas.circle((x + dx * size, ground - dy * size), size * rng.uniform(0.75, 1.0), shade(colour, 0.8 + 0.1 * dy),
-                      VEGETATION)
+        canvas.circle((x + dx * size, ground - dy * size), size * rng.uniform(0.75, 1.0),
+                      shade(colour, 0.8 + 0.1 * dy), VEGETATION)
 
 
 def draw_pole(canvas: Canvas, domain: Domain, rng: np.random.Generator, ground: float) -> None:
@@ -424,10 +440,11 @@ def drop_hidden(ids: np.ndarray) -> None:
         ids[ids == value] = DYNAMIC
 
 
-def draw_scene(domain_name: str, rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(domain_name: str, rng: np.random.Generator,
+               size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A street scene of a domain ('source' or 'target').
 
-    Returns the RGB image (H, W, 3) uint8 and the instance ids (H, W) uint16 as in Cityscapes' instanceIds.png:
+    Returns the RGB image (H, W, 3) uint8 and the ids (H, W) uint16 as in Cityscapes' instanceIds.png:
     label id * 1000 + k for the k-th instance of a class, the bare label id for everything else.
     """
     domain, (height, width) = DOMAINS[domain_name], size
@@ -440,7 +457,8 @@ def draw_scene(domain_name: str, rng: np.random.Generator, size: tuple[int, int]
 
     def pen(at: Placement, label: int) -> Pen:
         distance = 1 - (at.ground - horizon) / (height - horizon)
-        return Pen(canvas, at.x, at.ground, at.scale, at.flip, domain.stretch, domain.haze, haze * distance, label)
+        return Pen(canvas, at.x, at.ground, at.scale, at.flip, domain.stretch, domain.haze, haze * distance,
+                   label)
 
     if rng.random() < GROUP_CHANCE:
         draw_group(rng, pen, domain, horizon, size)
@@ -461,7 +479,7 @@ def draw_scene(domain_name: str, rng: np.random.Generator, size: tuple[int, int]
 
 
 def draw_group(rng: np.random.Generator, pen, domain: Domain, horizon: float, size: tuple[int, int]) -> None:
-    """A distant row of people, cars or bicycles whose instances nobody could tell apart: one bare label id."""
+    """A distant row of people, cars or bicycles that nobody could tell apart: one bare label id."""
     height, width = size
     category = pick(rng, (PERSON, CAR, BICYCLE))
     below = rng.uniform(0.11, 0.15) * height
