@@ -56,7 +56,10 @@ class BdistWheel(bdist_wheel):
             add_mim_extension(Path(wheelfile_base) / '.mim', link=False)
 
 
+# In the repository's root a left-over .egg-info would hide the installed distribution from mim.
+(ROOT / 'build').mkdir(exist_ok=True)
 setup(
+    options={'egg_info': {'egg_base': 'build'}},
     name='mmcast',
     version=runpy.run_path(str(ROOT / 'mmcast' / 'version.py'))['__version__'],
     description='Semi-supervised instance segmentation by foundation model distillation (CAST) for OpenMMLab',

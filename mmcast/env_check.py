@@ -1,7 +1,7 @@
 """What is installed, what is wrong with it, and what to type.
 
 ``look`` reads the machine once and ``check`` judges what it saw, so that every judgement can be tested
-without the environment that it is about. Only the standard library is needed: the rest may be what is missing.
+without the environment it is about. Only the standard library is needed: the rest may be what is missing.
 """
 import importlib
 import importlib.metadata

@@ -1,0 +1,191 @@
+"""The wheel, what mim finds in it, the Makefile's set-up, and what must not be in the repository."""
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from mmcast import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ('mmcast', 'configs', 'tools', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in',
+           'model-index.yml', 'LICENSE')
+DIST_INFO = f'mmcast-{__version__}.dist-info'
+
+
+def run(*command, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(list(map(str, command)), cwd=cwd, env=dict(os.environ, **environment),
+                          capture_output=True, text=True)
+
+
+def pip(*args, cwd: Path) -> None:
+    done = run(sys.executable, '-m', 'pip', *args, '--no-deps', '--quiet', cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory) -> Path:
+    """The repository as it is checked out, with links as an editable install leaves them."""
+    folder = tmp_path_factory.mktemp('source')
+    skip = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in SOURCES:
+        path = ROOT / name
+        shutil.copytree(path, folder / name, ignore=skip) if path.is_dir() else shutil.copy(path, folder)
+    (folder / 'mmcast' / '.mim').mkdir()
+    (folder / 'mmcast' / '.mim' / 'configs').symlink_to(folder / 'configs')
+    (folder / 'configs' / 'made_up_weights.pth').write_bytes(b'weights')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('wheel')
+    pip('wheel', '--no-build-isolation', '--wheel-dir', folder, source, cwd=folder)
+    path, = folder.glob('mmcast-*-py3-none-any.whl')
+    return path
+
+
+def config_names() -> list[str]:
+    return [path.name for path in (ROOT / 'configs').rglob('*.py')]
+
+
+def test_the_wheel_holds_the_mim_folder_twice_and_no_tests(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for home in ('mmcast', DIST_INFO):
+        assert {f'{home}/.mim/{name}' for name in (
+            'model-index.yml', 'tools/train.py', 'tools/test.py', 'configs/made_up_weights.pth')} <= names
+        inside = [Path(name).name for name in names if name.startswith(f'{home}/.mim/configs/')]
+        assert Counter(config_names()) <= Counter(inside)
+    assert not [name for name in names if re.search(r'(^|/)(tests|build|__pycache__)/', name)]
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    files = [path for path in (ROOT / 'mmcast').rglob('*') if path.is_file() and path.suffix != '.pyc']
+    expected = {path.relative_to(ROOT).as_posix() for path in files if '.mim' not in path.parts}
+    assert expected <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_building_a_wheel_leaves_an_editable_installs_links_alone(wheel, source):
+    assert (source / 'mmcast' / '.mim' / 'configs').is_symlink()
+
+
+def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
+    metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(f'{DIST_INFO}/METADATA').decode())
+    plain = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
+    assert plain and not [line for line in plain if re.match(r'torch|onedl|open?mm|mm|mim', line)]
+    assert set(metadata.get_all('Provides-Extra')) == {'mm', 'tests'}
+
+
+def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, tmp_path):
+    pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
+    done = run(sys.executable, '-c', 'from mim.utils import get_installed_path as f; print(f("mmcast"))',
+               cwd=tmp_path, PYTHONPATH=str(tmp_path / 'site'))
+    found = Path(done.stdout.strip())
+    assert found.parent == tmp_path / 'site', done.stderr
+    assert (found / '.mim' / 'tools' / 'train.py').is_file()
+    for name in config_names():  # mim refuses a name that it finds twice
+        if not list((ROOT / 'configs' / '_base_').rglob(name)):
+            assert len(list(found.rglob(name))) == 1, name
+
+
+def test_an_editable_install_links_to_the_repository(source, tmp_path):
+    pip('install', '--no-build-isolation', '--editable', source, '--target', tmp_path, cwd=tmp_path)
+    for name in ('configs', 'tools', 'model-index.yml'):
+        assert (source / 'mmcast' / '.mim' / name).resolve() == source / name
+    assert not list(source.glob('*.egg-info'))  # mim would take it for the installed distribution
+
+
+def test_every_config_name_occurs_once():
+    names = Counter(config_names())
+    assert names and set(names.values()) == {1}, [name for name, count in names.items() if count > 1]
+
+
+def test_setup_imports_no_torch(source):
+    code = ('import runpy, sys; sys.argv = ["setup.py", "--name"]; runpy.run_path("setup.py"); '
+            'print({"torch", "mmcv", "mmengine", "mmcast"} & set(sys.modules))')
+    done = run(sys.executable, '-c', code, cwd=source)
+    assert done.stdout.splitlines() == ['mmcast', 'set()'], done.stderr
+
+
+def test_no_committed_file_names_a_folder_of_one_machine():
+    listed = run('git', 'ls-files', '-z', cwd=ROOT)
+    if listed.returncode:
+        pytest.skip('not a git checkout')
+    pattern = re.compile(r'(?<![\w./}*-])/(work|root|home|tmp|opt)/')
+    found = []
+    for name in filter(None, listed.stdout.split('\0')):
+        path = ROOT / name
+        if path != Path(__file__) and path.is_file():
+            text = path.read_bytes().decode('utf-8', errors='replace')
+            found += [f'{name}: {line.strip()[:80]}' for line in text.splitlines() if pattern.search(line)]
+    assert not found
+
+
+# ---- make
+
+FAKE_PYTHON = """#!/bin/sh
+# Stands for every Python: logs its arguments, makes a "virtual environment", fails where told to.
+echo "$@" >> {log}
+[ "$2" = venv ] && mkdir -p "$3/bin" && cp {python} "$3/bin/python"
+[ "$2" = pip ] && [ -e {fail} ] && exit 1
+exit 0
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs the Makefile in an empty project with a fake Python; returns what Python was asked to do."""
+    (tmp_path / 'requirements').mkdir()
+    for name in ('setup.py', 'pyproject.toml', 'requirements/runtime.txt'):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / '.ci').mkdir()
+    for name in ('Makefile', '.ci/run'):
+        shutil.copy(ROOT / name, tmp_path / name)
+    log, python = tmp_path / 'log', tmp_path / 'python'
+    python.write_text(FAKE_PYTHON.format(log=log, python=python, fail=tmp_path / 'fail'))
+    python.chmod(0o755)
+
+    def call(*command) -> list[str]:
+        log.write_text('')
+        run(*(command or ('make', 'test')), cwd=tmp_path, PYTHON=str(python), MAKEFLAGS='')
+        return [' '.join(line.split()[:2]) for line in log.read_text().splitlines()]
+
+    call.folder = tmp_path
+    return call
+
+
+SET_UP = ['-m venv', '-m pip']
+
+
+def test_make_sets_up_once(make):
+    assert make() == [*SET_UP, '-m pytest']
+    assert make() == ['-m pytest']
+    assert make('make', 'demo') == ['tools/train.py configs/cast_toy.py']
+
+
+def test_changed_requirements_set_up_again(make):
+    make()
+    future = (make.folder / '.venv' / '.mmcast-ready').stat().st_mtime + 10
+    os.utime(make.folder / 'requirements' / 'runtime.txt', (future, future))
+    assert make()[:2] == SET_UP
+
+
+def test_an_interrupted_set_up_starts_over(make):
+    (make.folder / 'fail').touch()
+    assert make() == SET_UP
+    (make.folder / '.venv' / 'half_a_package').touch()
+    (make.folder / 'fail').unlink()
+    assert make() == [*SET_UP, '-m pytest']
+    assert not (make.folder / '.venv' / 'half_a_package').exists()
+
+
+def test_continuous_integration_runs_make_test(make):
+    assert stat.S_IMODE((ROOT / '.ci' / 'run').stat().st_mode) & stat.S_IXUSR
+    assert make('bash', '.ci/run') == [*SET_UP, '-m pytest']
