@@ -16,9 +16,10 @@ from ..registry import DATASETS
 class PseudoLabelDataset(CocoDataset):
     """A file of `generate_pseudo_labels`, filtered when read, each image with `source` set to 'pseudo'.
 
-    Instances carry their `score`; labels follow the order of `metainfo['classes']`, matched by name. Every image
-    stays, also one that has no label left: that nothing is in it is what the teacher says. Masks are RLE, so the
-    pipeline loads them with `LoadAnnotations(with_bbox=True, with_mask=True)` (not `poly2mask=False`).
+    Instances carry their `score`; labels follow the order of `metainfo['classes']`, matched by name. Every
+    image stays, also one that has no label left: that nothing is in it is what the teacher says. Masks are
+    RLE, so the pipeline loads them with `LoadAnnotations(with_bbox=True, with_mask=True)` (not
+    `poly2mask=False`).
 
     Args:
         score_thr: Labels with a score above it are used; a number, or one for each class by name.
@@ -26,7 +27,8 @@ class PseudoLabelDataset(CocoDataset):
         resolve_overlaps: A pixel that several labels claim goes to the one with the highest score.
 
     Raises:
-        CASTError: If the file is no pseudo-label file, or its classes or those of `score_thr` are not the data set's.
+        CASTError: If the file is no pseudo-label file, or its classes or those of `score_thr` are not the
+            data set's.
     """
 
     def __init__(self, *args, score_thr: float | dict[str, float] = 0.3, min_area: int = 0,
@@ -97,5 +99,5 @@ class PseudoLabelDataset(CocoDataset):
         per_class = ', '.join(f'{name} {self._kept[label]}/{self._found[label]}'
                               for label, name in enumerate(self.metainfo['classes']))
         empty = sum(not info['instances'] for info in data_list)
-        print_log(f'{self.ann_file}: kept {self._kept.total()} of {self._found.total()} pseudo-labels ({per_class}); '
-                  f'{empty} of {len(data_list)} images are empty', logger='current')
+        print_log(f'{self.ann_file}: kept {self._kept.total()} of {self._found.total()} pseudo-labels '
+                  f'({per_class}); {empty} of {len(data_list)} images are empty', logger='current')

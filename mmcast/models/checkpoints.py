@@ -14,10 +14,10 @@ from mmcast.errors import CASTError
 
 
 def _no_getattr(*args) -> None:
-    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods, which we drop."""
+    """Takes getattr's place while unpickling: MMEngine's log history refers to its methods; we drop them."""
 
 
-# What MMEngine pickles next to the weights (the message hub). The first two functions are numpy's own unpicklers;
+# What MMEngine pickles next to the weights (the message hub). The first two functions are numpy's unpicklers;
 # the module that they live in is called differently in numpy 1 and 2.
 _RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _MMENGINE_GLOBALS = [
@@ -49,8 +49,8 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
             content = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CASTError(f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold pickled '
-                        'code, download or make it again') from error
+        raise CASTError(f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
+                        'pickled code, download or make it again') from error
     state = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CASTError(f'{path} holds no state dict of tensors; give a checkpoint with model weights')

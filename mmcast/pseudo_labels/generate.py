@@ -1,4 +1,4 @@
-"""Let a teacher label images: one COCO JSON with every mask above a low floor (paper.md, "pseudo-label D_u")."""
+"""Let a teacher label images: one COCO JSON with every mask above a low floor (CAST's "pseudo-label D_u")."""
 import hashlib
 import json
 import os
@@ -25,12 +25,13 @@ from mmcast.registry import DATASETS, MODELS
 def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str | os.PathLike,
                            out_file: str | os.PathLike, *, ann_file: str | os.PathLike | None = None,
                            img_dir: str | os.PathLike | None = None, score_floor: float = 0.05,
-                           device: str | None = None, limit: int | None = None, progress: bool = True) -> dict:
-    """Predict on every image and store the masks as they are; thresholds and overlaps are dealt with when reading.
+                           device: str | None = None, limit: int | None = None,
+                           progress: bool = True) -> dict:
+    """Predict on every image and store the masks as they are; thresholds and overlaps come when reading.
 
-    Stopped half-way, the next call goes on where it was. A finished file of the same teacher, config, images and
-    floor is left alone. Images without detection stay, as empty images. One image is predicted at a time, so that
-    the result does not depend on where a run was interrupted.
+    Stopped half-way, the next call goes on where it was. A finished file of the same teacher, config, images
+    and floor is left alone. Images without detection stay, as empty images. One image is predicted at a time,
+    so that the result does not depend on where a run was interrupted.
 
     Args:
         config: with ``model`` and ``test_dataloader.dataset`` (its pipeline and classes).
@@ -47,18 +48,19 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         Counts: ``images``, ``empty_images``, ``instances``, ``instances_per_class`` (by name).
 
     Raises:
-        CASTError: a path is wrong, an image cannot be read or is not what ``ann_file`` says, the checkpoint is not
-            this model's, or ``out_file`` or its partial file was made from other things.
+        CASTError: a path is wrong, an image cannot be read or is not what ``ann_file`` says, the checkpoint
+            is not this model's, or ``out_file`` or its partial file was made from other things.
     """
-    from mmcast.engine.checks import check_labels  # not above: the engine imports the models, and they this package
+    # Not above: the engine imports the models, and they this package.
+    from mmcast.engine.checks import check_labels
     from mmcast.engine.runs import verify_weights
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     ann_file, img_dir = _resolve_paths(cfg, ann_file, img_dir)
     check_labels(ann_file, img_dir)
     if not Path(checkpoint).is_file():
         raise CASTError(f'checkpoint {checkpoint} not found; give the path of the teacher\'s weights')
-    info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg), score_floor=score_floor,
-                     ann_file=sha256_of_file(ann_file), limit=limit)
+    info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
+                     score_floor=score_floor, ann_file=sha256_of_file(ann_file), limit=limit)
     if Path(out_file).exists():
         content = read_pseudo_labels(out_file)
         check_same_info(Path(out_file), content['info'], info)
@@ -82,7 +84,8 @@ def _resolve_paths(cfg: Config, ann_file, img_dir) -> tuple[str, str]:
     """The label file and image folder that were given, else those of the config's test set."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if 'pipeline' not in dataset:
-        raise CASTError(f'{cfg.filename} has no test_dataloader.dataset.pipeline; the teacher needs a test pipeline')
+        raise CASTError(f'{cfg.filename} has no test_dataloader.dataset.pipeline; '
+                        'the teacher needs one')
     root = dataset.get('data_root') or ''
     ann_file = ann_file or os.path.join(root, dataset.get('ann_file', ''))
     img_dir = img_dir or os.path.join(root, dataset.get('data_prefix', {}).get('img', ''))
@@ -90,7 +93,7 @@ def _resolve_paths(cfg: Config, ann_file, img_dir) -> tuple[str, str]:
 
 
 def _config_hash(cfg: Config) -> str:
-    """SHA-256 of what decides a prediction: the model, and how a test image is prepared. Not paths or schedules."""
+    """SHA-256 of what decides a prediction: model and test pipeline, not paths or schedules."""
     dataset = cfg.test_dataloader.dataset
     decisive = [cfg.model, dataset.pipeline, dataset.get('metainfo')]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
@@ -119,7 +122,7 @@ def _match_categories(ann_file: str, classes: tuple[str, ...]) -> tuple[list[dic
 
 @torch.no_grad()
 def _predict(model: torch.nn.Module, dataset, index: int) -> tuple[dict, InstanceData]:
-    """One image as COCO describes it, and the teacher's instances with masks (N, H, W) at the image's own size."""
+    """One image as COCO describes it, and the teacher's instances, masks (N, H, W) at the image's size."""
     data_info = dataset.get_data_info(index)
     path = data_info['img_path']
     image = dict(id=data_info['img_id'], file_name=os.path.relpath(path, dataset.data_prefix['img']),
@@ -131,20 +134,22 @@ def _predict(model: torch.nn.Module, dataset, index: int) -> tuple[dict, Instanc
                         f'{dataset.ann_file}') from error
     prediction = model.test_step(pseudo_collate([data]))[0].pred_instances
     if 'masks' not in prediction:
-        raise CASTError(f'the teacher {type(model).__name__} predicts no masks; take an instance segmentation model')
+        raise CASTError(f'the teacher {type(model).__name__} predicts no masks; '
+                        'take one that segments instances')
     return image, prediction
 
 
 def _to_annotations(prediction: InstanceData, image: dict, img_dir: str, category_ids: list[int],
                     score_floor: float) -> list[dict]:
-    """COCO annotations (without ids) of the instances above the floor whose mask is not empty; boxes from masks."""
+    """COCO annotations (without ids) of the instances above the floor with any pixel; boxes from masks."""
     if tuple(prediction.masks.shape[-2:]) != (image['height'], image['width']):
         height, width = prediction.masks.shape[-2:]
         raise CASTError(f'image {image["file_name"]} in {img_dir} is {width}x{height}, its label says '
-                        f'{image["width"]}x{image["height"]}; give the image folder that the label file is for')
+                        f'{image["width"]}x{image["height"]}; give the image folder of the label file')
     prediction = prediction[prediction.scores > score_floor].cpu()
     annotations = []
-    for mask, score, label in zip(prediction.masks.numpy(), prediction.scores.tolist(), prediction.labels.tolist()):
+    masks, scores, labels = prediction.masks.numpy(), prediction.scores.tolist(), prediction.labels.tolist()
+    for mask, score, label in zip(masks, scores, labels, strict=True):
         if mask.any():
             rle = encode_mask(mask)
             annotations.append(dict(category_id=category_ids[label], segmentation=rle, score=round(score, 6),
@@ -155,6 +160,6 @@ def _to_annotations(prediction: InstanceData, image: dict, img_dir: str, categor
 def _summarise(content: dict) -> dict:
     counts = Counter(annotation['category_id'] for annotation in content['annotations'])
     labelled = {annotation['image_id'] for annotation in content['annotations']}
+    per_class = {category['name']: counts[category['id']] for category in content['categories']}
     return dict(images=len(content['images']), empty_images=len(content['images']) - len(labelled),
-                instances=len(content['annotations']),
-                instances_per_class={category['name']: counts[category['id']] for category in content['categories']})
+                instances=len(content['annotations']), instances_per_class=per_class)

@@ -36,19 +36,19 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
     info = content.get('info')
     kind, version = (info.get('kind'), info.get('format_version')) if isinstance(info, dict) else (None, None)
     if kind != KIND or version != FORMAT_VERSION:
-        raise CASTError(f'{path} is no pseudo-label file of format {FORMAT_VERSION} (its info says kind {kind!r}, '
-                        f'format {version!r}); make one with tools/pseudo_label.py')
+        raise CASTError(f'{path} is no pseudo-label file of format {FORMAT_VERSION} (its info says '
+                        f'kind {kind!r}, format {version!r}); make one with tools/pseudo_label.py')
     return content
 
 
 def encode_mask(mask: np.ndarray) -> dict:
-    """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's LoadAnnotations want it so."""
+    """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's loading want it so."""
     rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=rle['size'], counts=rle['counts'].decode())
 
 
 def resolve_rle_overlaps(rles: list[dict], scores: list[float]) -> list[dict]:
-    """``resolve_overlaps`` on N RLE masks of one image; decodes only those that share a pixel with another."""
+    """``resolve_overlaps`` on N RLE masks of one image; decodes only those that share a pixel."""
     if not rles:
         return []
     shares = mask_utils.iou(rles, rles, [0] * len(rles)) > 0  # (N, N)
@@ -82,11 +82,11 @@ class PseudoLabelWriter:
         self.out_file, self.info = Path(out_file), info
         self.partial = Path(f'{out_file}.partial.jsonl')
         self.partial.parent.mkdir(parents=True, exist_ok=True)
-        self.done = self._resume()
+        lines = self._resume()
+        self.done = max(0, lines - 1)
         self._file = self.partial.open('a', encoding='utf-8')
-        if self.done < 0:
+        if not lines:
             self._append(info)
-            self.done = 0
 
     def __enter__(self) -> 'PseudoLabelWriter':
         return self
@@ -105,7 +105,7 @@ class PseudoLabelWriter:
             records = [json.loads(line) for line in file][1:]
         annotations = [dict(id=0, image_id=record['image']['id'], **annotation)
                        for record in records for annotation in record['annotations']]
-        for number, annotation in enumerate(annotations, start=1):  # COCO's own evaluation takes id 0 for none
+        for number, annotation in enumerate(annotations, start=1):  # COCO's evaluation takes id 0 for none
             annotation['id'] = number
         content = dict(info=self.info, images=[record['image'] for record in records], categories=categories,
                        annotations=annotations)
@@ -118,19 +118,20 @@ class PseudoLabelWriter:
         self._file.flush()
 
     def _resume(self) -> int:
-        """Images in a partial file of an earlier process, after cutting off a half-written line; -1 without header."""
+        """Lines in an earlier process's partial file, the header included; a half-written one is cut off."""
         if not self.partial.exists():
-            return -1
+            return 0
         with self.partial.open('rb') as file:
             lines = [line for line in file if line.endswith(b'\n')]
         os.truncate(self.partial, sum(map(len, lines)))
         if lines:
             check_same_info(self.partial, json.loads(lines[0]), self.info)
-        return len(lines) - 1
+        return len(lines)
 
 
 def check_same_info(path: Path, found: dict, wanted: dict) -> None:
     """Raises CASTError, naming the fields, where a file was made from other things than are asked for now."""
     different = [key for key in sorted(wanted | found) if wanted.get(key) != found.get(key)]
     if different:
-        raise CASTError(f'{path} was made with another {", ".join(different)}; delete it or give another output file')
+        raise CASTError(f'{path} was made with another {", ".join(different)}; '
+                        'delete it or give another output file')

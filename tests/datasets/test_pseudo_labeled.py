@@ -25,7 +25,7 @@ def rectangle(rows, columns):
     return mask
 
 
-# Image 1: a car (score 0.6) of 4 x 5 pixels, of which a person (0.9) takes 2 x 2, and a truck of no known class.
+# Image 1: a car (score 0.6) of 4 x 5 pixels, of which a person (0.9) takes 2 x 2, and a truck, not a class.
 # Image 2: a person (0.31) that lies within a car (0.8). Image 3: one weak car (0.3). Image 4: nothing.
 LABELS = [(1, 5, 0.6, rectangle((0, 4), (0, 5))), (1, 9, 0.9, rectangle((2, 6), (3, 6))),
           (1, 2, 0.9, rectangle((6, 8), (0, 2))),
@@ -44,20 +44,22 @@ def files(tmp_path):
     for image in images:
         cv2.imwrite(str(tmp_path / image['file_name']), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     categories = [dict(id=5, name='car'), dict(id=2, name='truck'), dict(id=9, name='person')]
-    content = dict(info=make_info(score_floor=0.05), images=images, annotations=annotations, categories=categories)
+    content = dict(info=make_info(score_floor=0.05), images=images, annotations=annotations,
+                   categories=categories)
     (tmp_path / 'labels.json').write_text(json.dumps(content))
     return tmp_path
 
 
 def build(files, **kwargs):
     with DefaultScope.overwrite_default_scope('mmcast'):
-        return PseudoLabelDataset(**dict(dict(ann_file=str(files / 'labels.json'), data_prefix=dict(img=str(files)),
-                                              metainfo=dict(classes=CLASSES), pipeline=PIPELINE), **kwargs))
+        options = dict(ann_file=str(files / 'labels.json'), data_prefix=dict(img=str(files)),
+                       metainfo=dict(classes=CLASSES), pipeline=PIPELINE)
+        return PseudoLabelDataset(**(options | kwargs))
 
 
 def labels_and_areas(dataset):
-    return [[(i['bbox_label'], int(mask_utils.area(i['mask']))) for i in dataset.get_data_info(n)['instances']]
-            for n in range(len(dataset))]
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return [[(i['bbox_label'], int(mask_utils.area(i['mask']))) for i in info['instances']] for info in infos]
 
 
 def test_threshold_overlaps_and_class_order(files):
@@ -71,7 +73,8 @@ def test_threshold_overlaps_and_class_order(files):
 
 
 def test_overlaps_may_stay(files):
-    assert labels_and_areas(build(files, resolve_overlaps=False)) == [[(1, 20), (0, 12)], [(0, 4), (1, 16)], [], []]
+    assert labels_and_areas(build(files, resolve_overlaps=False)) == [
+        [(1, 20), (0, 12)], [(0, 4), (1, 16)], [], []]
 
 
 def test_box_shrinks_with_its_mask(files):
@@ -115,13 +118,14 @@ def test_one_line_says_what_was_kept(files, monkeypatch):
     lines = []
     monkeypatch.setattr('mmcast.datasets.pseudo_labeled.print_log', lambda line, **kwargs: lines.append(line))
     build(files)
-    assert lines == [f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3); 2 of 4 images are empty']
+    assert lines == [f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3); '
+                     '2 of 4 images are empty']
 
 
 def test_other_files_and_names_are_refused(files):
     with pytest.raises(CASTError, match=r'labels\.json has no class tram, it has car, truck, person'):
         build(files, metainfo=dict(classes=('person', 'tram')))
-    with pytest.raises(CASTError, match=r'score_thr of .*labels\.json is for the classes car: give one number'):
+    with pytest.raises(CASTError, match=r'score_thr of .*labels\.json is for the classes car: give one'):
         build(files, score_thr=dict(car=0.3))
     content = json.loads((files / 'labels.json').read_text())
     (files / 'labels.json').write_text(json.dumps(dict(content, info=dict(description='ground truth'))))

@@ -1,4 +1,4 @@
-"""DINOv2 encoder (Oquab et al., 2023, arXiv 2304.07193): mmpretrain's ViT, four feature maps, public weights."""
+"""DINOv2 encoder (Oquab et al., arXiv 2304.07193): mmpretrain's ViT, four feature maps, public weights."""
 import re
 from collections.abc import Sequence
 
@@ -40,19 +40,21 @@ _META_TO_OWN = [
 class DINOv2(VisionTransformer):
     """A DINOv2 vision transformer that returns one feature map per requested layer.
 
-    The final LayerNorm is applied to every returned layer, as DINOv2's own ``get_intermediate_layers(norm=True)`` and
-    ``transformers.Dinov2Backbone`` do. There is no mask token: it serves pre-training only, and a parameter without
-    gradient stops distributed training. For the same reason the last layer must be among ``out_indices``.
+    The final LayerNorm is applied to every returned layer, as DINOv2's own
+    ``get_intermediate_layers(norm=True)`` and ``transformers.Dinov2Backbone`` do. There is no mask token: it
+    serves pre-training only, and a parameter without gradient stops distributed training. For the same reason
+    the last layer must be among ``out_indices``.
 
     Args:
-        arch: a name that mmpretrain knows, or a dict of embed_dims, num_layers, num_heads, feedforward_channels.
+        arch: a name of mmpretrain's, or a dict of embed_dims, num_layers, num_heads, feedforward_channels.
         patch_size: side of a patch in pixels.
-        img_size: side of the square image that the stored position embedding is for (518 for the public weights);
-            the input may have any size, the embedding is interpolated to it.
+        img_size: side of the square image that the stored position embedding is for (518 for the public
+            weights); the input may have any size, the embedding is interpolated to it.
         out_indices: layers (from 0) whose output is returned, ascending, the last layer included.
         layer_scale_init_value: LayerScale at the start; DINOv2 has it in every layer.
-        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads the public weights in Meta's or Hugging Face's
-            key layout, or weights saved from this class (``prefix='backbone.'`` for those of a whole detector).
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads the public weights in Meta's or Hugging
+            Face's key layout, or weights saved from this class (``prefix='backbone.'`` for those of a whole
+            detector).
         kwargs: further options of mmpretrain's ``VisionTransformer``, for example ``drop_path_rate``.
 
     Raises:
@@ -65,9 +67,10 @@ class DINOv2(VisionTransformer):
         super().__init__(arch=arch, patch_size=patch_size, img_size=img_size, out_indices=list(out_indices),
                          layer_scale_init_value=layer_scale_init_value, out_type='featmap', init_cfg=init_cfg,
                          **kwargs)
+        self.patch_size = patch_size
         if list(out_indices) != sorted(set(out_indices)) or out_indices[-1] != self.num_layers - 1:
-            raise ValueError(f'DINOv2 out_indices={tuple(out_indices)} must ascend and end with the last layer, '
-                             f'{self.num_layers - 1}: layers after it would get no gradient')
+            raise ValueError(f'DINOv2 out_indices={tuple(out_indices)} must ascend and end with the last '
+                             f'layer, {self.num_layers - 1}: layers after it would get no gradient')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps (B, C, ceil(H/p), ceil(W/p)), one per ``out_indices``, for images (B, 3, H, W).
@@ -104,13 +107,13 @@ class DINOv2(VisionTransformer):
         A position embedding for another image size is interpolated to ``img_size``.
 
         Raises:
-            CASTError: the file is missing or unreadable, leaves a parameter unfilled, has one of another shape, or
-                has any that this network lacks (the mask token excepted).
+            CASTError: the file is missing or unreadable, leaves a parameter unfilled, has one of another
+                shape, or has any that this network lacks (the mask token excepted).
         """
         state = read_state_dict(path, WEIGHTS_SOURCE)
         if prefix:
             prefix = prefix.rstrip('.') + '.'
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            state = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
         state = convert_dinov2_state_dict(state)
         if 'register_tokens' in state:
             raise CASTError(f'{path} is a DINOv2 variant with register tokens, which is not supported; '
@@ -118,12 +121,13 @@ class DINOv2(VisionTransformer):
         self._fit_pos_embed(state)
         mismatch = describe_mismatch(self.state_dict(), state)
         if mismatch:
-            raise CASTError(f'{path} does not fit this DINOv2 ({self.num_layers} layers of width {self.embed_dims}): '
-                            f'{mismatch}; set arch and patch_size to those of the file, or use {WEIGHTS_SOURCE}')
+            raise CASTError(f'{path} does not fit this DINOv2 ({self.num_layers} layers of width '
+                            f'{self.embed_dims}): {mismatch}; set arch and patch_size to those of the file, '
+                            f'or use {WEIGHTS_SOURCE}')
         self.load_state_dict(state)
 
     def _fit_pos_embed(self, state: dict[str, Tensor]) -> None:
-        """Interpolate a position embedding (1, 1 + side * side, C) of another grid; others are left to the check."""
+        """Interpolate a position embedding (1, 1 + side * side, C) of another grid, if it has that shape."""
         positions = state.get('pos_embed')
         if positions is None or positions.ndim != 3:
             return
@@ -134,7 +138,7 @@ class DINOv2(VisionTransformer):
 
 
 def convert_dinov2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv2 weights in Meta's or Hugging Face's key layout, under our names; ours pass through, unknown keys too.
+    """DINOv2 weights in Meta's or Hugging Face's key layout, under our names; ours and unknown ones stay.
 
     The mask token is dropped. Hugging Face keys may start with ``dinov2.``.
     """
@@ -146,9 +150,10 @@ def convert_dinov2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put Hugging Face's query, key and value (C, C) of a layer into one matrix (3C, C), in this order."""
+    pattern = re.compile(r'encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)')
     joined = {}
     for key, value in state.items():
-        match = re.fullmatch(r'encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)', key)
+        match = pattern.fullmatch(key)
         if match is None:
             joined[key] = value
             continue

@@ -1,4 +1,4 @@
-"""DINOv2 against transformers' implementation, with the key lists of the public files written out here by hand."""
+"""DINOv2 against transformers' implementation; the key lists of the public files are written out by hand."""
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -62,7 +62,8 @@ def to_hugging_face(meta, layers=12):
 
 
 def load(path, **kwargs):
-    model = MODELS.build(dict(type='DINOv2', init_cfg=dict(type='Pretrained', checkpoint=str(path)), **kwargs))
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = MODELS.build(dict(type='DINOv2', init_cfg=init_cfg, **kwargs))
     model.init_weights()
     return model.eval()
 
@@ -76,7 +77,8 @@ def meta_weights():
 def reference(meta_weights):
     """transformers' DINOv2-small with the same weights, as a function from images to four normalised maps."""
     from transformers import Dinov2Config, Dinov2Model
-    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
+    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518,
+                          patch_size=14)
     model = Dinov2Model(config).eval()
     model.load_state_dict(to_hugging_face(meta_weights))
 
@@ -130,7 +132,8 @@ def test_every_layout_gives_the_same_weights(public_files, name):
 
 
 def test_own_weights_load_out_of_a_detector(public_files):
-    model = DINOv2(init_cfg=dict(type='Pretrained', checkpoint=str(public_files / 'detector.pth'), prefix='backbone'))
+    path = str(public_files / 'detector.pth')
+    model = DINOv2(init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone'))
     model.init_weights()
     expected = load(public_files / 'meta.pth').state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
@@ -149,10 +152,10 @@ def test_position_embedding_of_another_grid_is_interpolated_when_loading(tmp_pat
 
 @pytest.mark.parametrize('break_weights, message', [
     (lambda w: w.pop('blocks.7.ls2.gamma'), r'missing: layers\.7\.ffn\.gamma2\.weight'),
-    (lambda w: w.update({'norm.weight': torch.zeros(192)}), r'wrong shape: ln1\.weight is \(192,\), needs \(384,\)'),
+    (lambda w: w.update({'norm.weight': torch.zeros(192)}), r'shape: ln1\.weight is \(192,\), needs \(384'),
     (lambda w: w.update({'head.weight': torch.zeros(2)}), r'unexpected: head\.weight'),
-    (lambda w: w.update({'register_tokens': torch.zeros(1, 4, 384)}), 'register tokens, which is not supported'),
-    (lambda w: w.update({'pos_embed': torch.zeros(1, 1371, 384)}), r'wrong shape: pos_embed is \(1, 1371, 384\)'),
+    (lambda w: w.update({'register_tokens': torch.zeros(1, 4, 384)}), 'register tokens, which is not'),
+    (lambda w: w.update({'pos_embed': torch.zeros(1, 1371, 384)}), r'shape: pos_embed is \(1, 1371, 384\)'),
 ])
 def test_weights_that_do_not_fit_are_named(meta_weights, tmp_path, break_weights, message):
     weights = dict(meta_weights)
@@ -172,7 +175,7 @@ def test_half_of_query_key_value_is_named(meta_weights, tmp_path):
 
 
 def test_missing_file_says_where_to_get_it(tmp_path):
-    with pytest.raises(CASTError, match=r'nothing\.pth not found; download https://dl\.fbaipublicfiles\.com/dinov2/'):
+    with pytest.raises(CASTError, match=r'nothing\.pth not found; download https://dl\.fbaipublic'):
         load(tmp_path / 'nothing.pth')
 
 
@@ -204,7 +207,7 @@ def test_unfit_out_indices_are_refused(out_indices):
 
 def test_layer_depth_for_layer_wise_learning_rates():
     model = DINOv2(arch=TINY, img_size=56, out_indices=(0, 1, 2, 3))
-    depths = {name: model.get_layer_depth(f'backbone.{name}', 'backbone.') for name, _ in model.named_parameters()}
-    assert depths['pos_embed'] == (0, 6)
-    assert depths['layers.2.attn.qkv.weight'] == (3, 6)
-    assert depths['ln1.weight'] == (5, 6)
+    names = ('pos_embed', 'layers.2.attn.qkv.weight', 'ln1.weight')
+    assert set(names) < dict(model.named_parameters()).keys()
+    depths = [model.get_layer_depth(f'backbone.{name}', 'backbone.') for name in names]
+    assert depths == [(0, 6), (3, 6), (5, 6)]
