@@ -52,23 +52,23 @@ def wheel(source, tmp_path_factory) -> Path:
     return path
 
 
-def config_names() -> list[str]:
-    return [path.name for path in (ROOT / 'configs').rglob('*.py')]
+def config_names(root: Path) -> list[str]:
+    return [path.name for path in (root / 'configs').rglob('*.py')]
 
 
-def test_the_wheel_holds_the_mim_folder_twice_and_no_tests(wheel):
+def test_the_wheel_holds_the_mim_folder_twice_and_no_tests(wheel, source):
     names = set(zipfile.ZipFile(wheel).namelist())
     for home in ('mmcast', DIST_INFO):
         assert {f'{home}/.mim/{name}' for name in (
             'model-index.yml', 'tools/train.py', 'tools/test.py', 'configs/made_up_weights.pth')} <= names
         inside = [Path(name).name for name in names if name.startswith(f'{home}/.mim/configs/')]
-        assert Counter(config_names()) <= Counter(inside)
+        assert Counter(config_names(source)) <= Counter(inside)
     assert not [name for name in names if re.search(r'(^|/)(tests|build|__pycache__)/', name)]
 
 
-def test_the_wheel_holds_every_file_of_the_package(wheel):
-    files = [path for path in (ROOT / 'mmcast').rglob('*') if path.is_file() and path.suffix != '.pyc']
-    expected = {path.relative_to(ROOT).as_posix() for path in files if '.mim' not in path.parts}
+def test_the_wheel_holds_every_file_of_the_package(wheel, source):
+    files = [path.relative_to(source) for path in (source / 'mmcast').rglob('*') if path.is_file()]
+    expected = {path.as_posix() for path in files if '.mim' not in path.parts}
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
@@ -83,15 +83,15 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     assert set(metadata.get_all('Provides-Extra')) == {'mm', 'tests'}
 
 
-def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, tmp_path):
+def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path):
     pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
     done = run(sys.executable, '-c', 'from mim.utils import get_installed_path as f; print(f("mmcast"))',
                cwd=tmp_path, PYTHONPATH=str(tmp_path / 'site'))
     found = Path(done.stdout.strip())
     assert found.parent == tmp_path / 'site', done.stderr
     assert (found / '.mim' / 'tools' / 'train.py').is_file()
-    for name in config_names():  # mim refuses a name that it finds twice
-        if not list((ROOT / 'configs' / '_base_').rglob(name)):
+    for name in config_names(source):  # mim refuses a name that it finds twice
+        if not list((source / 'configs' / '_base_').rglob(name)):
             assert len(list(found.rglob(name))) == 1, name
 
 
@@ -103,7 +103,7 @@ def test_an_editable_install_links_to_the_repository(source, tmp_path):
 
 
 def test_every_config_name_occurs_once():
-    names = Counter(config_names())
+    names = Counter(config_names(ROOT))
     assert names and set(names.values()) == {1}, [name for name, count in names.items() if count > 1]
 
 
