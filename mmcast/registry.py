@@ -4,7 +4,11 @@ There is one for every kind of object that a config builds, also where mmcast ad
 that has no registry of some kind.
 """
 from mmdet import registry as mmdet_registry
+from mmdet.utils import register_all_modules
 from mmengine.registry import Registry
+
+# A child asks its parents for what is registered already, it does not make them import their packages.
+register_all_modules(init_default_scope=False)
 
 
 def _child(name: str, *locations: str) -> Registry:

@@ -1,69 +1,70 @@
-# The compact student: DINOv2-S/14, DPT, Mask2Former decoder; 52.0 M parameters (tests/models/test_student.py counts them).
-# Set num_classes, and model.backbone.init_cfg to the path of the public DINOv2 ViT-S/14 weights.
+# The compact student: DINOv2-S/14, DPT, Mask2Former decoder; 52.15 M parameters.
 num_classes = 8
-student = dict(
-    type='CASTMask2Former',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=14,
-        pad_mask=True,
-        mask_pad_value=0),
-    backbone=dict(type='DINOv2', arch='dinov2-small', patch_size=14, img_size=518, out_indices=(2, 5, 8, 11)),
-    panoptic_head=dict(
-        type='CASTMask2FormerHead',
-        in_channels=[384, 384, 384, 384],
-        feat_channels=256,
-        out_channels=256,
-        num_things_classes=num_classes,
-        num_stuff_classes=0,
-        num_queries=100,
-        num_transformer_feat_level=3,
-        pixel_decoder=dict(
-            type='DPTPixelDecoder', reassemble_channels=(96, 192, 384, 768), scales=(4, 2, 1, 0.5), num_groups=32),
-        positional_encoding=dict(num_feats=128, normalize=True),
-        transformer_decoder=dict(
-            return_intermediate=True,
-            num_layers=9,
-            layer_cfg=dict(
-                self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True),
-                cross_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True),
-                ffn_cfg=dict(
-                    embed_dims=256,
-                    feedforward_channels=1024,
-                    num_fcs=2,
-                    ffn_drop=0.0,
-                    act_cfg=dict(type='ReLU', inplace=True))),
-            init_cfg=None),
-        loss_cls=dict(
-            type='CrossEntropyLoss',
-            use_sigmoid=False,
-            loss_weight=2.0,
-            reduction='mean',
-            class_weight=[1.0] * num_classes + [0.1]),
-        loss_mask=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
-        loss_dice=dict(
-            type='DiceLoss',
-            use_sigmoid=True,
-            activate=True,
-            reduction='mean',
-            naive_dice=True,
-            eps=1.0,
-            loss_weight=5.0)),
-    panoptic_fusion_head=dict(
-        type='MaskFormerFusionHead', num_things_classes=num_classes, num_stuff_classes=0, loss_panoptic=None),
-    train_cfg=dict(
-        num_points=12544,
-        oversample_ratio=3.0,
-        importance_sample_ratio=0.75,
-        assigner=dict(
-            type='HungarianAssigner',
-            match_costs=[
-                dict(type='ClassificationCost', weight=2.0),
-                dict(type='CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
-                dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0),
-            ]),
-        sampler=dict(type='MaskPseudoSampler')),
-    test_cfg=dict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=100))
+model = dict(
+    type='CASTDetector',
+    detector=dict(
+        type='CASTMask2Former',
+        data_preprocessor=dict(
+            type='DetDataPreprocessor',
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            bgr_to_rgb=True,
+            pad_size_divisor=14,
+            pad_mask=True,
+            mask_pad_value=0),
+        backbone=dict(type='DINOv2', arch='dinov2-small', patch_size=14, img_size=518, out_indices=(2, 5, 8, 11)),
+        panoptic_head=dict(
+            type='CASTMask2FormerHead',
+            in_channels=[384, 384, 384, 384],
+            feat_channels=256,
+            out_channels=256,
+            num_things_classes=num_classes,
+            num_stuff_classes=0,
+            num_queries=100,
+            num_transformer_feat_level=3,
+            pixel_decoder=dict(
+                type='DPTPixelDecoder', reassemble_channels=(96, 192, 384, 768), scales=(4, 2, 1, 0.5), num_groups=32),
+            positional_encoding=dict(num_feats=128, normalize=True),
+            transformer_decoder=dict(
+                return_intermediate=True,
+                num_layers=9,
+                layer_cfg=dict(
+                    self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True),
+                    cross_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True),
+                    ffn_cfg=dict(
+                        embed_dims=256,
+                        feedforward_channels=1024,
+                        num_fcs=2,
+                        ffn_drop=0.0,
+                        act_cfg=dict(type='ReLU', inplace=True))),
+                init_cfg=None),
+            loss_cls=dict(
+                type='CrossEntropyLoss',
+                use_sigmoid=False,
+                loss_weight=2.0,
+                reduction='mean',
+                class_weight=[1.0] * num_classes + [0.1]),
+            loss_mask=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
+            loss_dice=dict(
+                type='DiceLoss',
+                use_sigmoid=True,
+                activate=True,
+                reduction='mean',
+                naive_dice=True,
+                eps=1.0,
+                loss_weight=5.0)),
+        panoptic_fusion_head=dict(
+            type='MaskFormerFusionHead', num_things_classes=num_classes, num_stuff_classes=0, loss_panoptic=None),
+        train_cfg=dict(
+            num_points=12544,
+            oversample_ratio=3.0,
+            importance_sample_ratio=0.75,
+            assigner=dict(
+                type='HungarianAssigner',
+                match_costs=[
+                    dict(type='ClassificationCost', weight=2.0),
+                    dict(type='CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
+                    dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0),
+                ]),
+            sampler=dict(type='MaskPseudoSampler')),
+        test_cfg=dict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=100)))

@@ -1,0 +1,8 @@
+# The domain that the toy's pretrained weights were made on: all labels, 3,000 scenes of a clear day.
+_base_ = './toy_cityscapes.py'
+
+data_root = 'data/toy_cityscapes_source/'
+
+train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='annotations/instances_train.json'))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader

@@ -1,0 +1,36 @@
+# What configs/cast_toy.py is compared with: the same student trained on the labels only.
+work_dir = 'work_dirs/cast_toy_baselines'
+seed = 0
+variables = dict(
+    data_root='data/toy_cityscapes', percent=10, pretrained_encoder='{config_dir}/../toy/weights/toy_encoder.pth')
+
+step_options = {
+    'val_dataloader.dataset.data_root': '{data_root}',
+    'test_dataloader.dataset.data_root': '{data_root}',
+    'train_dataloader.dataset.data_root': '',
+    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
+    'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}',
+}
+
+steps = [
+    dict(
+        name='data',
+        kind='call',
+        function='mmcast.datasets.toy_cityscapes.prepare',
+        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}')),
+    dict(
+        name='supervised',
+        kind='train',
+        config='toy_student_supervised.py',
+        cfg_options={'train_dataloader.dataset.ann_file': '{data.labeled}'}),
+    dict(
+        name='supervised_all',
+        kind='train',
+        config='toy_student_supervised_all.py',
+        cfg_options={'train_dataloader.dataset.ann_file': '{data.train}'}),
+]
+
+summary = [
+    dict(row='student, supervised, 10 % of labels (best)', step='supervised'),
+    dict(row='student, supervised, all labels (best)', step='supervised_all'),
+]

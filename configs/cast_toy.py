@@ -1,0 +1,100 @@
+# The whole method on Toy Cityscapes with 10 % of the labels: `python tools/train.py configs/cast_toy.py`.
+# One entry a step, in order; each step's own config holds its numbers and also runs alone.
+work_dir = 'work_dirs/cast_toy'
+seed = 0
+variables = dict(
+    data_root='data/toy_cityscapes',
+    percent=10,
+    foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
+    pretrained_encoder='{config_dir}/toy/weights/toy_encoder.pth')
+
+# Where the data step put what the step configs read.
+step_options = {
+    'val_dataloader.dataset.data_root': '{data_root}',
+    'test_dataloader.dataset.data_root': '{data_root}',
+}
+labeled = {
+    'train_dataloader.dataset.data_root': '',
+    'train_dataloader.dataset.ann_file': '{data.labeled}',
+    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
+}
+semi = {
+    'train_dataloader.dataset.datasets.0.data_root': '',
+    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
+    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
+    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
+}
+pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
+encoder = {'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}'}
+
+steps = [
+    dict(
+        name='data',
+        kind='call',
+        function='mmcast.datasets.toy_cityscapes.prepare',
+        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}')),
+    dict(
+        name='zero_shot',
+        kind='test',
+        config='toy/toy_teacher_adapt_labeled.py',
+        checkpoint='{foundation_teacher}'),
+    dict(
+        name='adapt_labeled',
+        kind='train',
+        config='toy/toy_teacher_adapt_labeled.py',
+        load_from='{foundation_teacher}',
+        cfg_options=labeled),
+    dict(
+        name='pseudo_label_1',
+        kind='pseudo_label',
+        config='toy/toy_teacher_adapt_labeled.py',
+        checkpoint='{adapt_labeled.checkpoint}',
+        ann_file='{data.unlabeled}',
+        img_dir='{data.train_images}'),
+    dict(
+        name='adapt_self_training',
+        kind='train',
+        config='toy/toy_teacher_adapt_self_training.py',
+        load_from='{foundation_teacher}',
+        cfg_options={**semi, pseudo: '{pseudo_label_1.annotations}'}),
+    dict(
+        name='pseudo_label_2',
+        kind='pseudo_label',
+        config='toy/toy_teacher_adapt_self_training.py',
+        checkpoint='{adapt_self_training.checkpoint}',
+        ann_file='{data.unlabeled}',
+        img_dir='{data.train_images}'),
+    dict(
+        name='transfer',
+        kind='train',
+        config='toy/toy_student_transfer.py',
+        cfg_options={**semi, **encoder, pseudo: '{pseudo_label_2.annotations}'}),
+    dict(
+        name='refine',
+        kind='train',
+        config='toy/toy_student_refine.py',
+        load_from='{transfer.checkpoint}',
+        cfg_options=labeled),
+]
+
+summary = [
+    dict(row='teacher, zero-shot', step='zero_shot'),
+    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
+    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
+    dict(row='student, transferred (2)', step='transfer'),
+    dict(row='student, refined (3)', step='refine'),
+]
+
+report = dict(
+    images=12,
+    ann_file='{data.val}',
+    img_dir='{data.val_images}',
+    score_thr=0.3,
+    columns=[
+        dict(
+            title='teacher pseudo-labels',
+            config='toy/toy_teacher_adapt_self_training.py',
+            checkpoint='{adapt_self_training.checkpoint}'),
+        dict(title='student, transferred', config='toy/toy_student_transfer.py', checkpoint='{transfer.checkpoint}'),
+        dict(title='student, refined', config='toy/toy_student_refine.py', checkpoint='{refine.checkpoint}'),
+    ])

@@ -1,0 +1,10 @@
+# Step 1b: the foundation teacher again, on labeled and pseudo-labeled images, l_semi = 1, l_pxl on.
+_base_ = [
+    '../_base_/models/toy_teacher.py', '../_base_/datasets/toy_cityscapes_semi.py', '../_base_/schedules/toy.py',
+    '../_base_/default_runtime.py'
+]
+
+model = dict(semi_train_cfg=dict(semi_weight=1.0))
+load_from = 'configs/toy/weights/toy_teacher.pth'
+optim_wrapper = dict(optimizer=dict(lr=3e-4))
+train_cfg = dict(max_iters=400, val_interval=400)

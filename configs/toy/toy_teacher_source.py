@@ -1,0 +1,9 @@
+# How the toy's foundation teacher was made: supervised on the source domain, which looks different from the target
+# domain of the pipeline. `python tools/make_toy_weights.py` writes the data, runs this and packs the weights.
+_base_ = [
+    '../_base_/models/toy_teacher.py', '../_base_/datasets/toy_cityscapes_source.py', '../_base_/schedules/toy.py',
+    '../_base_/default_runtime.py'
+]
+
+model = dict(pixel_contrast=None)
+train_cfg = dict(max_iters=3500, val_interval=500)
