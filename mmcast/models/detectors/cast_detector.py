@@ -1,6 +1,7 @@
 """One detector for every training step of CAST: L_sup + l_semi L_semi + l_pxl L_pxl (paper.md, "One objective")."""
 from typing import Sequence
 
+import numpy as np
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import OptSampleList, SampleList
@@ -127,7 +128,7 @@ class CASTDetector(BaseDetector):
         pred = pred[pred.scores > self.semi_train_cfg['score_thr']]
         masks = resolve_overlaps(pred.masks.cpu().numpy(), pred.scores.cpu().numpy())
         keep = masks.any((1, 2)) & (masks.sum((1, 2)) >= self.semi_train_cfg['min_area'])
-        masks = BitmapMasks(masks[keep], *masks.shape[1:]).pad(tuple(size))
+        masks = BitmapMasks(masks[keep].astype(np.uint8), *masks.shape[1:]).pad(tuple(size))
         labels = pred.labels[torch.from_numpy(keep).to(pred.labels.device)]
         boxes = masks.get_bboxes('hbox').tensor.to(labels.device)
         return InstanceData(labels=labels, bboxes=boxes, masks=masks)
