@@ -105,11 +105,11 @@ class Pipeline:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(lock(self.work_dir))
         self.state = PipelineState(self.work_dir, path.name)
-        self.chosen = chosen or list(self.definitions)
-        self.rerun = list(self.definitions) if rerun == ['all'] else rerun
+        self.rerun = set(self.definitions if rerun == ['all'] else rerun)  # shrinks as they are run
+        self.chosen = self.rerun.union(chosen) if chosen else set(self.definitions)
         self.variables = self._resolve_variables()
         self.step_options = self.resolve(dict(config.get('step_options', {})), 'step_options')
-        self._refuse_changed([name for name in self.chosen if name not in self.rerun])
+        self._refuse_changed([name for name in self.definitions if name in self.chosen - self.rerun])
         self._announce_rerun()
 
     def _check_config(self, chosen: list[str], rerun: list[str]) -> None:
@@ -170,7 +170,7 @@ class Pipeline:
     def _changes(self, name: str) -> list[str]:
         """Why what a step left is not valid any more; empty if it is, or if it left nothing."""
         record = self.state.records.get(name)
-        if record is None or any(used in self.rerun for used in self._needs(name)):
+        if record is None or self._needs(name) & self.rerun:
             return []
         step = self._step(name)
         if not self.state.finished(name) and not (step.folder.exists() and has_progress(step)):
@@ -201,7 +201,7 @@ class Pipeline:
         for name in self.definitions:  # in order, so that what depends on a dependent is found too
             if self._needs(name) & stale and self.state.finished(name):
                 stale.add(name)
-        followers = [name for name in self.definitions if name in stale - set(self.rerun)]
+        followers = [name for name in self.definitions if name in stale - self.rerun]
         if followers:
             say(f'steps that will be refused if the new results differ, unless named after --rerun: '
                 f'{" ".join(followers)}')
@@ -212,6 +212,7 @@ class Pipeline:
         if name not in self.chosen:
             return None
         if name in self.rerun:
+            self.rerun.remove(name)
             self._move_aside(name)
         self._refuse_changed([name])
         if self.state.finished(name):

@@ -1,5 +1,6 @@
 """One ordinary MMEngine run, trained or tested, with the care that an unattended pipeline needs."""
 import itertools
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmcast.errors import CASTError
+from .curves import read_curves
 
 # Parts of a model that only training has: a checkpoint may have them or not, and they do not count as the model's size.
 TRAINING_ONLY = ('pixel_contrast.', 'teacher.')
@@ -23,10 +25,15 @@ _run_number = itertools.count()
 
 @dataclass
 class RunResult:
-    """What one run gave: final checkpoint, last validation's scalars, size of the deployed model."""
+    """What one run gave.
+
+    ``metrics`` are the last validation's scalars, or the best one's where the config saves its best checkpoint;
+    ``parameters`` is the size of the deployed model.
+    """
     metrics: dict[str, float]
     parameters: int
-    checkpoint: Path | None = None
+    checkpoint: Path
+    best_checkpoint: Path | None = None
 
 
 @dataclass
@@ -60,8 +67,14 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     # A run that was killed between its last checkpoint and its last validation resumes with nothing left to train.
     if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
         last.metrics = runner.val()
-    checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
-    return RunResult(_floats(last.metrics), count_parameters(runner.model), Path(cfg.work_dir) / Path(checkpoint).name)
+    folder = Path(cfg.work_dir)
+    checkpoint = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    result = RunResult(_floats(last.metrics), count_parameters(runner.model), checkpoint)
+    key = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
+    if key:
+        result.metrics, step = best_validation(folder, key)
+        result.best_checkpoint = next(folder.glob(f'best_{key.replace("/", "_")}_*_{step}.pth'), None)
+    return result
 
 
 def test_run(cfg: Config, checkpoint: str) -> RunResult:
@@ -81,7 +94,28 @@ def build_runner(cfg: Config) -> Runner:
     """A Runner that shares no log, message hub or visualizer with an earlier one of this process."""
     name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
     cfg.experiment_name = f'{name}_{next(_run_number)}'
+    logger = cfg.get('default_hooks', {}).get('logger')
+    if logger and not cfg.get('log_processor', {}).get('by_epoch', True):
+        logger.setdefault('log_metric_by_epoch', False)  # else all validations are logged as of step 0
+    if not torch.cuda.is_available() and cfg.get('launcher', 'none') != 'none':
+        cfg.setdefault('model_wrapper_cfg', dict(  # MMEngine's default one insists on a GPU
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False)))
     return Runner.from_cfg(cfg)
+
+
+def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
+    """The scalars of a run's validation with the largest ``key`` and its step, from the run's logs.
+
+    Raises:
+        CASTError: no validation logged it.
+    """
+    curves = read_curves(folder)
+    points = [(value, step) for step, value in curves.get(key, []) if math.isfinite(value)]
+    if not points:
+        raise CASTError(f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator')
+    best = max(points)[1]
+    return {name: dict(points)[best] for name, points in curves.items() if '/' in name and best in dict(points)}, best
 
 
 def verify_weights(model: torch.nn.Module, path: str) -> None:

@@ -90,7 +90,9 @@ def step_config(definition: dict, config_dir: Path, options: dict, seed: int | N
     config = load_config(config_dir / definition['config'])
     config.merge_from_dict(options)
     config.merge_from_dict(definition.get('cfg_options', {}))
-    if definition.get('load_from'):
+    if definition['kind'] != 'train':
+        config.load_from = None  # the step's checkpoint counts
+    elif definition.get('load_from'):
         config.load_from = definition['load_from']
     if seed is not None:
         config.randomness = dict(config.get('randomness', {}), seed=seed)
@@ -133,7 +135,10 @@ def _run_call(step: Step) -> StepResult:
 def _run_train(step: Step) -> StepResult:
     check_config_data(step.config, ('train_dataloader', 'val_dataloader'))
     result = train_run(step.config, latest_sound_checkpoint(step.folder))
-    return StepResult(dict(checkpoint=str(result.checkpoint)), result.metrics, result.parameters)
+    outputs = dict(checkpoint=str(result.checkpoint))
+    if result.best_checkpoint:
+        outputs['best_checkpoint'] = str(result.best_checkpoint)
+    return StepResult(outputs, result.metrics, result.parameters)
 
 
 def _run_test(step: Step) -> StepResult:

@@ -51,7 +51,7 @@ class ToyModel(BaseModel):
 @DATASETS.register_module()
 class ToyDataset(BaseDataset):
     def load_data_list(self):
-        return [dict(inputs=torch.tensor(index / 8)) for index in range(8)]
+        return [dict(inputs=torch.tensor(index / 8), img_path=f'image_{index}.png') for index in range(8)]
 
 
 @METRICS.register_module()

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+from mmcast.engine.checks import check_config_data, check_labels
+from mmcast.errors import CASTError
+from mmengine.config import Config
+from PIL import Image
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> dict:
+    (tmp_path / 'images').mkdir()
+    Image.new('RGB', (20, 10)).save(tmp_path / 'images/a.png')
+    return dict(images=[dict(id=1, file_name='a.png', width=20, height=10)],
+                annotations=[dict(id=1, image_id=1, category_id=1)], categories=[dict(id=1, name='car')])
+
+
+def check(labels: dict, folder: Path, classes=('car', )) -> None:
+    (folder / 'labels.json').write_text(json.dumps(labels))
+    check_labels(str(folder / 'labels.json'), str(folder / 'images'), classes)
+
+
+def test_fitting_labels_pass(labels, tmp_path):
+    check(labels, tmp_path)
+    check(dict(labels, annotations=[], categories=[]), tmp_path)  # an unlabeled set
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(images=[dict(id=1, file_name='b.png', width=20, height=10)]), 'b.png not found.*does not match the images'),
+    (dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]), 'is 20x10, its label says 10x20'),
+    (dict(images=[]), 'lists no image'),
+    (dict(annotations=[dict(id=1, image_id=2, category_id=1)]), 'annotations of 1 images that it does not list.*id 2'),
+    (dict(categories=[dict(id=1, name='bus')]), 'has no category car, it has bus'),
+])
+def test_labels_that_do_not_fit_are_refused(labels, tmp_path, change, message):
+    with pytest.raises(CASTError, match=message):
+        check(dict(labels, **change), tmp_path)
+
+
+def test_wrong_paths_are_named(labels, tmp_path):
+    with pytest.raises(CASTError, match='label file none.json not found'):
+        check_labels('none.json', str(tmp_path))
+    (tmp_path / 'x.json').write_text('{"a": 1')
+    with pytest.raises(CASTError, match='x.json is no COCO label file'):
+        check_labels(str(tmp_path / 'x.json'), str(tmp_path))
+    with pytest.raises(CASTError, match='image folder nowhere of .*x.json not found'):
+        check_labels(str(tmp_path / 'x.json'), 'nowhere')
+
+
+def test_unreadable_image_is_named(labels, tmp_path):
+    (tmp_path / 'images/a.png').write_bytes(b'nothing')
+    with pytest.raises(CASTError, match='a.png cannot be read: replace it'):
+        check(labels, tmp_path)
+
+
+def test_all_datasets_of_a_config_are_checked(labels, tmp_path):
+    (tmp_path / 'labels.json').write_text(json.dumps(labels))
+    good = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='labels.json', data_prefix=dict(img='images'),
+                metainfo=dict(classes=('car', )))
+    bad = dict(good, ann_file='other.json')
+    loaders = dict(train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[good, bad])),
+                   val_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=good)))
+    check_config_data(Config(loaders), ('val_dataloader', 'test_dataloader'))
+    with pytest.raises(CASTError, match='other.json not found'):
+        check_config_data(Config(loaders), ('train_dataloader', ))
+    # a data set without metainfo looks for the classes of its type
+    loaders['val_dataloader']['dataset']['dataset'].pop('metainfo')
+    with pytest.raises(CASTError, match='has no category person'):
+        check_config_data(Config(loaders), ('val_dataloader', ))
