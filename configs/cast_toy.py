@@ -8,10 +8,12 @@ variables = dict(
     foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
     pretrained_encoder='{config_dir}/toy/weights/toy_encoder.pth')
 
-# Where the data step put what the step configs read.
+# Where the step configs find their data.
 step_options = {
     'val_dataloader.dataset.data_root': '{data_root}',
     'test_dataloader.dataset.data_root': '{data_root}',
+    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
 }
 labeled = {
     'train_dataloader.dataset.data_root': '',

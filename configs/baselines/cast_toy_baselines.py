@@ -7,8 +7,10 @@ variables = dict(
 step_options = {
     'val_dataloader.dataset.data_root': '{data_root}',
     'test_dataloader.dataset.data_root': '{data_root}',
+    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
     'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
+    'train_dataloader.dataset.data_prefix.img': '{data_root}/leftImg8bit/train',
     'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}',
 }
 

@@ -6,4 +6,4 @@ _base_ = [
 ]
 
 model = dict(detector=dict(backbone=dict(init_cfg=None)), pixel_contrast=None)
-train_cfg = dict(max_iters=3000, val_interval=1000)
+train_cfg = dict(max_iters=2500, val_interval=500)

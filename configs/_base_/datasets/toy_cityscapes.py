@@ -57,5 +57,10 @@ val_dataloader = dict(
         backend_args=backend_args))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='CocoMetric', metric='segm', format_only=False, backend_args=backend_args)
+val_evaluator = dict(
+    type='CocoMetric',
+    ann_file=data_root + 'annotations/instances_val.json',
+    metric='segm',
+    format_only=False,
+    backend_args=backend_args)
 test_evaluator = val_evaluator

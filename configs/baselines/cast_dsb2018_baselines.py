@@ -1,0 +1,32 @@
+# What configs/cast_dsb2018.py is compared with: the same student trained on the labels only.
+work_dir = 'work_dirs/cast_dsb2018_baselines'
+seed = 0
+variables = dict(
+    data_root='../shared/data/dsb2018', percent=10, pretrained_encoder='{config_dir}/../toy/weights/toy_encoder.pth')
+
+step_options = {
+    'val_dataloader.dataset.data_root': '{data_root}',
+    'test_dataloader.dataset.data_root': '{data_root}',
+    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+    'train_dataloader.dataset.data_root': '',
+    'train_dataloader.dataset.data_prefix.img': '{data_root}/images',
+    'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}',
+}
+
+steps = [
+    dict(
+        name='data',
+        kind='call',
+        function='mmcast.datasets.coco_folder.prepare',
+        kwargs=dict(root='{data_root}', out_dir='{work_dir}/labels', seed='{seed}', percent='{percent}')),
+    dict(
+        name='supervised',
+        kind='train',
+        config='dsb2018_student_supervised.py',
+        cfg_options={'train_dataloader.dataset.ann_file': '{data.labeled}'}),
+]
+
+summary = [
+    dict(row='student, supervised, 10 % of labels (best)', step='supervised'),
+]

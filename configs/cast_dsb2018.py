@@ -1,0 +1,95 @@
+# The whole method on real microscopy images: 33 labeled, 298 unlabeled, 114 for validation.
+# Elsewhere than in ../shared: --cfg-options variables.data_root=FOLDER (COCO layout, see docs/data.md).
+work_dir = 'work_dirs/cast_dsb2018'
+seed = 0
+variables = dict(
+    data_root='../shared/data/dsb2018',
+    percent=10,
+    teacher_encoder='{config_dir}/toy/weights/toy_teacher.pth',
+    pretrained_encoder='{config_dir}/toy/weights/toy_encoder.pth')
+
+# Where the step configs find their data.
+step_options = {
+    'val_dataloader.dataset.data_root': '{data_root}',
+    'test_dataloader.dataset.data_root': '{data_root}',
+    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+}
+labeled = {
+    'train_dataloader.dataset.data_root': '',
+    'train_dataloader.dataset.ann_file': '{data.labeled}',
+    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
+}
+semi = {
+    'train_dataloader.dataset.datasets.0.data_root': '',
+    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
+    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
+    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
+}
+pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
+teacher_encoder = {'model.detector.backbone.init_cfg.checkpoint': '{teacher_encoder}'}
+encoder = {'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}'}
+
+steps = [
+    dict(
+        name='data',
+        kind='call',
+        function='mmcast.datasets.coco_folder.prepare',
+        kwargs=dict(root='{data_root}', out_dir='{work_dir}/labels', seed='{seed}', percent='{percent}')),
+    dict(
+        name='adapt_labeled',
+        kind='train',
+        config='dsb2018/dsb2018_teacher_adapt_labeled.py',
+        cfg_options={**labeled, **teacher_encoder}),
+    dict(
+        name='pseudo_label_1',
+        kind='pseudo_label',
+        config='dsb2018/dsb2018_teacher_adapt_labeled.py',
+        checkpoint='{adapt_labeled.checkpoint}',
+        ann_file='{data.unlabeled}',
+        img_dir='{data.train_images}'),
+    dict(
+        name='adapt_self_training',
+        kind='train',
+        config='dsb2018/dsb2018_teacher_adapt_self_training.py',
+        cfg_options={**semi, **teacher_encoder, pseudo: '{pseudo_label_1.annotations}'}),
+    dict(
+        name='pseudo_label_2',
+        kind='pseudo_label',
+        config='dsb2018/dsb2018_teacher_adapt_self_training.py',
+        checkpoint='{adapt_self_training.checkpoint}',
+        ann_file='{data.unlabeled}',
+        img_dir='{data.train_images}'),
+    dict(
+        name='transfer',
+        kind='train',
+        config='dsb2018/dsb2018_student_transfer.py',
+        cfg_options={**semi, **encoder, pseudo: '{pseudo_label_2.annotations}'}),
+    dict(
+        name='refine',
+        kind='train',
+        config='dsb2018/dsb2018_student_refine.py',
+        load_from='{transfer.checkpoint}',
+        cfg_options=labeled),
+]
+
+summary = [
+    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
+    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
+    dict(row='student, transferred (2)', step='transfer'),
+    dict(row='student, refined (3)', step='refine'),
+]
+
+report = dict(
+    images=12,
+    ann_file='{data.val}',
+    img_dir='{data.val_images}',
+    score_thr=0.3,
+    columns=[
+        dict(
+            title='teacher pseudo-labels',
+            config='dsb2018/dsb2018_teacher_adapt_self_training.py',
+            checkpoint='{adapt_self_training.checkpoint}'),
+        dict(title='student, transferred', config='dsb2018/dsb2018_student_transfer.py', checkpoint='{transfer.checkpoint}'),
+        dict(title='student, refined', config='dsb2018/dsb2018_student_refine.py', checkpoint='{refine.checkpoint}'),
+    ])

@@ -1,0 +1,8 @@
+# Step 2: distill the frozen teacher's pseudo-labels into the student, l_semi and l_pxl on.
+_base_ = [
+    '../_base_/models/dsb2018_student.py', '../_base_/datasets/dsb2018_semi.py', '../_base_/schedules/toy.py',
+    '../_base_/default_runtime.py'
+]
+
+model = dict(semi_train_cfg=dict(semi_weight=1.0))
+train_cfg = dict(max_iters=1500, val_interval=1500)
