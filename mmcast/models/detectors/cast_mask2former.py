@@ -47,10 +47,11 @@ class NetworkOutputs:
 class CASTMask2FormerHead(Mask2FormerHead):
     """mmdet's Mask2Former head for any pixel decoder, with the losses of all decoder layers taken together.
 
-    The loss values are mmdet's at the same sampled points. Two things differ in how they come about: the points of the
-    matching are shared by the decoder layers of an image, so that one cost matrix serves them all, and the
-    classification loss is normalised over all ranks like the mask losses are, so that splitting a batch over processes
-    does not change the gradient.
+    The loss values are mmdet's at the same sampled points, with three differences. The points of the matching are
+    shared by the decoder layers of an image, so that one cost matrix serves them all. The classification loss is
+    normalised over all ranks like the mask losses are, so that splitting a batch over processes does not change the
+    gradient. The mask losses are divided by the number of matched masks, as Mask2Former's authors do; mmdet counts an
+    image without objects as one mask, and pseudo-labels leave many images without objects.
     """
 
     def __init__(self, *args, pixel_decoder: ConfigType, num_transformer_feat_level: int = 3, in_channels: list[int],

@@ -101,7 +101,13 @@ class DPTPixelDecoder(BaseModule):
         Returns:
             Mask features (B, out_channels, H, W) at the finest stride, and ``num_outs`` maps
             (B, feat_channels, h, w) from the coarsest to finer ones.
+
+        Raises:
+            ValueError: If the encoder gives another number of maps; the levels would be paired wrongly.
         """
+        if len(feats) != len(self.lateral):
+            raise ValueError(f'DPTPixelDecoder: got {len(feats)} feature maps for {len(self.lateral)} levels; '
+                             'make out_indices of the backbone and in_channels of the decoder agree')
         laterals = [conv(resize(x)) for x, resize, conv in zip(feats, self.reassemble, self.lateral)]
         fused: list[Tensor] = []
         for lateral, block in zip(reversed(laterals), reversed(self.fusion)):
