@@ -1,0 +1,68 @@
+"""Where the gradients of the pixel loss go, and what it costs in parameters."""
+import pytest
+import torch
+
+from mmcast.models import PixelContrast
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(0)
+    weak = [torch.randn(2, 6, 5, 7, requires_grad=True) for _ in range(2)]
+    strong = [torch.randn(2, 6, 5, 7, requires_grad=True) for _ in range(2)]
+    masks = torch.randn(2, 4, 10, 14, requires_grad=True)
+    classes = torch.randn(2, 4, 3, requires_grad=True)
+    return weak, strong, masks, classes
+
+
+def build(**kwargs):
+    torch.manual_seed(1)
+    return PixelContrast(in_channels=6, **dict(dict(embed_dims=4, loss_weight=0.1), **kwargs))
+
+
+def test_the_strong_view_and_the_queries_get_no_gradient(inputs):
+    weak, strong, masks, classes = inputs
+    model = build()
+    model(*inputs, progress=0.0).backward()
+    assert weak[1].grad.abs().sum() > 0 and weak[0].grad is None
+    assert strong[1].grad is None and masks.grad is None and classes.grad is None
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_the_projector_learns_from_both_views(inputs):
+    """With the weak view cut off as well, there is still a gradient, and it is another one."""
+    weak, strong, masks, classes = inputs
+    gradients = []
+    for views in ((weak, strong), (weak, weak)):
+        model = build()
+        torch.manual_seed(2)
+        model(*views, masks, classes, progress=0.0).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert not torch.allclose(*gradients)
+
+
+def test_weight_and_progress_reach_the_loss(inputs):
+    def loss(progress, **kwargs):
+        model = build(**kwargs)
+        torch.manual_seed(2)
+        return model(*inputs, progress=progress)
+
+    torch.testing.assert_close(loss(0.0, loss_weight=0.3), 3 * loss(0.0))
+    cold = dict(type='PixelContrastiveLoss', temperature=0.07, final_temperature=0.07)
+    torch.testing.assert_close(loss(1.0), loss(0.0, loss=cold))
+
+
+def test_projector_is_three_linear_layers_of_every_pixel():
+    model = build(hidden_dims=10, pool=1)
+    w1, w2, w3 = [p[:, :, 0, 0] for p in model.parameters()]
+    feature = torch.randn(2, 6, 3, 4)
+    pixel = feature[1, :, 2, 3]
+    torch.testing.assert_close(model.project([feature])[1, :, 2, 3], w3 @ (w2 @ (w1 @ pixel).relu()).relu())
+
+
+def test_pooling_of_odd_maps_counts_real_pixels_only():
+    """3x3 becomes 2x2; the last row and column are means of what is there."""
+    model = build()
+    feature = torch.arange(9.0).view(1, 1, 3, 3).expand(1, 6, 3, 3)
+    pooled = torch.tensor([[2.0, 3.5], [6.5, 8.0]]).expand(1, 6, 2, 2)
+    torch.testing.assert_close(model.project([feature]), model.projector(pooled))
