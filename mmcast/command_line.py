@@ -15,8 +15,8 @@ _CURABLE = (CASTError, ConfigParsingError, OSError, SyntaxError)
 def one_line(error: BaseException) -> str:
     """The message of an error as one line; of an error from a data loader's worker, the original message.
 
-    torch re-raises a worker's error as the same type with the worker's traceback as its message; the last line of
-    that is ``package.SomeError: message``.
+    torch re-raises a worker's error as the same type with the worker's traceback as its message; the last
+    line of that is ``package.SomeError: message``.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
@@ -27,7 +27,7 @@ def one_line(error: BaseException) -> str:
 
 
 def report_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a tool's ``main``: a curable error prints ``error: ...`` on stderr and exits with status 1."""
+    """Decorates a tool's ``main``: a curable error becomes ``error: ...`` on stderr and exit status 1."""
     @functools.wraps(main)
     def wrapper(*args, **kwargs) -> None:
         try:

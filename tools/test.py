@@ -1,4 +1,4 @@
-"""Tests a checkpoint on the test set of its config and prints the metrics (mask AP and others, as fractions)."""
+"""Tests a checkpoint on the test set of its config and prints the metrics (mask AP and others, 0 to 1)."""
 import argparse
 import os
 

@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where everything is written; default work_dirs/<config name>')
     parser.add_argument('--step', nargs='+', metavar='NAME', help='pipeline: run only these steps')
     parser.add_argument('--rerun', nargs='+', default=[], metavar='NAME',
-                        help='pipeline: run these steps again ("all" for all); their old folders are moved aside')
+                        help='pipeline: run these steps again ("all" for all); old folders are moved aside')
     parser.add_argument('--resume', action='store_true',
                         help='one run: go on from its latest checkpoint (a pipeline always does)')
     parser.add_argument('--seed', type=int, help='random seed; default: what the config says')
@@ -32,8 +32,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmcast.engine import train  # here, so that --help does not wait for torch
-    train(args.config, work_dir=args.work_dir, step=args.step, rerun=args.rerun, resume=args.resume, seed=args.seed,
-          amp=args.amp, cfg_options=args.cfg_options, launcher=args.launcher)
+    train(args.config, work_dir=args.work_dir, step=args.step, rerun=args.rerun, resume=args.resume,
+          seed=args.seed, amp=args.amp, cfg_options=args.cfg_options, launcher=args.launcher)
 
 
 if __name__ == '__main__':

@@ -19,5 +19,6 @@ class LoadImage(LoadImageFromFile):
         try:
             return super().transform(results)
         except Exception as error:  # OpenCV, the file backend and mmcv each have their own
-            raise CASTError(f'image {path} cannot be read ({str(error) or type(error).__name__}); replace it, or take it '
-                            'out of the label file') from error
+            raise CASTError(
+                f'image {path} cannot be read ({str(error) or type(error).__name__}); replace it, or take it '
+                'out of the label file') from error

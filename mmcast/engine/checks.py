@@ -26,21 +26,24 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
         for dataset in _coco_datasets((cfg.get(name) or {}).get('dataset')):
             root = dataset.get('data_root') or ''
             images = (dataset.get('data_prefix') or {}).get('img', '')
-            check_labels(os.path.join(root, dataset['ann_file']), os.path.join(root, images), _classes(dataset))
+            check_labels(os.path.join(root, dataset['ann_file']), os.path.join(root, images),
+                         _classes(dataset))
 
 
 def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> None:
     """Checks one COCO label file against its image folder and the class names that a config expects.
 
-    Only the first images are looked at, and only their headers: that finds a wrong folder, not one broken image.
+    Only the headers of the first images are read: that finds a wrong folder, not every broken image.
 
     Raises:
         CASTError: see ``check_config_data``.
     """
     if not os.path.isfile(ann_file):
-        raise CASTError(f'label file {ann_file} not found; give the right path (ann_file, data_root) or make it')
+        raise CASTError(
+            f'label file {ann_file} not found; give the right path (ann_file, data_root) or make it')
     if not os.path.isdir(img_dir):
-        raise CASTError(f'image folder {img_dir} of {ann_file} not found; give the right path (data_prefix, img_dir)')
+        raise CASTError(
+            f'image folder {img_dir} of {ann_file} not found; give the right path (data_prefix, img_dir)')
     try:
         labels = json.loads(Path(ann_file).read_text())
         images, annotations = labels['images'], labels.get('annotations', [])
@@ -52,8 +55,9 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> No
         _check_image(image, img_dir, ann_file)
     strays = {item['image_id'] for item in annotations} - {image['id'] for image in images}
     if strays:
-        raise CASTError(f'{ann_file} has annotations of {len(strays)} images that it does not list, such as id '
-                        f'{min(strays)}; it was put together from two files, make it again')
+        raise CASTError(
+            f'{ann_file} has annotations of {len(strays)} images that it does not list, such as id '
+            f'{min(strays)}; it was put together from two files, make it again')
     names = [category['name'] for category in labels.get('categories', [])]
     missing = [name for name in classes if name not in names]
     if annotations and missing:
@@ -72,12 +76,13 @@ def _check_image(image: dict, img_dir: str, ann_file: str) -> None:
     except UnidentifiedImageError:
         raise CASTError(f'image {path} cannot be read: replace it or take it out of {ann_file}') from None
     if size != (image['width'], image['height']):
-        raise CASTError(f'image {path} is {size[0]}x{size[1]}, its label says {image["width"]}x{image["height"]}: '
-                        + cure)
+        raise CASTError(
+            f'image {path} is {size[0]}x{size[1]}, its label says {image["width"]}x{image["height"]}: '
+            f'{cure}')
 
 
 def _coco_datasets(dataset: dict | None) -> Iterator[dict]:
-    """The data sets with a label file inside of wrappers (``dataset=``) and concatenations (``datasets=``)."""
+    """The data sets with a label file, also in wrappers (``dataset=``) and concatenations (``datasets=``)."""
     if not dataset:
         return
     if dataset.get('ann_file'):

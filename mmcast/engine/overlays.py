@@ -1,5 +1,4 @@
 """Ground truth and predictions drawn over some validation images, one column a model."""
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +44,9 @@ class Overlays:
 def make_overlays(pipeline: 'Pipeline') -> Overlays | None:
     """Draws what the pipeline's ``report`` asks for; None if it asks for no images.
 
-    ``report`` has ``ann_file``, ``img_dir``, ``columns`` (dicts with ``title``, ``config``, ``checkpoint``) and may have
-    ``images`` (how many, default 12) and ``score_thr`` (default 0.3). Predictions are kept in ``<work_dir>/report``.
+    ``report`` has ``ann_file``, ``img_dir``, ``columns`` (dicts with ``title``, ``config``, ``checkpoint``)
+    and may have ``images`` (how many, default 12) and ``score_thr`` (default 0.3). Predictions are kept in
+    ``<work_dir>/report``.
 
     Raises:
         CASTError: a path is wrong or a checkpoint does not fit its config.
@@ -63,18 +63,24 @@ def make_overlays(pipeline: 'Pipeline') -> Overlays | None:
     image_list = folder / 'images.json'
     write_atomic(image_list, json.dumps(dict(images=images, annotations=[], categories=truth['categories'])))
 
-    columns = [truth] + [json.loads(_predict(pipeline, column, image_list, wanted['img_dir'], score_thr).read_text())
-                         for column in wanted['columns']]
+    predictions = [_predict(pipeline, column, image_list, wanted['img_dir'], score_thr)
+                   for column in wanted['columns']]
+    columns = [truth] + [json.loads(path.read_text()) for path in predictions]
     colours = class_colours([category['name'] for category in truth['categories']])
-    lines = [Line(image['file_name'], [draw(Path(wanted['img_dir'], image['file_name']), labels, image['id'], colours)
-                                       for labels in columns]) for image in images]
-    return Overlays(['ground truth'] + [column['title'] for column in wanted['columns']], lines, colours, score_thr)
+    lines = []
+    for image in images:
+        path = Path(wanted['img_dir'], image['file_name'])
+        drawings = [draw(path, labels, image['id'], colours) for labels in columns]
+        lines.append(Line(image['file_name'], drawings))
+    titles = ['ground truth'] + [column['title'] for column in wanted['columns']]
+    return Overlays(titles, lines, colours, score_thr)
 
 
 def choose_images(labels: dict, count: int) -> list[dict]:
     """``count`` images of a COCO label file, evenly spread by id over those that have an annotation."""
     annotated = {item['image_id'] for item in labels['annotations']}
-    images = sorted((image for image in labels['images'] if image['id'] in annotated), key=lambda image: image['id'])
+    images = [image for image in labels['images'] if image['id'] in annotated]
+    images.sort(key=lambda image: image['id'])
     places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
     return [images[place] for place in places]
 
@@ -82,16 +88,16 @@ def choose_images(labels: dict, count: int) -> list[dict]:
 def _predict(pipeline: 'Pipeline', column: dict, image_list: Path, img_dir: str, score_thr: float) -> Path:
     """The label file with a model's predictions; made anew only if anything it depends on changed."""
     from mmcast.pseudo_labels import generate_pseudo_labels
-    definition = dict(kind='test', **{key: column[key] for key in ('config', 'checkpoint', 'cfg_options') if key in column})
-    config = step_config(definition, pipeline.path.parent, pipeline.step_options, pipeline.config.get('seed'), amp=False)
-    fingerprint = pipeline.state.fingerprint(column['title'], dict(definition, images=str(image_list), score=score_thr),
-                                             config.to_dict())
-    name = hashlib.sha256((column['title'] + fingerprint.digest).encode()).hexdigest()[:16]
-    path = image_list.with_name(f'predictions_{name}.json')
+    definition = dict(column, kind='test')
+    config = step_config(definition, pipeline.path.parent, pipeline.step_options, pipeline.config.get('seed'),
+                         amp=False)
+    inputs = dict(definition, images=str(image_list), score_thr=score_thr)
+    fingerprint = pipeline.state.fingerprint(column['title'], inputs, config.to_dict())
+    path = image_list.with_name(f'predictions_{fingerprint.digest[:16]}.json')
     if not path.exists():
         say(f'report: predictions of {column["title"]}')
-        generate_pseudo_labels(config, column['checkpoint'], str(path), ann_file=str(image_list), img_dir=img_dir,
-                               score_floor=score_thr, progress=False)
+        generate_pseudo_labels(config, column['checkpoint'], str(path), ann_file=str(image_list),
+                               img_dir=img_dir, score_floor=score_thr, progress=False)
     return path
 
 
@@ -118,14 +124,15 @@ def draw(path: Path, labels: dict, image_id: int, colours: dict[str, str]) -> np
     size = (_WIDTH, round(_WIDTH * height / width))
     drawing = torch.from_numpy(cv2.resize(image, size, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
     names = {category['id']: category['name'] for category in labels['categories']}
-    items = sorted((item for item in labels['annotations'] if item['image_id'] == image_id and not item.get('iscrowd')),
-                   key=lambda item: item.get('score', 1))
-    for item in items:
+    items = [item for item in labels['annotations']
+             if item['image_id'] == image_id and not item.get('iscrowd')]
+    for item in sorted(items, key=lambda item: item.get('score', 1)):
         mask = cv2.resize(_decode(item['segmentation'], height, width), size, interpolation=cv2.INTER_NEAREST)
         edge = mask - cv2.erode(mask, np.ones((3, 3), np.uint8))
         colour = colours.get(names[item['category_id']], '#808080')
         for part, alpha in ((mask, 0.45), (edge, 1.0)):
-            drawing = draw_segmentation_masks(drawing, torch.from_numpy(part.astype(bool)), alpha=alpha, colors=colour)
+            part = torch.from_numpy(part.astype(bool))
+            drawing = draw_segmentation_masks(drawing, part, alpha=alpha, colors=colour)
     return drawing.permute(1, 2, 0).contiguous().numpy()
 
 

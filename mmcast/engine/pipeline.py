@@ -20,22 +20,29 @@ import mmcast
 from mmcast.errors import CASTError
 from .runs import say
 from .state import Fingerprint, PipelineState, lock
-from .steps import ONE_PROCESS, Step, StepResult, check_definition, has_progress, load_config, run_step, step_config
+from .steps import (ONE_PROCESS, Step, StepResult, check_definition, has_progress, load_config, run_step,
+                    step_config)
 from .summary import summary_rows, write_summary
 from .templates import names_in, resolve
 
 _DAY = 24 * 3600  # seconds
 
 
-def run_pipeline(config_path: str | Path, work_dir: str | Path | None = None, step: str | Sequence[str] | None = None,
-                 rerun: Sequence[str] = (), cfg_options: dict | None = None, launcher: str = 'none',
-                 seed: int | None = None, amp: bool = False) -> None:
+def run_pipeline(config_path: str | Path,
+                 work_dir: str | Path | None = None,
+                 step: str | Sequence[str] | None = None,
+                 rerun: Sequence[str] = (),
+                 cfg_options: dict | None = None,
+                 launcher: str = 'none',
+                 seed: int | None = None,
+                 amp: bool = False) -> None:
     """Runs the steps of a pipeline config in order and ends with a summary table and a report.
 
-    The config has ``steps`` (a list of dicts with ``name``, ``kind`` and what ``steps.py`` says the kind takes) and may
-    have ``work_dir``, ``seed``, ``variables``, ``step_options`` (merged into the config of every step), ``summary`` and
-    ``report``. Strings may hold ``{variable}``, ``{work_dir}``, ``{seed}``, ``{config_dir}`` (the folder of the pipeline
-    config) and ``{step.output}``. Every rank of a distributed run calls this; rank 0 decides and writes.
+    The config has ``steps`` (a list of dicts with ``name``, ``kind`` and what ``steps.py`` says the kind
+    takes) and may have ``work_dir``, ``seed``, ``variables``, ``step_options`` (merged into the config of
+    every step), ``summary`` and ``report``. Strings may hold ``{variable}``, ``{work_dir}``, ``{seed}``,
+    ``{config_dir}`` (the folder of the pipeline config) and ``{step.output}``. Every rank of a distributed
+    run calls this; rank 0 decides and writes.
 
     Args:
         config_path: the pipeline config.
@@ -48,8 +55,8 @@ def run_pipeline(config_path: str | Path, work_dir: str | Path | None = None, st
         amp: train with automatic mixed precision.
 
     Raises:
-        CASTError: a mistake in the config, a changed step, a missing input, a work directory in use or of another
-            pipeline.
+        CASTError: a mistake in the config, a changed step, a missing input, a work directory in use or of
+            another pipeline.
     """
     start_distributed(launcher)
     config = load_config(Path(config_path))
@@ -79,7 +86,7 @@ def _run_steps(pipeline: 'Pipeline | None', config: Config, launcher: str) -> No
         else:
             result = run_step(step, launcher)
         _on_main(lambda: pipeline.finish(step, result, time.time() - begin))
-        gc.collect()  # a Runner is full of cycles; without this the next step starts beside the last one's model
+        gc.collect()  # a Runner is full of cycles; else the next step starts beside the last one's model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -141,10 +148,12 @@ class Pipeline:
             known = ', '.join([*variables, *(f'{step}.<output>' for step in self.definitions)])
             raise CASTError(f'{self.path}: {user} uses {{{name}}}, which is not known; known are {known}')
         if not self.state.finished(step):
-            raise CASTError(f'{user} needs {{{name}}}, but step {step} is not finished; run it first: --step {step}')
+            raise CASTError(
+                f'{user} needs {{{name}}}, but step {step} is not finished; run it first: --step {step}')
         outputs = self.state.outputs(step)
         if output not in outputs:
-            raise CASTError(f'{user} uses {{{name}}}, but step {step} gave only {", ".join(outputs) or "nothing"}')
+            raise CASTError(
+                f'{user} uses {{{name}}}, but step {step} gave only {", ".join(outputs) or "nothing"}')
         return outputs[output]
 
     def resolve(self, value: Any, user: str) -> Any:
@@ -153,11 +162,12 @@ class Pipeline:
 
     def _step(self, name: str) -> Step:
         definition = self.resolve(self.definitions[name].to_dict(), f'step {name}')
-        config = step_config(definition, self.path.parent, self.step_options, self.config.get('seed'), self.amp)
+        config = step_config(definition, self.path.parent, self.step_options, self.config.get('seed'),
+                             self.amp)
         return Step(name, definition, self._folder(name), config)
 
     def _folder(self, name: str) -> Path:
-        """A step's directory; numbered by its place, but it keeps its number when steps are put in before it."""
+        """A step's directory; numbered by its place, a number it keeps when steps are put in before it."""
         number = list(self.definitions).index(name) + 1
         return self.work_dir / self.state.records.get(name, {}).get('folder', f'{number:02d}_{name}')
 
@@ -176,7 +186,9 @@ class Pipeline:
         if not self.state.finished(name) and not (step.folder.exists() and has_progress(step)):
             return []
         new = self._fingerprint(step)
-        changes = self.state.read_fingerprint(name).changes(new) if new.digest != record['fingerprint'] else []
+        changes = []
+        if new.digest != record['fingerprint']:
+            changes = self.state.read_fingerprint(name).changes(new)
         outputs = self.state.outputs(name) if self.state.finished(name) else {}
         changes += [f'its output {path} is gone' for path in record.get('output_files', [])
                     if path in outputs and not Path(outputs[path]).exists()]
@@ -184,7 +196,8 @@ class Pipeline:
 
     def _needs(self, name: str) -> set[str]:
         """Names of the steps whose outputs a step uses."""
-        return {used.split('.')[0] for used in names_in(self.definitions[name].to_dict())} & self.definitions.keys()
+        used = names_in(self.definitions[name].to_dict())
+        return {name.split('.')[0] for name in used} & self.definitions.keys()
 
     def _refuse_changed(self, names: list[str]) -> None:
         changed = {name: changes for name in names if (changes := self._changes(name))}
@@ -193,8 +206,9 @@ class Pipeline:
         details = '; '.join(f'step {name} ({", ".join(changes[:4])}'
                             + (f' and {len(changes) - 4} more)' if len(changes) > 4 else ')')
                             for name, changes in changed.items()).replace('{work_dir}', str(self.work_dir))
-        raise CASTError(f'{self.work_dir}: changed since they ran: {details}; run them again (the old folders are kept) '
-                        f'with --rerun {" ".join(changed)}, or choose another --work-dir')
+        raise CASTError(
+            f'{self.work_dir}: changed since they ran: {details}; run them again (the old folders are kept) '
+            f'with --rerun {" ".join(changed)}, or choose another --work-dir')
 
     def _announce_rerun(self) -> None:
         stale = set(self.rerun)
@@ -246,7 +260,7 @@ class Pipeline:
         self.state.save()
 
     def _time_left(self, name: str) -> str:
-        """A rough guess: what the remaining training iterations take at the mean speed of those done so far."""
+        """A rough guess: the remaining training iterations at the mean speed of those done so far."""
         names = list(self.definitions)
         done = [self.state.records[other] for other in names if self.state.finished(other)]
         iterations = sum(record['iterations'] for record in done)
@@ -263,18 +277,17 @@ class Pipeline:
             return 0
         config = load_config(self.path.parent / definition.config)
         for options in (self.config.get('step_options', {}), definition.get('cfg_options', {})):
-            config.merge_from_dict({key: value for key, value in options.items() if key.startswith('train_cfg')})
+            config.merge_from_dict({key: options[key] for key in options if key.startswith('train_cfg')})
         return int(config.train_cfg.get('max_iters', 0))
 
     def finish(self, step: Step, result: StepResult, seconds: float) -> None:
         """Writes down what a step gave."""
-        outputs = self.state.portable(result.outputs)
-        record = self.state.records[step.name]
-        record.update(
-            status='finished', outputs=outputs, metrics=result.metrics, parameters=result.parameters,
-            output_files=[key for key, value in result.outputs.items() if isinstance(value, str) and Path(value).exists()],
-            seconds=seconds, iterations=self._iterations(step.name), peak_memory_mb=_peak_memory_mb(),
-            versions=dict(mmcast=mmcast.__version__, mmengine=mmengine.__version__, torch=str(torch.__version__)))
+        files = [key for key, value in result.outputs.items()
+                 if isinstance(value, str) and Path(value).exists()]
+        self.state.records[step.name].update(
+            status='finished', outputs=self.state.portable(result.outputs), output_files=files,
+            metrics=result.metrics, parameters=result.parameters, seconds=seconds,
+            iterations=self._iterations(step.name), peak_memory_mb=_peak_memory_mb(), versions=_versions())
         self.state.drop_own_outputs(step.name)
         self.state.save()
 
@@ -297,6 +310,10 @@ def _peak_memory_mb() -> dict[str, int]:
     if torch.cuda.is_available():
         memory['gpu'] = torch.cuda.max_memory_allocated() // 2**20
     return memory
+
+
+def _versions() -> dict[str, str]:
+    return dict(mmcast=mmcast.__version__, mmengine=mmengine.__version__, torch=str(torch.__version__))
 
 
 def start_distributed(launcher: str) -> None:

@@ -1,4 +1,4 @@
-"""The page at the end of a pipeline: one HTML file that holds everything, and a contact sheet for a README."""
+"""The page at the end of a pipeline: one HTML file that holds everything, and a picture for a README."""
 import base64
 import io
 import platform
@@ -38,8 +38,13 @@ def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
                                      trim_blocks=True, lstrip_blocks=True)
     environment.filters['photo'] = _photo
     page = environment.get_template('report.html.j2').render(
-        title=f'{pipeline.path.stem}, seed {pipeline.config.get("seed")}', rows=rows, columns=COLUMNS, cell=cell,
-        overlays=overlays, curves=_curve_images(pipeline), environment=_environment(),
+        title=f'{pipeline.path.stem}, seed {pipeline.config.get("seed")}',
+        rows=rows,
+        columns=COLUMNS,
+        cell=cell,
+        overlays=overlays,
+        curves=_curve_images(pipeline),
+        environment=_environment(),
         steps=[_step_line(pipeline, name) for name in pipeline.definitions])
     path = pipeline.work_dir / 'report.html'
     write_atomic(path, page)
@@ -58,7 +63,7 @@ def _losses(curves: Curves) -> dict[str, list]:
 
 
 def _plot(curves: Curves) -> str:
-    scores = {key: points for key, points in curves.items() if key.split('/')[-1] in ('segm_mAP', 'segm_mAP_50')}
+    scores = {key: points for key, points in curves.items() if key.endswith(('segm_mAP', 'segm_mAP_50'))}
     figure = Figure(figsize=(10, 3.2), layout='constrained')
     for axis, lines, label in zip(figure.subplots(1, 2), (_losses(curves), scores), ('loss', 'mask AP')):
         for key, points in lines.items():
@@ -84,11 +89,13 @@ def _data_uri(data: bytes, kind: str) -> str:
 def _step_line(pipeline: 'Pipeline', name: str) -> dict:
     record, definition = pipeline.state.records[name], pipeline.definitions[name]
     memory = ', '.join(f'{key} {value}' for key, value in record['peak_memory_mb'].items())
-    return dict(name=name, kind=definition['kind'], config=definition.get('config', definition.get('function')),
-                minutes=record['seconds'] / 60, memory=memory,
-                versions=', '.join(f'{key} {value}' for key, value in record['versions'].items()))
+    source = definition.get('config') or definition['function']
+    return dict(name=name, kind=definition['kind'], config=source, minutes=record['seconds'] / 60,
+                memory=memory, versions=', '.join(f'{key} {value}' for key, value in record['versions'].items()))
 
 
 def _environment() -> dict[str, str]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
+    device = f'CPU, {torch.get_num_threads()} threads'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
     return dict(device=device, machine=platform.machine(), python=platform.python_version())

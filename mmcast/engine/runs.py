@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from mmcast.errors import CASTError
 from .curves import read_curves
 
-# Parts of a model that only training has: a checkpoint may have them or not, and they do not count as the model's size.
+# Parts that only training has: a checkpoint may have them or not, and the model's size is without them.
 TRAINING_ONLY = ('pixel_contrast.', 'teacher.')
 _run_number = itertools.count()
 
@@ -27,8 +27,8 @@ _run_number = itertools.count()
 class RunResult:
     """What one run gave.
 
-    ``metrics`` are the last validation's scalars, or the best one's where the config saves its best checkpoint;
-    ``parameters`` is the size of the deployed model.
+    ``metrics`` are the last validation's scalars, or the best one's where the config saves its best
+    checkpoint; ``parameters`` is the size of the deployed model.
     """
     metrics: dict[str, float]
     parameters: int
@@ -64,7 +64,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     last = _LastValidation()
     runner.register_hook(last)
     runner.train()
-    # A run that was killed between its last checkpoint and its last validation resumes with nothing left to train.
+    # Killed between its last checkpoint and its last validation, a run resumes with nothing left to train.
     if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
         last.metrics = runner.val()
     folder = Path(cfg.work_dir)
@@ -113,24 +113,27 @@ def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
     curves = read_curves(folder)
     points = [(value, step) for step, value in curves.get(key, []) if math.isfinite(value)]
     if not points:
-        raise CASTError(f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator')
+        raise CASTError(
+            f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator')
     best = max(points)[1]
-    return {name: dict(points)[best] for name, points in curves.items() if '/' in name and best in dict(points)}, best
+    metrics = {name: dict(points)[best] for name, points in curves.items()
+               if '/' in name and best in dict(points)}
+    return metrics, best
 
 
 def verify_weights(model: torch.nn.Module, path: str) -> None:
     """Loads a whole model's checkpoint without running code in it, and insists that it fits.
 
-    MMEngine loads with ``strict=False`` and only logs what did not fit. Keys that only training has may be absent on
-    either side. ``Runner`` loads the same file again at its own time, after ``init_weights``.
+    MMEngine loads with ``strict=False`` and only logs what did not fit. Keys that only training has may be
+    absent on either side. ``Runner`` loads the same file again at its own time, after ``init_weights``.
 
     Raises:
         CASTError: unreadable, or names or shapes differ; names the first keys and the cure.
     """
     model = model.module if is_model_wrapper(model) else model
-    from mmcast.models.checkpoints import describe_mismatch  # mmcast.models imports this module through pseudo_labels
+    from mmcast.models.checkpoints import describe_mismatch  # not above: mmcast.models imports this module
     state = _read_weights(path)
-    cure = 'give a checkpoint that was trained with this model, or the config that the checkpoint was trained with'
+    cure = 'give a checkpoint of this model, or the config that the checkpoint was trained with'
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -161,7 +164,8 @@ def latest_sound_checkpoint(folder: Path) -> Path | None:
 def count_parameters(model: torch.nn.Module) -> int:
     """Parameters of the deployed model, without what only training has."""
     model = model.module if is_model_wrapper(model) else model
-    return sum(value.numel() for name, value in model.named_parameters() if not name.startswith(TRAINING_ONLY))
+    return sum(value.numel() for name, value in model.named_parameters()
+               if not name.startswith(TRAINING_ONLY))
 
 
 def say(line: str) -> None:
@@ -191,4 +195,3 @@ def _floats(metrics: dict) -> dict[str, float]:
     """Scalar metrics only; not-finite ones stay, the summary says so."""
     return {key: float(value) for key, value in metrics.items()
             if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0}
-

@@ -13,10 +13,16 @@ from .state import STATE_FILE, write_atomic
 from .steps import load_config, use_amp
 
 
-def train(config_path: str, work_dir: str | None = None, step: Sequence[str] | None = None, rerun: Sequence[str] = (),
-          resume: bool = False, seed: int | None = None, amp: bool = False, cfg_options: dict | None = None,
+def train(config_path: str,
+          work_dir: str | None = None,
+          step: Sequence[str] | None = None,
+          rerun: Sequence[str] = (),
+          resume: bool = False,
+          seed: int | None = None,
+          amp: bool = False,
+          cfg_options: dict | None = None,
           launcher: str = 'none') -> None:
-    """What ``tools/train.py`` does: a config with ``steps`` is a pipeline, any other one ordinary MMEngine run.
+    """What ``tools/train.py`` does: a config with ``steps`` is a pipeline, any other one MMEngine run.
 
     Raises:
         CASTError: see ``run_pipeline``; for one run, a work directory that holds another one.
@@ -40,7 +46,7 @@ def train(config_path: str, work_dir: str | None = None, step: Sequence[str] | N
 
 def test(config_path: str, checkpoint: str, work_dir: str | None = None, out: str | None = None,
          cfg_options: dict | None = None, launcher: str = 'none') -> None:
-    """What ``tools/test.py`` does: prints the metrics of a checkpoint on the test set, and writes them to ``out``.
+    """What ``tools/test.py`` does: prints a checkpoint's metrics on the test set, writes them to ``out``.
 
     Raises:
         CASTError: ``out`` exists, or the checkpoint is not one of this model.
@@ -54,8 +60,9 @@ def test(config_path: str, checkpoint: str, work_dir: str | None = None, out: st
         say(f'{key}: {value:.4f}')
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(out), json.dumps(dict(config=config_path, checkpoint=checkpoint, metrics=result.metrics,
-                                                parameters=result.parameters), indent=1))
+        content = dict(config=config_path, checkpoint=checkpoint, metrics=result.metrics,
+                       parameters=result.parameters)
+        write_atomic(Path(out), json.dumps(content, indent=1))
 
 
 def _prepare(cfg: Config, work_dir: str | None, cfg_options: dict | None, launcher: str) -> Config:
@@ -73,7 +80,9 @@ def _check_work_dir(work_dir: Path, config_path: Path, resume: bool) -> None:
     if not (work_dir / 'last_checkpoint').exists():
         return
     if not resume:
-        raise CASTError(f'{work_dir} holds checkpoints of an earlier run; --resume goes on from them, or choose another '
-                        '--work-dir')
+        raise CASTError(
+            f'{work_dir} holds checkpoints of an earlier run; --resume goes on from them, or choose another '
+            '--work-dir')
     if not (work_dir / config_path.name).exists():  # MMEngine keeps a copy of a run's config there
-        raise CASTError(f'{work_dir} holds a run of another config than {config_path.name}; choose another --work-dir')
+        raise CASTError(
+            f'{work_dir} holds a run of another config than {config_path.name}; choose another --work-dir')

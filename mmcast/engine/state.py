@@ -1,4 +1,4 @@
-"""What a pipeline remembers between two calls: one record a step, in one JSON file, and fingerprints of the inputs."""
+"""What a pipeline remembers between two calls: a record a step in one JSON file, and what its inputs were."""
 import contextlib
 import fcntl
 import hashlib
@@ -18,7 +18,7 @@ _INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or the next start after a kill, finds the old or the new content whole."""
+    """Writes a file so that whoever reads it, also after a kill, finds the old or the new content whole."""
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
@@ -37,8 +37,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def lock(work_dir: Path) -> Iterator[None]:
     """Holds a work directory for this process; the kernel lets go of it when the process dies.
 
-    POSIX record locks (lockf) rather than flock: forked data loader workers do not inherit them, so a killed run does
-    not stay locked until its orphans have noticed.
+    POSIX record locks (lockf) rather than flock: forked data loader workers do not inherit them, so a killed
+    run does not stay locked until its orphans have noticed.
 
     Raises:
         CASTError: another process holds it.
@@ -49,8 +49,9 @@ def lock(work_dir: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise CASTError(f'{work_dir} is in use by another run (process {file.read().strip() or "unknown"}); wait '
-                            'until it ends, or choose another --work-dir') from error
+            raise CASTError(
+                f'{work_dir} is in use by another run (process {file.read().strip() or "unknown"}); wait '
+                'until it ends, or choose another --work-dir') from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -59,7 +60,7 @@ def lock(work_dir: Path) -> Iterator[None]:
 
 @dataclass
 class Fingerprint:
-    """What a step's result depends on: settings as flat ``key -> text``, input files as ``path -> sha256``."""
+    """What a step's result depends on: settings, flat key -> text, and input files, path -> sha256."""
     settings: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -85,9 +86,9 @@ class Fingerprint:
 class PipelineState:
     """The records of a pipeline's steps in ``<work_dir>/pipeline.json``.
 
-    A record holds status ('started' or 'finished'), folder, fingerprint, outputs, metrics, seconds, peak memory and
-    package versions. Paths below the work directory are stored as ``{work_dir}/...``, so that the directory may be
-    moved or spelled differently.
+    A record holds status ('started' or 'finished'), folder, fingerprint, outputs, metrics, seconds, peak
+    memory and package versions. Paths below the work directory are stored as ``{work_dir}/...``, so that the
+    directory may be moved or spelled differently.
 
     Raises:
         CASTError: the file cannot be read, or belongs to another pipeline config.
@@ -102,7 +103,8 @@ class PipelineState:
         if self.path.exists():
             self._read()
         elif (work_dir / 'last_checkpoint').exists():
-            raise CASTError(f'{work_dir} holds a single training run, not a pipeline; choose another --work-dir')
+            raise CASTError(
+                f'{work_dir} holds a single training run, not a pipeline; choose another --work-dir')
 
     def _read(self) -> None:
         try:
@@ -170,7 +172,7 @@ class PipelineState:
         write_atomic(self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1))
 
     def drop_own_outputs(self, name: str) -> None:
-        """Takes the files that a step wrote out of its inputs: one of an interrupted start looked like an input."""
+        """Takes the files that a step wrote out of its inputs; after an interrupted start they seemed some."""
         fingerprint = self.read_fingerprint(name)
         for path in set(_strings(self.records[name]['outputs'])):
             fingerprint.files.pop(path, None)

@@ -11,7 +11,7 @@ from mmcast.errors import CASTError
 from .checks import check_config_data, check_labels
 from .runs import latest_sound_checkpoint, test_run, train_run
 
-# What a step of each kind must and may say, besides name and kind. Only these keep a misspelt key from being ignored.
+# What a step of each kind must and may say, besides name and kind; a misspelt key is not to be ignored.
 _KEYS = dict(
     call=({'function'}, {'kwargs'}),
     train=({'config'}, {'load_from', 'cfg_options'}),
@@ -59,8 +59,9 @@ def check_definition(step: dict) -> None:
     if required - given:
         raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
     if given - required - optional:
-        raise CASTError(f'step {name} (kind {kind}) does not know {", ".join(sorted(given - required - optional))}; '
-                        f'it takes {", ".join(sorted(required | optional))}')
+        raise CASTError(
+            f'step {name} (kind {kind}) does not know {", ".join(sorted(given - required - optional))}; '
+            f'it takes {", ".join(sorted(required | optional))}')
 
 
 def load_config(path: Path) -> Config:
@@ -77,7 +78,8 @@ def load_config(path: Path) -> Config:
         raise CASTError(f'config {path} cannot be read: {error}') from error
 
 
-def step_config(definition: dict, config_dir: Path, options: dict, seed: int | None, amp: bool) -> Config | None:
+def step_config(definition: dict, config_dir: Path, options: dict, seed: int | None,
+                amp: bool) -> Config | None:
     """The whole config of a train, test or pseudo_label step; None for a call.
 
     Args:
@@ -119,7 +121,8 @@ def has_progress(step: Step) -> bool:
 def run_step(step: Step, launcher: str) -> StepResult:
     """Runs a step, or goes on with it where it was interrupted; on every rank unless in ``ONE_PROCESS``."""
     if step.config is not None:
-        step.config.merge_from_dict(dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name))
+        step.config.merge_from_dict(
+            dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name))
     return _RUNNERS[step.kind](step)
 
 
@@ -128,7 +131,8 @@ def _run_call(step: Step) -> StepResult:
     try:
         function: Callable = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise CASTError(f'step {step.name}: function {step.definition["function"]} not found ({error})') from error
+        raise CASTError(
+            f'step {step.name}: function {step.definition["function"]} not found ({error})') from error
     return StepResult(outputs=dict(function(**step.definition.get('kwargs', {})) or {}))
 
 
@@ -153,8 +157,8 @@ def _run_pseudo_label(step: Step) -> StepResult:
     check_labels(definition['ann_file'], definition['img_dir'])
     out_file = step.folder / ANNOTATIONS
     options = {key: definition[key] for key in ('score_floor', 'device') if key in definition}
-    generate_pseudo_labels(step.config, definition['checkpoint'], str(out_file), ann_file=definition['ann_file'],
-                           img_dir=definition['img_dir'], **options)
+    generate_pseudo_labels(step.config, definition['checkpoint'], str(out_file),
+                           ann_file=definition['ann_file'], img_dir=definition['img_dir'], **options)
     return StepResult(dict(annotations=str(out_file)))
 
 

@@ -9,7 +9,9 @@ from rich.table import Table
 from .curves import not_finite
 from .state import PipelineState, write_atomic
 
-COLUMNS = dict(row='', mask_ap='mask AP', mask_ap50='AP50', parameters='parameters (M)', minutes='minutes', note='')
+# Key of a row -> what stands above it.
+COLUMNS = dict(row='', mask_ap='mask AP', mask_ap50='AP50', parameters='parameters (M)', minutes='minutes',
+               note='')
 
 
 def summary_rows(state: PipelineState, wanted: list[dict]) -> list[dict]:
@@ -19,8 +21,8 @@ def summary_rows(state: PipelineState, wanted: list[dict]) -> list[dict]:
         wanted: the pipeline's ``summary``: dicts with ``row`` (the title) and ``step``.
 
     Returns:
-        Dicts with row, step, mask_ap and mask_ap50 (percent), parameters (millions, deployed model), minutes (of the
-        step's last start) and note; None for what is not known (yet).
+        Dicts with row, step, mask_ap and mask_ap50 (percent), parameters (millions, deployed model), minutes
+        (of the step's last start) and note; None for what is not known (yet).
     """
     return [_row(state, item['row'], item['step']) for item in wanted]
 
@@ -44,7 +46,7 @@ def _row(state: PipelineState, title: str, name: str) -> dict:
 
 
 def _percent(metrics: dict[str, float], ending: str) -> float | None:
-    """The metric with this name, whatever the evaluator's prefix; COCO gives fractions, papers print percent."""
+    """The metric with this name, whatever the evaluator's prefix, in percent as papers print it."""
     for key, value in metrics.items():
         if key.split('/')[-1] == ending:
             return round(100 * value, 2) if math.isfinite(value) else None

@@ -27,10 +27,12 @@ def test_fitting_labels_pass(labels, tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(images=[dict(id=1, file_name='b.png', width=20, height=10)]), 'b.png not found.*does not match the images'),
+    (dict(images=[dict(id=1, file_name='b.png', width=20, height=10)]),
+     'b.png not found.*does not match the images'),
     (dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]), 'is 20x10, its label says 10x20'),
     (dict(images=[]), 'lists no image'),
-    (dict(annotations=[dict(id=1, image_id=2, category_id=1)]), 'annotations of 1 images that it does not list.*id 2'),
+    (dict(annotations=[dict(id=1, image_id=2, category_id=1)]),
+     'annotations of 1 images that it does not list.*id 2'),
     (dict(categories=[dict(id=1, name='bus')]), 'has no category car, it has bus'),
 ])
 def test_labels_that_do_not_fit_are_refused(labels, tmp_path, change, message):
@@ -56,7 +58,10 @@ def test_unreadable_image_is_named(labels, tmp_path):
 
 def test_all_datasets_of_a_config_are_checked(labels, tmp_path):
     (tmp_path / 'labels.json').write_text(json.dumps(labels))
-    good = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='labels.json', data_prefix=dict(img='images'),
+    good = dict(type='CocoDataset',
+                data_root=str(tmp_path),
+                ann_file='labels.json',
+                data_prefix=dict(img='images'),
                 metainfo=dict(classes=('car', )))
     bad = dict(good, ann_file='other.json')
     loaders = dict(train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[good, bad])),

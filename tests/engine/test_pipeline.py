@@ -42,8 +42,8 @@ steps = [
     dict(name='data', kind='call', function='toy_run.make_data',
          kwargs=dict(folder='{data}', value='{value}', marker='{marker}')),
     dict(name='teach', kind='train', config='step.py',
-         cfg_options={'model.labels': '{data.labels}', 'model.marker': '{marker}', 'model.kill_at': '{kill_at}',
-                      'optim_wrapper.optimizer.lr': '{lr}'}),
+         cfg_options={'model.labels': '{data.labels}', 'model.marker': '{marker}',
+                      'model.kill_at': '{kill_at}', 'optim_wrapper.optimizer.lr': '{lr}'}),
     dict(name='refine', kind='train', config='step.py', load_from='{teach.checkpoint}',
          cfg_options={'model.scale': '{scale}', 'optim_wrapper.optimizer.lr': '{refine_lr}'}),
     dict(name='zero_shot', kind='test', config='step.py', checkpoint='{refine.checkpoint}'),
@@ -56,7 +56,7 @@ STEPS = ['data', 'teach', 'refine', 'zero_shot']
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch) -> Path:
     """A pipeline of four steps that take a fraction of a second each."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # it asks compilers for their versions, a second
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # it asks compilers, for a second
     gc.freeze()  # nor does the pipeline's own collection have to look at all of mmdet each time
     (tmp_path / 'step.py').write_text(STEP_CONFIG)
     (tmp_path / 'cast_test.py').write_text(PIPELINE_CONFIG)
@@ -95,7 +95,8 @@ def test_runs_all_steps_then_skips_them(config, capsys):
     rows = json.loads((config.parent / 'work/summary.json').read_text())
     assert [row['mask_ap'] for row in rows] == [25.0, 25.0]
     assert rows[0]['mask_ap50'] == 50.0 and rows[0]['note'] == ''
-    assert rows[0]['parameters'] == 0.0 and records(config)['teach']['parameters'] == 2  # without pixel_contrast
+    assert rows[0]['parameters'] == 0.0
+    assert records(config)['teach']['parameters'] == 2  # without pixel_contrast
     assert '25.0' in (config.parent / 'work/summary.txt').read_text()
 
     times = {path: path.stat().st_mtime_ns for path in config.parent.glob('work/*/*.pth')}
@@ -122,11 +123,12 @@ def test_work_dir_may_be_moved_or_spelled_differently(config, capsys, monkeypatc
 
 def test_changed_config_is_refused_and_rerun_keeps_the_old_folder(config, capsys):
     run(config)
-    with pytest.raises(CASTError, match=r'step teach \(optim_wrapper.optimizer.lr: 0.1 -> 0.2.*--rerun teach'):
+    with pytest.raises(CASTError,
+                       match=r'step teach \(optim_wrapper.optimizer.lr: 0.1 -> 0.2.*--rerun teach'):
         run(config, cfg_options=variables(lr=0.2))
     old = (config.parent / 'work/02_teach/iter_6.pth').read_bytes()
     capsys.readouterr()
-    with pytest.raises(CASTError, match='step refine .the content of .*iter_6.pth'):  # its input is another now
+    with pytest.raises(CASTError, match='step refine .the content of .*iter_6.pth'):  # another input now
         run(config, cfg_options=variables(lr=0.2), rerun=['teach'])
     assert 'unless named after --rerun: refine zero_shot' in capsys.readouterr().out
     assert (config.parent / 'work/02_teach.old1/iter_6.pth').read_bytes() == old
@@ -149,7 +151,8 @@ def test_changed_input_file_is_refused(config):
 
 
 def test_step_alone_needs_its_inputs(config, capsys):
-    with pytest.raises(CASTError, match=r'step refine needs \{teach.checkpoint\}, but step teach is not finished'):
+    with pytest.raises(CASTError,
+                       match=r'step refine needs \{teach.checkpoint\}, but step teach is not finished'):
         run(config, step='refine')
     out = run(config, capsys, step=['data', 'teach'])
     assert finished(config) == ['data', 'teach']
@@ -232,7 +235,8 @@ def test_loss_that_is_not_finite_is_in_the_table(config):
 
 def test_best_validation_counts_where_the_config_saves_it(config, monkeypatch):
     scores = iter([0.5, 0.25])  # at iterations 3 and 6
-    monkeypatch.setattr('toy_run.ToyMetric.compute_metrics', lambda self, results: {'coco/segm_mAP': next(scores)})
+    monkeypatch.setattr('toy_run.ToyMetric.compute_metrics',
+                        lambda self, results: {'coco/segm_mAP': next(scores)})
     run(config, step=['data', 'teach'],
         cfg_options={'steps.1.cfg_options': {'default_hooks.checkpoint.save_best': 'coco/segm_mAP',
                                              'default_hooks.checkpoint.rule': 'greater'}})
@@ -256,7 +260,8 @@ def test_two_processes_run_the_steps_together(config, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    children = [multiprocessing.get_context('fork').Process(target=rank, args=(number,)) for number in range(2)]
+    context = multiprocessing.get_context('fork')
+    children = [context.Process(target=rank, args=(number, )) for number in range(2)]
     for child in children:
         child.start()
     for child in children:
@@ -330,9 +335,9 @@ def test_damaged_state_is_named(config):
 
 def test_templates_keep_types_and_reach_into_nested_values():
     names = {'seed': 3, 'data.sizes': [1, 2], 'root': 'data/x'}
-    value = dict(a='{seed}', b=['{data.sizes}', 'seed {seed} in {root}'], c=('{root}/y', 5), d='{ not a name }')
-    assert resolve(value, names.__getitem__) == dict(a=3, b=[[1, 2], 'seed 3 in data/x'], c=('data/x/y', 5),
-                                                     d='{ not a name }')
+    value = dict(a='{seed}', b=['{data.sizes}', 'seed {seed}'], c=('{root}/y', 5), d='{ not a name }')
+    expected = dict(a=3, b=[[1, 2], 'seed 3'], c=('data/x/y', 5), d='{ not a name }')
+    assert resolve(value, names.__getitem__) == expected
 
 
 def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):

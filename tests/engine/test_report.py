@@ -34,8 +34,10 @@ def labels(tmp_path: Path) -> dict:
     images = [dict(id=index, file_name=f'{index}.png', width=80, height=60) for index in range(6)]
     for image in images:
         cv2.imwrite(str(tmp_path / 'images' / image['file_name']), np.full((60, 80, 3), 128, np.uint8))
-    annotations = [dict(id=index, image_id=index, category_id=1 + index % 2, segmentation=square(10, 20, 30), iscrowd=0)
-                   for index in range(1, 6)]
+    annotations = [
+        dict(id=index, image_id=index, category_id=1 + index % 2, segmentation=square(10, 20, 30), iscrowd=0)
+        for index in range(1, 6)
+    ]
     categories = [dict(id=1, name='car'), dict(id=2, name='bus')]
     content = dict(images=images, annotations=annotations, categories=categories)
     (tmp_path / 'val.json').write_text(json.dumps(content))
@@ -49,7 +51,8 @@ def test_report_is_one_file_with_everything(labels, tmp_path, monkeypatch):
         asked.append((Path(checkpoint).name, score_floor))
         images = json.loads(Path(ann_file).read_text())['images']
         found = [dict(id=1, image_id=images[0]['id'], category_id=1, score=0.9, segmentation=square(5, 5, 9))]
-        Path(out_file).write_text(json.dumps(dict(images=images, annotations=found, categories=labels['categories'])))
+        Path(out_file).write_text(
+            json.dumps(dict(images=images, annotations=found, categories=labels['categories'])))
 
     monkeypatch.setattr(mmcast.pseudo_labels, 'generate_pseudo_labels', predict)
     monkeypatch.chdir(tmp_path)

@@ -1,3 +1,4 @@
+import os
 import re
 import runpy
 import subprocess
@@ -45,19 +46,24 @@ def call(tool: str, *args: str, monkeypatch) -> str:
     return ''
 
 
+def run_process(tool: str, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / 'tools' / tool), *args]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
 def test_help_does_not_offer_gpus():
     """mim looks for --gpus in the help and, where it is, adds options that this tool has not."""
     for tool in ('train.py', 'test.py'):
-        done = subprocess.run([sys.executable, ROOT / 'tools' / tool, '-h'], capture_output=True, text=True, check=True)
+        done = run_process(tool, '-h')
         assert '--cfg-options' in done.stdout and '--gpus' not in done.stdout
 
 
 def test_missing_config_is_one_line_and_status_1(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / 'tools/train.py', 'none.py'], capture_output=True, text=True,
-                          cwd=tmp_path)
+    done = run_process('train.py', 'none.py', cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == 'error: config none.py not found; give the path of an existing config'
-    assert 'Traceback' not in done.stderr and list(tmp_path.iterdir()) == []
+    assert done.stderr == 'error: config none.py not found; give the path of an existing config\n'
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_train_resume_and_test(config, monkeypatch, capsys):
@@ -66,7 +72,8 @@ def test_train_resume_and_test(config, monkeypatch, capsys):
     assert torch.load(checkpoint, weights_only=False)['meta']['seed'] == 5
     again = call('train.py', config, monkeypatch=monkeypatch)
     assert again.startswith('error: work_dirs/toy_single holds checkpoints of an earlier run; --resume')
-    assert call('train.py', config, '--resume', '--cfg-options', 'train_cfg.max_iters=6', monkeypatch=monkeypatch) == ''
+    longer = ('--resume', '--cfg-options', 'train_cfg.max_iters=6')
+    assert call('train.py', config, *longer, monkeypatch=monkeypatch) == ''
     assert Path('work_dirs/toy_single/iter_6.pth').exists()
 
     assert call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch) == ''
@@ -85,7 +92,7 @@ def test_resume_of_another_config_is_refused(config, monkeypatch):
 
 @pytest.mark.parametrize('content, reason', [
     (dict(state_dict={'layer.weight': torch.zeros(1, 1)}), r'1 keys missing, such as layer.bias'),
-    (dict(state_dict={'layer.weight': torch.zeros(2, 1), 'layer.bias': torch.zeros(2)}), r'layer.weight is \(2, 1\)'),
+    (dict(state_dict={'layer.weight': torch.zeros(2, 1)}), r'layer.weight is \(2, 1\)'),
     ('no checkpoint', 'state dict'),
 ])
 def test_checkpoint_that_does_not_fit_is_refused(config, monkeypatch, content, reason):
