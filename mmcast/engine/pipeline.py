@@ -111,7 +111,7 @@ class Pipeline:
         self.work_dir = Path(config.work_dir)
         self.work_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(lock(self.work_dir))
-        self.state = PipelineState(self.work_dir, path.name)
+        self.state = PipelineState(self.work_dir, path)
         self.rerun = set(self.definitions if rerun == ['all'] else rerun)  # shrinks as they are run
         self.chosen = self.rerun.union(chosen) if chosen else set(self.definitions)
         self.variables = self._resolve_variables()
@@ -230,14 +230,14 @@ class Pipeline:
             self._move_aside(name)
         self._refuse_changed([name])
         if self.state.finished(name):
-            say(f'{number}: finished before, skipped')
+            say(f'=== {number}: finished before, skipped')
             return None
         step = self._step(name)
         resumed = name in self.state.records and step.folder.exists() and has_progress(step)
         if step.folder.exists() and name not in self.state.records:
             self._move_aside(name)
         self._start(step, resumed)
-        say(f'{number} ({step.kind}){" resumes" if resumed else ""}: {elapsed / 60:.1f} min so far'
+        say(f'=== {number} ({step.kind}){" resumes" if resumed else ""}: {elapsed / 60:.1f} min so far'
             + self._time_left(name))
         return step
 

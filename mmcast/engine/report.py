@@ -88,10 +88,11 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 def _step_line(pipeline: 'Pipeline', name: str) -> dict:
     record, definition = pipeline.state.records[name], pipeline.definitions[name]
-    memory = ', '.join(f'{key} {value}' for key, value in record['peak_memory_mb'].items())
+    memory, versions = (', '.join(f'{key} {value}' for key, value in record[field].items())
+                        for field in ('peak_memory_mb', 'versions'))
     source = definition.get('config') or definition['function']
     return dict(name=name, kind=definition['kind'], config=source, minutes=record['seconds'] / 60,
-                memory=memory, versions=', '.join(f'{key} {value}' for key, value in record['versions'].items()))
+                memory=memory, versions=versions)
 
 
 def _environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
+from .templates import resolve
 
 STATE_FILE = 'pipeline.json'
 # Files with these endings are inputs whose content matters; images are too many to read.
@@ -87,17 +88,22 @@ class PipelineState:
     """The records of a pipeline's steps in ``<work_dir>/pipeline.json``.
 
     A record holds status ('started' or 'finished'), folder, fingerprint, outputs, metrics, seconds, peak
-    memory and package versions. Paths below the work directory are stored as ``{work_dir}/...``, so that the
-    directory may be moved or spelled differently.
+    memory and package versions. Paths below the work directory are stored as ``{work_dir}/...``, those below
+    the config's folder as ``{config_dir}/...``, so that both may be moved or spelled differently.
+
+    Args:
+        work_dir: where the pipeline writes.
+        config_path: the pipeline config.
 
     Raises:
         CASTError: the file cannot be read, or belongs to another pipeline config.
     """
 
-    def __init__(self, work_dir: Path, pipeline: str) -> None:
+    def __init__(self, work_dir: Path, config_path: Path) -> None:
         self.work_dir = work_dir
         self.path = work_dir / STATE_FILE
-        self.pipeline = pipeline
+        self.pipeline = config_path.name
+        self._places = {'{work_dir}': work_dir, '{config_dir}': config_path.parent}
         self.records: dict[str, dict] = {}
         self._hashes: dict[str, list] = {}
         if self.path.exists():
@@ -126,19 +132,20 @@ class PipelineState:
 
     def outputs(self, name: str) -> dict[str, Any]:
         """The outputs of a step, with paths as they are now."""
-        outputs = json.dumps(self.records[name]['outputs'])
-        return json.loads(outputs.replace('{work_dir}', json.dumps(str(self.work_dir))[1:-1]))
+        places = {name[1:-1]: str(place) for name, place in self._places.items()}
+        return resolve(self.records[name]['outputs'], places.__getitem__)
 
     def portable(self, value: Any) -> Any:
-        """The same nested value with ``{work_dir}`` in place of the work directory's path."""
+        """The same nested value with ``{work_dir}`` and ``{config_dir}`` in place of these paths."""
         if isinstance(value, dict):
             return {key: self.portable(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.portable(item) for item in value]
         if isinstance(value, (str, Path)):
-            for spelling in (str(self.work_dir.absolute()), str(self.work_dir)):
-                if str(value) == spelling or str(value).startswith(spelling + os.sep):
-                    return '{work_dir}' + str(value)[len(spelling):]
+            for name, place in self._places.items():
+                for spelling in (str(place.absolute()), str(place)):
+                    if str(value) == spelling or str(value).startswith(spelling + os.sep):
+                        return name + str(value)[len(spelling):]
             return str(value)
         return value
 
@@ -172,7 +179,7 @@ class PipelineState:
         write_atomic(self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1))
 
     def drop_own_outputs(self, name: str) -> None:
-        """Takes the files that a step wrote out of its inputs; after an interrupted start they seemed some."""
+        """Takes the files that a step wrote out of its inputs; they seemed some when it was interrupted."""
         fingerprint = self.read_fingerprint(name)
         for path in set(_strings(self.records[name]['outputs'])):
             fingerprint.files.pop(path, None)

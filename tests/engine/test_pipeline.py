@@ -45,7 +45,7 @@ steps = [
          cfg_options={'model.labels': '{data.labels}', 'model.marker': '{marker}',
                       'model.kill_at': '{kill_at}', 'optim_wrapper.optimizer.lr': '{lr}'}),
     dict(name='refine', kind='train', config='step.py', load_from='{teach.checkpoint}',
-         cfg_options={'model.scale': '{scale}', 'optim_wrapper.optimizer.lr': '{refine_lr}'}),
+         cfg_options={'model.scale': '{scale}', 'model.labels': '{config_dir}/x.json', 'optim_wrapper.optimizer.lr': '{refine_lr}'}),
     dict(name='zero_shot', kind='test', config='step.py', checkpoint='{refine.checkpoint}'),
 ]
 summary = [dict(row='taught', step='teach'), dict(row='refined', step='refine')]
@@ -117,7 +117,7 @@ def test_work_dir_may_be_moved_or_spelled_differently(config, capsys, monkeypatc
     run(config)
     (config.parent / 'work').rename(config.parent / 'moved')
     monkeypatch.chdir(config.parent)
-    run_pipeline(config, 'moved')
+    run_pipeline(config.name, 'moved')
     assert capsys.readouterr().out.count('skipped') == 4
 
 
@@ -353,7 +353,7 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 
 def test_file_hashes_notice_content_but_not_touch(tmp_path):
-    state = PipelineState(tmp_path, 'x.py')
+    state = PipelineState(tmp_path, tmp_path / 'x.py')
     (tmp_path / 'a.json').write_text('1')
 
     def digest():
