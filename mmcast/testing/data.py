@@ -55,10 +55,12 @@ def same_points() -> Iterator[None]:
     """
     draw = torch.rand
 
-    def rand(*size, device=None, **_) -> Tensor:
-        rows, *shape = size[0] if len(size) == 1 else size
-        generator = torch.Generator().manual_seed(shape[0])
-        return draw(*shape, generator=generator).to(device).expand(rows, *shape).contiguous()
+    def rand(*size, device=None, **kwargs) -> Tensor:
+        size = size[0] if isinstance(size[0], Sequence) else size
+        if len(size) != 3:  # not points
+            return draw(size, device=device, **kwargs)
+        generator = torch.Generator().manual_seed(size[1])
+        return draw(size[1:], generator=generator).to(device).expand(size).contiguous()
 
     with mock.patch.object(torch, 'rand', rand):
         yield

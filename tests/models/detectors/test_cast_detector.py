@@ -1,0 +1,364 @@
+"""The objective: which images feed which term, where gradients go, and that processes agree."""
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.logging import MessageHub
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.structures import InstanceData
+
+from mmcast.errors import CASTError
+from mmcast.models.detectors.cast_detector import training_progress
+from mmcast.pseudo_labels.overlaps import resolve_overlaps
+from mmcast.testing import build_model, make_samples, same_points, tiny_cast_config, tiny_student_config
+
+MIXED = ['labeled', 'pseudo', 'pseudo', 'labeled']
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def backward(model, images, samples, seed=7):
+    """Losses and gradients of one step with seeded points."""
+    torch.manual_seed(seed)
+    model.zero_grad()
+    losses = model.loss(images, samples)
+    sum(losses.values()).backward()
+    return losses, gradients(model)
+
+
+# With all weights zero it is the plain detector
+
+def test_without_weights_losses_and_gradients_are_the_plain_detectors():
+    cast, plain = build_model(tiny_cast_config()), build_model(tiny_student_config())
+    plain.load_state_dict(cast.detector.state_dict())
+    images, samples = make_samples([2, 3])
+    losses, grads = backward(cast, images, samples)
+    plain_losses, plain_grads = backward(plain, images, samples)
+    assert {key.removeprefix('sup_') for key in losses} == set(plain_losses)
+    assert all(torch.equal(losses['sup_' + key], plain_losses[key]) for key in plain_losses)
+    assert set(grads) == {'detector.' + key for key in plain_grads}
+    assert all(torch.equal(grads['detector.' + key], plain_grads[key]) for key in plain_grads)
+
+
+def test_without_weights_unlabeled_images_change_nothing():
+    cast = build_model(tiny_cast_config())
+    images, samples = make_samples([2, 3, 2, 1], ['labeled', 'unlabeled', 'pseudo', 'labeled'])
+    losses, grads = backward(cast, images, samples)
+    alone, alone_grads = backward(cast, images[[0, 3]], [samples[0], samples[3]])
+    assert all(torch.equal(losses[key], alone[key]) for key in alone)
+    assert all(torch.equal(grads[key], alone_grads[key]) for key in alone_grads)
+
+
+def test_predictions_are_the_students_alone():
+    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True)).eval()
+    images, samples = make_samples([2, 3])
+    with torch.no_grad():
+        ours = [s.pred_instances.clone() for s in cast.predict(images, samples)]
+        theirs = [s.pred_instances for s in cast.detector.predict(images, samples)]
+    for a, b in zip(ours, theirs):
+        assert all(torch.equal(a[key], b[key]) for key in ('scores', 'labels', 'bboxes', 'masks'))
+
+
+def test_predictions_can_be_the_teachers():
+    config = tiny_cast_config(teacher=True)
+    config.semi_test_cfg = dict(predict_on='teacher')
+    cast = build_model(config).eval()
+    images, samples = make_samples([2])
+    ours = cast.predict(images, samples)[0].pred_instances.scores
+    assert torch.equal(ours, cast.teacher.predict(images, samples)[0].pred_instances.scores)
+    assert not torch.equal(ours, cast.detector.predict(images, samples)[0].pred_instances.scores)
+
+
+@pytest.mark.parametrize('predict_on', ['teacher', 'nobody'])
+def test_predictions_of_a_network_that_is_not_there_are_refused(predict_on):
+    with pytest.raises(CASTError, match=f"predict_on='{predict_on}'"):
+        build_model(dict(tiny_cast_config(), semi_test_cfg=dict(predict_on=predict_on)))
+
+
+@pytest.mark.parametrize('wrapped', [False, True], ids=['plain', 'CASTDetector'])
+def test_checkpoints_of_both_kinds_load_into_the_student(tmp_path, wrapped):
+    source = build_model(tiny_cast_config() if wrapped else tiny_student_config(), seed=1)
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'weights.pth')
+    cast = build_model(tiny_cast_config())
+    load_checkpoint(cast, str(tmp_path / 'weights.pth'), strict=True)
+    expected = (source.detector if wrapped else source).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in cast.detector.state_dict().items())
+
+
+# Terms and their keys
+
+@pytest.mark.parametrize('semi, pixel', [(0, 0), (1, 0), (0, 0.1), (1, 0.1)])
+def test_keys_depend_on_the_config_and_never_on_the_batch(semi, pixel):
+    cast = build_model(tiny_cast_config(semi_weight=semi, pixel_weight=pixel))
+    keys = []
+    for sources in (MIXED[:2], ['labeled'] * 2, ['pseudo'] * 2):
+        losses = cast.loss(*make_samples([2, 1], sources))
+        keys.append(list(losses))
+        empty = dict(zip(('sup_', 'unsup_'), ('labeled' not in sources, 'pseudo' not in sources)))
+        for key, loss in losses.items():
+            assert loss.requires_grad and loss.isfinite()
+            assert (loss == 0) == empty.get(key.split('_')[0] + '_', False)
+    assert keys[0] == keys[1] == keys[2]
+    assert {key.split('_')[0] for key in keys[0]} == (
+        {'sup'} | ({'unsup'} if semi else set()) | ({'loss'} if pixel else set()))
+
+
+def test_every_parameter_has_a_gradient_when_a_subset_is_empty():
+    """Zeros with a graph: DDP would wait for parameters that are left out."""
+    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1))
+    for sources in (['labeled'], ['pseudo']):
+        backward(cast, *make_samples([2], sources))
+        assert all(p.grad is not None for p in cast.parameters())
+
+
+def test_semi_weight_scales_the_unsupervised_terms_only():
+    images, samples = make_samples([2, 3, 1, 2], MIXED)
+    losses = []
+    for weight in (1.0, 0.25):
+        with same_points():
+            losses.append(build_model(tiny_cast_config(semi_weight=weight)).loss(images, samples))
+    for key in losses[0]:
+        factor = 0.25 if key.startswith('unsup_') else 1
+        torch.testing.assert_close(losses[1][key], factor * losses[0][key])
+
+
+def test_subsets_get_the_losses_that_they_would_get_alone():
+    cast = build_model(tiny_cast_config(semi_weight=1.0))
+    images, samples = make_samples([2, 3, 1, 2], MIXED)
+    with same_points():
+        losses = cast.loss(images, samples)
+        sup = cast.detector.loss(images[[0, 3]], [samples[0], samples[3]])
+        unsup = cast.detector.loss(images[[1, 2]], samples[1:3])
+    for key in sup:
+        torch.testing.assert_close(losses['sup_' + key], sup[key], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(losses['unsup_' + key], unsup[key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_missing_source_means_labeled():
+    cast = build_model(tiny_cast_config(semi_weight=1.0))
+    losses = cast.loss(*make_samples([2, 1]))
+    assert losses['sup_loss_mask'] > 0 and losses['unsup_loss_mask'] == 0
+
+
+# Online pseudo-labels
+
+def test_unlabeled_images_without_teacher_are_refused():
+    cast = build_model(tiny_cast_config(semi_weight=1.0))
+    with pytest.raises(CASTError, match='set teacher= in CASTDetector'):
+        cast.loss(*make_samples([0], ['unlabeled']))
+
+
+def detector_with_predictions(scores, masks, **semi_train_cfg):
+    cast = build_model(tiny_cast_config(semi_weight=1.0, teacher=True, **semi_train_cfg))
+    prediction = InstanceData(scores=torch.tensor(scores), labels=torch.arange(len(scores)) % 3,
+                              masks=torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, 48, 60)))
+
+    def predict(inputs, samples, rescale):
+        assert not rescale and len(inputs) == len(samples)
+        for sample in samples:
+            sample.pred_instances = prediction
+        return samples
+
+    cast.teacher.predict = predict
+    return cast
+
+
+def rectangle(top, bottom, left, right):
+    mask = np.zeros((48, 60), dtype=bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def test_online_labels_are_confident_disjoint_and_on_the_padded_canvas():
+    masks = [rectangle(0, 10, 0, 10), rectangle(0, 10, 5, 15), rectangle(2, 8, 6, 9), rectangle(20, 30, 0, 60),
+             rectangle(40, 41, 0, 2)]
+    cast = detector_with_predictions([0.6, 0.9, 0.8, 0.3, 0.9], masks, score_thr=0.3, min_area=3)
+    images, samples = make_samples([1, 0], ['labeled', 'unlabeled'])
+    labeled = samples[0].gt_instances
+    assert cast.loss(images, samples)['unsup_loss_mask'] > 0
+    gt = samples[1].gt_instances
+    # The first keeps what the second leaves; the third is covered, the fourth not above 0.3, the fifth small.
+    assert gt.labels.tolist() == [0, 1]
+    assert gt.masks.masks.shape == (2, 64, 64)
+    assert np.array_equal(gt.masks.masks[0, :48, :60], rectangle(0, 10, 0, 5))
+    assert np.array_equal(gt.masks.masks[1, :48, :60], masks[1])
+    assert gt.bboxes.tolist() == [[0, 0, 5, 10], [5, 0, 15, 10]]
+    assert samples[0].gt_instances is labeled and 'pred_instances' not in samples[1]
+
+
+def test_an_image_in_which_the_teacher_sees_nothing_trains_as_an_empty_one():
+    cast = detector_with_predictions([0.1], [rectangle(0, 9, 0, 9)], score_thr=0.3)
+    images, samples = make_samples([1, 0], ['labeled', 'unlabeled'])
+    losses = cast.loss(images, samples)
+    assert len(samples[1].gt_instances) == 0
+    assert losses['unsup_loss_cls'] > 0 and losses['unsup_loss_mask'] == 0
+
+
+def test_the_teacher_is_frozen_and_in_eval_mode_whatever_happens():
+    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0)).train()
+    assert cast.detector.training and not any(m.training for m in cast.teacher.modules())
+    before = {key: value.clone() for key, value in cast.teacher.state_dict().items()}
+    _, grads = backward(cast, *make_samples([2, 0], ['labeled', 'unlabeled']))
+    assert not any(name.startswith('teacher.') for name in grads)
+    assert all(torch.equal(before[key], value) for key, value in cast.teacher.state_dict().items())
+
+
+def test_overlaps_go_to_the_higher_score_and_ties_to_the_earlier():
+    masks = np.array([[[1, 1, 0, 0]], [[1, 1, 1, 0]], [[0, 1, 1, 1]], [[1, 0, 0, 0]]], dtype=bool)
+    resolved = resolve_overlaps(masks, np.array([0.5, 0.9, 0.9, 0.1]))
+    assert resolved.astype(int).tolist() == [[[0, 0, 0, 0]], [[1, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0, 0, 0]]]
+    assert resolve_overlaps(masks[:0], np.zeros(0)).shape == (0, 1, 4)
+
+
+# The pixel loss
+
+def pixel_gradients(cast, images, samples, term='loss_pxl'):
+    cast.zero_grad()
+    torch.manual_seed(3)
+    cast.loss(images, samples)[term].backward()
+    return gradients(cast)
+
+
+def test_pixel_loss_teaches_encoder_and_projector_and_not_the_decoder():
+    cast = build_model(tiny_cast_config(pixel_weight=0.1))
+    grads = pixel_gradients(cast, *make_samples([2, 1]))
+    touched = {name.split('.')[1] for name, grad in grads.items() if grad.any()}
+    assert touched == {'backbone', 'projector'}
+    assert all(grads[f'pixel_contrast.projector.{i}.weight'].any() for i in (0, 2, 4))
+
+
+def test_the_strong_pass_sends_nothing_into_the_encoder():
+    """The encoder's gradient equals that of a hand-made loss whose strong features are constants."""
+    cast = build_model(tiny_cast_config(pixel_weight=0.1))
+    images, samples = make_samples([2, 1])
+    strong = images.flip(1) * 0.5
+    with mock.patch.object(cast.pixel_contrast.strong_view, 'forward', lambda *_: strong):
+        with mock.patch.object(cast.detector, 'loss_on', return_value={}):
+            grads = pixel_gradients(cast, images, samples)
+    cast.zero_grad()
+    torch.manual_seed(3)
+    contrast, detector = cast.pixel_contrast, cast.detector
+    outputs = detector.forward_once(images, samples)
+    constants = contrast.project(detector.extract_feat(strong)).detach()
+    (0.1 * contrast.loss(contrast.project(outputs.features), constants, outputs.mask_logits[-1],
+                         outputs.class_logits[-1], 0.0)).backward()
+    for name, p in detector.backbone.named_parameters():
+        torch.testing.assert_close(grads['detector.backbone.' + name], p.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_strong_view_gets_the_images_and_the_normalisation_of_the_preprocessor():
+    cast = build_model(tiny_cast_config(pixel_weight=0.1))
+    images, samples = make_samples([1])
+    with mock.patch.object(cast.pixel_contrast.strong_view, 'forward', side_effect=lambda x, *_: x) as view:
+        cast.loss(images, samples)
+    inputs, mean, std = view.call_args.args
+    assert inputs is images
+    assert mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
+
+
+def test_unlabeled_images_take_part_in_the_pixel_loss_without_semi_weight():
+    """L_pxl needs no labels: another unlabeled image, another loss."""
+    cast = build_model(tiny_cast_config(pixel_weight=0.1))
+    images, samples = make_samples([2, 0], ['labeled', 'unlabeled'])
+    losses = []
+    for last in (images[1], -images[1]):
+        torch.manual_seed(3)
+        losses.append(cast.loss(torch.stack([images[0], last]), samples)['loss_pxl'])
+    assert losses[0] != losses[1]
+
+
+def test_projector_exists_only_where_the_pixel_loss_is_on():
+    assert not any('pixel_contrast' in key for key in build_model(tiny_cast_config()).state_dict())
+
+
+def test_progress_is_that_of_the_running_loop():
+    hub = MessageHub.get_instance('test_progress')
+    with mock.patch.object(MessageHub, 'get_current_instance', return_value=hub):
+        assert training_progress() == 0
+        hub.update_info('max_iters', 40)
+        hub.update_info('iter', 10)
+        assert training_progress() == 0.25
+
+
+# What must not go unnoticed
+
+def test_a_term_that_is_not_finite_is_named_with_its_images():
+    cast = build_model(tiny_cast_config(semi_weight=1.0))
+    images, samples = make_samples([1, 0], ['labeled', 'pseudo'])
+    with mock.patch.object(cast.detector, 'loss_on', side_effect=[
+            dict(loss_cls=torch.tensor(1.0)), dict(loss_cls=torch.tensor(float('nan')), loss_mask=torch.tensor(2.0))]):
+        with pytest.raises(FloatingPointError, match='not finite: unsup_loss_cls on the images.*image_1.png'):
+            cast.loss(images, samples)
+
+
+def test_broken_weights_are_reported_with_the_images():
+    cast = build_model(tiny_cast_config(pixel_weight=0.1))
+    with torch.no_grad():
+        cast.detector.backbone.cls_token.fill_(float('nan'))
+    with pytest.raises(FloatingPointError, match='image_0.png'):
+        cast.loss(*make_samples([1]))
+
+
+# Two processes
+
+def distributed_worker(rank, folder):
+    """Each rank: its half of every batch through DDP, one step; gradients and parameters are written to a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
+    results = {}
+    for name, (sources, order, pixel_weight) in DISTRIBUTED_CASES.items():
+        images, samples = make_samples([2, 3, 1, 2], sources)
+        mine = order[2 * rank:2 * rank + 2]
+        model = MMDistributedDataParallel(build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=pixel_weight)))
+        torch.manual_seed(rank)
+        with same_points():
+            losses = model(images[mine], [samples[i] for i in mine], mode='loss')
+        sum(losses.values()).backward()
+        grads = gradients(model.module)
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        results[name] = dict(gradients=grads, parameters=model.module.state_dict())
+    torch.save(results, f'{folder}/rank{rank}.pth')
+    dist.destroy_process_group()
+
+
+#: Sources of the images, which ranks get which (the first two are rank 0's), l_pxl.
+DISTRIBUTED_CASES = {
+    'labeled here, pseudo there': (MIXED, [0, 3, 1, 2], 0.0),
+    'mixed on both': (MIXED, [0, 1, 2, 3], 0.0),
+    'no label anywhere': (['pseudo'] * 4, [0, 1, 2, 3], 0.0),
+    'one label in all': (['labeled'] + ['pseudo'] * 3, [0, 1, 2, 3], 0.0),
+    'pixel loss': (MIXED, [0, 3, 1, 2], 0.1),
+}
+
+
+@pytest.fixture(scope='module')
+def distributed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('gloo')
+    mp.spawn(distributed_worker, (str(folder), ), nprocs=2)
+    return [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
+
+
+@pytest.mark.parametrize('case', [name for name, case in DISTRIBUTED_CASES.items() if not case[2]])
+def test_two_processes_on_halves_have_the_gradient_of_one(distributed, case):
+    cast = build_model(tiny_cast_config(semi_weight=1.0))
+    images, samples = make_samples([2, 3, 1, 2], DISTRIBUTED_CASES[case][0])
+    with same_points():
+        expected = backward(cast, images, samples)[1]
+    for rank in distributed:
+        assert set(rank[case]['gradients']) == set(expected)
+        for name, grad in expected.items():
+            torch.testing.assert_close(rank[case]['gradients'][name], grad, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_agree_on_every_parameter_after_a_step_with_the_pixel_loss(distributed):
+    ours, theirs = [rank['pixel loss']['parameters'] for rank in distributed]
+    start = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1)).state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in start)
+    assert all(not torch.equal(ours[key], start[key]) for key in start if 'projector' in key)
