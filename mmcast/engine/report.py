@@ -96,7 +96,7 @@ def _step_line(pipeline: 'Pipeline', name: str) -> dict:
 
 
 def _environment() -> dict[str, str]:
-    device = f'CPU, {torch.get_num_threads()} threads'
+    device = f'CPU (threads: {torch.get_num_threads()})'
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     return dict(device=device, machine=platform.machine(), python=platform.python_version())

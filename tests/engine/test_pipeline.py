@@ -31,6 +31,7 @@ test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=2),
                      logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False))
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = dict(by_epoch=False)
 log_level = 'ERROR'
 '''
@@ -98,6 +99,10 @@ def test_runs_all_steps_then_skips_them(config, capsys):
     assert rows[0]['parameters'] == 0.0
     assert records(config)['teach']['parameters'] == 2  # without pixel_contrast
     assert '25.0' in (config.parent / 'work/summary.txt').read_text()
+
+    for step in ('02_teach', '03_refine'):  # each step's log is its own
+        log = next((config.parent / 'work').glob(f'{step}/*/vis_data/scalars.json')).read_text()
+        assert log.count('"loss"') == 6 and log.count('"coco/segm_mAP"') == 2
 
     times = {path: path.stat().st_mtime_ns for path in config.parent.glob('work/*/*.pth')}
     second = run(config, capsys)
