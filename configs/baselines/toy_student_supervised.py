@@ -6,5 +6,5 @@ _base_ = [
 ]
 
 model = dict(pixel_contrast=None)
-train_cfg = dict(max_iters=1500, val_interval=150)
+train_cfg = dict(max_iters=1100, val_interval=110)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))

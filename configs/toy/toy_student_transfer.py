@@ -5,4 +5,4 @@ _base_ = [
 ]
 
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-train_cfg = dict(max_iters=1200, val_interval=1200)
+train_cfg = dict(max_iters=900, val_interval=900)

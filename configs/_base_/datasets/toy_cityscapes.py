@@ -34,7 +34,7 @@ labeled_dataset = dict(
     backend_args=backend_args)
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=6,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

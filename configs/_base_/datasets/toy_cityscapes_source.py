@@ -3,7 +3,7 @@ _base_ = './toy_cityscapes.py'
 
 data_root = 'data/toy_cityscapes_source/'
 
-train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='annotations/instances_train.json'))
+train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root, ann_file='annotations/instances_train.json'))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')

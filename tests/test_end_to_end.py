@@ -1,0 +1,91 @@
+"""The shipped pipelines, whole, with a few iterations a step: what a person types, and what a power cut does to it."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
+SHORT = ['step_options.train_cfg.max_iters=3', 'step_options.train_cfg.val_interval=3',
+         'step_options.default_hooks.checkpoint.interval=1']
+
+
+def start(config: str, work_dir: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, 'tools/train.py', f'configs/{config}', '--work-dir', str(work_dir),
+               '--cfg-options', *SHORT, *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def records(work_dir: Path) -> dict:
+    path = work_dir / 'pipeline.json'
+    return json.loads(path.read_text())['steps'] if path.exists() else {}
+
+
+def kill_in_step(process: subprocess.Popen, work_dir: Path, name: str) -> None:
+    """SIGKILL as soon as the step has begun."""
+    while process.poll() is None:
+        if records(work_dir).get(name, {}).get('status') not in (None, 'finished'):
+            os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.05)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize('killed', [(), ('pseudo_label_1', 'transfer', 'refine')], ids=['undisturbed', 'killed'])
+def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed):
+    """All eight steps finish in order, the table has a figure in every row, the report shows pictures."""
+    options = [f'variables.data_root={tmp_path}/data', 'variables.percent=25', 'steps.0.kwargs.num_train=40',
+               'steps.0.kwargs.num_val=4', 'report.images=2']
+    for name in killed:
+        kill_in_step(start('cast_toy.py', tmp_path / 'run', *options), tmp_path / 'run', name)
+    process = start('cast_toy.py', tmp_path / 'run', *options)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output[-3000:]
+
+    assert [name for name, record in records(tmp_path / 'run').items() if record['status'] == 'finished'] == [
+        'data', 'zero_shot', 'adapt_labeled', 'pseudo_label_1', 'adapt_self_training', 'pseudo_label_2', 'transfer',
+        'refine']
+    rows = json.loads((tmp_path / 'run/summary.json').read_text())
+    assert [row['step'] for row in rows] == ['zero_shot', 'adapt_labeled', 'adapt_self_training', 'transfer', 'refine']
+    assert all(0 <= row['mask_ap'] <= 100 for row in rows)
+    assert rows[0]['mask_ap'] > 0, 'the shipped foundation teacher finds nothing'
+    assert rows[0]['parameters'] > rows[-1]['parameters'], 'the student is to be the smaller one'
+    page = (tmp_path / 'run/report.html').read_text()
+    assert page.count('data:image') >= 2 and 'http://' not in page.replace('http://www.w3.org', '')
+    assert 'student, refined' in output and 'report.html' in output
+
+
+@pytest.mark.shared_data
+def test_nuclei_pipeline_runs_on_the_real_images(tmp_path):
+    """33 labeled and 298 unlabeled microscopy images go through all steps."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f'{SHARED_DATA} is absent')
+    # Few validation images and one pseudo-label an image: the whole set is for the real run.
+    val = json.loads((SHARED_DATA / 'annotations/instances_val.json').read_text())
+    val['images'] = val['images'][:3]
+    kept = {image['id'] for image in val['images']}
+    val['annotations'] = [ann for ann in val['annotations'] if ann['image_id'] in kept]
+    small_val = tmp_path / 'val.json'
+    small_val.write_text(json.dumps(val))
+    options = [f'variables.data_root={SHARED_DATA}', f'steps.0.kwargs.val={small_val}', 'report.images=2', *(
+        f'step_options.{key}={small_val}' for key in (
+            'val_dataloader.dataset.ann_file', 'test_dataloader.dataset.ann_file'))]
+    process = start('cast_dsb2018.py', tmp_path / 'run', *options)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output[-3000:]
+    labels = json.loads(next((tmp_path / 'run/labels').glob('labeled*.json')).read_text())
+    assert len(labels['images']) == 33
+    assert all(record['status'] == 'finished' for record in records(tmp_path / 'run').values())
+
+
+def test_absent_nuclei_are_one_readable_line(tmp_path):
+    process = start('cast_dsb2018.py', tmp_path / 'run', f'variables.data_root={tmp_path}/nowhere')
+    output = process.communicate()[0]
+    assert process.returncode == 1
+    last = output.strip().splitlines()[-1]
+    assert last.startswith('error: ') and f'{tmp_path}/nowhere' in last and 'variables.data_root' in last
