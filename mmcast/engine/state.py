@@ -133,7 +133,7 @@ class PipelineState:
     def outputs(self, name: str) -> dict[str, Any]:
         """The outputs of a step, with paths as they are now."""
         places = {name[1:-1]: str(place) for name, place in self._places.items()}
-        return resolve(self.records[name]['outputs'], places.__getitem__)
+        return resolve(self.records[name]['outputs'], lambda name: places.get(name, f'{{{name}}}'))
 
     def portable(self, value: Any) -> Any:
         """The same nested value with ``{work_dir}`` and ``{config_dir}`` in place of these paths."""
