@@ -95,7 +95,7 @@ def build_runner(cfg: Config) -> Runner:
     name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
     cfg.experiment_name = f'{name}_{next(_run_number)}'
     if cfg.get('visualizer'):
-        cfg.visualizer.name = cfg.experiment_name  # one of the same name would write into the earlier run's logs
+        cfg.visualizer.name = cfg.experiment_name  # of the same name it would be the earlier run's
     logger = cfg.get('default_hooks', {}).get('logger')
     if logger and not cfg.get('log_processor', {}).get('by_epoch', True):
         logger.setdefault('log_metric_by_epoch', False)  # else all validations are logged as of step 0

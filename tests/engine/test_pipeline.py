@@ -46,7 +46,8 @@ steps = [
          cfg_options={'model.labels': '{data.labels}', 'model.marker': '{marker}',
                       'model.kill_at': '{kill_at}', 'optim_wrapper.optimizer.lr': '{lr}'}),
     dict(name='refine', kind='train', config='step.py', load_from='{teach.checkpoint}',
-         cfg_options={'model.scale': '{scale}', 'model.labels': '{config_dir}/x.json', 'optim_wrapper.optimizer.lr': '{refine_lr}'}),
+         cfg_options={'model.scale': '{scale}', 'model.labels': '{config_dir}/x.json',
+                      'optim_wrapper.optimizer.lr': '{refine_lr}'}),
     dict(name='zero_shot', kind='test', config='step.py', checkpoint='{refine.checkpoint}'),
 ]
 summary = [dict(row='taught', step='teach'), dict(row='refined', step='refine')]
