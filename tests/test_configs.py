@@ -1,0 +1,159 @@
+"""Every shipped config builds, trains one step and predicts; every pipeline names steps and files that exist.
+
+New files under configs/ are picked up by themselves.
+"""
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcast.testing import build_model, make_samples
+
+ROOT = Path(__file__).parents[1] / 'configs'
+FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
+PIPELINES = [path for path in FILES if re.search(r'^steps = ', path.read_text(), re.MULTILINE)]
+MODELS = [path for path in FILES if path not in PIPELINES]
+
+#: A full-size student in miniature: same patch size, scales, losses and queries, less width and depth.
+ATTENTION = dict(embed_dims=16, num_heads=2)
+SMALL = dict(
+    backbone=dict(arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32), img_size=70,
+                  out_indices=(0, 1, 2, 3)),
+    panoptic_head=dict(
+        in_channels=[16] * 4, feat_channels=16, out_channels=16,
+        pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4), positional_encoding=dict(num_feats=8),
+        transformer_decoder=dict(num_layers=3, layer_cfg=dict(
+            self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,
+            ffn_cfg=dict(embed_dims=16, feedforward_channels=32)))))
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def without_pretrained(config):
+    """Drop every ``init_cfg``, whose files are not there where tests run."""
+    if isinstance(config, dict):
+        return {key: without_pretrained(value) for key, value in config.items() if key != 'init_cfg'}
+    return [without_pretrained(value) for value in config] if isinstance(config, (list, tuple)) else config
+
+
+def build(path):
+    config = Config.fromfile(path)
+    if config.model.detector.backbone.get('arch') == 'dinov2-small':
+        config.merge_from_dict(dict(model=dict(detector=SMALL)))
+        if config.model.get('pixel_contrast'):
+            config.merge_from_dict({'model.pixel_contrast.in_channels': 16})
+    return config, build_model(Config(without_pretrained(config.to_dict())).model)
+
+
+def batch(config, size):
+    """A labeled image and one of every other source that the config's data have."""
+    dataset = config.train_dataloader.dataset
+    kinds = [part.type for part in dataset.get('datasets', [dataset])]
+    sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
+    images, samples = make_samples([2, 1][:len(sources)], sources, size=size, num_classes=1)
+    return dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
+
+
+@pytest.mark.parametrize('path', MODELS, ids=relative)
+def test_config_trains_a_step_and_predicts(path):
+    """From raw images of odd size; the loss has all terms of the objective that the config switches on."""
+    config, model = build(path)
+    data = model.data_preprocessor(batch(config, size=(61, 75)), True)
+    losses = model(**data, mode='loss')
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert total.isfinite() and total > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    prefixes = {key.split('_')[0] for key in losses}
+    semi, pixel = model.semi_train_cfg['semi_weight'], model.pixel_contrast
+    assert prefixes == {'sup'} | ({'unsup'} if semi else set()) | ({'loss'} if pixel else set())
+
+    model.eval()
+    with torch.no_grad():
+        predicted = model.test_step(batch(config, size=(61, 75)))
+    assert all(sample.pred_instances.masks.shape[1:] == (61, 75) for sample in predicted)
+    labels = torch.cat([sample.pred_instances.labels for sample in predicted])
+    assert 0 <= labels.min() and labels.max() < len(config.metainfo.classes)
+
+
+@pytest.mark.parametrize('path', MODELS, ids=relative)
+def test_config_of_pseudo_labels_uses_them_and_no_other_does(path):
+    config = Config.fromfile(path)
+    dataset = config.train_dataloader.dataset
+    pseudo = [part for part in dataset.get('datasets', []) if part.type == 'PseudoLabelDataset']
+    assert bool(pseudo) == (config.model.get('semi_train_cfg', {}).get('semi_weight', 0) > 0)
+    for part in pseudo:
+        packed = part.pipeline[-1]
+        assert packed.type == 'PackDetInputs' and 'source' in packed.meta_keys
+
+
+@pytest.mark.parametrize('path', MODELS, ids=relative)
+def test_images_divide_into_the_encoders_patches(path):
+    detector = Config.fromfile(path).model.detector
+    assert detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0
+
+
+def test_no_basename_occurs_twice():
+    """mim finds a config by its basename."""
+    names = [path.name for path in ROOT.rglob('*.py') if path.name != '__init__.py']
+    assert sorted(names) == sorted(set(names))
+
+
+# Pipelines
+
+def strings_in(value):
+    """All strings of a nested structure, keys left out."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else []
+    return [string for part in parts for string in strings_in(part)]
+
+
+def test_there_is_a_pipeline():
+    assert 'cast_toy.py' in map(relative, PIPELINES)
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=relative)
+def test_step_configs_exist_and_load(path):
+    pipeline = Config.fromfile(path)
+    columns = pipeline.get('report', {}).get('columns', [])
+    for config in [part['config'] for part in [*pipeline.steps, *columns] if 'config' in part]:
+        assert (path.parent / config).is_file(), f'{path.name} names {config}, which is not there'
+        assert 'model' in Config.fromfile(path.parent / config)
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=relative)
+def test_steps_use_what_earlier_steps_made(path):
+    """Every {step.output} is of a step before, every {name} a variable; summary and report know all steps."""
+    pipeline = Config.fromfile(path)
+    names = [step.name for step in pipeline.steps]
+    assert len(set(names)) == len(names)
+    known = set(pipeline.variables) | {'seed', 'work_dir', 'config_dir'}
+
+    def used(value):
+        return {match.split('.')[0] for text in strings_in(value) for match in re.findall(r'{([\w.]+)}', text)}
+
+    for number, step in enumerate(pipeline.steps):
+        options = [step.to_dict(), pipeline.get('step_options', {}) if step['kind'] != 'call' else {}]
+        assert used(options) <= known | set(names[:number]), step.name
+    assert {row['step'] for row in pipeline.summary} <= set(names)
+    assert used(pipeline.get('report', {})) <= known | set(names)
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=relative)
+def test_step_options_change_values_that_the_step_configs_have(path):
+    """An option with a mistyped name would be added beside the one that was meant, and change nothing."""
+    pipeline = Config.fromfile(path)
+    for step in pipeline.steps:
+        if 'config' not in step:
+            continue
+        config = Config.fromfile(path.parent / step['config'])
+        for option in [*pipeline.get('step_options', {}), *step.get('cfg_options', {})]:
+            node = config
+            for key in option.split('.')[:-1]:
+                node = node[int(key)] if key.isdigit() else node.get(key)
+                assert node is not None, f'{step["name"]}: {step["config"]} has no {option}'
