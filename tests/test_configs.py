@@ -23,7 +23,8 @@ SMALL = dict(
                   out_indices=(0, 1, 2, 3)),
     panoptic_head=dict(
         in_channels=[16] * 4, feat_channels=16, out_channels=16,
-        pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4), positional_encoding=dict(num_feats=8),
+        pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4),
+        positional_encoding=dict(num_feats=8),
         transformer_decoder=dict(num_layers=3, layer_cfg=dict(
             self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,
             ffn_cfg=dict(embed_dims=16, feedforward_channels=32)))))
@@ -135,7 +136,8 @@ def test_steps_use_what_earlier_steps_made(path):
     known = set(pipeline.variables) | {'seed', 'work_dir', 'config_dir'}
 
     def used(value):
-        return {match.split('.')[0] for text in strings_in(value) for match in re.findall(r'{([\w.]+)}', text)}
+        text = ' '.join(strings_in(value))
+        return {name.split('.')[0] for name in re.findall(r'{([\w.]+)}', text)}
 
     for number, step in enumerate(pipeline.steps):
         options = [step.to_dict(), pipeline.get('step_options', {}) if step['kind'] != 'call' else {}]

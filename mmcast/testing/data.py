@@ -11,8 +11,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 
-def make_samples(objects: Sequence[int], sources: Sequence[str] | None = None, size: tuple[int, int] = (64, 64),
-                 num_classes: int = 3, seed: int = 0) -> tuple[Tensor, list[DetDataSample]]:
+def make_samples(objects: Sequence[int], sources: Sequence[str] | None = None,
+                 size: tuple[int, int] = (64, 64), num_classes: int = 3,
+                 seed: int = 0) -> tuple[Tensor, list[DetDataSample]]:
     """A batch as the data preprocessor hands it to a detector.
 
     Args:
@@ -49,7 +50,7 @@ def _rectangle(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 @contextmanager
 def same_points() -> Iterator[None]:
-    """Let ``torch.rand`` draw the same points (N, P, 2) for every one of the N objects, and in every call alike.
+    """Let ``torch.rand`` draw the same points (N, P, 2) for every one of the N objects, in every call alike.
 
     Losses on sampled points can then be compared between batches of different composition.
     """

@@ -64,7 +64,7 @@ def test_predictions_have_the_original_size_and_the_usual_fields():
 
 
 def test_padding_of_the_batch_does_not_shift_the_masks():
-    """A network whose mask logits are the image's own brightness segments the bright rectangle where it is."""
+    """With the image's own brightness as mask logits, the bright rectangle is found where it is."""
     student = build_model(tiny_student_config(num_queries=1))
     image = torch.zeros(3, 36, 44, dtype=torch.uint8)
     image[:, 8:24, 16:32] = 255

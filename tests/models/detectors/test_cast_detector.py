@@ -176,8 +176,8 @@ def rectangle(top, bottom, left, right):
 
 
 def test_online_labels_are_confident_disjoint_and_on_the_padded_canvas():
-    masks = [rectangle(0, 10, 0, 10), rectangle(0, 10, 5, 15), rectangle(2, 8, 6, 9), rectangle(20, 30, 0, 60),
-             rectangle(40, 41, 0, 2)]
+    masks = [rectangle(0, 10, 0, 10), rectangle(0, 10, 5, 15), rectangle(2, 8, 6, 9),
+             rectangle(20, 30, 0, 60), rectangle(40, 41, 0, 2)]
     cast = detector_with_predictions([0.6, 0.9, 0.8, 0.3, 0.9], masks, score_thr=0.3, min_area=3)
     images, samples = make_samples([1, 0], ['labeled', 'unlabeled'])
     labeled = samples[0].gt_instances
@@ -201,7 +201,8 @@ def test_an_image_in_which_the_teacher_sees_nothing_trains_as_an_empty_one():
 
 
 def test_the_teacher_is_frozen_and_in_eval_mode_whatever_happens():
-    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0)).train()
+    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0))
+    cast.train()
     assert cast.detector.training and not any(m.training for m in cast.teacher.modules())
     before = {key: value.clone() for key, value in cast.teacher.state_dict().items()}
     _, grads = backward(cast, *make_samples([2, 0], ['labeled', 'unlabeled']))
@@ -292,8 +293,9 @@ def test_progress_is_that_of_the_running_loop():
 def test_a_term_that_is_not_finite_is_named_with_its_images():
     cast = build_model(tiny_cast_config(semi_weight=1.0))
     images, samples = make_samples([1, 0], ['labeled', 'pseudo'])
-    with mock.patch.object(cast.detector, 'loss_on', side_effect=[
-            dict(loss_cls=torch.tensor(1.0)), dict(loss_cls=torch.tensor(float('nan')), loss_mask=torch.tensor(2.0))]):
+    sup = dict(loss_cls=torch.tensor(1.0))
+    unsup = dict(loss_cls=torch.tensor(float('nan')), loss_mask=torch.tensor(2.0))
+    with mock.patch.object(cast.detector, 'loss_on', side_effect=[sup, unsup]):
         with pytest.raises(FloatingPointError, match='not finite: unsup_loss_cls on the images.*image_1.png'):
             cast.loss(images, samples)
 
@@ -309,21 +311,22 @@ def test_broken_weights_are_reported_with_the_images():
 # Two processes
 
 def distributed_worker(rank, folder):
-    """Each rank: its half of every batch through DDP, one step; gradients and parameters are written to a file."""
+    """Each rank: its half of every batch through DDP, one step; gradients and parameters go to a file."""
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
     results = {}
     for name, (sources, order, pixel_weight) in DISTRIBUTED_CASES.items():
         images, samples = make_samples([2, 3, 1, 2], sources)
         mine = order[2 * rank:2 * rank + 2]
-        model = MMDistributedDataParallel(build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=pixel_weight)))
+        cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=pixel_weight))
+        model = MMDistributedDataParallel(cast)
         torch.manual_seed(rank)
         with same_points():
             losses = model(images[mine], [samples[i] for i in mine], mode='loss')
         sum(losses.values()).backward()
-        grads = gradients(model.module)
-        torch.optim.SGD(model.parameters(), lr=0.1).step()
-        results[name] = dict(gradients=grads, parameters=model.module.state_dict())
+        grads = gradients(cast)
+        torch.optim.SGD(cast.parameters(), lr=0.1).step()
+        results[name] = dict(gradients=grads, parameters=cast.state_dict())
     torch.save(results, f'{folder}/rank{rank}.pth')
     dist.destroy_process_group()
 

@@ -7,6 +7,7 @@ import torch
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmengine.structures import InstanceData
 
+from mmcast.models.detectors import cast_mask2former
 from mmcast.testing import build_model, make_samples, same_points, tiny_student_config
 
 LAYERS, QUERIES, CLASSES = 3, 5, 3
@@ -46,7 +47,8 @@ def test_values_and_gradients_are_mmdets_at_the_same_points(head, objects):
     samples = make_samples(objects, num_classes=CLASSES, seed=len(objects))[1]
     outputs = random_outputs(len(objects))
     ours, our_gradients = losses_and_gradients(type(head).loss_by_feat, head, outputs, samples)
-    theirs, their_gradients = losses_and_gradients(Mask2FormerHead.loss_by_feat, head, outputs, samples, scale)
+    theirs, their_gradients = losses_and_gradients(
+        Mask2FormerHead.loss_by_feat, head, outputs, samples, scale)
     assert list(ours) == list(theirs)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
@@ -55,7 +57,7 @@ def test_values_and_gradients_are_mmdets_at_the_same_points(head, objects):
 
 
 def test_matching_of_two_objects_by_hand(head):
-    """Query 3 covers the left half and says class 1, query 0 the right half and class 2; the others nothing."""
+    """Query 3 is the left half and class 1, query 0 the right half and class 2, the others nothing."""
     left = np.zeros((16, 16), dtype=np.uint8)
     left[:, :8] = 1
     masks = torch.full((1, QUERIES, 16, 16), -9.0)
@@ -125,7 +127,7 @@ def test_an_empty_part_takes_its_share_in_the_reduction_over_ranks():
     outputs = student.forward_once(images, samples)
     shapes = []
     for indices in ([0], []):
-        with mock.patch('mmcast.models.detectors.cast_mask2former.reduce_mean', side_effect=lambda x: x) as reduce:
+        with mock.patch.object(cast_mask2former, 'reduce_mean', side_effect=lambda x: x) as reduce:
             student.loss_on(outputs, samples, indices)
         shapes.append([(call.args[0].shape, call.args[0].dtype) for call in reduce.call_args_list])
     assert shapes[0] == shapes[1]
