@@ -14,6 +14,7 @@ from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.structures import SampleList
 from mmdet.utils import ConfigType, InstanceList, reduce_mean
 from mmengine.config import ConfigDict
+from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
         class_weight = class_logits.new_tensor(self.class_weight)
         num_masks, weight_sum = reduce_mean(torch.stack([
             matched.sum(1).float(), class_weight[labels].sum((1, 2))]))
-        num_masks = num_masks.clamp(min=1)
+        num_masks = num_masks.clamp(min=1 / get_world_size())  # one mask in all ranks together
 
         loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), reduction_override='none')
         loss_cls = loss_cls.view(num_layers, -1).sum(1) / weight_sum
