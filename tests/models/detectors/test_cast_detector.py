@@ -288,6 +288,18 @@ def test_progress_is_that_of_the_running_loop():
         assert training_progress() == 0.25
 
 
+def test_mixed_precision_gives_finite_gradients_to_everything():
+    """A cast weight that autocast caches under no_grad, in the strong pass, would lose its gradient."""
+    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0))
+    images, samples = make_samples([2, 0], ['labeled', 'unlabeled'])
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = cast.loss(images, samples)
+    sum(losses.values()).backward()
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    trained = [p for name, p in cast.named_parameters() if not name.startswith('teacher.')]
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in trained)
+
+
 # What must not go unnoticed
 
 def test_a_term_that_is_not_finite_is_named_with_its_images():
@@ -315,8 +327,8 @@ def distributed_worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
     results = {}
-    for name, (sources, order, pixel_weight) in DISTRIBUTED_CASES.items():
-        images, samples = make_samples([2, 3, 1, 2], sources)
+    for name, (objects, sources, order, pixel_weight) in DISTRIBUTED_CASES.items():
+        images, samples = make_samples(objects, sources)
         mine = order[2 * rank:2 * rank + 2]
         cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=pixel_weight))
         model = MMDistributedDataParallel(cast)
@@ -331,13 +343,13 @@ def distributed_worker(rank, folder):
     dist.destroy_process_group()
 
 
-#: Sources of the images, which ranks get which (the first two are rank 0's), l_pxl.
+#: Objects in the images and their sources, which ranks get which (the first two are rank 0's), l_pxl.
 DISTRIBUTED_CASES = {
-    'labeled here, pseudo there': (MIXED, [0, 3, 1, 2], 0.0),
-    'mixed on both': (MIXED, [0, 1, 2, 3], 0.0),
-    'no label anywhere': (['pseudo'] * 4, [0, 1, 2, 3], 0.0),
-    'one label in all': (['labeled'] + ['pseudo'] * 3, [0, 1, 2, 3], 0.0),
-    'pixel loss': (MIXED, [0, 3, 1, 2], 0.1),
+    'labeled here, pseudo there': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], 0.0),
+    'mixed on both': ([2, 3, 1, 2], MIXED, [0, 1, 2, 3], 0.0),
+    'no label anywhere': ([2, 3, 1, 2], ['pseudo'] * 4, [0, 1, 2, 3], 0.0),
+    'fewer labeled objects than ranks': ([1, 3, 0, 0], MIXED, [0, 1, 2, 3], 0.0),
+    'pixel loss': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], 0.1),
 }
 
 
@@ -348,10 +360,10 @@ def distributed(tmp_path_factory):
     return [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
 
 
-@pytest.mark.parametrize('case', [name for name, case in DISTRIBUTED_CASES.items() if not case[2]])
+@pytest.mark.parametrize('case', [name for name, case in DISTRIBUTED_CASES.items() if not case[-1]])
 def test_two_processes_on_halves_have_the_gradient_of_one(distributed, case):
     cast = build_model(tiny_cast_config(semi_weight=1.0))
-    images, samples = make_samples([2, 3, 1, 2], DISTRIBUTED_CASES[case][0])
+    images, samples = make_samples(*DISTRIBUTED_CASES[case][:2])
     with same_points():
         expected = backward(cast, images, samples)[1]
     for rank in distributed:
