@@ -1,17 +1,17 @@
 """One ordinary MMEngine run, trained or tested, with the care that an unattended pipeline needs."""
 import itertools
+import logging
 import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest.mock import patch
 from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -44,6 +44,22 @@ class _LastValidation(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self.metrics, self.iteration = dict(metrics or {}), runner.iter
+
+
+class _TerseRunner(Runner):
+    """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log file alone."""
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_short)
+        return logger
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    message = record.getMessage().strip()
+    return record.levelno > logging.INFO or not ('\n' in message or message.startswith('paramwise_options'))
 
 
 def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
@@ -103,7 +119,7 @@ def build_runner(cfg: Config) -> Runner:
         cfg.setdefault('model_wrapper_cfg', dict(  # MMEngine's default one insists on a GPU
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False)))
-    return Runner.from_cfg(cfg)
+    return _TerseRunner.from_cfg(cfg)
 
 
 def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
@@ -184,9 +200,7 @@ def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         if not path.exists():  # MMEngine's cache too, so it is downloaded once
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path))
-    # MMEngine's checkpoints hold log histories, and unpickling one writes to a dict that all histories share.
-    with patch.dict(HistoryBuffer._statistics_methods):
-        return read_state_dict(path)
+    return read_state_dict(path)
 
 
 def _needed(keys: list[str]) -> list[str]:

@@ -13,15 +13,18 @@ from torch import Tensor
 from mmcast.errors import CASTError
 
 
-def _no_getattr(*args) -> None:
-    """Takes getattr's place while unpickling: MMEngine's log history refers to its methods; we drop them."""
+def _history_method(owner: type, name: str):
+    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods, and to no others."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'it refers to {name} of {owner}')
+    return getattr(HistoryBuffer, name)
 
 
 # What MMEngine pickles next to the weights (the message hub). The first two functions are numpy's unpicklers;
 # the module that they live in is called differently in numpy 1 and 2.
 _RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _MMENGINE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype, (_no_getattr, 'builtins.getattr'),
+    HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr'),
     *(type(np.dtype(name)) for name in ('float32', 'float64', 'int32', 'int64', 'bool')),
     *((_RECONSTRUCT, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
     *((_SCALAR, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
