@@ -6,8 +6,4 @@ _base_ = [
 ]
 
 model = dict(detector=dict(backbone=dict(init_cfg=None)), pixel_contrast=None)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', eta_min=0, power=0.9, by_epoch=False, begin=0, end=2500),
-]
-train_cfg = dict(max_iters=1600, val_interval=800)
+train_cfg = dict(max_iters=2500, val_interval=500)

@@ -6,9 +6,4 @@ _base_ = [
 ]
 
 model = dict(pixel_contrast=None)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
-    # Stopped before the rate reaches zero: the adaptation anneals it.
-    dict(type='PolyLR', eta_min=0, power=0.9, by_epoch=False, begin=0, end=3500),
-]
-train_cfg = dict(max_iters=2600, val_interval=1300)
+train_cfg = dict(max_iters=3500, val_interval=500)
