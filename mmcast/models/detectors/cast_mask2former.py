@@ -14,7 +14,6 @@ from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.structures import SampleList
 from mmdet.utils import ConfigType, InstanceList, reduce_mean
 from mmengine.config import ConfigDict
-from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -48,11 +47,10 @@ class NetworkOutputs:
 class CASTMask2FormerHead(Mask2FormerHead):
     """mmdet's Mask2Former head for any pixel decoder, with the losses of all decoder layers taken together.
 
-    The loss values are mmdet's at the same sampled points, with three differences. The points of the matching are
-    shared by the decoder layers of an image, so that one cost matrix serves them all. The classification loss is
-    normalised over all ranks like the mask losses are, so that splitting a batch over processes does not change the
-    gradient. The mask losses are divided by the number of matched masks, as Mask2Former's authors do; mmdet counts an
-    image without objects as one mask, and pseudo-labels leave many images without objects.
+    In one process the loss values are mmdet's at the same sampled points; as there, an image without objects counts as
+    one mask in the normaliser of the mask losses. Two things differ. The points of the matching are shared by the
+    decoder layers of an image, so that one cost matrix serves them all. The classification loss is normalised over all
+    ranks like the mask losses are, so that splitting a batch over processes does not change the gradient.
     """
 
     def __init__(self, *args, pixel_decoder: ConfigType, num_transformer_feat_level: int = 3, in_channels: list[int],
@@ -82,20 +80,20 @@ class CASTMask2FormerHead(Mask2FormerHead):
         """
         # fp32 from here on: matching costs and log-sums are not safe in half precision.
         class_logits = torch.stack([scores.float() for scores in all_cls_scores])  # (L, B, K, C + 1)
-        num_layers = len(class_logits)
+        num_layers, _, num_queries, _ = class_logits.shape
         image_of_gt = torch.cat([labels.new_full((len(labels), ), i) for i, labels in enumerate(
             [gt.labels for gt in batch_gt_instances])])  # (G,)
         gt_labels = torch.cat([gt.labels for gt in batch_gt_instances])
         query_of_gt, matched = self._match(class_logits, all_mask_preds, batch_gt_instances, batch_img_metas)
 
-        # Every layer's own normaliser, averaged over the ranks in one call: matched masks, then class weights.
         layer, gt = matched.nonzero(as_tuple=True)
         labels = gt_labels.new_full(class_logits.shape[:3], self.num_classes)
         labels[layer, image_of_gt[gt], query_of_gt[layer, gt]] = gt_labels[gt]
+        # The normalisers, averaged over the ranks in one call: each layer's class weights, the matched masks of any.
         class_weight = class_logits.new_tensor(self.class_weight)
-        num_masks, weight_sum = reduce_mean(torch.stack([
-            matched.sum(1).float(), class_weight[labels].sum((1, 2))]))
-        num_masks = num_masks.clamp(min=1 / get_world_size())  # one mask in all ranks together
+        num_masks = sum(min(max(len(each.labels), 1), num_queries) for each in batch_gt_instances)
+        normalisers = reduce_mean(torch.cat([class_weight[labels].sum((1, 2)), class_weight.new_tensor([num_masks])]))
+        weight_sum, num_masks = normalisers[:-1], normalisers[-1]
 
         loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), reduction_override='none')
         loss_cls = loss_cls.view(num_layers, -1).sum(1) / weight_sum
@@ -151,7 +149,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
             mask_logits: (L, G, h, w) logits of the query matched to each ground truth.
             gt_masks: (G, H, W) in {0, 1}.
             matched: (L, G), False where the pair is a filler.
-            num_masks: (L,) normaliser.
+            num_masks: Scalar normaliser.
         """
         num_layers, num_gts = matched.shape
         logits = mask_logits.flatten(0, 1)[:, None]  # (L * G, 1, h, w)
@@ -170,7 +168,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     def empty_loss(self, all_cls_scores: list[Tensor], all_mask_preds: list[Tensor]) -> dict[str, Tensor]:
         """Zeros with a graph for a rank that has no image of some origin, and its part in the others' reduction."""
-        reduce_mean(all_cls_scores[0].new_zeros(2, len(all_cls_scores), dtype=torch.float32))
+        reduce_mean(all_cls_scores[0].new_zeros(len(all_cls_scores) + 1, dtype=torch.float32))
         zeros = torch.stack([c.float().sum() * 0 + m.float().sum() * 0 for c, m in zip(all_cls_scores, all_mask_preds)])
         return self._name_losses(zeros, zeros, zeros)
 

@@ -24,12 +24,11 @@ def random_outputs(num_images, seed=0):
              for _ in range(LAYERS)] for shape in [(CLASSES + 1, ), (16, 16)]]
 
 
-def losses_and_gradients(loss_by_feat, head, outputs, samples, scale=1.0):
+def losses_and_gradients(loss_by_feat, head, outputs, samples):
     gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
     with same_points():
         losses = loss_by_feat(head, *outputs, gt, [s.metainfo for s in samples])
-    losses = {name: loss.squeeze() * (1 if 'cls' in name else scale)  # some of mmdet's have one entry
-              for name, loss in losses.items()}
+    losses = {name: loss.squeeze() for name, loss in losses.items()}  # some of mmdet's have one entry
     # Different weights, so that no two terms can be swapped.
     total = sum(weight * loss for weight, loss in enumerate(losses.values(), 1))
     return losses, torch.autograd.grad(total, [*outputs[0], *outputs[1]])
@@ -38,17 +37,11 @@ def losses_and_gradients(loss_by_feat, head, outputs, samples, scale=1.0):
 @pytest.mark.parametrize('objects', [
     [2, 4, 1], [3, 0, 2], [0, 0], [1], [QUERIES, QUERIES + 3, 0], [QUERIES + 4]], ids=str)
 def test_values_and_gradients_are_mmdets_at_the_same_points(head, objects):
-    """No object, in one image or all, and more objects than queries included.
-
-    mmdet divides the mask losses by the number of matched masks, but counts an image without any as one.
-    """
-    matched = [min(count, QUERIES) for count in objects]
-    scale = sum(max(count, 1) for count in matched) / max(sum(matched), 1)
+    """No object, in one image or all, and more objects than queries included."""
     samples = make_samples(objects, num_classes=CLASSES, seed=len(objects))[1]
     outputs = random_outputs(len(objects))
     ours, our_gradients = losses_and_gradients(type(head).loss_by_feat, head, outputs, samples)
-    theirs, their_gradients = losses_and_gradients(
-        Mask2FormerHead.loss_by_feat, head, outputs, samples, scale)
+    theirs, their_gradients = losses_and_gradients(Mask2FormerHead.loss_by_feat, head, outputs, samples)
     assert list(ours) == list(theirs)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
