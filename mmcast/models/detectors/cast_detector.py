@@ -11,9 +11,11 @@ from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, NonFiniteError
+from mmcast.models.losses import NonFiniteInputError
 from mmcast.pseudo_labels.overlaps import resolve_overlaps
 from mmcast.registry import MODELS
+from .cast_mask2former import NetworkOutputs
 
 
 @MODELS.register_module()
@@ -36,7 +38,7 @@ class CASTDetector(BaseDetector):
         init_cfg: As everywhere in MMEngine.
 
     Raises:
-        CASTError: On settings that contradict each other.
+        CASTError: On settings that contradict each other, or l_pxl > 0 without ``mean`` and ``std``.
     """
 
     def __init__(self, detector: ConfigType, teacher: OptConfigType = None, pixel_contrast: OptConfigType = None,
@@ -47,13 +49,18 @@ class CASTDetector(BaseDetector):
         self.teacher = MODELS.build(teacher) if teacher else None
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
-        use_contrast = pixel_contrast and pixel_contrast.get('loss_weight', 1) > 0
-        self.pixel_contrast = MODELS.build(dict(dict(type='PixelContrast'), **pixel_contrast)) if use_contrast else None
+        self.pixel_contrast = None
+        if pixel_contrast and pixel_contrast.get('loss_weight', 1) > 0:
+            self.pixel_contrast = MODELS.build(dict(dict(type='PixelContrast'), **pixel_contrast))
+            if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
+                raise CASTError('pixel_contrast makes strong views of pixels, so it must know how they were '
+                                'normalised: set mean and std in data_preprocessor, or pixel_contrast=None')
         self.semi_train_cfg = dict(dict(semi_weight=0.0, score_thr=0.3, min_area=0), **(semi_train_cfg or {}))
         self.predict_on = (semi_test_cfg or {}).get('predict_on', 'student')
         if self.predict_on not in ('student', 'teacher') or (self.predict_on == 'teacher' and self.teacher is None):
-            raise CASTError(f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' with teacher= set")
-        self._register_load_state_dict_pre_hook(self._accept_plain_detector)
+            raise CASTError(f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' with "
+                            'teacher= set')
+        self._register_load_state_dict_pre_hook(_accept_plain_detector, with_module=True)
 
     def train(self, mode: bool = True) -> 'CASTDetector':
         """Training mode for everything but the teacher."""
@@ -74,7 +81,7 @@ class CASTDetector(BaseDetector):
             same keys on every rank for every batch.
 
         Raises:
-            FloatingPointError: If a term is not finite, naming term and images.
+            NonFiniteError: If a term is not finite, naming term and images.
             CASTError: If images have no labels, no teacher makes any, and l_semi > 0.
         """
         semi_weight = self.semi_train_cfg['semi_weight']
@@ -96,18 +103,22 @@ class CASTDetector(BaseDetector):
             unsup = self.detector.loss_on(outputs, batch_data_samples, rest)
             losses |= _prefix('unsup_', {name: semi_weight * loss for name, loss in unsup.items()})
         if self.pixel_contrast is not None:
-            losses['loss_pxl'] = self.pixel_loss(batch_inputs, outputs)
+            losses['loss_pxl'] = self.pixel_loss(batch_inputs, batch_data_samples, outputs)
         self._check_finite(losses, batch_data_samples)
         return losses
 
-    def pixel_loss(self, batch_inputs: Tensor, outputs) -> Tensor:
+    def pixel_loss(self, batch_inputs: Tensor, batch_data_samples: SampleList, outputs: NetworkOutputs) -> Tensor:
         """L_pxl of the batch, weighted; the strong pass carries no gradient into the encoder."""
         normaliser = self.data_preprocessor
         strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
         with torch.no_grad():
             strong_features = self.detector.extract_feat(strong)
-        return self.pixel_contrast(outputs.features, strong_features, outputs.mask_logits[-1].detach(),
-                                   outputs.class_logits[-1].detach(), training_progress())
+        try:
+            return self.pixel_contrast(outputs.features, strong_features, outputs.mask_logits[-1].detach(),
+                                       outputs.class_logits[-1].detach(), training_progress())
+        except NonFiniteInputError as error:
+            raise NonFiniteError(f'{", ".join(error.tensors)} of loss_pxl',
+                                 [batch_data_samples[i].metainfo for i in error.images]) from error
 
     @torch.no_grad()
     def label_online(self, batch_inputs: Tensor, batch_data_samples: SampleList, sources: Sequence[str]) -> None:
@@ -138,8 +149,7 @@ class CASTDetector(BaseDetector):
         if torch.stack([loss.detach() for loss in losses.values()]).isfinite().all():
             return
         terms = ', '.join(name for name, loss in losses.items() if not loss.isfinite())
-        images = ', '.join(sample.metainfo.get('img_path', '?') for sample in batch_data_samples)
-        raise FloatingPointError(f'not finite: {terms} on the images {images}; lower the learning rate or check them')
+        raise NonFiniteError(terms, [sample.metainfo for sample in batch_data_samples])
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The student's predictions and nobody else's, unless ``semi_test_cfg`` asks for the teacher's."""
@@ -153,13 +163,14 @@ class CASTDetector(BaseDetector):
         """The student's encoder features."""
         return self.detector.extract_feat(batch_inputs)
 
-    @staticmethod
-    def _accept_plain_detector(state_dict: dict, prefix: str, *_) -> None:
-        """Let a plain detector's checkpoint, such as a foundation teacher's, load into ``detector``."""
-        ours = tuple(prefix + part for part in ('detector.', 'teacher.', 'pixel_contrast.', 'data_preprocessor.'))
-        if not any(key.startswith(ours[0]) for key in state_dict):
-            for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(ours)]:
-                state_dict[ours[0] + key[len(prefix):]] = state_dict.pop(key)
+
+def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_) -> None:
+    """Let a plain detector's checkpoint, such as a foundation teacher's, load into ``detector``."""
+    names = model.detector.state_dict().keys()
+    if not any(f'{prefix}detector.{name}' in state_dict for name in names):
+        for name in names:
+            if prefix + name in state_dict:
+                state_dict[f'{prefix}detector.{name}'] = state_dict.pop(prefix + name)
 
 
 def training_progress() -> float:

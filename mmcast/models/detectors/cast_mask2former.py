@@ -18,7 +18,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, NonFiniteError
 from mmcast.registry import MODELS
 
 
@@ -114,6 +114,9 @@ class CASTMask2FormerHead(Mask2FormerHead):
         Returns:
             The query of each ground truth, (L, G) of int64, and whether it has one, (L, G) of bool (a ground truth
             stays alone where an image has more of them than queries).
+
+        Raises:
+            NonFiniteError: If a cost is NaN or infinite, naming the images.
         """
         num_layers, _, num_queries, _ = class_logits.shape
         costs = []
@@ -126,14 +129,15 @@ class CASTMask2FormerHead(Mask2FormerHead):
             cost = sum(term(pred, InstanceData(labels=gt.labels, masks=target), img_meta=meta)
                        for term in self.assigner.match_costs)
             costs.append(cost.view(num_layers, num_queries, -1))
-        cost = torch.cat(costs, dim=2).cpu()
-        if not cost.isfinite().all():
-            raise FloatingPointError('CASTMask2FormerHead: the matching cost is not finite; lower the learning rate or '
-                                     'check the images ' + ', '.join(m.get('img_path', '?') for m in batch_img_metas))
-        query_of_gt = torch.zeros((num_layers, cost.shape[2]), dtype=torch.long)
+        sizes = [cost.shape[2] for cost in costs]
+        costs = torch.cat(costs, dim=2).cpu().split(sizes, dim=2)
+        broken = [meta for cost, meta in zip(costs, batch_img_metas) if not cost.isfinite().all()]
+        if broken:
+            raise NonFiniteError('matching cost', broken)
+        query_of_gt = torch.zeros((num_layers, sum(sizes)), dtype=torch.long)
         matched = torch.zeros_like(query_of_gt, dtype=torch.bool)
         start = 0
-        for part in cost.split([c.shape[2] for c in costs], dim=2):
+        for part in costs:
             for i in range(num_layers):
                 queries, gts = linear_sum_assignment(part[i])
                 query_of_gt[i, start + gts] = torch.from_numpy(queries)

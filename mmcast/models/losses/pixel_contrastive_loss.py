@@ -1,5 +1,5 @@
 """The instance-aware pixel-wise contrastive loss as a module for configs."""
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,18 @@ class LossInputError(CASTError, ValueError):
 
 
 class NonFiniteInputError(CASTError, FloatingPointError):
-    """NaN or infinity in an input of the loss."""
+    """NaN or infinity in an input of the loss.
+
+    Attributes:
+        tensors: names of the inputs that hold it.
+        images: indices in the batch.
+    """
+
+    def __init__(self, tensors: Sequence[str], images: Sequence[int]) -> None:
+        super().__init__(f'PixelContrastiveLoss: {", ".join(tensors)} not finite in image(s) {images} of the '
+                         'batch; lower the learning rate or check those images')
+        self.tensors = tensors
+        self.images = images
 
 
 @MODELS.register_module()
@@ -100,7 +111,7 @@ class PixelContrastiveLoss(nn.Module):
 
         Raises:
             LossInputError: shapes that do not belong together, or progress outside [0, 1].
-            NonFiniteInputError: NaN or infinity; names the tensor and the images.
+            NonFiniteInputError: NaN or infinity; names the tensors and the images.
         """
         inputs = dict(z_weak=z_weak, z_strong=z_strong, mask_logits=mask_logits, class_logits=class_logits)
         _check_shapes(**inputs)
@@ -153,9 +164,8 @@ def _check_shapes(z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor, class_l
 
 
 def _check_finite(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        finite = tensor.isfinite()
-        if not finite.all():
-            images = [i for i, image in enumerate(finite) if not image.all()]
-            raise NonFiniteInputError(f'PixelContrastiveLoss: {name} holds NaN or infinity in image(s) '
-                                      f'{images} of the batch; lower the learning rate or check those images')
+    # (4, B), one transfer to the host for all of them.
+    broken = torch.stack([~tensor.isfinite().flatten(1).all(1) for tensor in tensors.values()]).cpu()
+    if broken.any():
+        names = [name for name, row in zip(tensors, broken) if row.any()]
+        raise NonFiniteInputError(names, broken.any(0).nonzero().flatten().tolist())

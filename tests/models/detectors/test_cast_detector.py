@@ -11,7 +11,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.runner.checkpoint import load_checkpoint
 from mmengine.structures import InstanceData
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, NonFiniteError
 from mmcast.models.detectors.cast_detector import training_progress
 from mmcast.pseudo_labels.overlaps import resolve_overlaps
 from mmcast.testing import build_model, make_samples, same_points, tiny_cast_config, tiny_student_config
@@ -89,6 +89,15 @@ def test_checkpoints_of_both_kinds_load_into_the_student(tmp_path, wrapped):
     load_checkpoint(cast, str(tmp_path / 'weights.pth'), strict=True)
     expected = (source.detector if wrapped else source).state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in cast.detector.state_dict().items())
+
+
+def test_plain_detectors_are_known_by_their_keys_and_others_stay_as_they_are():
+    """A detector may itself have a part called teacher; what it lacks is not renamed into it."""
+    plain, cast = build_model(tiny_student_config(), seed=1), build_model(tiny_cast_config())
+    plain.teacher, cast.detector.teacher = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    state = dict(plain.state_dict(), other=torch.zeros(1))
+    assert cast.load_state_dict(state, strict=False).unexpected_keys == ['other']
+    assert all(torch.equal(value, state[key]) for key, value in cast.detector.state_dict().items())
 
 
 # Terms and their keys
@@ -308,15 +317,35 @@ def test_a_term_that_is_not_finite_is_named_with_its_images():
     sup = dict(loss_cls=torch.tensor(1.0))
     unsup = dict(loss_cls=torch.tensor(float('nan')), loss_mask=torch.tensor(2.0))
     with mock.patch.object(cast.detector, 'loss_on', side_effect=[sup, unsup]):
-        with pytest.raises(FloatingPointError, match='not finite: unsup_loss_cls on the images.*image_1.png'):
+        with pytest.raises(NonFiniteError, match='not finite: unsup_loss_cls on the images.*image_1.png'):
             cast.loss(images, samples)
+
+
+def test_an_image_that_breaks_the_pixel_loss_is_named():
+    cast = build_model(tiny_cast_config(pixel_weight=0.1))
+    images, samples = make_samples([1, 2, 1])
+    view = cast.pixel_contrast.strong_view
+    with mock.patch.object(view, 'forward', lambda x, *_: x.index_fill(0, torch.tensor([1]), float('inf'))):
+        with pytest.raises(NonFiniteError, match='z_strong of loss_pxl on the images image_1.png;'):
+            cast.loss(images, samples)
+
+
+@pytest.mark.parametrize('missing', [['data_preprocessor'], ['mean', 'std']], ids=str)
+def test_the_pixel_loss_insists_on_knowing_the_normalisation(missing):
+    config = tiny_cast_config(pixel_weight=0.1)
+    for name in missing:
+        (config.detector if name == 'data_preprocessor' else config.detector.data_preprocessor).pop(name)
+    with pytest.raises(CASTError, match='set mean and std in data_preprocessor'):
+        build_model(config)
+    config.pixel_contrast = None
+    build_model(config)
 
 
 def test_broken_weights_are_reported_with_the_images():
     cast = build_model(tiny_cast_config(pixel_weight=0.1))
     with torch.no_grad():
         cast.detector.backbone.cls_token.fill_(float('nan'))
-    with pytest.raises(FloatingPointError, match='image_0.png'):
+    with pytest.raises(NonFiniteError, match='image_0.png'):
         cast.loss(*make_samples([1]))
 
 
