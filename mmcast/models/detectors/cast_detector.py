@@ -1,5 +1,6 @@
 """One detector for every training step of CAST: L_sup + l_semi L_semi + l_pxl L_pxl (paper.md, "One objective")."""
-from typing import Sequence
+from contextlib import contextmanager
+from typing import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.models.losses import NonFiniteInputError
@@ -111,7 +113,7 @@ class CASTDetector(BaseDetector):
         """L_pxl of the batch, weighted; the strong pass carries no gradient into the encoder."""
         normaliser = self.data_preprocessor
         strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
-        with torch.no_grad():
+        with torch.no_grad(), running_statistics_kept(self.detector):
             strong_features = self.detector.extract_feat(strong)
         try:
             return self.pixel_contrast(outputs.features, strong_features, outputs.mask_logits[-1].detach(),
@@ -171,6 +173,23 @@ def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *
         for name in names:
             if prefix + name in state_dict:
                 state_dict[f'{prefix}detector.{name}'] = state_dict.pop(prefix + name)
+
+
+@contextmanager
+def running_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within, batch normalisation normalises as it would (in training by the batch) but remembers nothing.
+
+    Strong views are normalised by themselves, as the weak ones are, but only weak ones are like the images that
+    the network predicts on.
+    """
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def training_progress() -> float:

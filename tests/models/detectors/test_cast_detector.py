@@ -262,6 +262,27 @@ def test_the_strong_pass_sends_nothing_into_the_encoder():
         torch.testing.assert_close(grads['detector.backbone.' + name], p.grad, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize('norm_eval', [False, True])
+def test_batch_norm_remembers_the_weak_view_only_and_treats_both_views_alike(norm_eval):
+    config = tiny_cast_config(pixel_weight=0.1)
+    config.detector.backbone = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8,
+                                    norm_cfg=dict(type='BN'), norm_eval=norm_eval)
+    head = config.detector.panoptic_head
+    head.in_channels, head.pixel_decoder.scales = [8, 16, 32, 64], (1, 1, 1, 1)
+    config.pixel_contrast.update(in_channels=64, pool=1)
+    cast, weak_only = build_model(config).train(), build_model(config).train()
+    images, samples = make_samples([2, 1])
+    weak = weak_only.detector.extract_feat(images)
+    with mock.patch.object(cast.pixel_contrast, 'forward', return_value=torch.tensor(0.0)) as contrast:
+        with mock.patch.object(cast.pixel_contrast.strong_view, 'forward', lambda x, *_: x):
+            cast.loss(images, samples)
+        assert all(torch.equal(a, b) for a, b in zip(contrast.call_args.args[1], weak))
+        cast.loss(images, samples)  # the next weak pass is remembered again
+    weak_only.detector.extract_feat(images)
+    for name, buffer in weak_only.detector.backbone.named_buffers():
+        assert torch.equal(cast.detector.backbone.get_buffer(name), buffer)
+
+
 def test_strong_view_gets_the_images_and_the_normalisation_of_the_preprocessor():
     cast = build_model(tiny_cast_config(pixel_weight=0.1))
     images, samples = make_samples([1])
