@@ -14,7 +14,7 @@ from mmcast.errors import CASTError
 
 
 def _history_method(owner: type, name: str):
-    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods, and to no others."""
+    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods only."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError(f'it refers to {name} of {owner}')
     return getattr(HistoryBuffer, name)

@@ -9,7 +9,7 @@ from mmcast.registry import MODELS
 
 @MODELS.register_module()
 class PixelContrast(nn.Module):
-    """Project weak and strong encoder features to embeddings and contrast them (paper.md, "L_pxl").
+    """Project weak and strong encoder features to embeddings and contrast them: L_pxl of the paper.
 
     Args:
         in_channels: Channels of the encoder map that is projected.
@@ -22,8 +22,8 @@ class PixelContrast(nn.Module):
         loss_weight: l_pxl of the objective.
     """
 
-    def __init__(self, in_channels: int, embed_dims: int = 128, hidden_dims: int | None = None, feature_index: int = -1,
-                 pool: int = 2, loss: dict = dict(type='PixelContrastiveLoss'),
+    def __init__(self, in_channels: int, embed_dims: int = 128, hidden_dims: int | None = None,
+                 feature_index: int = -1, pool: int = 2, loss: dict = dict(type='PixelContrastiveLoss'),
                  strong_view: dict = dict(type='PhotometricStrongView'), loss_weight: float = 0.1) -> None:
         super().__init__()
         hidden = hidden_dims or in_channels
@@ -45,13 +45,14 @@ class PixelContrast(nn.Module):
             feature = F.avg_pool2d(feature, self.pool, ceil_mode=True, count_include_pad=False)
         return self.projector(feature)
 
-    def forward(self, weak: Sequence[Tensor], strong: Sequence[Tensor], mask_logits: Tensor, class_logits: Tensor,
-                progress: float) -> Tensor:
+    def forward(self, weak: Sequence[Tensor], strong: Sequence[Tensor], mask_logits: Tensor,
+                class_logits: Tensor, progress: float) -> Tensor:
         """The weighted loss, a scalar.
 
         Args:
             weak: Encoder maps of the weak view, with gradient.
-            strong: Encoder maps of the strong view; detached here, so that only the projector learns from them.
+            strong: Encoder maps of the strong view; detached here, so that only the projector learns from
+                them.
             mask_logits: (B, K, H, W) on the weak view.
             class_logits: (B, K, C + 1) on the weak view.
             progress: Share of the training that is done, in [0, 1].

@@ -8,9 +8,9 @@ from mmcast.registry import MODELS
 
 @MODELS.register_module()
 class PhotometricStrongView(nn.Module):
-    """Colour jitter, grayscale and blur of normalised images; geometry is untouched, so both views share pixels.
+    """Colour jitter, grayscale and blur of normalised images; geometry stays, so both views share pixels.
 
-    Defaults are the authors' setting (paper.md, "L_pxl"). Every image draws its own parameters.
+    Defaults are the authors' setting. Every image draws its own parameters.
 
     Args:
         brightness, contrast, saturation, hue: Ranges of ``torchvision.transforms.v2.ColorJitter``.
@@ -19,8 +19,9 @@ class PhotometricStrongView(nn.Module):
         blur_sigma: Range of its standard deviation in pixels.
     """
 
-    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.1,
-                 grayscale: float = 0.2, blur_kernel: int = 5, blur_sigma: tuple[float, float] = (0.1, 2.0)) -> None:
+    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4,
+                 hue: float = 0.1, grayscale: float = 0.2, blur_kernel: int = 5,
+                 blur_sigma: tuple[float, float] = (0.1, 2.0)) -> None:
         super().__init__()
         self.transform = v2.Compose([
             v2.ColorJitter(brightness, contrast, saturation, hue),

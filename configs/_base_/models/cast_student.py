@@ -12,7 +12,12 @@ model = dict(
             pad_size_divisor=14,
             pad_mask=True,
             mask_pad_value=0),
-        backbone=dict(type='DINOv2', arch='dinov2-small', patch_size=14, img_size=518, out_indices=(2, 5, 8, 11)),
+        backbone=dict(
+            type='DINOv2',
+            arch='dinov2-small',
+            patch_size=14,
+            img_size=518,
+            out_indices=(2, 5, 8, 11)),
         panoptic_head=dict(
             type='CASTMask2FormerHead',
             in_channels=[384, 384, 384, 384],
@@ -23,7 +28,10 @@ model = dict(
             num_queries=100,
             num_transformer_feat_level=3,
             pixel_decoder=dict(
-                type='DPTPixelDecoder', reassemble_channels=(96, 192, 384, 768), scales=(4, 2, 1, 0.5), num_groups=32),
+                type='DPTPixelDecoder',
+                reassemble_channels=(96, 192, 384, 768),
+                scales=(4, 2, 1, 0.5),
+                num_groups=32),
             positional_encoding=dict(num_feats=128, normalize=True),
             transformer_decoder=dict(
                 return_intermediate=True,
@@ -54,7 +62,10 @@ model = dict(
                 eps=1.0,
                 loss_weight=5.0)),
         panoptic_fusion_head=dict(
-            type='MaskFormerFusionHead', num_things_classes=num_classes, num_stuff_classes=0, loss_panoptic=None),
+            type='MaskFormerFusionHead',
+            num_things_classes=num_classes,
+            num_stuff_classes=0,
+            loss_panoptic=None),
         train_cfg=dict(
             num_points=12544,
             oversample_ratio=3.0,

@@ -1,5 +1,5 @@
-# The toy's small student, with queries for images of up to 150 nuclei; a CPU trains it in minutes. With a GPU and the
-# public DINOv2 weights, inherit from cast_student.py instead.
+# The toy's small student, with queries for images of up to 150 nuclei; a CPU trains it in minutes. With a GPU
+# and the public DINOv2 weights, inherit from cast_student.py instead.
 _base_ = './toy_student.py'
 
 model = dict(

@@ -1,5 +1,6 @@
-# The toy's foundation teacher: a convolutional encoder, wider and deeper than the toy student, 2.2 M parameters.
-# Any encoder with four maps serves; GroupNorm, because the teacher is fine-tuned on batches of a few images.
+# The toy's foundation teacher: a convolutional encoder, wider and deeper than the toy student, 2.2 M
+# parameters. Any encoder with four maps serves; GroupNorm, because the teacher is fine-tuned on batches of a
+# few images.
 _base_ = './toy_student.py'
 
 model = dict(

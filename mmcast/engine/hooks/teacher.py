@@ -17,7 +17,8 @@ def _networks(runner: Runner) -> tuple[nn.Module, nn.Module]:
     """Student and teacher of the running model."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if getattr(model, 'teacher', None) is None:
-        raise CASTError(f'{type(model).__name__} has no teacher: set teacher= in CASTDetector or drop the teacher hook')
+        raise CASTError(f'{type(model).__name__} has no teacher: set teacher= in CASTDetector or drop the '
+                        'teacher hook')
     return model.detector, model.teacher
 
 
@@ -35,8 +36,8 @@ class FrozenTeacherHook(Hook):
     """Keep the teacher as it is: eval mode, no gradient, and checked bit by bit at the end of training.
 
     Args:
-        checkpoint: The teacher's weights, a plain detector's or a ``CASTDetector``'s (of which the student is taken).
-            ``None`` leaves what ``init_cfg`` or ``load_from`` put there.
+        checkpoint: The teacher's weights, a plain detector's or a ``CASTDetector``'s (of which the student is
+            taken). ``None`` leaves what ``init_cfg`` or ``load_from`` put there.
 
     Raises:
         CASTError: If the checkpoint does not fill the teacher exactly.
@@ -51,7 +52,8 @@ class FrozenTeacherHook(Hook):
         _, teacher = _networks(runner)
         if self.checkpoint is not None:
             state = read_state_dict(self.checkpoint)
-            student = {key.removeprefix('detector.'): value for key, value in state.items() if key.startswith('detector.')}
+            student = {key.removeprefix('detector.'): value for key, value in state.items()
+                       if key.startswith('detector.')}
             _load_exactly(teacher, student or state, self.checkpoint)
         teacher.requires_grad_(False).eval()
         self._hash = state_hash(teacher)
@@ -59,15 +61,16 @@ class FrozenTeacherHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Compare with the fingerprint."""
         if state_hash(_networks(runner)[1]) != self._hash:
-            raise RuntimeError('FrozenTeacherHook: the teacher changed during training; look for a hook or an optimiser '
-                               'that touches model.teacher')
+            raise RuntimeError('FrozenTeacherHook: the teacher changed during training; look for a hook or '
+                               'an optimiser that touches model.teacher')
 
 
 @HOOKS.register_module()
 class EMATeacherHook(Hook):
-    """Move the teacher towards the student after every step: ``t <- m t + (1 - m) s`` (Tarvainen and Valpola, 2017).
+    """Move the teacher towards the student after every step: ``t <- m t + (1 - m) s``.
 
-    Parameters are paired by name; buffers (statistics of normalisation layers) are copied.
+    This is the mean teacher of Tarvainen and Valpola (2017). Parameters are paired by name; buffers
+    (statistics of normalisation layers) are copied.
 
     Args:
         momentum: m, in [0, 1).
@@ -90,7 +93,8 @@ class EMATeacherHook(Hook):
         student, teacher = _networks(runner)
         mismatch = describe_mismatch(teacher.state_dict(), student.state_dict())
         if mismatch:
-            raise CASTError(f'EMATeacherHook: teacher and student differ, {mismatch}; give both the same config')
+            raise CASTError(f'EMATeacherHook: teacher and student differ, {mismatch}; give both the same '
+                            'config')
         if self.start_from_student and runner.iter == 0:
             teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""One detector for every training step of CAST: L_sup + l_semi L_semi + l_pxl L_pxl (paper.md, "One objective")."""
+"""One detector for every training step of CAST: L_sup + l_semi L_semi + l_pxl L_pxl."""
 from contextlib import contextmanager
 from typing import Iterator, Sequence
 
@@ -22,19 +22,20 @@ from .cast_mask2former import NetworkOutputs
 
 @MODELS.register_module()
 class CASTDetector(BaseDetector):
-    """Train any detector with ``forward_once`` and ``loss_on`` on labeled, pseudo-labeled and unlabeled images at once.
+    """Train a detector with ``forward_once`` and ``loss_on`` on labeled, pseudo-labeled and unlabeled images.
 
     The four steps of the paper are configs of this class: which network, which weights, which data, which of
-    ``pixel_contrast`` and ``semi_weight`` are on. An image's origin is ``metainfo['source']``: ``labeled`` (also when
-    absent), ``pseudo`` (labels from a file) or ``unlabeled`` (labels from ``teacher``).
+    ``pixel_contrast`` and ``semi_weight`` are on. An image's origin is ``metainfo['source']``: ``labeled``
+    (also when absent), ``pseudo`` (labels from a file) or ``unlabeled`` (labels from ``teacher``).
 
     Args:
-        detector: The network that learns and predicts, such as ``CASTMask2Former``. Its data preprocessor is used.
-        teacher: A detector that labels ``unlabeled`` images on the fly. It never gets a gradient, stays in eval mode,
-            and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``.
+        detector: The network that learns and predicts, such as ``CASTMask2Former``. Its data preprocessor is
+            used.
+        teacher: A detector that labels ``unlabeled`` images on the fly. It never gets a gradient, stays in
+            eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``.
         pixel_contrast: Config of :class:`PixelContrast`; ``None`` or a weight of 0 is l_pxl = 0.
-        semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher ``score_thr`` (default 0.3) and
-            ``min_area`` in pixels (default 0).
+        semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher ``score_thr`` (default
+            0.3) and ``min_area`` in pixels (default 0).
         semi_test_cfg: ``predict_on``: ``student`` (default) or ``teacher``.
         data_preprocessor: Overrides the detector's.
         init_cfg: As everywhere in MMEngine.
@@ -43,9 +44,10 @@ class CASTDetector(BaseDetector):
         CASTError: On settings that contradict each other, or l_pxl > 0 without ``mean`` and ``std``.
     """
 
-    def __init__(self, detector: ConfigType, teacher: OptConfigType = None, pixel_contrast: OptConfigType = None,
-                 semi_train_cfg: OptConfigType = None, semi_test_cfg: OptConfigType = None,
-                 data_preprocessor: OptConfigType = None, init_cfg: OptMultiConfig = None) -> None:
+    def __init__(self, detector: ConfigType, teacher: OptConfigType = None,
+                 pixel_contrast: OptConfigType = None, semi_train_cfg: OptConfigType = None,
+                 semi_test_cfg: OptConfigType = None, data_preprocessor: OptConfigType = None,
+                 init_cfg: OptMultiConfig = None) -> None:
         super().__init__(data_preprocessor or detector.get('data_preprocessor'), init_cfg)
         self.detector = MODELS.build(detector)
         self.teacher = MODELS.build(teacher) if teacher else None
@@ -59,9 +61,9 @@ class CASTDetector(BaseDetector):
                                 'normalised: set mean and std in data_preprocessor, or pixel_contrast=None')
         self.semi_train_cfg = dict(dict(semi_weight=0.0, score_thr=0.3, min_area=0), **(semi_train_cfg or {}))
         self.predict_on = (semi_test_cfg or {}).get('predict_on', 'student')
-        if self.predict_on not in ('student', 'teacher') or (self.predict_on == 'teacher' and self.teacher is None):
-            raise CASTError(f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' with "
-                            'teacher= set')
+        if self.predict_on not in ('student', *(['teacher'] if teacher else [])):
+            raise CASTError(f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' "
+                            'with teacher= set')
         self._register_load_state_dict_pre_hook(_accept_plain_detector, with_module=True)
 
     def train(self, mode: bool = True) -> 'CASTDetector':
@@ -79,8 +81,8 @@ class CASTDetector(BaseDetector):
             batch_data_samples: Their labels (``gt_instances``; empty for ``unlabeled``) and ``source``.
 
         Returns:
-            ``sup_*``; ``unsup_*`` if l_semi > 0, already weighted; ``loss_pxl`` if l_pxl > 0, already weighted. The
-            same keys on every rank for every batch.
+            ``sup_*``; ``unsup_*`` if l_semi > 0, already weighted; ``loss_pxl`` if l_pxl > 0, too.
+            The same keys on every rank for every batch.
 
         Raises:
             NonFiniteError: If a term is not finite, naming term and images.
@@ -109,7 +111,8 @@ class CASTDetector(BaseDetector):
         self._check_finite(losses, batch_data_samples)
         return losses
 
-    def pixel_loss(self, batch_inputs: Tensor, batch_data_samples: SampleList, outputs: NetworkOutputs) -> Tensor:
+    def pixel_loss(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                   outputs: NetworkOutputs) -> Tensor:
         """L_pxl of the batch, weighted; the strong pass carries no gradient into the encoder."""
         normaliser = self.data_preprocessor
         strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
@@ -123,21 +126,23 @@ class CASTDetector(BaseDetector):
                                  [batch_data_samples[i].metainfo for i in error.images]) from error
 
     @torch.no_grad()
-    def label_online(self, batch_inputs: Tensor, batch_data_samples: SampleList, sources: Sequence[str]) -> None:
-        """Let the teacher label the ``unlabeled`` images: sets their ``gt_instances`` from its confident masks."""
+    def label_online(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                     sources: Sequence[str]) -> None:
+        """Set the ``gt_instances`` of the ``unlabeled`` images from the teacher's confident masks."""
         indices = [i for i, source in enumerate(sources) if source == 'unlabeled']
         if not indices:
             return
         if self.teacher is None:
-            raise CASTError('images without labels and semi_weight > 0: set teacher= in CASTDetector, or read '
-                            'pseudo-labels from a file with PseudoLabelDataset')
-        samples = [batch_data_samples[i].new() for i in indices]
-        for sample, prediction in zip(indices, self.teacher.predict(batch_inputs[indices], samples, rescale=False)):
-            batch_data_samples[sample].gt_instances = self._to_ground_truth(
+            raise CASTError('images without labels and semi_weight > 0: set teacher= in CASTDetector, or '
+                            'read pseudo-labels from a file with PseudoLabelDataset')
+        copies = [batch_data_samples[i].new() for i in indices]
+        predictions = self.teacher.predict(batch_inputs[indices], copies, rescale=False)
+        for i, prediction in zip(indices, predictions):
+            batch_data_samples[i].gt_instances = self._to_ground_truth(
                 prediction.pred_instances, batch_inputs.shape[-2:])
 
     def _to_ground_truth(self, pred: InstanceData, size: Sequence[int]) -> InstanceData:
-        """Confident predictions of one image as ground truth on the padded canvas ``size``, each pixel given once."""
+        """Confident predictions of one image as disjoint ground truth on the padded canvas ``size``."""
         pred = pred[pred.scores > self.semi_train_cfg['score_thr']]
         masks = resolve_overlaps(pred.masks.cpu().numpy(), pred.scores.cpu().numpy())
         keep = masks.any((1, 2)) & (masks.sum((1, 2)) >= self.semi_train_cfg['min_area'])
@@ -153,7 +158,8 @@ class CASTDetector(BaseDetector):
         terms = ', '.join(name for name, loss in losses.items() if not loss.isfinite())
         raise NonFiniteError(terms, [sample.metainfo for sample in batch_data_samples])
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                rescale: bool = True) -> SampleList:
         """The student's predictions and nobody else's, unless ``semi_test_cfg`` asks for the teacher's."""
         network = self.teacher if self.predict_on == 'teacher' else self.detector
         return network.predict(batch_inputs, batch_data_samples, rescale=rescale)
@@ -179,8 +185,8 @@ def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *
 def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     """Within, batch normalisation normalises as it would (in training by the batch) but remembers nothing.
 
-    Strong views are normalised by themselves, as the weak ones are, but only weak ones are like the images that
-    the network predicts on.
+    Strong views are normalised by themselves, as the weak ones are, but only weak ones are like the images
+    that the network predicts on.
     """
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:

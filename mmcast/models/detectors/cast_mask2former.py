@@ -1,7 +1,7 @@
-"""The compact student: Mask2Former whose pixel decoder needs no custom operator and whose outputs can be shared.
+"""The compact student: Mask2Former with a pixel decoder of standard operators, whose outputs can be shared.
 
-One forward pass serves every term of the objective: :meth:`CASTMask2Former.forward_once` runs the network on the whole
-batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
+One forward pass serves every term of the objective: :meth:`CASTMask2Former.forward_once` runs the network on
+the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
 """
 from dataclasses import dataclass
 from typing import Sequence
@@ -47,20 +47,23 @@ class NetworkOutputs:
 class CASTMask2FormerHead(Mask2FormerHead):
     """mmdet's Mask2Former head for any pixel decoder, with the losses of all decoder layers taken together.
 
-    In one process the loss values are mmdet's at the same sampled points; as there, an image without objects counts as
-    one mask in the normaliser of the mask losses. Two things differ. The points of the matching are shared by the
-    decoder layers of an image, so that one cost matrix serves them all. The classification loss is normalised over all
-    ranks like the mask losses are, so that splitting a batch over processes does not change the gradient.
+    In one process the loss values are mmdet's at the same sampled points; as there, an image without objects
+    counts as one mask in the normaliser of the mask losses. Two things differ. The points of the matching are
+    shared by the decoder layers of an image, so that one cost matrix serves them all. The classification loss
+    is normalised over all ranks like the mask losses are, so that splitting a batch over processes does not
+    change the gradient.
     """
 
-    def __init__(self, *args, pixel_decoder: ConfigType, num_transformer_feat_level: int = 3, in_channels: list[int],
-                 feat_channels: int, out_channels: int, transformer_decoder: ConfigType, **kwargs) -> None:
-        # The parent reads the number of levels from a deformable decoder's config and builds that decoder. An identity
-        # with that one entry satisfies it; ours, which may have no such entry, is built right after.
+    def __init__(self, *args, pixel_decoder: ConfigType, num_transformer_feat_level: int = 3,
+                 in_channels: list[int], feat_channels: int, out_channels: int,
+                 transformer_decoder: ConfigType, **kwargs) -> None:
+        # The parent reads the number of levels from a deformable decoder's config and builds that decoder. An
+        # identity with that one entry satisfies it; ours, which may have no such entry, is built right after.
         levels = dict(encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=num_transformer_feat_level))))
         super().__init__(
             *args, in_channels=in_channels, feat_channels=feat_channels, out_channels=out_channels,
-            num_transformer_feat_level=num_transformer_feat_level, transformer_decoder=ConfigDict(transformer_decoder),
+            num_transformer_feat_level=num_transformer_feat_level,
+            transformer_decoder=ConfigDict(transformer_decoder),
             pixel_decoder=ConfigDict(type=nn.Identity, **levels), **kwargs)
         self.pixel_decoder = MODELS.build(dict(
             pixel_decoder, in_channels=in_channels, feat_channels=feat_channels, out_channels=out_channels))
@@ -76,7 +79,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
             batch_img_metas: Per image meta information.
 
         Returns:
-            ``loss_cls``, ``loss_mask``, ``loss_dice`` of the last layer and ``d{i}.*`` of the others, as in mmdet.
+            ``loss_cls``, ``loss_mask``, ``loss_dice`` of the last layer and ``d{i}.*`` of the others, as in
+            mmdet.
         """
         # fp32 from here on: matching costs and log-sums are not safe in half precision.
         class_logits = torch.stack([scores.float() for scores in all_cls_scores])  # (L, B, K, C + 1)
@@ -89,10 +93,11 @@ class CASTMask2FormerHead(Mask2FormerHead):
         layer, gt = matched.nonzero(as_tuple=True)
         labels = gt_labels.new_full(class_logits.shape[:3], self.num_classes)
         labels[layer, image_of_gt[gt], query_of_gt[layer, gt]] = gt_labels[gt]
-        # The normalisers, averaged over the ranks in one call: each layer's class weights, the matched masks of any.
+        # The normalisers, averaged over the ranks in one call: class weights by layer, matched masks of any.
         class_weight = class_logits.new_tensor(self.class_weight)
         num_masks = sum(min(max(len(each.labels), 1), num_queries) for each in batch_gt_instances)
-        normalisers = reduce_mean(torch.cat([class_weight[labels].sum((1, 2)), class_weight.new_tensor([num_masks])]))
+        normalisers = reduce_mean(torch.cat([
+            class_weight[labels].sum((1, 2)), class_weight.new_tensor([num_masks])]))
         weight_sum, num_masks = normalisers[:-1], normalisers[-1]
 
         loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), reduction_override='none')
@@ -112,8 +117,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
         """Hungarian matching of every layer of every image, one transfer to the host for all of them.
 
         Returns:
-            The query of each ground truth, (L, G) of int64, and whether it has one, (L, G) of bool (a ground truth
-            stays alone where an image has more of them than queries).
+            The query of each ground truth, (L, G) of int64, and whether it has one, (L, G) of bool (a ground
+            truth stays alone where an image has more of them than queries).
 
         Raises:
             NonFiniteError: If a cost is NaN or infinite, naming the images.
@@ -162,18 +167,21 @@ class CASTMask2FormerHead(Mask2FormerHead):
                 logits, None, self.num_points, self.oversample_ratio, self.importance_sample_ratio)
             # All layers' points of one ground truth in one call, so that no mask is held once a layer.
             points_of_gt = points.view(num_layers, num_gts, -1, 2).transpose(0, 1).flatten(1, 2)
-            targets = point_sample(gt_masks[:, None], points_of_gt).view(num_gts, num_layers, -1).transpose(0, 1)
+            targets = point_sample(gt_masks[:, None], points_of_gt)
+            targets = targets.view(num_gts, num_layers, -1).transpose(0, 1)
         preds = point_sample(logits, points).view(num_layers * num_gts, -1)
         targets = targets.reshape(num_layers * num_gts, -1)
         loss_dice = self.loss_dice(preds, targets, reduction_override='none')
         loss_mask = self.loss_mask(preds.flatten(), targets.flatten(), reduction_override='none')
         loss_mask = loss_mask.view(num_layers * num_gts, -1).mean(1)
-        return tuple((loss.view(num_layers, num_gts) * matched).sum(1) / num_masks for loss in (loss_mask, loss_dice))
+        return tuple((loss.view(num_layers, num_gts) * matched).sum(1) / num_masks
+                     for loss in (loss_mask, loss_dice))
 
     def empty_loss(self, all_cls_scores: list[Tensor], all_mask_preds: list[Tensor]) -> dict[str, Tensor]:
-        """Zeros with a graph for a rank that has no image of some origin, and its part in the others' reduction."""
+        """Zeros with a graph for a rank without images of some origin; joins the others' reduction."""
         reduce_mean(all_cls_scores[0].new_zeros(len(all_cls_scores) + 1, dtype=torch.float32))
-        zeros = torch.stack([c.float().sum() * 0 + m.float().sum() * 0 for c, m in zip(all_cls_scores, all_mask_preds)])
+        zeros = torch.stack([classes.float().sum() * 0 + masks.float().sum() * 0
+                             for classes, masks in zip(all_cls_scores, all_mask_preds)])
         return self._name_losses(zeros, zeros, zeros)
 
     @staticmethod
@@ -192,21 +200,21 @@ class CASTMask2FormerHead(Mask2FormerHead):
 class CASTMask2Former(Mask2Former):
     """Mask2Former that can hand out its pixel outputs and take its losses on a part of the batch.
 
-    Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the backbone ``DINOv2``
-    and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs shipped.
+    Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the backbone
+    ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs shipped.
     """
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Encoder features of images (B, 3, H, W).
 
         Raises:
-            CASTError: If H or W is not a multiple of a ViT's patch size. The encoder would pad by itself, and masks
-                predicted on the padded canvas would not lie on the image.
+            CASTError: If H or W is not a multiple of a ViT's patch size. The encoder would pad by itself, and
+                masks predicted on the padded canvas would not lie on the image.
         """
         patch = getattr(self.backbone, 'patch_size', 1)
         if any(side % patch for side in batch_inputs.shape[-2:]):
-            raise CASTError(f'inputs of {tuple(batch_inputs.shape[-2:])} pixels do not divide into patches of {patch}: '
-                            f'set pad_size_divisor={patch} in the model\'s data_preprocessor')
+            raise CASTError(f'inputs of {tuple(batch_inputs.shape[-2:])} pixels do not divide into patches '
+                            f'of {patch}: set pad_size_divisor={patch} in the model\'s data_preprocessor')
         return super().extract_feat(batch_inputs)
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
@@ -217,7 +225,7 @@ class CASTMask2Former(Mask2Former):
 
     def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList,
                 indices: Sequence[int]) -> dict[str, Tensor]:
-        """The head's losses on the images ``indices`` of a forward pass; zeros with a graph where there are none."""
+        """The head's losses on the images ``indices`` of a forward pass; of none, zeros with a graph."""
         head = self.panoptic_head
         if not len(indices):
             return head.empty_loss(outputs.class_logits, outputs.mask_logits)

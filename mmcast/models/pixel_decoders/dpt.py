@@ -1,6 +1,7 @@
-"""DPT pixel decoder: reassemble plain transformer features into a pyramid, fuse it top down, with no custom operator.
+"""DPT pixel decoder: reassemble plain transformer features into a pyramid and fuse it top down.
 
-Follows the structure of "Vision Transformers for Dense Prediction" (Ranftl et al., ICCV 2021, sections 3.2 and 3.3).
+It has no custom operator and follows the structure of "Vision Transformers for Dense Prediction" (Ranftl et
+al., ICCV 2021, sections 3.2 and 3.3).
 """
 from typing import Sequence
 
@@ -64,7 +65,8 @@ class DPTPixelDecoder(BaseModule):
         feat_channels: Channels of the fused maps, which the transformer decoder attends to.
         out_channels: Channels of the per-pixel mask features.
         reassemble_channels: Channels of each level while it is resized.
-        scales: Resize factor of each level. ``(4, 2, 1, 0.5)`` for a ViT, ``(1, 1, 1, 1)`` for a CNN's pyramid.
+        scales: Resize factor of each level: ``(4, 2, 1, 0.5)`` for a ViT, ``(1, 1, 1, 1)`` for a CNN's
+            pyramid.
         num_groups: Groups of the normalisation after the lateral convolutions.
         num_outs: Fused maps handed to the transformer decoder, from the coarsest on.
         init_cfg: As everywhere in MMEngine.
@@ -74,19 +76,21 @@ class DPTPixelDecoder(BaseModule):
     """
 
     def __init__(self, in_channels: Sequence[int], feat_channels: int = 256, out_channels: int = 256,
-                 reassemble_channels: Sequence[int] = (96, 192, 384, 768), scales: Sequence[float] = VIT_SCALES,
-                 num_groups: int = 32, num_outs: int = 3, init_cfg: dict | None = None) -> None:
+                 reassemble_channels: Sequence[int] = (96, 192, 384, 768),
+                 scales: Sequence[float] = VIT_SCALES, num_groups: int = 32, num_outs: int = 3,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if not len(in_channels) == len(reassemble_channels) == len(scales):
-            raise ValueError('DPTPixelDecoder: in_channels, reassemble_channels and scales need one entry a level, '
-                             f'got {len(in_channels)}, {len(reassemble_channels)} and {len(scales)}')
+            raise ValueError('DPTPixelDecoder: in_channels, reassemble_channels and scales need one entry a '
+                             f'level, got {len(in_channels)}, {len(reassemble_channels)} and {len(scales)}')
         self.num_outs = num_outs
         self.reassemble = ModuleList(
             nn.Sequential(nn.Conv2d(c_in, c, 1), _resize_layer(c, scale))
             for c_in, c, scale in zip(in_channels, reassemble_channels, scales))
         norm_cfg = dict(type='GN', num_groups=num_groups)
         self.lateral = ModuleList(
-            ConvModule(c, feat_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None) for c in reassemble_channels)
+            ConvModule(c, feat_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
+            for c in reassemble_channels)
         self.fusion = ModuleList(FusionBlock(feat_channels) for _ in in_channels)
         self.mask_feature = nn.Sequential(
             ConvModule(feat_channels, feat_channels, 3, padding=1, norm_cfg=norm_cfg),
@@ -106,8 +110,8 @@ class DPTPixelDecoder(BaseModule):
             ValueError: If the encoder gives another number of maps; the levels would be paired wrongly.
         """
         if len(feats) != len(self.lateral):
-            raise ValueError(f'DPTPixelDecoder: got {len(feats)} feature maps for {len(self.lateral)} levels; '
-                             'make out_indices of the backbone and in_channels of the decoder agree')
+            raise ValueError(f'DPTPixelDecoder: got {len(feats)} feature maps for {len(self.lateral)} '
+                             'levels; make out_indices of the backbone and in_channels of the decoder agree')
         laterals = [conv(resize(x)) for x, resize, conv in zip(feats, self.reassemble, self.lateral)]
         fused: list[Tensor] = []
         for lateral, block in zip(reversed(laterals), reversed(self.fusion)):
@@ -115,7 +119,7 @@ class DPTPixelDecoder(BaseModule):
         return self.mask_feature(fused[-1]), fused[:self.num_outs]
 
     def init_weights(self) -> None:
-        """Kaiming for everything that is followed by a ReLU or a sum, as PyTorch's default is too small for depth."""
+        """Kaiming throughout: what follows is a ReLU or a sum, PyTorch's default is too small for depth."""
         super().init_weights()
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
