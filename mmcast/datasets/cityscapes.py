@@ -14,7 +14,7 @@ from pycocotools import mask as mask_api
 from rich.progress import track
 
 from ..errors import CASTError
-from .files import write_json
+from ..files import write_json
 
 IMAGE_SUFFIX, INSTANCE_SUFFIX = '_leftImg8bit.png', '_gtFine_instanceIds.png'
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CASTError
-from .files import read_coco, write_json_files
+from ..files import read_coco, write_json_files
 
 
 def make_split(ann_file: str | os.PathLike,

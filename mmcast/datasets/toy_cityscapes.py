@@ -10,8 +10,8 @@ import numpy as np
 from rich.progress import track
 
 from ..errors import CASTError
+from ..files import write_atomically, write_json
 from .cityscapes import IMAGE_SUFFIX, INSTANCE_SUFFIX, convert_cityscapes
-from .files import write_atomically, write_json
 from .splits import make_split
 from .toy_scenes import DOMAINS, draw_scene
 

@@ -8,8 +8,8 @@ from mmdet.datasets import CocoDataset
 from PIL import Image
 
 from ..errors import CASTError
+from ..files import read_coco
 from ..registry import DATASETS
-from .files import read_coco
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 

@@ -14,9 +14,9 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from torchvision.utils import draw_segmentation_masks
 
+from mmcast.files import write_atomically
 from .checks import check_labels
 from .runs import say
-from .state import write_atomic
 from .steps import step_config
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def make_overlays(pipeline: 'Pipeline') -> Overlays | None:
     folder = pipeline.work_dir / 'report'
     folder.mkdir(exist_ok=True)
     image_list = folder / 'images.json'
-    write_atomic(image_list, json.dumps(dict(images=images, annotations=[], categories=truth['categories'])))
+    listing = dict(images=images, annotations=[], categories=truth['categories'])
+    write_atomically(image_list, json.dumps(listing))
 
     predictions = [_predict(pipeline, column, image_list, wanted['img_dir'], score_thr)
                    for column in wanted['columns']]

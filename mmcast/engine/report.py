@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from mmcast.files import write_atomically
 from .curves import Curves, read_curves
 from .overlays import make_overlays, write_contact_sheet
-from .state import write_atomic
 from .summary import COLUMNS, cell
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
         environment=_environment(),
         steps=[_step_line(pipeline, name) for name in pipeline.definitions])
     path = pipeline.work_dir / 'report.html'
-    write_atomic(path, page)
+    write_atomically(path, page)
     return path
 
 

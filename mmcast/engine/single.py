@@ -6,10 +6,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmcast.errors import CASTError
+from mmcast.files import write_atomically
 from .checks import check_config_data
 from .pipeline import run_pipeline, start_distributed
 from .runs import latest_sound_checkpoint, say, test_run, train_run
-from .state import STATE_FILE, write_atomic
+from .state import STATE_FILE
 from .steps import load_config, use_amp
 
 
@@ -62,7 +63,7 @@ def test(config_path: str, checkpoint: str, work_dir: str | None = None, out: st
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         content = dict(config=config_path, checkpoint=checkpoint, metrics=result.metrics,
                        parameters=result.parameters)
-        write_atomic(Path(out), json.dumps(content, indent=1))
+        write_atomically(Path(out), json.dumps(content, indent=1))
 
 
 def _prepare(cfg: Config, work_dir: str | None, cfg_options: dict | None, launcher: str) -> Config:

@@ -4,34 +4,18 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
+from mmcast.files import sha256_of_file, write_atomically
 from .templates import resolve
 
 STATE_FILE = 'pipeline.json'
 # Files with these endings are inputs whose content matters; images are too many to read.
 _INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file so that whoever reads it, also after a kill, finds the old or the new content whole."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager
@@ -125,7 +109,7 @@ class PipelineState:
     def save(self) -> None:
         """Writes everything, atomically."""
         content = dict(pipeline=self.pipeline, steps=self.records, hashes=self._hashes)
-        write_atomic(self.path, json.dumps(content, indent=1))
+        write_atomically(self.path, json.dumps(content, indent=1))
 
     def finished(self, name: str) -> bool:
         return self.records.get(name, {}).get('status') == 'finished'
@@ -168,15 +152,14 @@ class PipelineState:
         known = self._hashes.get(str(path))
         if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
             return known[2]
-        with open(path, 'rb') as file:
-            digest = hashlib.file_digest(file, 'sha256').hexdigest()
+        digest = sha256_of_file(path)
         self._hashes[str(path)] = [stat.st_size, stat.st_mtime_ns, digest]
         return digest
 
     def write_fingerprint(self, name: str, fingerprint: Fingerprint) -> None:
         """Keeps the hash in the record and the whole in the step's folder, to tell later what changed."""
         self.records[name]['fingerprint'] = fingerprint.digest
-        write_atomic(self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1))
+        write_atomically(self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1))
 
     def drop_own_outputs(self, name: str) -> None:
         """Takes the files that a step wrote out of its inputs; they seemed some when it was interrupted."""

@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mmcast.files import write_atomically
 from .curves import not_finite
-from .state import PipelineState, write_atomic
+from .state import PipelineState
 
 # Key of a row -> what stands above it.
 COLUMNS = dict(row='', mask_ap='mask AP', mask_ap50='AP50', parameters='parameters (M)', minutes='minutes',
@@ -61,8 +62,8 @@ def write_summary(work_dir: Path, rows: list[dict]) -> str:
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
         console.print(table)
-    write_atomic(work_dir / 'summary.txt', capture.get())
-    write_atomic(work_dir / 'summary.json', json.dumps(rows, indent=1))
+    write_atomically(work_dir / 'summary.txt', capture.get())
+    write_atomically(work_dir / 'summary.json', json.dumps(rows, indent=1))
     return capture.get()
 
 

@@ -7,9 +7,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmcast.datasets.cityscapes import convert_cityscapes
-from mmcast.datasets.files import write_atomically
 from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
 from mmcast.errors import CASTError
+from mmcast.files import write_atomically
 from mmcast.models.checkpoints import read_state_dict
 from .runs import latest_sound_checkpoint, train_run
 

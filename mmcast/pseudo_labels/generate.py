@@ -15,10 +15,10 @@ from mmengine.structures import InstanceData
 from mmengine.utils import track_iter_progress
 from pycocotools import mask as mask_utils
 
-from mmcast.datasets.files import read_coco
 from mmcast.errors import CASTError
+from mmcast.files import read_coco, sha256_of_file
 from mmcast.pseudo_labels.store import (PseudoLabelWriter, check_same_info, encode_mask, make_info,
-                                        read_pseudo_labels, sha256_of_file)
+                                        read_pseudo_labels)
 from mmcast.registry import DATASETS, MODELS
 
 

@@ -1,5 +1,4 @@
 """The pseudo-label file: COCO JSON with RLE masks, scores, and a header that says what made it."""
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -7,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmcast.datasets.files import read_coco, write_atomically
 from mmcast.errors import CASTError
+from mmcast.files import read_coco, write_atomically
 from mmcast.pseudo_labels.overlaps import resolve_overlaps
 from mmcast.version import __version__
 
@@ -19,11 +18,6 @@ FORMAT_VERSION = 1
 def make_info(**identity) -> dict:
     """The header (COCO's ``info``) of a file; two files with the same one are the same labels."""
     return dict(kind=KIND, format_version=FORMAT_VERSION, mmcast=__version__, **identity)
-
-
-def sha256_of_file(path: str | os.PathLike) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def read_pseudo_labels(path: str | os.PathLike) -> dict:
@@ -109,7 +103,7 @@ class PseudoLabelWriter:
             annotation['id'] = number
         content = dict(info=self.info, images=[record['image'] for record in records], categories=categories,
                        annotations=annotations)
-        write_atomically(self.out_file, json.dumps(content).encode())
+        write_atomically(self.out_file, json.dumps(content))
         self.partial.unlink()
         return content
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import toy_run
 from mmcast.engine import run_pipeline
-from mmcast.engine.state import PipelineState, lock, write_atomic
+from mmcast.engine.state import PipelineState, lock
 from mmcast.engine.templates import resolve
 from mmcast.errors import CASTError
 
@@ -344,18 +344,6 @@ def test_templates_keep_types_and_reach_into_nested_values():
     value = dict(a='{seed}', b=['{data.sizes}', 'seed {seed}'], c=('{root}/y', 5), d='{ not a name }')
     expected = dict(a=3, b=[[1, 2], 'seed 3'], c=('data/x/y', 5), d='{ not a name }')
     assert resolve(value, names.__getitem__) == expected
-
-
-def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / 'pipeline.json'
-    write_atomic(path, 'old')
-
-    def full_disk(descriptor):
-        raise OSError('No space left on device')
-    monkeypatch.setattr('os.fsync', full_disk)
-    with pytest.raises(OSError, match='No space'):
-        write_atomic(path, 'new')
-    assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
 
 
 def test_file_hashes_notice_content_but_not_touch(tmp_path):

@@ -1,25 +1,38 @@
-"""Read and write data set files: readable errors, whole files or none, nothing overwritten silently."""
+"""Read and write files: readable errors, whole files or none, nothing overwritten silently."""
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
-from ..errors import CASTError
+from mmcast.errors import CASTError
 
 
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` to a neighbouring temporary file and rename it: a killed process leaves no half file."""
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write a file, and its folder if need be, so that a reader finds the old or the new content whole.
+
+    That holds after a kill and a power failure too: a neighbouring temporary file is written and renamed.
+    """
     path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def write_json(path: str | os.PathLike, content: dict, force: bool = False) -> None:
