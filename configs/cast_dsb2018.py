@@ -6,7 +6,7 @@ variables = dict(
     data_root='../shared/data/dsb2018',
     percent=10,
     teacher_encoder='{config_dir}/toy/weights/toy_teacher.pth',
-    pretrained_encoder='{config_dir}/toy/weights/toy_encoder.pth')
+    pretrained_encoder='{config_dir}/toy/weights/toy_student.pth')
 
 # Where the step configs find their data.
 step_options = {

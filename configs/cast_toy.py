@@ -6,7 +6,7 @@ variables = dict(
     data_root='data/toy_cityscapes',
     percent=10,
     foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
-    pretrained_encoder='{config_dir}/toy/weights/toy_encoder.pth')
+    pretrained_student='{config_dir}/toy/weights/toy_student.pth')
 
 # Where the step configs find their data.
 step_options = {
@@ -27,14 +27,13 @@ semi = {
     'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
 }
 pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
-encoder = {'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}'}
 
 steps = [
     dict(
         name='data',
         kind='call',
         function='mmcast.datasets.toy_cityscapes.prepare',
-        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}')),
+        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}', num_train=120)),
     dict(
         name='zero_shot',
         kind='test',
@@ -70,7 +69,8 @@ steps = [
         name='transfer',
         kind='train',
         config='toy/toy_student_transfer.py',
-        cfg_options={**semi, **encoder, pseudo: '{pseudo_label_2.annotations}'}),
+        load_from='{pretrained_student}',
+        cfg_options={**semi, pseudo: '{pseudo_label_2.annotations}'}),
     dict(
         name='refine',
         kind='train',

@@ -2,7 +2,7 @@
 work_dir = 'work_dirs/cast_dsb2018_baselines'
 seed = 0
 variables = dict(
-    data_root='../shared/data/dsb2018', percent=10, pretrained_encoder='{config_dir}/../toy/weights/toy_encoder.pth')
+    data_root='../shared/data/dsb2018', percent=10, pretrained_encoder='{config_dir}/../toy/weights/toy_student.pth')
 
 step_options = {
     'val_dataloader.dataset.data_root': '{data_root}',

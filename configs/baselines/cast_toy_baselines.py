@@ -2,7 +2,7 @@
 work_dir = 'work_dirs/cast_toy_baselines'
 seed = 0
 variables = dict(
-    data_root='data/toy_cityscapes', percent=10, pretrained_encoder='{config_dir}/../toy/weights/toy_encoder.pth')
+    data_root='data/toy_cityscapes', percent=10, pretrained_student='{config_dir}/../toy/weights/toy_student.pth')
 
 step_options = {
     'val_dataloader.dataset.data_root': '{data_root}',
@@ -11,7 +11,6 @@ step_options = {
     'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
     'train_dataloader.dataset.data_root': '',
     'train_dataloader.dataset.data_prefix.img': '{data_root}/leftImg8bit/train',
-    'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}',
 }
 
 steps = [
@@ -19,16 +18,18 @@ steps = [
         name='data',
         kind='call',
         function='mmcast.datasets.toy_cityscapes.prepare',
-        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}')),
+        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}', num_train=120)),
     dict(
         name='supervised',
         kind='train',
         config='toy_student_supervised.py',
+        load_from='{pretrained_student}',
         cfg_options={'train_dataloader.dataset.ann_file': '{data.labeled}'}),
     dict(
         name='supervised_all',
         kind='train',
         config='toy_student_supervised_all.py',
+        load_from='{pretrained_student}',
         cfg_options={'train_dataloader.dataset.ann_file': '{data.train}'}),
 ]
 

@@ -6,5 +6,6 @@ _base_ = [
 ]
 
 model = dict(pixel_contrast=None)
-train_cfg = dict(max_iters=1100, val_interval=110)
+load_from = 'configs/toy/weights/toy_student.pth'
+train_cfg = dict(max_iters=950, val_interval=95)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))

@@ -4,5 +4,6 @@ _base_ = [
     '../_base_/default_runtime.py'
 ]
 
+load_from = 'configs/toy/weights/toy_student.pth'
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-train_cfg = dict(max_iters=900, val_interval=900)
+train_cfg = dict(max_iters=800, val_interval=800)

@@ -6,4 +6,4 @@ _base_ = [
 
 load_from = 'configs/toy/weights/toy_teacher.pth'
 optim_wrapper = dict(optimizer=dict(lr=3e-4))
-train_cfg = dict(max_iters=250, val_interval=250)
+train_cfg = dict(max_iters=200, val_interval=200)

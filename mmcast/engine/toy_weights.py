@@ -1,4 +1,4 @@
-"""The committed recipe of the toy's pretrained weights: a foundation teacher and a student encoder."""
+"""The committed recipe of the toy's pretrained weights: a foundation teacher and a pretrained student."""
 import io
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .runs import latest_sound_checkpoint, train_run
 #: File to make, config that trains it, and the part of its checkpoint that is kept.
 RECIPES = {
     'toy_teacher.pth': ('toy_teacher_source.py', 'detector.'),
-    'toy_encoder.pth': ('toy_encoder_source.py', 'detector.backbone.'),
+    'toy_student.pth': ('toy_student_source.py', 'detector.'),
 }
 SOURCE_ROOT = 'data/toy_cityscapes_source'
 NUM_TRAIN, NUM_VAL = 3000, 60

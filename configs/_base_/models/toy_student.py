@@ -10,8 +10,7 @@ model = dict(
             arch=dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
             patch_size=8,
             img_size=224,
-            out_indices=(0, 1, 2, 3),
-            init_cfg=dict(type='Pretrained', checkpoint='configs/toy/weights/toy_encoder.pth')),
+            out_indices=(0, 1, 2, 3)),
         panoptic_head=dict(
             in_channels=[96, 96, 96, 96],
             feat_channels=48,
