@@ -1,4 +1,4 @@
-"""Runs a pipeline and its baselines for several seeds and prints mean and spread of every row of their summaries.
+"""Runs pipelines for several seeds and prints mean and spread of every row of their summaries.
 
     python benchmarks/seeds.py configs/cast_toy.py configs/baselines/cast_toy_baselines.py --seeds 0 1 2
 
@@ -19,7 +19,7 @@ def run(config: Path, seed: int, work_dir: Path) -> list[dict]:
     """The summary rows of one pipeline with one seed."""
     from mmcast.engine.pipeline import run_pipeline
     run_pipeline(config, work_dir=work_dir, seed=seed)
-    return json.loads((work_dir / 'summary.json').read_text())['rows']
+    return json.loads((work_dir / 'summary.json').read_text())
 
 
 def spread(values: list[float]) -> str:

@@ -1,7 +1,7 @@
 """Child registries of mmdet's: a plain type name finds ours first, then mmdet's, then mmengine's.
 
-There is one for every kind of object that a config builds, also where mmcast adds nothing: MMEngine warns about a scope
-that has no registry of some kind.
+There is one for every kind of object that a config builds, also where mmcast adds nothing: MMEngine warns about a
+scope that has no registry of some kind.
 """
 from mmdet import registry as mmdet_registry
 from mmdet.utils import register_all_modules

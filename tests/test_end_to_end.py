@@ -1,4 +1,4 @@
-"""The shipped pipelines, whole, with a few iterations a step: what a person types, and what a power cut does to it."""
+"""The shipped pipelines, whole, with a few iterations a step, and what a power cut does to them."""
 import json
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Makes the toy's pretrained weights again, from the source domain of Toy Cityscapes (about an hour on two cores)."""
+"""Makes the toy's pretrained weights again, from its source domain (about an hour on two cores)."""
 import argparse
 
 import mmcast  # noqa: F401  before anything imports mmdet

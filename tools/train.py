@@ -2,8 +2,8 @@
 import argparse
 import os
 
-# Before torch is loaded: CPU threads that spin while they wait for one another starve the data loader, and with any other
-# load on the machine a step takes ten times as long.
+# Before torch is loaded: CPU threads that spin while they wait for one another starve the data loader, and with any
+# other load on the machine a step takes ten times as long.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import mmcast  # noqa: E402,F401  before anything imports mmdet

@@ -20,7 +20,8 @@ def prepare(root: str | os.PathLike, out_dir: str | os.PathLike, percent: float 
         train_images, val_images: Folders that their file names are relative to, relative to ``root``.
 
     Returns:
-        Paths: ``train``, ``val``, ``labeled``, ``unlabeled`` (COCO files), ``train_images``, ``val_images`` (folders).
+        Paths: the COCO files ``train``, ``val``, ``labeled`` and ``unlabeled``, the folders ``train_images`` and
+        ``val_images``.
 
     Raises:
         CASTError: If a part of the data set is missing, naming it and the setting to change.

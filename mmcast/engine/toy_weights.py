@@ -13,19 +13,16 @@ from mmcast.files import write_atomically
 from mmcast.models.checkpoints import read_state_dict
 from .runs import latest_sound_checkpoint, train_run
 
-#: File to make, config that trains it, and the part of its checkpoint that is kept.
-RECIPES = {
-    'toy_teacher.pth': ('toy_teacher_source.py', 'detector.'),
-    'toy_student.pth': ('toy_student_source.py', 'detector.'),
-}
+#: File to make and config that trains it.
+RECIPES = {'toy_teacher.pth': 'toy_teacher_source.py', 'toy_student.pth': 'toy_student_source.py'}
 SOURCE_ROOT = 'data/toy_cityscapes_source'
 NUM_TRAIN, NUM_VAL = 3000, 60
 
 
 def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]:
-    """Draw the source domain, train both networks on it (about an hour on two cores), write their weights in fp16.
+    """Draw the source domain, train both networks on it and write their weights in half precision.
 
-    An interrupted run goes on from its last checkpoint when called again.
+    That is about an hour on two cores. Called again, an interrupted run goes on from its last checkpoint.
 
     Args:
         config_dir: The folder ``configs/toy``.
@@ -37,25 +34,26 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
     """
     for name in RECIPES:
         if Path(out_dir, name).exists():
-            raise CASTError(f'{Path(out_dir, name)} exists and is not overwritten: move it away or choose another folder')
+            raise CASTError(f'{Path(out_dir, name)} exists and is not overwritten: move it away or choose another '
+                            'folder')
     generate_toy_cityscapes(SOURCE_ROOT, domain='source', num_train=NUM_TRAIN, num_val=NUM_VAL)
     for split in ('train', 'val'):
         convert_cityscapes(SOURCE_ROOT, split, f'{SOURCE_ROOT}/annotations/instances_{split}.json')
     written = []
-    for name, (config_name, part) in RECIPES.items():
+    for name, config_name in RECIPES.items():
         config = Config.fromfile(str(Path(config_dir, config_name)))
         config.work_dir = str(Path(work_dir, Path(name).stem))
         result = train_run(config, latest_sound_checkpoint(Path(config.work_dir)))
         written.append(Path(out_dir, name))
-        pack_weights(result.checkpoint, part, written[-1])
+        pack_weights(result.checkpoint, written[-1])
     return written
 
 
-def pack_weights(checkpoint: str | Path, part: str, out_file: str | Path) -> None:
-    """Write the weights under the prefix ``part`` of a checkpoint, without it, in half precision."""
-    state = read_state_dict(checkpoint)
+def pack_weights(checkpoint: str | Path, out_file: str | Path) -> None:
+    """Write the network of a ``CASTDetector``'s checkpoint as a plain detector's weights in half precision."""
+    part = 'detector.'
     kept: dict[str, Tensor] = {key.removeprefix(part): value.half() if value.is_floating_point() else value
-                               for key, value in state.items() if key.startswith(part)}
+                               for key, value in read_state_dict(checkpoint).items() if key.startswith(part)}
     buffer = io.BytesIO()
     torch.save(kept, buffer)
     write_atomically(out_file, buffer.getvalue())
