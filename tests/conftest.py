@@ -1,5 +1,10 @@
 """Shared by all tests; the markers are declared in pyproject.toml."""
-import mmcast  # noqa: F401  before any test module imports mmdet
+import os
+
+# Before torch is loaded; see tools/train.py. Child processes inherit it.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
+import mmcast  # noqa: E402,F401  before any test module imports mmdet
 import pytest
 import torch
 
