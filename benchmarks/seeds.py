@@ -24,8 +24,10 @@ def run(config: Path, seed: int, work_dir: Path) -> list[dict]:
 
 def spread(values: list[float]) -> str:
     """Mean, sample standard deviation and every value, so that a reader can judge for himself."""
-    deviation = statistics.stdev(values) if len(values) > 1 else float('nan')
-    return f'{statistics.mean(values):.1f} +- {deviation:.1f} ({", ".join(f"{value:.1f}" for value in values)})'
+    if len(values) == 1:
+        return f'{values[0]:.1f}'
+    every = ', '.join(f'{value:.1f}' for value in values)
+    return f'{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f} ({every})'
 
 
 @report_errors
