@@ -1,12 +1,23 @@
 """Shared by all tests; the markers are declared in pyproject.toml."""
 import os
+from collections.abc import Iterator
 
 # Before torch is loaded; see tools/train.py. Child processes inherit it.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import mmcast  # noqa: E402,F401  before any test module imports mmdet
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from mmengine.logging import MessageHub  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MMEngine keeps the last run's registry scope and progress for the process; no test is to see another's."""
+    monkeypatch.setattr(MessageHub, '_instance_dict', type(MessageHub._instance_dict)())
+    with DefaultScope.overwrite_default_scope('mmcast'):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
