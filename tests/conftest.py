@@ -1,15 +1,11 @@
 """Shared by all tests; the markers are declared in pyproject.toml."""
-import os
 from collections.abc import Iterator
 
-# Before torch is loaded; see tools/train.py. Child processes inherit it.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-
-import mmcast  # noqa: E402,F401  before any test module imports mmdet
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from mmengine.logging import MessageHub  # noqa: E402
-from mmengine.registry import DefaultScope  # noqa: E402
+import mmcast  # noqa: F401  before any test module imports mmdet
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
 
 
 @pytest.fixture(autouse=True)

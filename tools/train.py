@@ -2,13 +2,9 @@
 import argparse
 import os
 
-# Before torch is loaded: CPU threads that spin while they wait for one another starve the data loader, and with any
-# other load on the machine a step takes ten times as long.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-
-import mmcast  # noqa: E402,F401  before anything imports mmdet
-from mmengine.config import DictAction  # noqa: E402
-from mmcast.command_line import report_errors  # noqa: E402
+import mmcast  # noqa: F401  before anything imports mmdet
+from mmengine.config import DictAction
+from mmcast.command_line import report_errors
 
 
 def parse_args() -> argparse.Namespace:
