@@ -1,4 +1,4 @@
-"""Split a COCO annotation file into labeled and unlabeled images."""
+"""Split a COCO annotation file into labeled and unlabeled images, with a manifest that says how."""
 import argparse
 from pathlib import Path
 
@@ -19,7 +19,14 @@ def parse_args() -> argparse.Namespace:
     number = parser.add_mutually_exclusive_group(required=True)
     number.add_argument('--percent', type=float, help='share of the images to label')
     number.add_argument('--count', type=int, help='number of images to label')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw')
+    number.add_argument('--from-list',
+                        type=Path,
+                        help='text file that names the images to label, one a line, with or without folder '
+                        'and extension')
+    parser.add_argument('--seed',
+                        type=int,
+                        default=0,
+                        help='of the draw; the draws of one seed nest: its 5 %% are among its 10 %%')
     parser.add_argument('--stratify',
                         action='store_true',
                         help='make sure that every class is among the labels')

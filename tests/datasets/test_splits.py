@@ -1,3 +1,4 @@
+import hashlib
 import json
 import runpy
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from mmcast.datasets.splits import make_split
 from mmcast.errors import CASTError
+from mmcast.version import __version__
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -109,6 +111,98 @@ def test_stratification_that_cannot_be_says_how_many_it_needs(all_images):
         split(path, count=1, stratify=True)
 
 
+@pytest.mark.parametrize('stratify', [False, True])
+def test_draws_of_one_seed_nest(all_images, stratify):
+    path = all_images(60)
+    for seed in range(5):
+        draws = [ids_of(split(path, percent=percent, seed=seed, stratify=stratify, force=True)[1])
+                 for percent in (5, 10, 20, 50, 100)]
+        assert [len(draw) for draw in draws] == [3, 6, 12, 30, 60]
+        assert all(small < large for small, large in zip(draws, draws[1:]))
+
+
+def test_the_draws_that_configs_rely_on_stay_as_they_are(all_images):
+    """Recorded before nesting and lists came: results name their seed, so a seed must keep its images."""
+    path = all_images(40)
+    assert sorted(ids_of(split(path, count=5, seed=3)[1])) == [17, 20, 23, 30, 32]
+    assert sorted(ids_of(split(path, 's', count=5, seed=3, stratify=True)[1])) == [17, 23, 30, 32, 39]
+
+
+def manifest_of(path: Path, name='out') -> dict:
+    return json.loads((path.parent / f'{name}_labeled.manifest.json').read_text())
+
+
+def test_manifest_says_how_the_split_was_made(all_images):
+    path = all_images(20)
+    counts, labeled, _ = split(path, percent=25, seed=2, stratify=True)
+    assert manifest_of(path) == dict(
+        mmcast=__version__, source='all.json', source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        percent=25, count=None, seed=2, stratify=True, nested=True, labeled_images=5, unlabeled_images=15,
+        images_per_class=dict(car=5, train=1, bus=0), instances_per_class=dict(car=5, train=1, bus=0))
+    assert {image['id'] for image in labeled['images']} >= {19}, 'the one image with a train'
+    assert counts['instances'] == dict(car=5, train=1, bus=0)
+
+
+def test_a_new_version_of_mmcast_does_not_refuse_its_own_split(all_images):
+    path = all_images(20)
+    split(path, count=5)
+    manifest = path.parent / 'out_labeled.manifest.json'
+    older = json.dumps(dict(json.loads(manifest.read_text()), mmcast='0.0.1'))
+    manifest.write_text(older)
+    split(path, count=5)
+    assert manifest.read_text() == older
+    manifest.write_text(older.replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(CASTError, match='out_labeled.manifest.json exists'):
+        split(path, count=5)
+
+
+@pytest.fixture
+def in_folders(all_images):
+    """Five images in two folders; b/3.png and c/3.jpg share their base name without extension."""
+    path = all_images(5)
+    content = json.loads(path.read_text())
+    for image, name in zip(content['images'], ('a/0.png', 'a/1.png', 'b/2.png', 'b/3.png', 'c/3.jpg')):
+        image['file_name'] = name
+    path.write_text(json.dumps(content))
+    return path
+
+
+def named(path: Path, *lines: str) -> Path:
+    names = path.parent / 'names.txt'
+    names.write_bytes('\r\n'.join(lines).encode())
+    return names
+
+
+def test_a_list_of_names_chooses_exactly_these_images(in_folders):
+    names = named(in_folders, 'a/1.png', '', ' 2 ', '3.jpg')
+    counts, labeled, unlabeled = split(in_folders, from_list=names)
+    assert ids_of(labeled) == {1, 2, 4} and ids_of(unlabeled) == {0, 3} and unlabeled['annotations'] == []
+    assert counts['labeled'] == 3 and {ann['image_id'] for ann in labeled['annotations']} == {1, 2, 4}
+    manifest = manifest_of(in_folders)
+    assert manifest['from_list'] == 'names.txt' and 'seed' not in manifest
+
+
+@pytest.mark.parametrize('lines, message', [
+    (['a/1.png', 'nowhere.png'], r"names.txt, line 2: 'nowhere.png' is no image of .*all.json"),
+    (['b/0.png'], "line 1: 'b/0.png' is no image"),
+    (['3'], "line 1: '3' fits 2 images"),
+    (['1', '2', 'a/1.png'], "line 3: 'a/1.png' is the image of line 1 again"),
+    (['', ' '], 'names.txt names no image')])
+def test_a_name_that_is_not_exactly_one_image_is_named(in_folders, lines, message):
+    with pytest.raises(CASTError, match=message):
+        split(in_folders, from_list=named(in_folders, *lines))
+    assert not (in_folders.parent / 'out_labeled.json').exists()
+
+
+def test_a_list_that_cannot_be_read_is_named(in_folders):
+    with pytest.raises(CASTError, match='nowhere.txt'):
+        split(in_folders, from_list=in_folders.parent / 'nowhere.txt')
+    names = in_folders.parent / 'names.txt'
+    names.write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(CASTError, match='names.txt is no text file'):
+        split(in_folders, from_list=names)
+
+
 def test_existing_outputs_are_refused_unless_the_same_or_forced(all_images):
     path = all_images(20)
     _, first, _ = split(path, count=5)
@@ -128,7 +222,8 @@ def test_neither_output_is_written_if_one_cannot_be(all_images):
 
 
 @pytest.mark.parametrize('options', [{}, dict(percent=10, count=2), dict(count=0), dict(count=21),
-                                     dict(percent=-1), dict(percent=1)])
+                                     dict(percent=-1), dict(percent=1), dict(count=2, from_list='names.txt'),
+                                     dict(from_list='names.txt', stratify=True)])
 def test_impossible_numbers_are_refused(all_images, options):
     with pytest.raises(CASTError):
         split(all_images(20), **options)

@@ -159,7 +159,7 @@ def test_prepare_is_idempotent_and_seeds_share_the_images(tmp_path):
     assert prepare(tmp_path, seed=0, **options) == outputs and files_of(tmp_path) == before
     other = prepare(tmp_path, seed=1, **options)
     after = files_of(tmp_path)
-    assert before.items() <= after.items() and len(after) == len(before) + 2
+    assert before.items() <= after.items() and len(after) == len(before) + 3
 
     labeled, unlabeled, second = (json.loads(Path(path).read_text()) for path in (
         outputs['labeled'], outputs['unlabeled'], other['labeled']))
