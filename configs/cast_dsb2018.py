@@ -5,8 +5,8 @@ seed = 0
 variables = dict(
     data_root='../shared/data/dsb2018',
     percent=10,
-    teacher_encoder='{config_dir}/toy/weights/toy_teacher.pth',
-    pretrained_encoder='{config_dir}/toy/weights/toy_student.pth')
+    foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
+    pretrained_student='{config_dir}/toy/weights/toy_student.pth')
 
 # Where the step configs find their data.
 step_options = {
@@ -27,8 +27,6 @@ semi = {
     'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
 }
 pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
-teacher_encoder = {'model.detector.backbone.init_cfg.checkpoint': '{teacher_encoder}'}
-encoder = {'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}'}
 
 steps = [
     dict(
@@ -37,10 +35,20 @@ steps = [
         function='mmcast.datasets.coco_folder.prepare',
         kwargs=dict(root='{data_root}', out_dir='{work_dir}/labels', seed='{seed}', percent='{percent}')),
     dict(
+        name='start',
+        kind='call',
+        function='mmcast.models.start_weights.prepare',
+        kwargs=dict(
+            out_dir='{work_dir}/start',
+            num_queries=160,
+            teacher='{foundation_teacher}',
+            student='{pretrained_student}')),
+    dict(
         name='adapt_labeled',
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_labeled.py',
-        cfg_options={**labeled, **teacher_encoder}),
+        load_from='{start.teacher}',
+        cfg_options=labeled),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -52,7 +60,8 @@ steps = [
         name='adapt_self_training',
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_self_training.py',
-        cfg_options={**semi, **teacher_encoder, pseudo: '{pseudo_label_1.annotations}'}),
+        load_from='{start.teacher}',
+        cfg_options={**semi, pseudo: '{pseudo_label_1.annotations}'}),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -64,7 +73,8 @@ steps = [
         name='transfer',
         kind='train',
         config='dsb2018/dsb2018_student_transfer.py',
-        cfg_options={**semi, **encoder, pseudo: '{pseudo_label_2.annotations}'}),
+        load_from='{start.student}',
+        cfg_options={**semi, pseudo: '{pseudo_label_2.annotations}'}),
     dict(
         name='refine',
         kind='train',

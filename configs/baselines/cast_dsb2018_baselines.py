@@ -2,7 +2,7 @@
 work_dir = 'work_dirs/cast_dsb2018_baselines'
 seed = 0
 variables = dict(
-    data_root='../shared/data/dsb2018', percent=10, pretrained_encoder='{config_dir}/../toy/weights/toy_student.pth')
+    data_root='../shared/data/dsb2018', percent=10, pretrained_student='{config_dir}/../toy/weights/toy_student.pth')
 
 step_options = {
     'val_dataloader.dataset.data_root': '{data_root}',
@@ -11,7 +11,6 @@ step_options = {
     'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
     'train_dataloader.dataset.data_root': '',
     'train_dataloader.dataset.data_prefix.img': '{data_root}/images',
-    'model.detector.backbone.init_cfg.checkpoint': '{pretrained_encoder}',
 }
 
 steps = [
@@ -21,9 +20,15 @@ steps = [
         function='mmcast.datasets.coco_folder.prepare',
         kwargs=dict(root='{data_root}', out_dir='{work_dir}/labels', seed='{seed}', percent='{percent}')),
     dict(
+        name='start',
+        kind='call',
+        function='mmcast.models.start_weights.prepare',
+        kwargs=dict(out_dir='{work_dir}/start', num_queries=160, student='{pretrained_student}')),
+    dict(
         name='supervised',
         kind='train',
         config='dsb2018_student_supervised.py',
+        load_from='{start.student}',
         cfg_options={'train_dataloader.dataset.ann_file': '{data.labeled}'}),
 ]
 

@@ -5,4 +5,7 @@ _base_ = [
 ]
 
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-train_cfg = dict(max_iters=1200, val_interval=1200)
+load_from = 'work_dirs/cast_dsb2018/start/teacher_160queries.pth'  # the pipeline puts its own here
+new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+train_cfg = dict(max_iters=600, val_interval=600)

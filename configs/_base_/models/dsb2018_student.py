@@ -4,8 +4,6 @@ _base_ = './toy_student.py'
 
 model = dict(
     detector=dict(
-        backbone=dict(
-            init_cfg=dict(type='Pretrained', checkpoint='configs/toy/weights/toy_student.pth', prefix='backbone.')),
         panoptic_head=dict(
             num_things_classes=1,
             num_queries=160,

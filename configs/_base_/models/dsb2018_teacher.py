@@ -1,12 +1,9 @@
-# The toy's teacher network with queries for nuclei. No foundation model is at hand offline: its encoder
-# starts from the toy's weights, the rest from scratch.
+# The toy's teacher network with queries for images of up to 150 nuclei. No foundation model is at hand offline:
+# it starts from the weights that the toy's teacher learned on street scenes.
 _base_ = './toy_teacher.py'
 
 model = dict(
     detector=dict(
-        backbone=dict(
-            init_cfg=dict(
-                type='Pretrained', checkpoint='configs/toy/weights/toy_teacher.pth', prefix='backbone.')),
         panoptic_head=dict(
             num_things_classes=1,
             num_queries=160,
