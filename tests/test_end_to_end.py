@@ -15,10 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
 SHORT = ['step_options.train_cfg.max_iters=3', 'step_options.train_cfg.val_interval=3',
          'step_options.default_hooks.checkpoint.interval=1']
+STEPS = ['data', 'zero_shot', 'adapt_labeled', 'pseudo_label_1', 'adapt_self_training', 'pseudo_label_2', 'transfer',
+         'refine']
 
 
-def start(config: str, work_dir: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, 'tools/train.py', f'configs/{config}', '--work-dir', str(work_dir),
+def start(config: str, work_dir: Path, *options: str, processes: int = 1) -> subprocess.Popen:
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    command = [sys.executable, *(torchrun if processes > 1 else []), 'tools/train.py', f'configs/{config}',
+               '--launcher', 'pytorch' if processes > 1 else 'none', '--work-dir', str(work_dir),
                '--cfg-options', *SHORT, *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -38,20 +42,18 @@ def kill_in_step(process: subprocess.Popen, work_dir: Path, name: str) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize('killed', [(), ('pseudo_label_1', 'transfer', 'refine')], ids=['undisturbed', 'killed'])
-def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed):
+@pytest.mark.parametrize('killed, processes', [((), 2), (STEPS, 1)], ids=['two processes', 'killed in every step'])
+def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, processes):
     """All eight steps finish in order, the table has a figure in every row, the report shows pictures."""
     options = [f'variables.data_root={tmp_path}/data', 'variables.percent=25', 'steps.0.kwargs.num_train=40',
                'steps.0.kwargs.num_val=4', 'report.images=2']
     for name in killed:
         kill_in_step(start('cast_toy.py', tmp_path / 'run', *options), tmp_path / 'run', name)
-    process = start('cast_toy.py', tmp_path / 'run', *options)
+    process = start('cast_toy.py', tmp_path / 'run', *options, processes=processes)
     output = process.communicate()[0]
     assert process.returncode == 0, output[-3000:]
 
-    assert [name for name, record in records(tmp_path / 'run').items() if record['status'] == 'finished'] == [
-        'data', 'zero_shot', 'adapt_labeled', 'pseudo_label_1', 'adapt_self_training', 'pseudo_label_2', 'transfer',
-        'refine']
+    assert [name for name, record in records(tmp_path / 'run').items() if record['status'] == 'finished'] == STEPS
     rows = json.loads((tmp_path / 'run/summary.json').read_text())
     assert [row['step'] for row in rows] == ['zero_shot', 'adapt_labeled', 'adapt_self_training', 'transfer', 'refine']
     assert all(0 <= row['mask_ap'] <= 100 for row in rows)

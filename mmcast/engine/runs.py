@@ -3,13 +3,14 @@ import itertools
 import logging
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -70,13 +71,15 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         resume_from: a checkpoint of this very run to go on from.
 
     Raises:
-        CASTError: ``load_from`` is not a sound checkpoint of this model.
+        CASTError: ``load_from`` is not a sound checkpoint of this model, or the batch cannot be divided.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
+    if cfg.get('divide_batch_size'):
+        divide_batch_size(cfg.train_dataloader, get_world_size())
     runner = build_runner(cfg)
     if cfg.get('load_from'):
-        verify_weights(runner.model, cfg.load_from)
+        verify_weights(runner.model, cfg.load_from, () if resume_from else cfg.get('new_parameters', ()))
     last = _LastValidation()
     runner.register_hook(last)
     runner.train()
@@ -122,6 +125,24 @@ def build_runner(cfg: Config) -> Runner:
     return _TerseRunner.from_cfg(cfg)
 
 
+def divide_batch_size(loader: dict, processes: int) -> None:
+    """Turns a training loader's batch size from that of all processes together into that of one, in place.
+
+    A config with ``divide_batch_size = True`` then takes the same steps on any number of processes; without it,
+    batch sizes are per process, as everywhere in OpenMMLab.
+
+    Raises:
+        CASTError: the processes cannot share the batch evenly.
+    """
+    for part in (loader, loader.sampler):
+        if 'batch_size' in part:
+            size, rest = divmod(part['batch_size'], processes)
+            if rest:
+                raise CASTError(f'{processes} processes cannot share batches of {part["batch_size"]} evenly: start a '
+                                'number of processes that divides it, or change train_dataloader.batch_size')
+            part['batch_size'] = size
+
+
 def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
     """The scalars of a run's validation with the largest ``key`` and its step, from the run's logs.
 
@@ -139,26 +160,33 @@ def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
     return metrics, best
 
 
-def verify_weights(model: torch.nn.Module, path: str) -> None:
+def verify_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str] = ()) -> None:
     """Loads a whole model's checkpoint without running code in it, and insists that it fits.
 
     MMEngine loads with ``strict=False`` and only logs what did not fit. Keys that only training has may be
     absent on either side. ``Runner`` loads the same file again at its own time, after ``init_weights``.
+
+    Args:
+        model: to be loaded into.
+        path: of the checkpoint.
+        new_parameters: beginnings of names in the network (a config's ``new_parameters``) that need not be in
+            the checkpoint, or not in this shape, and start at random: the class head for other classes, say.
 
     Raises:
         CASTError: unreadable, or names or shapes differ; names the first keys and the cure.
     """
     model = model.module if is_model_wrapper(model) else model
     from mmcast.models.checkpoints import describe_mismatch  # not above: mmcast.models imports this module
-    state = _read_weights(path)
+    left_out = (*new_parameters, *(f'detector.{name}' for name in new_parameters))
+    state = {key: value for key, value in _read_weights(path).items() if not key.startswith(left_out)}
     cure = 'give a checkpoint of this model, or the config that the checkpoint was trained with'
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         difference = describe_mismatch(model.state_dict(), state)
         raise CASTError(f'{path} is a checkpoint of another architecture ({difference}); {cure}') from error
-    problems = [f'{len(keys)} keys {kind}, such as {", ".join(keys[:3])}'
-                for kind, keys in (('missing', _needed(missing)), ('unknown', _needed(unexpected))) if keys]
+    unfit = {'missing': _needed(missing, left_out), 'unknown': _needed(unexpected)}
+    problems = [f'{len(keys)} keys {kind}, such as {", ".join(keys[:3])}' for kind, keys in unfit.items() if keys]
     if problems:
         raise CASTError(f'{path} is a checkpoint of another architecture ({"; ".join(problems)}); {cure}')
 
@@ -203,8 +231,8 @@ def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     return read_state_dict(path)
 
 
-def _needed(keys: list[str]) -> list[str]:
-    return [key for key in keys if not key.startswith(TRAINING_ONLY)]
+def _needed(keys: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
+    return [key for key in keys if not key.startswith(TRAINING_ONLY + left_out)]
 
 
 def _floats(metrics: dict) -> dict[str, float]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import toy_run
+from mmengine.config import Config
 from mmcast.engine import run_pipeline
+from mmcast.engine.runs import divide_batch_size
 from mmcast.engine.state import PipelineState, lock
 from mmcast.engine.templates import resolve
 from mmcast.errors import CASTError
@@ -278,11 +280,30 @@ def test_two_processes_run_the_steps_together(config, tmp_path):
     assert len(list(tmp_path.glob('work/02_teach/*/vis_data/scalars.json'))) == 1
 
 
+def test_batch_is_divided_among_the_processes():
+    loader = Config(dict(batch_size=6, sampler=dict(batch_size=6, source_ratio=[1, 2])))
+    divide_batch_size(loader, 2)
+    assert (loader.batch_size, loader.sampler.batch_size) == (3, 3)
+    with pytest.raises(CASTError, match='2 processes cannot share batches of 3'):
+        divide_batch_size(loader, 2)
+
+
 def test_checkpoint_of_another_architecture_is_refused(config):
     run(config, step=['data', 'teach'])
     with pytest.raises(CASTError, match=r'iter_6.pth is a checkpoint of another architecture.*layer.weight'):
         run(config, cfg_options={'steps.2.cfg_options': {'model.width': 2}})
     assert finished(config) == ['data', 'teach']
+
+
+def test_named_new_parameters_may_differ_from_the_checkpoint(config):
+    def options(names):
+        return {'steps.2.cfg_options': {'model.width': 2, 'new_parameters': names}}
+
+    steps = ['data', 'teach', 'refine']
+    with pytest.raises(CASTError, match='wrong shape: layer.weight'):  # another name excuses nothing
+        run(config, step=steps, cfg_options=options(['head.']))
+    run(config, step=steps, cfg_options=options(['layer.']))
+    assert finished(config) == steps
 
 
 def test_work_dir_of_another_pipeline_or_run_is_refused(config, tmp_path):

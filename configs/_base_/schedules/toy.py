@@ -14,3 +14,5 @@ param_scheduler = [
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=1000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
+
+divide_batch_size = True  # batch sizes are those of all processes together: two processes do not take other steps
