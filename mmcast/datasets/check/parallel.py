@@ -1,0 +1,52 @@
+"""Work in several processes, without piling up what is to be done or was done."""
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from mmcast.errors import CASTError
+
+_shared: Any = None
+
+
+def map_in_processes(function: Callable, items: Iterable, shared: Any, workers: int) -> Iterator:
+    """The results of ``function(item, shared)`` in order; ``shared`` is handed to every process only once.
+
+    With one worker, everything happens in this process.
+
+    Raises:
+        CASTError: a process was killed.
+    """
+    if workers == 1:
+        yield from (function(item, shared) for item in items)
+        return
+    waiting: deque = deque()
+    try:
+        with ProcessPoolExecutor(workers, initializer=_set_shared, initargs=(shared,)) as pool:
+            for item in items:
+                waiting.append(pool.submit(_call, function, item))
+                if len(waiting) > 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise CASTError('a process of the check was killed, probably for lack of memory: '
+                        'call it again with fewer --workers') from error
+
+
+def available_processors() -> int:
+    """How many processors this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _set_shared(shared: Any) -> None:
+    global _shared
+    _shared = shared
+
+
+def _call(function: Callable, item: Any) -> Any:
+    return function(item, _shared)

@@ -1,0 +1,130 @@
+"""Measures masks without drawing them, however broken they are: COCO's own C code may crash on those."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SLACK = 1  # pixels: labeling tools put the border of an image at -0.5, at 0 or at its width
+
+
+class MaskProblem(Exception):
+    """A segmentation that is no mask: kind of finding, and what is wrong."""
+
+
+@dataclass
+class Mask:
+    """Area in pixels and box (x1, y1, x2, y2) of a mask; polygons that overlap count double."""
+    area: float
+    box: tuple[float, float, float, float]
+
+
+def measure_mask(segmentation: object, size: tuple[int, int] | None) -> Mask:
+    """Measures polygons or run lengths of either sort.
+
+    Args:
+        segmentation: as in a COCO annotation.
+        size: (height, width) of the image in pixels, None if that is unknown.
+
+    Raises:
+        MaskProblem: it is no mask; a mask outside the image is no problem here.
+    """
+    if segmentation is None or segmentation == [] or segmentation == {}:
+        raise MaskProblem('empty-mask', 'there is no segmentation')
+    if isinstance(segmentation, list):
+        return _measure_polygons(segmentation)
+    if isinstance(segmentation, dict):
+        return _measure_runs(segmentation, size)
+    raise MaskProblem('malformed-mask', f'segmentation is a {type(segmentation).__name__}')
+
+
+def outside(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+    """Does a box (x1, y1, x2, y2) leave an image of (height, width)?"""
+    height, width = size
+    return box[0] < -SLACK or box[1] < -SLACK or box[2] > width + SLACK or box[3] > height + SLACK
+
+
+def _measure_polygons(polygons: list) -> Mask:
+    area, corners = 0., []
+    for polygon in polygons:
+        points = _points(polygon)
+        if len(points) < 3:
+            raise MaskProblem('degenerate-polygon', f'a polygon of {len(points)} points')
+        x, y = points.T
+        shift_x, shift_y = x - x[0], y - y[0]  # far from zero the shoelace formula loses digits
+        part = abs(shift_x[:-1] @ shift_y[1:] - shift_y[:-1] @ shift_x[1:]) / 2
+        if part < 1e-3:
+            raise MaskProblem('degenerate-polygon', f'a polygon of {len(points)} points without area')
+        area += float(part)
+        corners.append((x.min(), y.min(), -x.max(), -y.max()))
+    left, top, right, bottom = (float(value) for value in np.min(corners, axis=0))
+    return Mask(area, (left, top, -right, -bottom))
+
+
+def _points(polygon: object) -> np.ndarray:
+    """(N, 2) of a flat list of coordinates."""
+    if not isinstance(polygon, list):
+        raise MaskProblem('malformed-mask', 'segmentation is no list of polygons')
+    try:
+        flat = np.array(polygon)
+    except ValueError:  # lists of different lengths in it
+        flat = np.array(None)
+    if polygon and (flat.ndim != 1 or flat.dtype.kind not in 'if' or not np.isfinite(flat).all()):
+        raise MaskProblem('malformed-mask', 'a polygon is no flat list of finite numbers')
+    if len(polygon) % 2:
+        raise MaskProblem('malformed-mask', f'a polygon of {len(polygon)} coordinates, an odd number')
+    return flat.astype(float).reshape(-1, 2)
+
+
+def _measure_runs(encoded: dict, size: tuple[int, int] | None) -> Mask:
+    own = encoded.get('size')
+    if not (isinstance(own, list) and len(own) == 2 and all(type(side) is int and side > 0 for side in own)):
+        raise MaskProblem('malformed-mask', f'run lengths of size {own}, not [height, width]')
+    if size is not None and tuple(own) != size:
+        raise MaskProblem('mask-size-mismatch',
+                          f'mask of {own[1]}x{own[0]} in an image of {size[1]}x{size[0]}')
+    runs = _runs(encoded.get('counts'))
+    height, width = own
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise MaskProblem('malformed-mask', f'run lengths that do not fill {width}x{height} pixels')
+    borders = runs.cumsum()
+    starts, ends = borders[:-1:2], borders[1::2]  # of the runs inside the mask; pixels go down the columns
+    starts, ends = starts[ends > starts], ends[ends > starts] - 1
+    if not len(starts):
+        raise MaskProblem('empty-mask', 'the mask has no pixel')
+    wraps = (starts // height != ends // height).any()  # from the foot of a column to the head of the next
+    top, bottom = (0, height - 1) if wraps else ((starts % height).min(), (ends % height).max())
+    box = starts[0] // height, top, ends[-1] // height + 1, bottom + 1
+    return Mask(float((ends - starts + 1).sum()), tuple(float(value) for value in box))
+
+
+def _runs(counts: object) -> np.ndarray:
+    """Lengths of the runs, outside and inside the mask by turns."""
+    if isinstance(counts, str) and counts:
+        return _decode_runs(counts)
+    if isinstance(counts, list) and counts and all(type(run) is int and abs(run) < 2**40 for run in counts):
+        return np.array(counts)
+    raise MaskProblem('malformed-mask', 'run lengths that are neither a text nor a list of numbers')
+
+
+def _decode_runs(text: str) -> np.ndarray:
+    """COCO's compressed run lengths.
+
+    A character holds six bits from '0' on: five of a number, lowest first, and a bit that says that more
+    follow; the fifth of the last is the sign. From the fourth on, a number is the difference to the run two
+    before.
+    """
+    codes = np.array([ord(character) for character in text]) - ord('0')
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise MaskProblem('malformed-mask', 'run lengths that are cut short, or not written as COCO does')
+    last = np.flatnonzero(codes & 32 == 0)
+    first = np.append(0, last[:-1] + 1)
+    length = last - first + 1
+    if length.max() > 8:
+        raise MaskProblem('malformed-mask', 'run lengths of absurd size')
+    place = np.arange(len(codes)) - np.repeat(first, length)
+    runs = np.add.reduceat((codes & 31) << (5 * place), first)
+    runs -= np.where(codes[last] & 16, 1 << (5 * length), 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs
