@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cityscapesscripts.evaluation.instances2dict import instances2dict
 from mmdet.datasets import CityscapesDataset
 from PIL import Image
 from pycocotools import mask as mask_api
@@ -97,6 +98,21 @@ def test_pycocotools_and_mmdet_load_it(tmp_path):
     assert all(Path(dataset.get_data_info(i)['img_path']).is_file() for i in range(6))
 
 
+def test_cityscapesscripts_counts_the_same_pixels(tmp_path):
+    """The official reader of instance maps, class by class."""
+    generate_toy_cityscapes(tmp_path, num_train=3, num_val=0, size=(56, 112), progress=False)
+    convert(tmp_path)
+    coco = json.loads((tmp_path / 'out.json').read_text())
+    names = {category['id']: category['name'] for category in CATEGORIES}
+    for image in coco['images']:
+        path = tmp_path / 'gtFine/train' / image['file_name'].replace('_leftImg8bit', '_gtFine_instanceIds')
+        (official, ) = instances2dict([str(path)]).values()
+        for category_id, name in names.items():
+            areas = {ann['instance_id']: ann['area'] for ann in coco['annotations']
+                     if ann['image_id'] == image['id'] and ann['category_id'] == category_id}
+            assert areas == {instance['instID']: instance['pixelCount'] for instance in official[name]}
+
+
 def test_workers_give_the_same_file(tree):
     root, _, _ = tree
     convert(root)
@@ -106,6 +122,16 @@ def test_workers_give_the_same_file(tree):
 
 def damage_label_missing(image, ids):
     os.unlink(ids)
+    return ids.parents[1]  # was the only one
+
+
+def damage_image_missing(image, ids):
+    os.unlink(image)
+    return image.parents[1]
+
+
+def damage_label_8_bit(image, ids):
+    Image.new('L', (5, 4)).save(ids)
     return ids
 
 
@@ -134,8 +160,9 @@ def damage_label_colour(image, ids):
     return ids
 
 
-@pytest.mark.parametrize('damage', [damage_label_missing, damage_image_text, damage_image_truncated,
-                                    damage_label_truncated, damage_size, damage_label_colour])
+@pytest.mark.parametrize('damage', [damage_label_missing, damage_image_missing, damage_image_text,
+                                    damage_image_truncated, damage_label_truncated, damage_size,
+                                    damage_label_colour, damage_label_8_bit])
 def test_a_damaged_tree_is_named_and_nothing_written(tree, damage):
     root, image, ids = tree
     culprit = damage(image, ids)
@@ -146,7 +173,19 @@ def test_a_damaged_tree_is_named_and_nothing_written(tree, damage):
 
 
 def test_missing_folder_is_named(tmp_path):
-    with pytest.raises(CASTError, match='leftImg8bit.*unpack'):
+    with pytest.raises(CASTError, match='leftImg8bit/train.*unpack leftImg8bit_trainvaltest.zip'):
+        convert(tmp_path)
+
+
+@pytest.mark.parametrize('pattern, archive', [('leftImg8bit/train/*/*.png', 'leftImg8bit_trainvaltest.zip'),
+                                              ('gtFine/train/*/*_instanceIds.png', 'gtFine_trainvaltest.zip')])
+def test_a_download_unpacked_by_half_is_counted(tmp_path, pattern, archive):
+    """Not converted as a smaller data set."""
+    generate_toy_cityscapes(tmp_path, num_train=4, num_val=0, size=(32, 64), progress=False)
+    files = sorted(tmp_path.glob(pattern))
+    for path in files[1:]:
+        os.unlink(path)
+    with pytest.raises(CASTError, match=f'{files[1].name} and 2 more missing.*{archive} .*again'):
         convert(tmp_path)
 
 

@@ -13,8 +13,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--splits',
                         nargs='+',
                         default=['train', 'val'],
+                        choices=['train', 'val'],
                         metavar='SPLIT',
-                        help='splits to convert')
+                        help='train, val or both; the labels of test are not public')
     parser.add_argument('--out-dir',
                         type=Path,
                         help='folder of instances_SPLIT.json; without it ROOT/annotations')
