@@ -1,5 +1,5 @@
-from .loading import LoadImage
+from .loading import LoadCompressedAnnotations, LoadImage
 from .pseudo_labeled import PseudoLabelDataset
 from .unlabeled import UnlabeledDataset
 
-__all__ = ['LoadImage', 'PseudoLabelDataset', 'UnlabeledDataset']
+__all__ = ['LoadCompressedAnnotations', 'LoadImage', 'PseudoLabelDataset', 'UnlabeledDataset']

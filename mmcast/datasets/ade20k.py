@@ -21,8 +21,8 @@ def convert_ade20k(root: str | os.PathLike, split: str, out_file: str | os.PathL
                    force: bool = False, progress: bool = True) -> dict:
     """Convert `annotations_instance` of one split to a COCO JSON with RLE masks.
 
-    The rules are those of the challenge (CSAILVision/placeschallenge, instancesegmentation): red is the class,
-    1 to 100, green the instance, unique in its image whatever its class; green 0 is no instance.
+    The rules are those of the challenge (CSAILVision/placeschallenge, instancesegmentation): red is the
+    class, 1 to 100, green the instance, unique in its image whatever its class; green 0 is no instance.
 
     Args:
         root: Folder that holds `images/` and `annotations_instance/`.
@@ -36,8 +36,8 @@ def convert_ade20k(root: str | os.PathLike, split: str, out_file: str | os.PathL
         dict: the number of `images`, `instances` and `groups` (ADE20K has none).
 
     Raises:
-        CASTError: if a folder, image or map is missing, a file is unreadable, sizes differ, an instance has no
-            class or several, or `out_file` exists with other content.
+        CASTError: if a folder, image or map is missing, a file is unreadable, sizes differ, an instance has
+            no class or several, or `out_file` exists with other content.
     """
     images = Part(Path(root, 'images', FOLDERS[split]), '*.jpg',
                   f'ADEChallengeData2016.zip so that {Path(root, "images")} is its folder images')
@@ -64,6 +64,6 @@ def class_of(classes: np.ndarray, instance_id: int, path: Path) -> int:
     """The one class, 1 to 100, among the pixels `classes` of an instance."""
     found = np.unique(classes).tolist()
     if len(found) > 1 or not 1 <= found[0] <= len(CATEGORIES):
-        raise CASTError(f'{path}: instance {instance_id} has class {", ".join(map(str, found))}, not one of 1 to '
-                        f'{len(CATEGORIES)}: unpack annotations_instance.tar again')
+        raise CASTError(f'{path}: instance {instance_id} has class {", ".join(map(str, found))}, not one of '
+                        f'1 to {len(CATEGORIES)}: unpack annotations_instance.tar again')
     return found[0]

@@ -39,8 +39,8 @@ def convert_cityscapes(root: str | os.PathLike, split: str, out_file: str | os.P
         dict: the number of `images`, `instances` and `groups`.
 
     Raises:
-        CASTError: if a folder, image or label map is missing, a file is unreadable, sizes differ, or `out_file`
-            exists with other content.
+        CASTError: if a folder, image or label map is missing, a file is unreadable, sizes differ, or
+            `out_file` exists with other content.
     """
     images = Part(Path(root, 'leftImg8bit', split), f'*/*{IMAGE_SUFFIX}',
                   f'leftImg8bit_trainvaltest.zip of Cityscapes into {root}')

@@ -59,9 +59,9 @@ def match_parts(images: Part, maps: Part) -> list[str]:
     return sorted(image_stems)
 
 
-def convert_maps(convert: Callable[[str], tuple[dict, list[dict]]], stems: list[str], categories: Iterable[dict],
-                 out_file: str | os.PathLike, description: str, num_workers: int = 0, force: bool = False,
-                 progress: bool = True) -> dict:
+def convert_maps(convert: Callable[[str], tuple[dict, list[dict]]], stems: list[str],
+                 categories: Iterable[dict], out_file: str | os.PathLike, description: str,
+                 num_workers: int = 0, force: bool = False, progress: bool = True) -> dict:
     """Run `convert` on every stem, number images and instances from 1 and write one COCO JSON.
 
     Args:

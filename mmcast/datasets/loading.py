@@ -1,8 +1,13 @@
-"""Loading of images with errors that say which file is broken."""
+"""Loading of images and annotations, with errors that say which file is broken."""
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets.transforms import LoadAnnotations
+from pycocotools import mask as mask_api
 
 from mmcast.errors import CASTError
 from mmcast.registry import TRANSFORMS
+
+from .compressed_masks import CompressedMasks
 
 
 @TRANSFORMS.register_module()
@@ -22,3 +27,31 @@ class LoadImage(LoadImageFromFile):
             raise CASTError(
                 f'image {path} cannot be read ({str(error) or type(error).__name__}); replace it, or take it '
                 'out of the label file') from error
+
+
+@TRANSFORMS.register_module()
+class LoadCompressedAnnotations(LoadAnnotations):
+    """mmdet's ``LoadAnnotations`` with masks (polygons or RLE) that stay compressed until they are cropped.
+
+    What comes out of a pipeline is the same, pixel by pixel, see :class:`CompressedMasks`. A transform that
+    writes into ``gt_masks.masks``, such as mmdet's ``RandomErasing``, needs ``LoadAnnotations``.
+
+    Raises:
+        CASTError: a mask is not of the size of its image.
+    """
+
+    def _load_masks(self, results: dict) -> None:
+        height, width = results['ori_shape']
+        rles = [encode(mask, height, width) for mask in self._process_masks(results)]
+        wrong = [rle['size'] for rle in rles if list(rle['size']) != [height, width]]
+        if wrong:
+            raise CASTError(f"{results['img_path']} is {height} x {width} but has a mask of {wrong[0][0]} x "
+                            f'{wrong[0][1]} (height x width): take both from the same data set')
+        results['gt_masks'] = CompressedMasks(rles, np.arange(height), np.arange(width))
+
+
+def encode(mask: list | dict, height: int, width: int) -> dict:
+    """The compressed RLE of a COCO segmentation: polygons, or RLE compressed or not."""
+    if isinstance(mask, list):
+        return mask_api.merge(mask_api.frPyObjects(mask, height, width))
+    return mask_api.frPyObjects(mask, *mask['size']) if isinstance(mask['counts'], list) else mask

@@ -24,7 +24,8 @@ IDS = np.array([[2, 2, 0, 1],
 def write_pair(root, name, classes, ids, folder='training'):
     """An image and its map in the official format: red the class, green the instance, here noise in blue."""
     blue = np.arange(classes.size, dtype=np.uint8).reshape(classes.shape)
-    image, instances = root / f'images/{folder}/{name}.jpg', root / f'annotations_instance/{folder}/{name}.png'
+    image = root / f'images/{folder}/{name}.jpg'
+    instances = root / f'annotations_instance/{folder}/{name}.png'
     for path, pixels in ((image, np.full((*classes.shape, 3), 90, np.uint8)),
                          (instances, np.stack([classes, ids, blue], axis=-1))):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def test_hand_made_map_by_the_official_rules(tmp_path):
 
 
 def test_class_ids_and_names_are_the_challenges():
-    """A few lines of CSAILVision/placeschallenge instanceInfo100_train.txt, among them the first and the last."""
+    """Lines of CSAILVision/placeschallenge instanceInfo100_train.txt, among them the first and the last."""
     names = {category['id']: category['name'] for category in CATEGORIES}
     assert list(names) == list(range(1, 101))
     official = {1: 'bed', 4: 'person', 9: 'car', 33: 'pool table', 58: 'television receiver', 66: 'ship',
@@ -64,7 +65,8 @@ def test_every_instance_appears_once_with_its_pixels(tmp_path):
     rng = np.random.default_rng(0)
     maps = {}
     for number in range(1, 7):
-        ids = np.kron(rng.integers(0, 9, (5, 7)), np.ones((4, 3))).astype(np.uint8)  # instances in many pieces
+        # Instances in many pieces.
+        ids = np.kron(rng.integers(0, 9, (5, 7)), np.ones((4, 3))).astype(np.uint8)
         classes = np.concatenate([[0], rng.integers(1, 101, 8)])[ids].astype(np.uint8)
         maps[f'ADE_train_{number:08d}'] = classes, ids
         write_pair(tmp_path, f'ADE_train_{number:08d}', classes, ids)
@@ -81,10 +83,9 @@ def test_every_instance_appears_once_with_its_pixels(tmp_path):
                     if green:
                         pixels.setdefault((red, green), set()).add((y, x))
         annotations = [ann for ann in coco['annotations'] if ann['image_id'] == image['id']]
-        found = {(ann['category_id'], ann['instance_id']): mask_api.decode(ann['segmentation'])
-                 for ann in annotations}
-        assert len(annotations) == len(found)
-        assert {key: set(zip(*(axis.tolist() for axis in np.nonzero(mask)))) for key, mask in found.items()} == pixels
+        found = {(ann['category_id'], ann['instance_id']): set(map(tuple, np.argwhere(
+            mask_api.decode(ann['segmentation'])).tolist())) for ann in annotations}
+        assert len(annotations) == len(found) and found == pixels
     assert len({ann['id'] for ann in coco['annotations']}) == len(coco['annotations'])
 
 

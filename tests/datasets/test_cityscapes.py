@@ -177,8 +177,9 @@ def test_missing_folder_is_named(tmp_path):
         convert(tmp_path)
 
 
-@pytest.mark.parametrize('pattern, archive', [('leftImg8bit/train/*/*.png', 'leftImg8bit_trainvaltest.zip'),
-                                              ('gtFine/train/*/*_instanceIds.png', 'gtFine_trainvaltest.zip')])
+@pytest.mark.parametrize('pattern, archive', [
+    ('leftImg8bit/train/*/*.png', 'leftImg8bit_trainvaltest.zip'),
+    ('gtFine/train/*/*_instanceIds.png', 'gtFine_trainvaltest.zip')])
 def test_a_download_unpacked_by_half_is_counted(tmp_path, pattern, archive):
     """Not converted as a smaller data set."""
     generate_toy_cityscapes(tmp_path, num_train=4, num_val=0, size=(32, 64), progress=False)
