@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmcast.errors import CASTError
 
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')  # what is an image in a folder
+
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file, and its folder if need be, so that a reader finds the old or the new content whole.

@@ -7,8 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from mmcast.command_line import one_line
-from mmcast.datasets.check import check_dataset, write_sheet
+from mmcast.dataset_check import check_dataset, write_sheet
 from mmcast.errors import CASTError
 from mmcast.files import write_json
 
@@ -66,7 +65,7 @@ def main() -> None:
     try:
         sys.exit(run(args))
     except (CASTError, OSError) as error:
-        print(f'error: {one_line(error)}', file=sys.stderr)
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
     except Exception:  # a mistake in here is none in the data, as status 1 would say
         traceback.print_exc()

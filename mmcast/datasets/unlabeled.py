@@ -8,10 +8,8 @@ from mmdet.datasets import CocoDataset
 from PIL import Image
 
 from ..errors import CASTError
-from ..files import read_coco
+from ..files import IMAGE_SUFFIXES, read_coco
 from ..registry import DATASETS
-
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 @DATASETS.register_module()

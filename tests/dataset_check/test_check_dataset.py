@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 import runpy
@@ -11,10 +12,10 @@ import pytest
 from damage import plant
 from PIL import Image
 
-from mmcast.datasets.check import NOTES, check_dataset, write_sheet
+from mmcast.dataset_check import NOTES, check_dataset, write_sheet
 from mmcast.errors import CASTError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
 
 
@@ -92,7 +93,7 @@ def test_every_planted_mistake_is_found_and_no_other(data):
 
 
 def test_processes_find_the_same(data, monkeypatch):
-    monkeypatch.setattr('mmcast.datasets.check.reading._CHUNK', 7)
+    monkeypatch.setattr('mmcast.dataset_check.reading._CHUNK', 7)
     expect_all(data, plant(data), workers=2)
 
 
@@ -137,7 +138,8 @@ def test_invalid_json_says_where(data):
 def test_junk_anywhere_never_crashes_the_check_or_the_sheet(data, tmp_path):
     """Replaces values at random places of the file by values of other types, and cuts images short."""
     junk = [None, [], {}, -1, 0, True, 'x', '', '\ud800\n<b>', 1e308, -1e308, float('nan'), 10**30, [[]],
-            [1, 2, 3], [None] * 6, ['1'] * 8, {'size': [20, 30]}, {'size': [20, 30], 'counts': 'zz'}, {'counts': [1]},
+            [1, 2, 3], [None] * 6, ['1'] * 8, {'size': [20, 30]}, {'size': [20, 30], 'counts': 'zz'},
+            {'counts': [1]},
             {'size': [20, 30], 'counts': [-5, 605]}, {'size': [10**9, 10**9], 'counts': [0, 10**18]}]
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -151,7 +153,7 @@ def test_junk_anywhere_never_crashes_the_check_or_the_sheet(data, tmp_path):
                 entry = parent[key]
                 if parent is not coco and rng.random() < 0.4:
                     break
-            parent[key] = junk[rng.integers(len(junk))]
+            parent[key] = copy.deepcopy(junk[rng.integers(len(junk))])
         (folder / 'train.json').write_text(json.dumps(coco))
         path = folder / f'images/{rng.integers(6)}.png'
         path.write_bytes(path.read_bytes()[:rng.integers(2000)])

@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmcast.datasets.unlabeled import IMAGE_SUFFIXES
 from mmcast.errors import CASTError
+from mmcast.files import IMAGE_SUFFIXES
 from .findings import Finding, printable
 from .labels import Checked, ImageEntry, Lists, check_annotations, check_categories, check_images
 from .overlap import find_copies, find_shared

@@ -1,6 +1,7 @@
 """Work in several processes, without piling up what is to be done or was done."""
 from __future__ import annotations
 
+import gc
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,7 @@ def available_processors() -> int:
 def _set_shared(shared: Any) -> None:
     global _shared
     _shared = shared
+    gc.freeze()  # or every collection would walk through, and thereby copy, what was forked from the parent
 
 
 def _call(function: Callable, item: Any) -> Any:

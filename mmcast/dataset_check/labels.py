@@ -5,6 +5,7 @@ import json
 import os
 import posixpath
 from dataclasses import dataclass, field
+from operator import sub
 
 import numpy as np
 
@@ -114,9 +115,8 @@ class Lists:
 def check_annotations(text: str, lists: Lists) -> Checked:
     """Checks the annotations of a JSON list."""
     checked = Checked()
-    with np.errstate(all='ignore'):  # damaged coordinates may be too large to multiply
-        for annotation in json.loads(text):
-            _check_annotation(annotation, lists, checked)
+    for annotation in json.loads(text):
+        _check_annotation(annotation, lists, checked)
     checked.instances = np.array(checked.instances, dtype=float).reshape(-1, 3)
     return checked
 
@@ -178,7 +178,7 @@ def _check_box(bbox: object, mask: Mask | None, size: tuple[int, int] | None) ->
         return [('bad-box', f'bbox {_short(bbox)} leaves the image')] if size and outside(box, size) else []
     # Tools round differently, and may or may not count the last pixel.
     allowed = 2 * SLACK + 0.05 * max(mask.box[2] - mask.box[0], mask.box[3] - mask.box[1])
-    if any(abs(has - should) > allowed for has, should in zip(box, mask.box)):
+    if max(map(abs, map(sub, box, mask.box))) > allowed:
         right = [mask.box[0], mask.box[1], mask.box[2] - mask.box[0], mask.box[3] - mask.box[1]]
         return [('bad-box', f'bbox {_short(bbox)}, but the mask has {_short([round(v, 2) for v in right])}')]
     return []

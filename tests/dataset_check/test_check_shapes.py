@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from mmcast.datasets.check.shapes import MaskProblem, measure_mask
+from mmcast.dataset_check.shapes import MaskProblem, measure_mask
 
 
 def reference(mask: np.ndarray) -> tuple[float, tuple]:

@@ -41,7 +41,7 @@ def write_sheet(report: Report, path: str | os.PathLike, count: int = 40, progre
             drawing = draw(Path(image.path), own, image.id, colours)
         except cv2.error:  # a rare sort of a known format, which Pillow reads and OpenCV does not
             continue
-        figures.append(dict(name=printable(image.name), id=image.id, photo=_photo(drawing),
+        figures.append(dict(name=printable(image.name), id=printable(str(image.id)), photo=_photo(drawing),
                             instances=len(own['annotations']), remarks=remarks.get(image.id, [])))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
                                      trim_blocks=True, lstrip_blocks=True)
