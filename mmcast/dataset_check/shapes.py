@@ -112,7 +112,7 @@ def _decode_runs(text: str) -> np.ndarray:
     follow; the fifth of the last is the sign. From the fourth on, a number is the difference to the run two
     before.
     """
-    codes = np.array([ord(character) for character in text]) - ord('0')
+    codes = np.frombuffer(text.encode(errors='surrogatepass'), dtype=np.uint8).astype(np.int64) - ord('0')
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         raise MaskProblem('malformed-mask', 'run lengths that are cut short, or not written as COCO does')
     last = np.flatnonzero(codes & 32 == 0)
