@@ -56,7 +56,7 @@ class Report:
             if len(found) > _SHOWN:
                 lines.append(f'  and {len(found) - _SHOWN} more')
             lines.append(f'  -> {CURES[kind]}')
-        verdict = f'{self.problems} problems' if self.problems else 'clean'
+        verdict = f'problems: {self.problems}' if self.problems else 'clean'
         return '\n'.join([*lines, '', f'{printable(self.ann_file)}: {verdict}'])
 
     def line(self, finding: Finding) -> str:
