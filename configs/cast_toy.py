@@ -33,7 +33,7 @@ steps = [
         name='data',
         kind='call',
         function='mmcast.datasets.toy_cityscapes.prepare',
-        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}', num_train=120)),
+        kwargs=dict(root='{data_root}', seed='{seed}', percent='{percent}', num_train=100)),
     dict(
         name='zero_shot',
         kind='test',

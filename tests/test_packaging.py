@@ -167,7 +167,8 @@ SET_UP = ['-m venv', '-m pip']
 def test_make_sets_up_once(make):
     assert make() == [*SET_UP, '-m pytest']
     assert make() == ['-m pytest']
-    assert make('make', 'demo') == ['tools/train.py configs/cast_toy.py']
+    assert make('make', 'demo') == ['-c import', '-m torch.distributed.run']  # how many processes, and they
+    assert 'tools/train.py configs/cast_toy.py --launcher pytorch' in (make.folder / 'log').read_text()
 
 
 def test_changed_requirements_set_up_again(make):

@@ -5,5 +5,5 @@ _base_ = [
 ]
 
 load_from = 'configs/toy/weights/toy_teacher.pth'
-optim_wrapper = dict(optimizer=dict(lr=3e-4))
-train_cfg = dict(max_iters=200, val_interval=200)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+train_cfg = dict(max_iters=150, val_interval=150)

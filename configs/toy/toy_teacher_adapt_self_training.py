@@ -6,5 +6,5 @@ _base_ = [
 
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'configs/toy/weights/toy_teacher.pth'
-optim_wrapper = dict(optimizer=dict(lr=3e-4))
-train_cfg = dict(max_iters=250, val_interval=250)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+train_cfg = dict(max_iters=200, val_interval=200)

@@ -1,5 +1,5 @@
-# How the toy's foundation teacher was made: supervised on the source domain, which looks different from the target
-# domain of the pipeline. `python tools/make_toy_weights.py` writes the data, runs this and packs the weights.
+# The first half of how the toy's foundation teacher was made: supervised on scenes of a clear day.
+# `python tools/make_toy_weights.py` writes the data, runs this and toy_teacher_varied.py and packs the weights.
 _base_ = [
     '../_base_/models/toy_teacher.py', '../_base_/datasets/toy_cityscapes_source.py', '../_base_/schedules/toy.py',
     '../_base_/default_runtime.py'

@@ -20,6 +20,8 @@ MANIFEST = 'toy_cityscapes.json'
 CITIES = {  # invented, so that no one takes these for the real data
     ('source', 'train'): ('hellbruck', 'lichtau', 'sonnthal'),
     ('source', 'val'): ('klarsee', 'tagwerda'),
+    ('varied', 'train'): ('allerorts', 'buntenau', 'wechselburg'),
+    ('varied', 'val'): ('irgendheim', 'mancherode'),
     ('target', 'train'): ('abendorf', 'dammerburg', 'nebelsheim'),
     ('target', 'val'): ('grauwinkel', 'regenau')
 }
@@ -40,7 +42,7 @@ def generate_toy_cityscapes(root: str | os.PathLike,
 
     Args:
         root: Folder to fill: `leftImg8bit/`, `gtFine/` and the manifest `toy_cityscapes.json`.
-        domain: 'source' (a clear day) or 'target' (a rainy dusk).
+        domain: 'source' (a clear day), 'target' (a rainy dusk) or 'varied' (any colours, light and weather).
         seed: Of all random numbers.
         num_train: Images of the training split.
         num_val: Images of the validation split.

@@ -45,9 +45,10 @@ class Domain:
     headlights: bool
     stretch: float             # length of vehicles relative to the source domain
     num_objects: tuple[int, int]
+    rider: int = RIDER         # what the labels call somebody on a bicycle or motorcycle
 
 
-DOMAINS = {
+DOMAINS: dict[str, Domain | None] = {
     'source': Domain(
         sky=((92, 160, 232), (196, 224, 246)), road=(112, 110, 116), sidewalk=(196, 184, 176),
         buildings=((214, 160, 110), (226, 202, 150), (188, 98, 80), (172, 182, 196), (238, 226, 204)),
@@ -66,7 +67,41 @@ DOMAINS = {
         clothes=((50, 50, 66), (118, 76, 66), (78, 98, 128), (158, 140, 122), (84, 56, 98), (176, 170, 170)),
         glass=(148, 156, 172), haze=(170, 148, 150), haze_strength=(0.15, 0.45), light=(1.0, 0.95, 1.04),
         texture=0.07, noise=0.03, rain=40, headlights=True, stretch=0.9, num_objects=(3, 7)),
+    'varied': None,  # every scene looks different: random_domain
 }
+
+
+def random_domain(rng: np.random.Generator) -> Domain:
+    """How one scene of the domain 'varied' looks: any colours, light and weather, as on the web."""
+
+    def colours(number: int, low: int = 30, high: int = 250) -> tuple[Colour, ...]:
+        return tuple(tuple(int(c) for c in rng.integers(low, high, 3)) for _ in range(number))
+
+    grey, haze = int(rng.integers(60, 150)), float(rng.uniform(0, 0.35))
+    return Domain(sky=colours(2, 60),
+                  road=tuple(grey + int(c) for c in rng.integers(-8, 14, 3)),
+                  sidewalk=colours(1, 100, 200)[0],
+                  buildings=colours(5, 70, 240),
+                  windows=colours(1, 60)[0],
+                  vegetation=colours(3, 40, 180),
+                  vehicles=colours(6),
+                  clothes=colours(6),
+                  glass=colours(1, 60, 190)[0],
+                  haze=colours(1, 130, 240)[0],
+                  haze_strength=(0.0, haze),
+                  light=tuple(rng.uniform(0.85, 1.1, 3)),
+                  texture=float(rng.uniform(0, 0.08)),
+                  noise=float(rng.uniform(0, 0.035)),
+                  rain=int(pick(rng, (0, 0, 30))),
+                  headlights=bool(rng.random() < 0.4),
+                  stretch=float(rng.uniform(0.9, 1.05)),
+                  num_objects=(2, 7),
+                  rider=PERSON)  # captions on the web do not tell riders from other people
+
+
+def scene_domain(name: str, rng: np.random.Generator) -> Domain:
+    """The looks of one scene of the domain called `name`."""
+    return DOMAINS[name] or random_domain(rng)
 
 
 class Canvas:
@@ -442,12 +477,12 @@ def drop_hidden(ids: np.ndarray) -> None:
 
 def draw_scene(domain_name: str, rng: np.random.Generator,
                size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A street scene of a domain ('source' or 'target').
+    """A street scene of a domain ('source', 'target' or 'varied').
 
     Returns the RGB image (H, W, 3) uint8 and the ids (H, W) uint16 as in Cityscapes' instanceIds.png:
     label id * 1000 + k for the k-th instance of a class, the bare label id for everything else.
     """
-    domain, (height, width) = DOMAINS[domain_name], size
+    domain, (height, width) = scene_domain(domain_name, rng), size
     canvas, horizon = Canvas(height, width), rng.uniform(0.34, 0.42) * height
     draw_background(canvas, domain, rng, horizon)
     haze = rng.uniform(*domain.haze_strength)
@@ -471,8 +506,9 @@ def draw_scene(domain_name: str, rng: np.random.Generator,
         if rng.random() < RIDER_CHANCE.get(at.category, 0):
             categories.append(RIDER)
         for category in categories:
-            PAINTERS[category](pen(at, category * 1000 + counts[category]), domain, rng)
-            counts[category] += 1
+            label = domain.rider if category == RIDER else category
+            PAINTERS[category](pen(at, label * 1000 + counts[label]), domain, rng)
+            counts[label] += 1
     drop_hidden(canvas.ids[::SUPERSAMPLING, ::SUPERSAMPLING])
     image, ids = canvas.rendered()
     return add_weather(image, ids, domain, rng), ids

@@ -13,16 +13,18 @@ from mmcast.files import write_atomically
 from mmcast.models.checkpoints import read_state_dict
 from .runs import latest_sound_checkpoint, train_run
 
-#: File to make and config that trains it.
-RECIPES = {'toy_teacher.pth': 'toy_teacher_source.py', 'toy_student.pth': 'toy_student_source.py'}
-SOURCE_ROOT = 'data/toy_cityscapes_source'
+#: File to make and the configs that train it, one after the other.
+RECIPES = {'toy_teacher.pth': ('toy_teacher_source.py', 'toy_teacher_varied.py'),
+           'toy_student.pth': ('toy_student_source.py', )}
+DATA_ROOTS = {'source': 'data/toy_cityscapes_source', 'varied': 'data/toy_cityscapes_varied'}
 NUM_TRAIN, NUM_VAL = 3000, 60
 
 
 def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]:
-    """Draw the source domain, train both networks on it and write their weights in half precision.
+    """Draw the data, train both networks on it and write their weights in half precision.
 
-    That is about an hour on two cores. Called again, an interrupted run goes on from its last checkpoint.
+    The teacher sees varied scenes after those of a clear day, the student those of a clear day only. That is about
+    an hour and a half on two cores. Called again, an interrupted run goes on from its last checkpoint.
 
     Args:
         config_dir: The folder ``configs/toy``.
@@ -36,16 +38,20 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
         if Path(out_dir, name).exists():
             raise CASTError(f'{Path(out_dir, name)} exists and is not overwritten: move it away or choose another '
                             'folder')
-    generate_toy_cityscapes(SOURCE_ROOT, domain='source', num_train=NUM_TRAIN, num_val=NUM_VAL)
-    for split in ('train', 'val'):
-        convert_cityscapes(SOURCE_ROOT, split, f'{SOURCE_ROOT}/annotations/instances_{split}.json')
+    for domain, root in DATA_ROOTS.items():
+        generate_toy_cityscapes(root, domain=domain, num_train=NUM_TRAIN, num_val=NUM_VAL)
+        for split in ('train', 'val'):
+            convert_cityscapes(root, split, f'{root}/annotations/instances_{split}.json')
     written = []
-    for name, config_name in RECIPES.items():
-        config = Config.fromfile(str(Path(config_dir, config_name)))
-        config.work_dir = str(Path(work_dir, Path(name).stem))
-        result = train_run(config, latest_sound_checkpoint(Path(config.work_dir)))
+    for name, config_names in RECIPES.items():
+        checkpoint = None
+        for config_name in config_names:
+            config = Config.fromfile(str(Path(config_dir, config_name)))
+            config.work_dir = str(Path(work_dir, Path(config_name).stem))
+            config.load_from = checkpoint and str(checkpoint)
+            checkpoint = train_run(config, latest_sound_checkpoint(Path(config.work_dir))).checkpoint
         written.append(Path(out_dir, name))
-        pack_weights(result.checkpoint, written[-1])
+        pack_weights(checkpoint, written[-1])
     return written
 
 

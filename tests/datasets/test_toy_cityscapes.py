@@ -46,6 +46,13 @@ def test_another_seed_or_domain_draws_other_images(tmp_path, options):
     assert not set(images[0]) & set(images[1])
 
 
+def test_scenes_of_the_varied_domain_do_not_look_alike():
+    def tints(domain):  # (8, 2): how much redder than green and greener than blue each image is on the whole
+        return -np.diff([scene(domain, seed)[0].mean((0, 1)) for seed in range(8)])
+
+    assert tints('varied').std(0).mean() > 4 * tints('target').std(0).mean()
+
+
 def test_an_image_does_not_depend_on_how_many_there_are(tmp_path):
     few, many = files_of(generate(tmp_path / 'a')), files_of(generate(tmp_path / 'b', num_train=6, num_val=3))
     assert {name: many[name] for name in few if name.endswith('.png')} == {
