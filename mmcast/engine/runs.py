@@ -132,15 +132,16 @@ def divide_batch_size(loader: dict, processes: int) -> None:
     batch sizes are per process, as everywhere in OpenMMLab.
 
     Raises:
-        CASTError: the processes cannot share the batch evenly.
+        CASTError: the processes cannot share the batch evenly, labeled and pseudo-labeled images alike.
     """
+    share = processes * sum(loader.sampler.get('source_ratio', [1]))
     for part in (loader, loader.sampler):
         if 'batch_size' in part:
-            size, rest = divmod(part['batch_size'], processes)
-            if rest:
-                raise CASTError(f'{processes} processes cannot share batches of {part["batch_size"]} evenly: start a '
-                                'number of processes that divides it, or change train_dataloader.batch_size')
-            part['batch_size'] = size
+            if processes > 1 and part['batch_size'] % share:
+                raise CASTError(
+                    f'{processes} processes cannot share batches of {part["batch_size"]} evenly: start another '
+                    f'number of processes, or make train_dataloader.batch_size a multiple of {share}')
+            part['batch_size'] //= processes
 
 
 def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:

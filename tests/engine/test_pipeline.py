@@ -284,8 +284,15 @@ def test_batch_is_divided_among_the_processes():
     loader = Config(dict(batch_size=6, sampler=dict(batch_size=6, source_ratio=[1, 2])))
     divide_batch_size(loader, 2)
     assert (loader.batch_size, loader.sampler.batch_size) == (3, 3)
-    with pytest.raises(CASTError, match='2 processes cannot share batches of 3'):
+    with pytest.raises(CASTError, match='2 processes cannot share batches of 3 evenly.* multiple of 6'):
         divide_batch_size(loader, 2)
+    divide_batch_size(loader, 1)
+    assert (loader.batch_size, loader.sampler.batch_size) == (3, 3)
+
+
+def test_divided_batch_keeps_the_ratio_of_its_sources():
+    with pytest.raises(CASTError, match='2 processes cannot share batches of 4 evenly.* multiple of 8'):
+        divide_batch_size(Config(dict(batch_size=4, sampler=dict(batch_size=4, source_ratio=[1, 3]))), 2)
 
 
 def test_checkpoint_of_another_architecture_is_refused(config):

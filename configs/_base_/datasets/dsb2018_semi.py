@@ -1,4 +1,4 @@
-# Labeled images beside pseudo-labeled ones, one to three in every batch.
+# Labeled images beside pseudo-labeled ones, one to one in every batch.
 _base_ = './dsb2018.py'
 
 pseudo_dataset = dict(
@@ -11,5 +11,5 @@ pseudo_dataset = dict(
     backend_args=_base_.backend_args)
 
 train_dataloader = dict(
-    sampler=dict(_delete_=True, type='GroupMultiSourceSampler', batch_size=4, source_ratio=[1, 3]),
+    sampler=dict(_delete_=True, type='GroupMultiSourceSampler', batch_size=4, source_ratio=[1, 1]),
     dataset=dict(_delete_=True, type='ConcatDataset', datasets=[_base_.labeled_dataset, pseudo_dataset]))

@@ -9,5 +9,5 @@ model = dict(
             num_queries=160,
             loss_cls=dict(class_weight=[1.0, 0.1])),
         panoptic_fusion_head=dict(num_things_classes=1),
-        train_cfg=dict(num_points=2048),
+        train_cfg=dict(num_points=1024),
         test_cfg=dict(max_per_image=160)))
