@@ -7,5 +7,5 @@ _base_ = [
 
 model = dict(pixel_contrast=None)
 load_from = 'configs/toy/weights/toy_student.pth'
-train_cfg = dict(max_iters=1200, val_interval=120)
+train_cfg = dict(max_iters=1000, val_interval=100)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))

@@ -6,4 +6,4 @@ _base_ = [
 
 load_from = 'configs/toy/weights/toy_student.pth'
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-train_cfg = dict(max_iters=1100, val_interval=1100)
+train_cfg = dict(max_iters=900, val_interval=900)

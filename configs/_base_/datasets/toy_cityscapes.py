@@ -12,8 +12,7 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomResize', scale=image_size[::-1], ratio_range=(0.8, 1.5), keep_ratio=True),
-    # Width, height: crops of half the width, as the paper's of Cityscapes, and of the whole height at any scale.
-    dict(type='RandomCrop', crop_size=(112, 224), allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=image_size[::-1], allow_negative_crop=True),  # mmdet: width, height
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), by_mask=True, keep_empty=False),
     dict(type='PackDetInputs', meta_keys=meta_keys),
 ]
