@@ -16,7 +16,7 @@ help:
 PROCESSES = $(shell $(VENV)/bin/python -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))')
 
 demo: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
 		tools/train.py configs/cast_toy.py --launcher pytorch
 
 test: $(READY)

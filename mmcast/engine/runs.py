@@ -120,7 +120,7 @@ def build_runner(cfg: Config) -> Runner:
         logger.setdefault('log_metric_by_epoch', False)  # else all validations are logged as of step 0
     if not torch.cuda.is_available() and cfg.get('launcher', 'none') != 'none':
         cfg.setdefault('model_wrapper_cfg', dict(  # MMEngine's default one insists on a GPU
-            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+            type='MMDistributedDataParallel', device_ids=None,
             find_unused_parameters=cfg.get('find_unused_parameters', False)))
     return _TerseRunner.from_cfg(cfg)
 
