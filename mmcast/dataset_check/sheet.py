@@ -1,18 +1,17 @@
 """A page of overlays and findings, in one HTML file that can be passed on."""
 from __future__ import annotations
 
-import base64
 import json
 import os
 from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from mmcast.files import write_atomically
+from mmcast.pages import photo, render
 from .findings import CURES, NOTES, printable
 from .labels import ImageEntry, is_id
 from .report import Report
@@ -41,12 +40,10 @@ def write_sheet(report: Report, path: str | os.PathLike, count: int = 40, progre
             drawing = draw(Path(image.path), own, image.id, colours)
         except cv2.error:  # a rare sort of a known format, which Pillow reads and OpenCV does not
             continue
-        figures.append(dict(name=printable(image.name), id=printable(str(image.id)), photo=_photo(drawing),
+        figures.append(dict(name=printable(image.name), id=printable(str(image.id)), photo=photo(drawing),
                             instances=len(own['annotations']), remarks=remarks.get(image.id, [])))
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template('sheet.html.j2').render(
-        title=printable(report.ann_file), report=report, statistics=report.statistics, kinds=report.by_kind(),
+    page = render(
+        Path(__file__).with_name('sheet.html.j2'), title=printable(report.ann_file), report=report, statistics=report.statistics, kinds=report.by_kind(),
         notes=NOTES, cures=CURES, shown=_SHOWN, figures=figures, colours=colours)
     write_atomically(path, page)
 
@@ -93,9 +90,3 @@ def _remarks(report: Report) -> dict:
             text = printable(f'{finding.kind}{which}: {finding.detail}')
             remarks.setdefault(finding.image_id, []).append(text)
     return remarks
-
-
-def _photo(image: np.ndarray) -> str:
-    """An RGB image (H, W, 3) as data URI."""
-    _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'

@@ -1,18 +1,15 @@
 """The page at the end of a pipeline: one HTML file that holds everything, and a picture for a README."""
-import base64
 import io
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import jinja2
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from mmcast.files import write_atomically
+from mmcast.pages import data_uri, render
 from .curves import Curves, read_curves
 from .overlays import make_overlays, write_contact_sheet
 from .summary import COLUMNS, cell
@@ -34,10 +31,8 @@ def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
     overlays = make_overlays(pipeline)
     if overlays:
         write_contact_sheet(overlays, pipeline.work_dir / 'report.png')
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     trim_blocks=True, lstrip_blocks=True)
-    environment.filters['photo'] = _photo
-    page = environment.get_template('report.html.j2').render(
+    page = render(
+        Path(__file__).with_name('report.html.j2'),
         title=f'{pipeline.path.stem}, seed {pipeline.config.get("seed")}',
         rows=rows,
         columns=COLUMNS,
@@ -73,17 +68,7 @@ def _plot(curves: Curves) -> str:
             axis.legend(fontsize='x-small')
     buffer = io.BytesIO()
     figure.savefig(buffer, format='svg')
-    return _data_uri(buffer.getvalue(), 'svg+xml')
-
-
-def _photo(image: np.ndarray) -> str:
-    """An RGB image (H, W, 3) as data URI."""
-    _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return _data_uri(data.tobytes(), 'jpeg')
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+    return data_uri(buffer.getvalue(), 'svg+xml')
 
 
 def _step_line(pipeline: 'Pipeline', name: str) -> dict:

@@ -1,16 +1,13 @@
 """The committed recipe of the toy's pretrained weights: a foundation teacher and a pretrained student."""
-import io
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from mmcast.datasets.cityscapes import convert_cityscapes
 from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
 from mmcast.errors import CASTError
-from mmcast.files import write_atomically
-from mmcast.models.checkpoints import read_state_dict
+from mmcast.models.checkpoints import read_state_dict, write_state_dict
 from .runs import latest_sound_checkpoint, train_run
 
 #: File to make and the configs that train it, one after the other.
@@ -60,6 +57,4 @@ def pack_weights(checkpoint: str | Path, out_file: str | Path) -> None:
     part = 'detector.'
     kept: dict[str, Tensor] = {key.removeprefix(part): value.half() if value.is_floating_point() else value
                                for key, value in read_state_dict(checkpoint).items() if key.startswith(part)}
-    buffer = io.BytesIO()
-    torch.save(kept, buffer)
-    write_atomically(out_file, buffer.getvalue())
+    write_state_dict(out_file, kept)

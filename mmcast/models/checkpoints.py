@@ -1,4 +1,5 @@
 """Reading weights that somebody else made: no code in the file is run, and nothing is left out silently."""
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmcast.errors import CASTError
+from mmcast.files import write_atomically
 
 
 def _history_method(owner: type, name: str):
@@ -58,6 +60,13 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CASTError(f'{path} holds no state dict of tensors; give a checkpoint with model weights')
     return dict(state)
+
+
+def write_state_dict(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Writes tensors so that a reader finds all of them or no file."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

@@ -1,13 +1,11 @@
 """Weights to start from where another data set has other classes and more instances in an image."""
-import io
 import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mmcast.files import write_atomically
-from .checkpoints import read_state_dict
+from .checkpoints import read_state_dict, write_state_dict
 
 QUERIES = ('panoptic_head.query_embed.weight', 'panoptic_head.query_feat.weight')
 CLASS_HEAD = 'panoptic_head.cls_embed.'
@@ -38,10 +36,8 @@ def prepare(out_dir: str | os.PathLike, num_queries: int, seed: int = 0, **weigh
         generator = torch.Generator().manual_seed(seed)
         fitted = {key: repeat_queries(value, num_queries, generator) if key in QUERIES else value
                   for key, value in state.items() if not key.startswith(CLASS_HEAD)}
-        buffer = io.BytesIO()
-        torch.save(fitted, buffer)
         written[name] = str(Path(out_dir, f'{name}_{num_queries}queries.pth'))
-        write_atomically(written[name], buffer.getvalue())
+        write_state_dict(written[name], fitted)
     return written
 
 

@@ -1,4 +1,5 @@
-# The domain that the toy's pretrained weights were made on: all labels, 3,000 scenes of a clear day; the teacher goes on with varied ones.
+# The domain that the toy's pretrained weights were made on: all labels, 3,000 scenes of a clear day. The teacher goes
+# on with varied ones.
 _base_ = './toy_cityscapes.py'
 
 data_root = 'data/toy_cityscapes_source/'
