@@ -1,5 +1,5 @@
 # The whole method on real microscopy images: 33 labeled, 298 unlabeled, 114 for validation.
-# Elsewhere than in ../shared: --cfg-options variables.data_root=FOLDER (COCO layout, see docs/data.md).
+# Elsewhere than in ../shared: --cfg-options variables.data_root=FOLDER (in it annotations/instances_{train,val}.json and images/).
 work_dir = 'work_dirs/cast_dsb2018'
 seed = 0
 variables = dict(

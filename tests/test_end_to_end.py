@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmcast.datasets.coco_folder import prepare
 
@@ -62,6 +64,37 @@ def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, process
     page = (tmp_path / 'run/report.html').read_text()
     assert page.count('data:image') >= 2 and 'http://' not in page.replace('http://www.w3.org', '')
     assert 'student, refined' in output and 'report.html' in output
+
+
+def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:
+    """Images with one bright box each, and COCO labels of two classes for them."""
+    folder.mkdir(parents=True)
+    height, width = (80, 60) if portrait else (60, 80)
+    images, annotations = [], []
+    for number, name in enumerate(names):
+        pixels = np.full((height, width, 3), 40, np.uint8)
+        x, y = 5 + 3 * number, 10
+        pixels[y:y + 30, x:x + 20] = 220
+        Image.fromarray(pixels).save(folder / name)
+        images.append(dict(id=number, file_name=name, height=height, width=width))
+        annotations.append(dict(id=number, image_id=number, category_id=7 + number % 2, area=600, iscrowd=0,
+                                bbox=[x, y, 20, 30], segmentation=[[x, y, x + 20, y, x + 20, y + 30, x, y + 30]]))
+    return dict(images=images, annotations=annotations, categories=[dict(id=7, name='box'), dict(id=8, name='crate')])
+
+
+def test_own_data_needs_no_edited_config(tmp_path):
+    """A JSON, and a folder of images of another orientation than the labeled ones, given on the command line."""
+    labels = draw_boxes(tmp_path / 'data/photos', [f'{i}.png' for i in range(6)])
+    (tmp_path / 'data/labels.json').write_text(json.dumps(labels))
+    draw_boxes(tmp_path / 'data/new', ['a.png', 'b.jpg', 'c.png'], portrait=True)
+    process = start('cast_custom.py', tmp_path / 'run', f'variables.data_root={tmp_path}/data',
+                    'variables.labeled=labels.json', 'variables.unlabeled=new', 'variables.image_size=64')
+    output = process.communicate()[0]
+    assert process.returncode == 0, output[-3000:]
+    assert '5 labeled, 3 unlabeled and 1 validation images' in output and 'classes: box, crate' in output
+    assert all(record['status'] == 'finished' for record in records(tmp_path / 'run').values())
+    assert len(json.loads((tmp_path / 'run/summary.json').read_text())) == 4
+    assert 'crate' in (tmp_path / 'run/report.html').read_text()
 
 
 @pytest.mark.shared_data

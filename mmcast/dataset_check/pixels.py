@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 from PIL import Image
 
-_EXIF_ORIENTATION = 0x0112
+from ..image_size import upright_size
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,10 @@ def read_pixels(path: str) -> Pixels:
     """Decodes an image to its last byte."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)  # OpenCV turns these upright
             # Without conversion colours may be numbers of a palette; with it, more than 8 bits would be cut.
             pixels = image if image.mode.startswith(('I', 'F')) else image.convert('RGB')
             digest = hashlib.sha256(f'{pixels.mode} {image.size}'.encode() + pixels.tobytes()).digest()
-            size = image.size if turned else image.size[::-1]
+            size = upright_size(image)
     except FileNotFoundError:
         return Pixels(problem=('missing-image', f'there is no file {path}'))
     except Exception as error:  # noqa: BLE001  Pillow's decoders raise almost anything on damaged files

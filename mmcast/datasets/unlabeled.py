@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
-from PIL import Image
 
 from ..errors import CASTError
 from ..files import IMAGE_SUFFIXES, read_coco
+from ..image_size import read_image_size
 from ..registry import DATASETS
 
 
@@ -57,12 +57,3 @@ class UnlabeledDataset(CocoDataset):
                          width=width)
             infos.append(self.parse_data_info(dict(raw_img_info=image)))
         return infos
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Height and width from the header of an image; batches are grouped by shape before pixels are read."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise CASTError(f'{path} is not a readable image: remove or replace it') from error

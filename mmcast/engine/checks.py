@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from PIL import Image, UnidentifiedImageError
 
 from mmcast.errors import CASTError
+from mmcast.files import read_coco
+from mmcast.image_size import read_image_size
 
 _IMAGES_LOOKED_AT = 5
 
@@ -28,6 +29,22 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
             images = (dataset.get('data_prefix') or {}).get('img', '')
             check_labels(os.path.join(root, dataset['ann_file']), os.path.join(root, images),
                          _classes(dataset))
+        _check_orientations(cfg.get(name) or {})
+
+
+def _check_orientations(dataloader: dict) -> None:
+    """mmdet's GroupMultiSourceSampler waits for ever for an image where a source has none of an orientation."""
+    if (dataloader.get('sampler') or {}).get('type') != 'GroupMultiSourceSampler':
+        return
+    found = {}
+    for dataset in _coco_datasets(dataloader.get('dataset')):
+        ann_file = os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+        found[ann_file] = {image['width'] < image['height'] for image in read_coco(ann_file)['images']}
+    for ann_file, orientations in found.items():
+        if orientations != set().union(*found.values()):
+            raise CASTError(
+                f'{ann_file} lacks portrait or landscape images, which another source has; in batches of one '
+                'orientation that is a wait without end: set train_dataloader.sampler.type to MultiSourceSampler')
 
 
 def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> None:
@@ -71,14 +88,12 @@ def _check_image(image: dict, img_dir: str, ann_file: str) -> None:
     if not os.path.isfile(path):
         raise CASTError(f'image {path} not found: {cure}')
     try:
-        with Image.open(path) as opened:
-            size = opened.size
-    except UnidentifiedImageError:
+        height, width = read_image_size(path)
+    except CASTError:
         raise CASTError(f'image {path} cannot be read: replace it or take it out of {ann_file}') from None
-    if size != (image['width'], image['height']):
+    if (height, width) != (image['height'], image['width']):
         raise CASTError(
-            f'image {path} is {size[0]}x{size[1]}, its label says {image["width"]}x{image["height"]}: '
-            f'{cure}')
+            f'image {path} is {width}x{height}, its label says {image["width"]}x{image["height"]}: {cure}')
 
 
 def _coco_datasets(dataset: dict | None) -> Iterator[dict]:

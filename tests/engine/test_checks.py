@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,19 @@ def test_all_datasets_of_a_config_are_checked(labels, tmp_path):
     loaders['val_dataloader']['dataset']['dataset'].pop('metainfo')
     with pytest.raises(CASTError, match='has no category person'):
         check_config_data(Config(loaders), ('val_dataloader', ))
+
+
+@pytest.mark.parametrize('sampler, refused', [('GroupMultiSourceSampler', True), ('MultiSourceSampler', False)])
+def test_a_source_without_portrait_images_cannot_be_grouped(labels, tmp_path, sampler, refused):
+    """The sampler would wait for ever for a portrait labeled image to go with the portrait unlabeled one."""
+    Image.new('RGB', (10, 20)).save(tmp_path / 'images/b.png')
+    portrait = dict(labels, images=[*labels['images'], dict(id=2, file_name='b.png', width=10, height=20)])
+    for name, content in dict(labeled=labels, pseudo=portrait).items():
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    parts = [dict(type='CocoDataset', data_root=str(tmp_path), ann_file=f'{name}.json', data_prefix=dict(img='images'),
+                  metainfo=dict(classes=('car', ))) for name in ('labeled', 'pseudo')]
+    cfg = Config(dict(train_dataloader=dict(sampler=dict(type=sampler, batch_size=2, source_ratio=[1, 1]),
+                                            dataset=dict(type='ConcatDataset', datasets=parts))))
+    expected = pytest.raises(CASTError, match='labeled.json lacks portrait.*MultiSourceSampler')
+    with expected if refused else nullcontext():
+        check_config_data(cfg, ('train_dataloader', ))
