@@ -18,12 +18,12 @@ steps = [
         name='data',
         kind='call',
         function='mmcast.datasets.coco_folder.prepare',
-        kwargs=dict(root='{data_root}', out_dir='{work_dir}/labels', seed='{seed}', percent='{percent}')),
+        kwargs=dict(root='{data_root}', out_dir='{work_dir}/01_data', seed='{seed}', percent='{percent}')),
     dict(
         name='start',
         kind='call',
         function='mmcast.models.start_weights.prepare',
-        kwargs=dict(out_dir='{work_dir}/start', num_queries=160, student='{pretrained_student}')),
+        kwargs=dict(out_dir='{work_dir}/02_start', num_queries=48, student='{pretrained_student}')),
     dict(
         name='supervised',
         kind='train',

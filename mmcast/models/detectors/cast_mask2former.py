@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.registry import MODELS
+from .windows import Windows, predict_in_windows
 
 
 @dataclass
@@ -202,6 +203,7 @@ class CASTMask2Former(Mask2Former):
 
     Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the backbone
     ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs shipped.
+    ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
     """
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
@@ -239,3 +241,10 @@ class CASTMask2Former(Mask2Former):
         """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """Sets ``pred_instances`` of every sample; see mmdet, and ``test_cfg.windows``."""
+        windows = self.test_cfg.get('windows')
+        if not windows:
+            return super().predict(batch_inputs, batch_data_samples, rescale=rescale)
+        return predict_in_windows(super().predict, batch_inputs, batch_data_samples, Windows(**windows), rescale)
