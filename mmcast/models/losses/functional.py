@@ -208,13 +208,13 @@ class _DrawnProducts(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> Tuple[Optional[Tensor], ...]:
         anchors, candidates, drawn = ctx.saved_tensors
-        of_anchors = F.embedding_bag(drawn, candidates, mode='sum', per_sample_weights=gradient)
-        of_candidates = torch.zeros_like(candidates)
+        of_anchors, of_candidates = [], torch.zeros_like(candidates)
         # Each part makes a whole (M, D), so a part has some pairs for each candidate.
         rows = max(1, max(_at_a_time(drawn.device), 4 * len(candidates)) // drawn.shape[1])
         for a, d, g in _tiles(rows, anchors, drawn, gradient):
+            of_anchors.append(F.embedding_bag(d, candidates, mode='sum', per_sample_weights=g))
             of_candidates += _sum_by_candidate(a, d, g, len(candidates))
-        return of_anchors, of_candidates, None
+        return torch.cat(of_anchors), of_candidates, None
 
 
 def _tiles(rows: int, *tensors: Tensor) -> Iterator[Tuple[Tensor, ...]]:

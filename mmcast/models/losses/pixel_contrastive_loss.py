@@ -184,8 +184,8 @@ class PixelContrastiveLoss(nn.Module):
                 indices = torch.arange(len(pixels), device=pixels.device)
             return expected_negative(anchors, pixels, y, indices)[:, None] + math.log(self.num_negatives)
         drawn = sample_negatives(y, self.num_negatives, indices)
-        products = drawn_products(anchors, pixels, drawn.clamp_min(0))
-        return products.masked_fill(drawn < 0, -math.inf)
+        missing = drawn[:, :1] < 0  # all of a row or none
+        return drawn_products(anchors, pixels, drawn.clamp_min_(0)).masked_fill(missing, -math.inf)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -209,7 +209,14 @@ def _check_shapes(z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor, class_l
 
 def _check_finite(**tensors: Tensor) -> None:
     # (4, B), one transfer to the host for all of them.
-    broken = torch.stack([~tensor.isfinite().flatten(1).all(1) for tensor in tensors.values()]).cpu()
+    broken = torch.stack([~_all_finite(tensor.detach().flatten(1)) for tensor in tensors.values()]).cpu()
     if broken.any():
         names = [name for name, row in zip(tensors, broken) if row.any()]
         raise NonFiniteInputError(names, broken.any(0).nonzero().flatten().tolist())
+
+
+def _all_finite(rows: Tensor) -> Tensor:
+    """Whether each row (B, N) is; its extremes tell, where isfinite() would hold a copy of everything."""
+    if not rows.shape[1]:
+        return rows.new_ones(len(rows), dtype=torch.bool)
+    return torch.stack(rows.aminmax(dim=1)).isfinite().all(0)
