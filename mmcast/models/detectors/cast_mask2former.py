@@ -12,7 +12,6 @@ from mmcv.ops import point_sample
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.detectors import Mask2Former
 from mmdet.models.task_modules.assigners import CrossEntropyLossCost
-from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from mmdet.structures import SampleList
 from mmdet.utils import ConfigType, InstanceList, reduce_mean
 from mmengine.config import ConfigDict
@@ -67,9 +66,9 @@ class CASTMask2FormerHead(Mask2FormerHead):
     """mmdet's Mask2Former head for any pixel decoder, with the losses of all decoder layers taken together.
 
     In one process the loss values are mmdet's at the same sampled points; as there, an image without objects
-    counts as one mask in the normaliser of the mask losses. Two things differ. The points of the matching are
-    shared by the decoder layers of an image, so that one cost matrix serves them all. The classification loss
-    is normalised over all ranks like the mask losses are, so that splitting a batch over processes does not
+    counts as one mask in the normaliser of the mask losses. Two things differ. The decoder layers share what
+    points are drawn at random: one cost matrix of an image serves them all. The classification loss is
+    normalised over all ranks like the mask losses are, so that splitting a batch over processes does not
     change the gradient.
     """
 
@@ -207,10 +206,10 @@ class CASTMask2FormerHead(Mask2FormerHead):
             # Objects of one image share the points, so they can be channels of one sampling call.
             target = gt.masks.new_zeros((0, self.num_points))
             if len(gt.labels):
-                target = point_sample(gt.masks[None].float(), points[i:i + 1])[0]
+                target = point_sample(gt.masks[None], points[i:i + 1])[0]
             preds = masks.at(points[i], i).float().flatten(0, 1)  # (L K, P)
             pred = InstanceData(scores=class_logits[:, i].flatten(0, 1), masks=preds)
-            gt = InstanceData(labels=gt.labels, masks=target.float())
+            gt = InstanceData(labels=gt.labels, masks=target)
             cost = sum(match_cost(term, pred, gt, meta) for term in self.assigner.match_costs)
             costs.append(cost.view(num_layers, num_queries, -1))
         sizes = [cost.shape[2] for cost in costs]
@@ -235,26 +234,51 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
         Args:
             mask_logits: (L, G, h, w) logits of the query matched to each ground truth.
-            gt_masks: (G, H, W) in {0, 1}.
+            gt_masks: (G, H, W) in {0, 1}, floating point.
             matched: (L, G), False where the pair is a filler.
             num_masks: Scalar normaliser.
         """
         num_layers, num_gts = matched.shape
-        logits = mask_logits.flatten(0, 1)[:, None]  # (L * G, 1, h, w)
-        with torch.no_grad():
-            points = get_uncertain_point_coords_with_randomness(
-                logits, None, self.num_points, self.oversample_ratio, self.importance_sample_ratio)
-            # All layers' points of one ground truth in one call, so that no mask is held once a layer.
-            points_of_gt = points.view(num_layers, num_gts, -1, 2).transpose(0, 1).flatten(1, 2)
-            targets = point_sample(gt_masks[:, None].float(), points_of_gt)
-            targets = targets.view(num_gts, num_layers, -1).transpose(0, 1)
-        preds = point_sample(logits, points).view(num_layers * num_gts, -1)
-        targets = targets.reshape(num_layers * num_gts, -1)
+        logits = mask_logits.transpose(0, 1)  # (G, L, h, w): layers are channels
+        uncertain, anywhere = self._loss_points(logits.detach())
+        preds = point_sample(logits.flatten(0, 1)[:, None], uncertain.flatten(0, 1)).view(num_gts, num_layers, -1)
+        preds = torch.cat([preds, point_sample(logits, anywhere)], dim=2).flatten(0, 1)  # (G L, P)
+        targets, shared = point_sample(
+            gt_masks[:, None], torch.cat([uncertain.flatten(1, 2), anywhere], dim=1)).split(
+                [uncertain.shape[1] * uncertain.shape[2], anywhere.shape[1]], dim=2)
+        targets = torch.cat([targets.view(num_gts, num_layers, -1), shared.expand(-1, num_layers, -1)], dim=2)
+        targets = targets.flatten(0, 1)
         loss_dice = self.loss_dice(preds, targets, reduction_override='none')
         loss_mask = self.loss_mask(preds.flatten(), targets.flatten(), reduction_override='none')
-        loss_mask = loss_mask.view(num_layers * num_gts, -1).mean(1)
-        return tuple((loss.view(num_layers, num_gts) * matched).sum(1) / num_masks
+        loss_mask = loss_mask.view(num_gts * num_layers, -1).mean(1)
+        return tuple((loss.view(num_gts, num_layers) * matched.T).sum(0) / num_masks
                      for loss in (loss_mask, loss_dice))
+
+    @torch.no_grad()
+    def _loss_points(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the mask losses look: mostly where the logits (G, L, h, w) are nearest to 0, as in PointRend.
+
+        The candidates are those of mmdet, but shared by the layers of one ground truth.
+
+        Returns:
+            Uncertain points (G, L, U, 2) of each layer and random ones (G, P - U, 2) of all of them.
+        """
+        num_uncertain = int(self.importance_sample_ratio * self.num_points)
+        candidates = torch.rand((len(logits), int(self.num_points * self.oversample_ratio), 2),
+                                device=logits.device)
+        distance = point_sample(logits, candidates).abs()  # (G, L, S)
+        chosen = distance.topk(num_uncertain, dim=2, largest=False, sorted=False).indices
+        uncertain = candidates.gather(1, chosen.flatten(1)[..., None].expand(-1, -1, 2))
+        anywhere = torch.rand((len(logits), self.num_points - num_uncertain, 2), device=logits.device)
+        return uncertain.view(*chosen.shape, 2), anywhere
+
+    def preprocess_gt(self, batch_gt_instances: InstanceList,
+                      batch_gt_semantic_segs: Sequence) -> InstanceList:
+        """Labels and masks as tensors; things only go straight to the floating point of the point sampling."""
+        if any(semantic is not None for semantic in batch_gt_semantic_segs):
+            return super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
+        return [InstanceData(labels=gt.labels, masks=gt.masks.to_tensor(torch.float32, gt.labels.device))
+                for gt in batch_gt_instances]
 
     def empty_loss(self, all_cls_scores: list[Tensor], all_mask_preds: QueryMasks) -> dict[str, Tensor]:
         """Zeros with a graph for a rank without images of some origin; joins the others' reduction."""

@@ -129,7 +129,7 @@ def test_matching_of_two_objects_by_hand(head):
     masks.embeds[0, 0, 3], masks.embeds[0, 0, 0] = torch.tensor([0., 9.]), torch.tensor([0., -9.])
     classes = torch.zeros(1, 1, QUERIES, CLASSES + 1)
     classes[0, 0, 3, 1] = classes[0, 0, 0, 2] = 4.0
-    gt = InstanceData(labels=torch.tensor([1, 2]), masks=torch.from_numpy(np.stack([left, 1 - left])))
+    gt = InstanceData(labels=torch.tensor([1, 2]), masks=torch.from_numpy(np.stack([left, 1 - left])).float())
     query_of_gt, matched = head._match(classes, masks, [gt], [{}])
     assert query_of_gt.tolist() == [[3, 0]] and matched.all()
 
