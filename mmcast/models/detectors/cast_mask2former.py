@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.registry import MODELS
+from .instances import make_instances, path_weights, sizes_of
 from .masked_attention import decoder_layer
 from .query_masks import QueryMasks
 
@@ -340,3 +341,27 @@ class CASTMask2Former(Mask2Former):
         """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """mmdet's predictions; of the masks only those that are kept are ever resized.
+
+        Args:
+            batch_inputs: (B, 3, H, W) normalised images.
+            batch_data_samples: Their meta information.
+            rescale: Whether masks and boxes are those of the original images.
+
+        Returns:
+            The samples with ``pred_instances``: scores, labels, bboxes, masks.
+        """
+        config = self.panoptic_fusion_head.test_cfg
+        if config.get('panoptic_on', True) or not config.get('instance_on', False):
+            return super().predict(batch_inputs, batch_data_samples, rescale)
+        class_logits, masks = self.panoptic_head.decode(self.extract_feat(batch_inputs), every_layer=False)
+        for i, sample in enumerate(batch_data_samples):
+            padded, image, original = sizes_of(sample.metainfo, rescale)
+            rows, columns = (path_weights(*sizes, masks.features) for sizes in zip(
+                masks.features.shape[-2:], padded, image, original))
+            sample.pred_instances = make_instances(
+                class_logits[-1][i], masks.embeds[-1, i], masks.features[i], rows, columns,
+                config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes)
+        return batch_data_samples
