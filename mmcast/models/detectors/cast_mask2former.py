@@ -35,10 +35,12 @@ class NetworkOutputs:
         class_logits: One (B, K, C + 1) tensor per decoder layer, the last layer last.
         mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last; a sequence that makes
             them on demand serves as well, if it has ``select``.
+        decoded: Maps of the pixel decoder, coarsest first, where a network hands them out.
     """
     features: tuple[Tensor, ...]
     class_logits: list[Tensor]
     mask_logits: Sequence[Tensor]
+    decoded: tuple[Tensor, ...] = ()
 
     def select(self, indices: Sequence[int]) -> 'NetworkOutputs':
         """The outputs of some images; the same object where that is all of them in order."""
@@ -47,7 +49,7 @@ class NetworkOutputs:
         def of(part):
             return part.select(indices) if hasattr(part, 'select') else type(part)(t[indices] for t in part)
 
-        return NetworkOutputs(of(self.features), of(self.class_logits), of(self.mask_logits))
+        return NetworkOutputs(of(self.features), of(self.class_logits), of(self.mask_logits), of(self.decoded))
 
 
 def match_cost(term: Callable, pred: InstanceData, gt: InstanceData, meta: dict) -> Tensor:
@@ -87,20 +89,21 @@ class CASTMask2FormerHead(Mask2FormerHead):
         self.pixel_decoder = MODELS.build(dict(
             pixel_decoder, in_channels=in_channels, feat_channels=feat_channels, out_channels=out_channels))
 
-    def decode(self, features: Sequence[Tensor], every_layer: bool = True) -> tuple[list[Tensor], QueryMasks]:
-        """Pixel decoder and transformer decoder; mmdet's ``forward`` with the same modules and values.
+    def decode(self, mask_features: Tensor, memories: Sequence[Tensor],
+               every_layer: bool = True) -> tuple[list[Tensor], QueryMasks]:
+        """The transformer decoder: mmdet's ``forward`` with the same modules and values.
 
         What a query attends to is decided on mask features resized once a level, instead of on resized masks
         of every layer: both are linear. Mask logits are not made here at all.
 
         Args:
-            features: Encoder maps, finest first.
+            mask_features: (B, C, H, W) of the pixel decoder.
+            memories: Its maps that the layers attend to in turn, coarsest first.
             every_layer: Whether to classify after each layer, as the losses need; otherwise after the last.
 
         Returns:
             Class logits (B, K, C + 1) and masks of the starting queries and after each layer.
         """
-        mask_features, memories = self.pixel_decoder(features)
         memories = memories[:self.num_transformer_feat_level]
         values = [project(memory).flatten(2).transpose(1, 2) + level for project, memory, level in zip(
             self.decoder_input_projs, memories, self.level_embed.weight)]  # (B, h w, C) each
@@ -132,14 +135,15 @@ class CASTMask2FormerHead(Mask2FormerHead):
     def forward(self, x: Sequence[Tensor],
                 batch_data_samples: SampleList) -> tuple[list[Tensor], list[Tensor]]:
         """Class logits and mask logits (B, K, H, W) of all layers as tensors, as mmdet's head has them."""
-        class_logits, masks = self.decode(x)
+        class_logits, masks = self.decode(*self.pixel_decoder(x))
         return class_logits, list(masks)
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses from encoder maps, for mmdet's own ``Mask2Former``."""
         gt_instances = self.preprocess_gt([sample.gt_instances for sample in batch_data_samples],
                                           [None] * len(batch_data_samples))
-        return self.loss_by_feat(*self.decode(x), gt_instances, [s.metainfo for s in batch_data_samples])
+        outputs = self.decode(*self.pixel_decoder(x))
+        return self.loss_by_feat(*outputs, gt_instances, [s.metainfo for s in batch_data_samples])
 
     def loss_by_feat(self, all_cls_scores: list[Tensor], all_mask_preds: QueryMasks,
                      batch_gt_instances: InstanceList, batch_img_metas: list[dict]) -> dict[str, Tensor]:
@@ -323,7 +327,14 @@ class CASTMask2Former(Mask2Former):
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
         """Run encoder, pixel decoder and transformer decoder on images (B, 3, H, W)."""
         features = self.extract_feat(batch_inputs)
-        return NetworkOutputs(tuple(features), *self.panoptic_head.decode(features))
+        mask_features, memories = self.panoptic_head.pixel_decoder(features)
+        outputs = self.panoptic_head.decode(mask_features, memories)
+        return NetworkOutputs(tuple(features), *outputs, decoded=(*memories, mask_features))
+
+    def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The pixel decoder's maps of encoder features, coarsest first; the last is that of the masks."""
+        mask_features, memories = self.panoptic_head.pixel_decoder(features)
+        return (*memories, mask_features)
 
     def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList,
                 indices: Sequence[int]) -> dict[str, Tensor]:
@@ -356,7 +367,8 @@ class CASTMask2Former(Mask2Former):
         config = self.panoptic_fusion_head.test_cfg
         if config.get('panoptic_on', True) or not config.get('instance_on', False):
             return super().predict(batch_inputs, batch_data_samples, rescale)
-        class_logits, masks = self.panoptic_head.decode(self.extract_feat(batch_inputs), every_layer=False)
+        head = self.panoptic_head
+        class_logits, masks = head.decode(*head.pixel_decoder(self.extract_feat(batch_inputs)), every_layer=False)
         for i, sample in enumerate(batch_data_samples):
             padded, image, original = sizes_of(sample.metainfo, rescale)
             rows, columns = (path_weights(*sizes, masks.features) for sizes in zip(

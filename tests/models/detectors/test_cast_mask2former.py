@@ -97,13 +97,12 @@ def test_a_query_without_any_pixel_attends_to_all_of_them():
     with torch.no_grad():
         student.panoptic_head.mask_embed[-1].weight.zero_()
         student.panoptic_head.mask_embed[-1].bias.zero_()
-        images, samples = make_samples([1])
-        features = list(student.extract_feat(images))
-        everywhere = student.panoptic_head.decode(features)[0][-1]  # logits of 0 allow every pixel
-        student.panoptic_head.pixel_decoder.mask_feature[-1].weight.zero_()
-        student.panoptic_head.pixel_decoder.mask_feature[-1].bias.fill_(-1)
-        student.panoptic_head.mask_embed[-1].bias.fill_(100.)  # and these none
-        torch.testing.assert_close(student.panoptic_head.decode(features)[0][-1], everywhere)
+        images = make_samples([1])[0]
+        mask_features, memories = student.panoptic_head.pixel_decoder(student.extract_feat(images))
+        nowhere = torch.full_like(mask_features, -1)
+        everywhere = student.panoptic_head.decode(nowhere, memories)[0][-1]  # logits of 0 allow every pixel
+        student.panoptic_head.mask_embed[-1].bias.fill_(100.)  # and negative ones none
+        torch.testing.assert_close(student.panoptic_head.decode(nowhere, memories)[0][-1], everywhere)
 
 
 def test_masks_read_like_a_list_of_tensors():
