@@ -1,6 +1,7 @@
 """Time and peak memory of the pixel loss, forward and backward, against the dense formulation of the paper.
 
     python benchmarks/pixel_contrast.py --threads 2
+    python benchmarks/pixel_contrast.py --noise     # of the gradient, drawn against expected, instead
 
 Every figure is of a process of its own: CPU seconds and wall seconds of the fastest of some calls, peak of the
 resident memory above what the process held with its inputs before the first call. The dense formulation
@@ -110,14 +111,49 @@ def show(title: str, rows: dict[str, dict[str, float]], baseline: str) -> None:
         print(f'{name:14s}{row["wall"]:9.3f}{row["cpu"]:9.3f}{row["mb"]:9.1f}   {ratios}', flush=True)
 
 
+def gradient_noise(num_negatives: int, temperature: float, calls: int = 20) -> dict[str, float]:
+    """Of the gradient with drawn negatives, B 2, 19x37, as shares of the squared length of its mean.
+
+    ``noise`` is the variance of one call, ``bias`` the squared distance of the expected form's gradient from
+    the mean of the calls, less what the variance of that mean explains.
+    """
+    torch.manual_seed(0)
+    inputs = make_inputs(2, 19, 37)
+    options = dict(num_negatives=num_negatives, temperature=temperature)
+
+    def gradient(**more) -> Tensor:
+        loss = PixelContrastiveLoss(**options, **more)
+        return torch.autograd.grad(loss(**inputs), inputs['z_weak'])[0].double()
+
+    drawn = torch.stack([gradient() for _ in range(calls)])
+    mean = drawn.mean(0)
+    noise = (drawn - mean).square().sum() / (calls - 1) / mean.square().sum()
+    distance = (gradient(negatives='expected') - mean).square().sum() / mean.square().sum()
+    return dict(noise=float(noise), bias=float((distance - noise / calls).clamp_min(0)))
+
+
+def show_noise() -> None:
+    print('variance of the gradient of z_weak with drawn negatives and squared bias of the expected form,\n'
+          'as shares of the squared length of the mean gradient; B 2, 19x37, all pixels anchors')
+    for temperature in (0.3, 0.07):
+        for num_negatives in (20, 200, 2000):
+            found = gradient_noise(num_negatives, temperature)
+            print(f'  T {temperature:4}  R {num_negatives:5}  noise {found["noise"]:.2e}  bias {found["bias"]:.2e}',
+                  flush=True)
+
+
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=3, help='calls after the one whose memory counts')
     parser.add_argument('--skip-dense', action='store_true', help='only how the cost grows with the pixels')
+    parser.add_argument('--noise', action='store_true', help='measure the noise of the gradient instead')
     parser.add_argument('--json', type=Path, help='also write the figures here')
     args = parser.parse_args()
+    if args.noise:
+        torch.set_num_threads(args.threads)
+        return show_noise()
     run = dict(repeats=args.repeats, threads=args.threads).values()
 
     results = {}
