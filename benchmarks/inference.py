@@ -25,7 +25,8 @@ from torch import Tensor
 from training_step import compare, show
 
 MODELS_DIR = Path(__file__).parents[1] / 'configs/_base_/models'
-STUDENTS = dict(toy=(MODELS_DIR / 'toy_student.py', (112, 224)), full=(MODELS_DIR / 'cast_student.py', (512, 1024)))
+STUDENTS = dict(toy=(MODELS_DIR / 'toy_student.py', (112, 224)),
+                full=(MODELS_DIR / 'cast_student.py', (512, 1024)))
 
 
 def rectangles(queries: int, size: tuple[int, int]) -> Tensor:
@@ -57,7 +58,7 @@ def predictors(student, images: Tensor, samples: list, noise: bool) -> dict:
         return classes, masks if noise else QueryMasks(queries, scene)
 
     def predict(cls):
-        with torch.no_grad(), mock.patch.object(head, 'forward', theirs), mock.patch.object(head, 'decode', ours):
+        with torch.no_grad(), mock.patch.multiple(head, forward=theirs, decode=ours):
             return cls.predict(student, images, [sample.new() for sample in samples])
 
     return dict(mmdet=lambda: predict(Mask2Former), mmcast=lambda: predict(type(student)))
@@ -75,10 +76,11 @@ def check_equal(predict: dict) -> None:
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--student', choices=STUDENTS, default='full')
     parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument('--scale', type=int, default=2, help='side of the original image over that of the input')
+    parser.add_argument('--scale', type=int, default=2, help='side of the original over the input')
     parser.add_argument('--noise', action='store_true', help="keep the untrained network's own masks")
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--threads', type=int, default=2)

@@ -3,7 +3,7 @@
     python benchmarks/pixel_contrast.py --threads 2
     python benchmarks/pixel_contrast.py --noise     # of the gradient, drawn against expected, instead
 
-Every figure is of a process of its own: CPU seconds and wall seconds of the fastest of some calls, peak of the
+Every figure is of a process of its own: CPU and wall seconds of the fastest of some calls, peak of the
 resident memory above what the process held with its inputs before the first call. The dense formulation
 makes the matrix of scores of all pixels by all pixels, draws by Gumbel top-R as the authors do, and takes the
 similarities from a second such matrix; 'multinomial' draws from the same matrix with replacement, as we do.
@@ -47,7 +47,8 @@ def dense_loss(z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor, class_logi
                num_negatives: int = 200, temperature: float = 0.3, gumbel: bool = True) -> Tensor:
     """The formulas of the paper, one after the other, on whole matrices."""
     with torch.no_grad():
-        mask = F.interpolate((mask_logits / 0.5).softmax(1), z_weak.shape[-2:], mode='bilinear', antialias=True)
+        mask = (mask_logits / 0.5).softmax(1)
+        mask = F.interpolate(mask, z_weak.shape[-2:], mode='bilinear', antialias=True)
         expected_class = torch.einsum('bkhw,bkc->bchw', mask, class_logits.softmax(-1))
         y = torch.cat([mask, expected_class], dim=1).permute(0, 2, 3, 1).flatten(0, 2)
         y = F.normalize(y, dim=1)
@@ -105,7 +106,8 @@ def in_fresh_process(*args) -> dict[str, float]:
 
 
 def show(title: str, rows: dict[str, dict[str, float]], baseline: str) -> None:
-    print(f'\n{title}\n{"":14s}{"wall s":>9s}{"CPU s":>9s}{"peak MB":>9s}   ratios to {baseline}: CPU, memory')
+    print(f'\n{title}\n{"":14s}{"wall s":>9s}{"CPU s":>9s}{"peak MB":>9s}   '
+          f'ratios to {baseline}: CPU, memory')
     for name, row in rows.items():
         ratios = '  '.join(f'{row[key] / rows[baseline][key]:.3f}' for key in ('cpu', 'mb'))
         print(f'{name:14s}{row["wall"]:9.3f}{row["cpu"]:9.3f}{row["mb"]:9.1f}   {ratios}', flush=True)
@@ -138,13 +140,14 @@ def show_noise() -> None:
     for temperature in (0.3, 0.07):
         for num_negatives in (20, 200, 2000):
             found = gradient_noise(num_negatives, temperature)
-            print(f'  T {temperature:4}  R {num_negatives:5}  noise {found["noise"]:.2e}  bias {found["bias"]:.2e}',
-                  flush=True)
+            print(f'  T {temperature:4}  R {num_negatives:5}  noise {found["noise"]:.2e}  '
+                  f'bias {found["bias"]:.2e}', flush=True)
 
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=3, help='calls after the one whose memory counts')
     parser.add_argument('--skip-dense', action='store_true', help='only how the cost grows with the pixels')
@@ -164,7 +167,8 @@ def main() -> None:
         show(title, results[title], 'dense')
     title = 'four times the pixels, B 4, 4,096 anchors an image, R 200'
     shapes = {f'{h}x{2 * h}': dict(batch=4, height=h, width=2 * h) for h in (64, 128)}
-    results[title] = {size: in_fresh_process('drawn', shape, 4 * 4096, *run) for size, shape in shapes.items()}
+    results[title] = {size: in_fresh_process('drawn', shape, 4 * 4096, *run)
+                      for size, shape in shapes.items()}
     show(title, results[title], '64x128')
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))

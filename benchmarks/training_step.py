@@ -25,7 +25,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 MODELS_DIR = Path(__file__).parents[1] / 'configs/_base_/models'
-STUDENTS = dict(toy=(MODELS_DIR / 'toy_student.py', (112, 224)), full=(MODELS_DIR / 'cast_student.py', (518, 1036)))
+STUDENTS = dict(toy=(MODELS_DIR / 'toy_student.py', (112, 224)),
+                full=(MODELS_DIR / 'cast_student.py', (518, 1036)))
 
 
 class Head:
@@ -95,12 +96,14 @@ def head_alone(student, head: Head, features: list[Tensor]) -> Callable[[], obje
 def show(title: str, times: dict[str, float], baseline: str) -> None:
     print(title)
     for name, spent in times.items():
-        print(f'  {name:24s}{spent:8.3f} s{times[baseline] / spent:8.2f} x the throughput of {baseline}', flush=True)
+        print(f'  {name:24s}{spent:8.3f} s{times[baseline] / spent:8.2f} x the throughput of {baseline}',
+              flush=True)
 
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--student', choices=STUDENTS, default='toy')
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='of the images')
     parser.add_argument('--batch', type=int, default=6)
@@ -124,8 +127,8 @@ def main() -> None:
     with torch.no_grad():
         features = [f.detach() for f in student.extract_feat(images)]
     difference = check_equal(heads, features)
-    print(f'{path.name}, {args.batch} images of {images.shape[2]}x{images.shape[3]} with {args.objects} objects, '
-          f'{args.device}, {args.threads} threads; losses differ by {difference:.1e}')
+    print(f'{path.name}, {args.batch} images of {images.shape[2]}x{images.shape[3]} with {args.objects} '
+          f'objects, {args.device}, {args.threads} threads; losses differ by {difference:.1e}')
     show('head', compare({name: head_alone(student, head, features) for name, head in heads.items()},
                          args.repeats, args.device), 'mmdet')
     show('step of the student', compare(

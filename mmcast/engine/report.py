@@ -61,7 +61,9 @@ def _plot(curves: Curves) -> str:
     """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure 3)."""
     scores = {key: points for key, points in curves.items() if key.endswith(('segm_mAP', 'segm_mAP_50'))}
     pixel = {key.removeprefix('pxl_'): points for key, points in curves.items() if key.startswith('pxl_')}
-    panels = {'loss': _losses(curves), 'mask AP': scores} | ({'pixel loss: cosines, shares': pixel} if pixel else {})
+    panels = {'loss': _losses(curves), 'mask AP': scores}
+    if pixel:
+        panels['pixel loss: cosines, shares'] = pixel
     figure = Figure(figsize=(5 * len(panels), 3.2), layout='constrained')
     for axis, (label, lines) in zip(figure.subplots(1, len(panels)), panels.items()):
         for key, points in lines.items():

@@ -75,7 +75,8 @@ def instance_map(data_samples: SampleList, size: Sequence[int]) -> Tensor:
     maps, count = [], 0
     for sample in data_samples:
         masks = sample.gt_instances.masks.to_tensor(torch.bool, 'cpu')  # (G, H, W)
-        rows, columns = (((torch.arange(n) + 0.5) * (side / n)).long() for n, side in zip(size, masks.shape[1:]))
+        rows, columns = (((torch.arange(n) + 0.5) * (side / n)).long()
+                         for n, side in zip(size, masks.shape[1:]))
         masks = masks[:, rows][:, :, columns].flatten(1)
         label = torch.full(masks.shape[1:], -1)
         if len(masks):

@@ -117,8 +117,8 @@ class CASTDetector(BaseDetector):
         normaliser, decoded = self.data_preprocessor, self.pixel_contrast.source == 'pixel_decoder'
         weak = outputs.decoded if decoded else outputs.features
         if not weak:
-            raise CASTError(f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} hands out no "
-                            "maps of a pixel decoder; set source='encoder'")
+            raise CASTError(f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} hands out "
+                            "no maps of a pixel decoder; set source='encoder'")
         with torch.no_grad(), running_statistics_kept(self.detector):
             strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
             strong = self.detector.extract_feat(strong)

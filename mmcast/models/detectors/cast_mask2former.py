@@ -49,7 +49,8 @@ class NetworkOutputs:
         def of(part):
             return part.select(indices) if hasattr(part, 'select') else type(part)(t[indices] for t in part)
 
-        return NetworkOutputs(of(self.features), of(self.class_logits), of(self.mask_logits), of(self.decoded))
+        return NetworkOutputs(of(self.features), of(self.class_logits), of(self.mask_logits),
+                              of(self.decoded))
 
 
 def match_cost(term: Callable, pred: InstanceData, gt: InstanceData, meta: dict) -> Tensor:
@@ -246,8 +247,9 @@ class CASTMask2FormerHead(Mask2FormerHead):
         num_layers, num_gts = matched.shape
         logits = mask_logits.transpose(0, 1)  # (G, L, h, w): layers are channels
         uncertain, anywhere = self._loss_points(logits.detach())
-        preds = point_sample(logits.flatten(0, 1)[:, None], uncertain.flatten(0, 1)).view(num_gts, num_layers, -1)
-        preds = torch.cat([preds, point_sample(logits, anywhere)], dim=2).flatten(0, 1)  # (G L, P)
+        preds = point_sample(logits.flatten(0, 1)[:, None], uncertain.flatten(0, 1))  # (G L, 1, U)
+        preds = torch.cat([preds.view(num_gts, num_layers, -1), point_sample(logits, anywhere)], dim=2)
+        preds = preds.flatten(0, 1)  # (G L, P)
         targets, shared = point_sample(
             gt_masks[:, None], torch.cat([uncertain.flatten(1, 2), anywhere], dim=1)).split(
                 [uncertain.shape[1] * uncertain.shape[2], anywhere.shape[1]], dim=2)
@@ -279,7 +281,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     def preprocess_gt(self, batch_gt_instances: InstanceList,
                       batch_gt_semantic_segs: Sequence) -> InstanceList:
-        """Labels and masks as tensors; things only go straight to the floating point of the point sampling."""
+        """Labels and masks as tensors, the masks in floating point at once: points are sampled of them."""
         if any(semantic is not None for semantic in batch_gt_semantic_segs):
             return super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
         return [InstanceData(labels=gt.labels, masks=gt.masks.to_tensor(torch.float32, gt.labels.device))
@@ -353,7 +355,8 @@ class CASTMask2Former(Mask2Former):
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                rescale: bool = True) -> SampleList:
         """mmdet's predictions; of the masks only those that are kept are ever resized.
 
         Args:
@@ -368,7 +371,8 @@ class CASTMask2Former(Mask2Former):
         if config.get('panoptic_on', True) or not config.get('instance_on', False):
             return super().predict(batch_inputs, batch_data_samples, rescale)
         head = self.panoptic_head
-        class_logits, masks = head.decode(*head.pixel_decoder(self.extract_feat(batch_inputs)), every_layer=False)
+        pixels = head.pixel_decoder(self.extract_feat(batch_inputs))
+        class_logits, masks = head.decode(*pixels, every_layer=False)
         for i, sample in enumerate(batch_data_samples):
             padded, image, original = sizes_of(sample.metainfo, rescale)
             rows, columns = (path_weights(*sizes, masks.features) for sizes in zip(

@@ -1,7 +1,7 @@
 """From queries to instances: only what is kept is resized, and only where it can be positive.
 
-The values are those of mmdet's ``MaskFormerFusionHead``, which resizes every query's mask to the padded batch,
-then all of them to the image, and keeps some afterwards.
+The values are those of mmdet's ``MaskFormerFusionHead``, which resizes every query's mask to the padded
+batch, then all of them to the image, and keeps some afterwards.
 """
 from typing import Sequence
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def resize_weights(size_in: int, size_out: int, like: Tensor) -> Tensor:
-    """(size_out, size_in): the matrix that bilinear resizing of one dimension is, on the device of ``like``."""
+    """(size_out, size_in): the matrix that bilinear resizing of one dimension is, on ``like``'s device."""
     identity = torch.eye(size_in, dtype=torch.float32, device=like.device)
     return F.interpolate(identity[None], size_out, mode='linear', align_corners=False)[0].T
 
@@ -92,7 +92,8 @@ def resize_and_score(logits: Tensor, rows: Tensor, columns: Tensor) -> tuple[Ten
         sums[i] = (window.sigmoid() * inside).sum()
         counts[i] = inside.sum()
         has_row[i, top:bottom], has_column[i, left:right] = inside.any(1).float(), inside.any(0).float()
-    return masks, sums / (counts + 1e-6), torch.stack([*_ends(has_column), *_ends(has_row)], 1)[:, [0, 2, 1, 3]]
+    (left, right), (top, bottom) = _ends(has_column), _ends(has_row)
+    return masks, sums / (counts + 1e-6), torch.stack([left, top, right, bottom], dim=1)
 
 
 def _extent(positive: Tensor, weights: Tensor) -> Tensor:

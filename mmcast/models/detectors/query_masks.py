@@ -9,8 +9,8 @@ from torch import Tensor
 class QueryMasks:
     """The mask logits of every decoder layer, as what they are products of.
 
-    ``masks[i]`` is layer i as a tensor (B, K, H, W), so this reads like mmdet's list of such tensors. The loss
-    and the predictions need few of those numbers, and whatever is bilinear in the pixels (points, resizing)
+    ``masks[i]`` is layer i as a tensor (B, K, H, W), so this reads like mmdet's list of such tensors. Losses
+    and predictions need few of those numbers, and whatever is bilinear in the pixels (points, resizing)
     can be taken of the features before the product with the queries.
 
     Args:
@@ -52,7 +52,8 @@ class QueryMasks:
             (L, G, H, W).
         """
         parts = []
-        for chosen, embeds, features in zip(queries.split(list(sizes), 1), self.embeds.unbind(1), self.features):
+        images = zip(queries.split(list(sizes), 1), self.embeds.unbind(1), self.features)
+        for chosen, embeds, features in images:
             index = chosen[..., None].expand(-1, -1, embeds.shape[-1])
             parts.append(torch.einsum('lgc,chw->lghw', embeds.gather(1, index), features))
         return torch.cat(parts, dim=1)

@@ -49,7 +49,8 @@ def pixel_statistics(weak: Tensor, strong: Tensor, y: Tensor, instance: Tensor, 
         positive=(positive, torch.ones_like(judged)),
         negative=(negative, has_negative[:, None]),
         no_negative=(~has_negative, torch.ones_like(judged)))
-    values = torch.stack([_mean(*parts[:2]) - (_mean(*parts[2:]) if parts[2:] else 0) for parts in means.values()])
+    values = torch.stack([_mean(*parts[:2]) - (_mean(*parts[2:]) if parts[2:] else 0)
+                          for parts in means.values()])
     return {name: value for name, value in zip(means, values.tolist()) if value == value}  # not NaN
 
 

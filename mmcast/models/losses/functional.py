@@ -125,7 +125,7 @@ def sample_negatives(y: Tensor,
 
 
 def _proposals_needed(y: Tensor, anchors: Tensor, num_negatives: int, largest: Tensor) -> Tensor:
-    """Proposals (A,) of which R are accepted in 99.9 % of all cases, as float64 on the host; may be infinite."""
+    """Proposals (A,) of which R are accepted in 99.9 % of all cases, on the host; may be infinite."""
     own = y[anchors]
     total = len(y) - own @ y.sum(0) - (1 - own.square().sum(1))  # of the scores, without the anchor's own
     accepted = (total / (len(y) * largest)).double().cpu().clamp(0, 1)
@@ -301,7 +301,8 @@ def expected_negative(anchors: Tensor, candidates: Tensor, y: Tensor, indices: T
     return _LogMeanExponential.apply(anchors, candidates, l2_normalize(y), indices)
 
 
-def _weighted_logits(anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor) -> Tuple[Tensor, Tensor]:
+def _weighted_logits(anchors: Tensor, candidates: Tensor, y: Tensor,
+                     indices: Tensor) -> Tuple[Tensor, Tensor]:
     """<anchor, candidate> + log s_deb of a tile (T, M), and the sum of its scores (T,)."""
     scores = _scores_of(y[indices] @ y.T, y.shape[1]).scatter_(1, indices[:, None], 0)
     total = scores.sum(1)

@@ -48,8 +48,8 @@ class PixelContrastiveLoss(nn.Module):
     averages over processes.
 
     An anchor without any negative (its pixel is alone, or like all others) loses 0. Without queries (K = 0)
-    every mode samples uniformly. Random numbers come from the global generator of the inputs' device. Memory is
-    linear in anchors and in pixels. With drawn negatives so is the time, where they are not rare.
+    every mode samples uniformly. Random numbers come from the global generator of the inputs' device. Memory
+    is linear in anchors and in pixels. With drawn negatives so is the time, where they are not rare.
 
     Args:
         num_negatives: R, negatives per anchor.
@@ -157,7 +157,8 @@ class PixelContrastiveLoss(nn.Module):
             instance (M,) that a pixel belongs to, a number of its own for each query of each image.
         """
         ys, instances = [], []
-        for masks, classes in zip(mask_logits.split(1), class_logits.split(1)):  # one image at a time in memory
+        # One image at a time: the full-size masks of a batch would be most of the memory.
+        for masks, classes in zip(mask_logits.split(1), class_logits.split(1)):
             mask, expected_class = fuse_pixel_probabilities(
                 _at_least_float32(masks), _at_least_float32(classes), size, self.mask_temperature)
             parts = dict(uniform=[mask[:, :0]], mask=[mask], fusion=[mask, expected_class],

@@ -246,7 +246,7 @@ def test_pixel_loss_teaches_encoder_and_projector_and_not_the_decoder():
 
 @pytest.mark.parametrize('level, stride', enumerate([16, 8, 4, 2]))
 def test_pixel_loss_on_any_map_of_the_pixel_decoder(level, stride):
-    """64 x 64 pixels at a patch size of 8; the finest map is that of the masks. The pixel decoder learns too."""
+    """64 x 64 pixels, patches of 8; the finest map is that of the masks. The pixel decoder learns too."""
     config = tiny_cast_config(pixel_weight=0.1)
     config.pixel_contrast.update(source='pixel_decoder', feature_index=level, pool=1)
     cast = build_model(config)

@@ -23,7 +23,8 @@ def head():
 def random_outputs(num_images, seed=0):
     """Class logits of every layer, mask embeddings and pixel features."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(LAYERS, num_images, QUERIES, CLASSES + 1), (LAYERS, num_images, QUERIES, 4), (num_images, 4, 16, 16)]
+    queries = LAYERS, num_images, QUERIES
+    shapes = [(*queries, CLASSES + 1), (*queries, 4), (num_images, 4, 16, 16)]
     return [torch.randn(shape, generator=generator).mul(2).requires_grad_() for shape in shapes]
 
 

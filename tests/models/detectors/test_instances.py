@@ -22,8 +22,9 @@ def test_weights_are_those_of_interpolate(size_in, size_out):
 
 def test_way_of_a_mask_is_resize_crop_resize():
     masks = torch.randn(1, 1, 9, 12)
-    step = torch.nn.functional.interpolate(masks, (36, 48), mode='bilinear', align_corners=False)[..., :30, :41]
-    want = torch.nn.functional.interpolate(step, (75, 66), mode='bilinear', align_corners=False)[0, 0]
+    bilinear = dict(mode='bilinear', align_corners=False)
+    step = torch.nn.functional.interpolate(masks, (36, 48), **bilinear)[..., :30, :41]
+    want = torch.nn.functional.interpolate(step, (75, 66), **bilinear)[0, 0]
     rows, columns = path_weights(9, 36, 30, 75, masks), path_weights(12, 48, 41, 66, masks)
     torch.testing.assert_close(rows @ masks[0, 0] @ columns.T, want)
     torch.testing.assert_close(path_weights(9, 36, 30, None, masks) @ masks[0, 0], (

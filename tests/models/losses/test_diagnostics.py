@@ -16,7 +16,7 @@ def statistics(weak, strong=None, y=Y, instance=INSTANCE, num_anchors=6):
 
 
 def test_false_negatives_by_hand():
-    """Pixel 0 draws 1 (false), 2, 3, 4, 5 alike: 1/5. Pixel 1 draws 0 (false), 4, 5: 1/3. 2 and 3 draw 0, 4, 5."""
+    """Pixel 0 draws 1 (false), 2, 3, 4, 5 alike: 1/5. 1 draws 0 (false), 4, 5: 1/3. 2 and 3: 0, 4, 5."""
     found = statistics(torch.randn(6, 4))
     assert found['fnr_labeled'] == pytest.approx((1 / 5 + 1 / 3) / 2, abs=0.01)
     assert found['fnr_pseudo'] == 0
