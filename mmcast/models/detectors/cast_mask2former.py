@@ -46,6 +46,7 @@ class NetworkOutputs:
         """The outputs of some images; the same object where that is all of them in order."""
         if list(indices) == list(range(len(self.class_logits[0]))):
             return self
+
         def of(part):
             return part.select(indices) if hasattr(part, 'select') else type(part)(t[indices] for t in part)
 
@@ -216,7 +217,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
             preds = masks.at(points[i], i).float().flatten(0, 1)  # (L K, P)
             pred = InstanceData(scores=class_logits[:, i].flatten(0, 1), masks=preds)
             gt = InstanceData(labels=gt.labels, masks=target)
-            cost = sum(match_cost(term, pred, gt, meta) for term in self.assigner.match_costs)
+            with torch.autocast(class_logits.device.type, enabled=False):  # sums overflow in float16
+                cost = sum(match_cost(term, pred, gt, meta) for term in self.assigner.match_costs)
             costs.append(cost.view(num_layers, num_queries, -1))
         sizes = [cost.shape[2] for cost in costs]
         costs = torch.cat(costs, dim=2).cpu().split(sizes, dim=2)
@@ -329,9 +331,9 @@ class CASTMask2Former(Mask2Former):
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
         """Run encoder, pixel decoder and transformer decoder on images (B, 3, H, W)."""
         features = self.extract_feat(batch_inputs)
-        mask_features, memories = self.panoptic_head.pixel_decoder(features)
+        *memories, mask_features = decoded = self.decode_pixels(features)
         outputs = self.panoptic_head.decode(mask_features, memories)
-        return NetworkOutputs(tuple(features), *outputs, decoded=(*memories, mask_features))
+        return NetworkOutputs(tuple(features), *outputs, decoded=decoded)
 
     def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The pixel decoder's maps of encoder features, coarsest first; the last is that of the masks."""

@@ -232,7 +232,8 @@ def _sum_by_candidate(anchors: Tensor, drawn: Tensor, weights: Tensor, num_candi
     Sorted by candidate it is a sum of segments: faster than scattered additions, and the same in every run.
     """
     candidate, order = drawn.flatten().int().sort()
-    starts = torch.searchsorted(candidate, torch.arange(num_candidates, device=drawn.device))
+    every = torch.arange(num_candidates, dtype=torch.int32, device=drawn.device)
+    starts = torch.searchsorted(candidate, every)
     return F.embedding_bag(order // drawn.shape[1], anchors, starts, mode='sum',
                            per_sample_weights=weights.flatten()[order])
 

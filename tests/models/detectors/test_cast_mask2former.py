@@ -149,6 +149,17 @@ def test_half_precision_outputs_give_full_precision_losses(head):
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
+def test_matching_costs_do_not_overflow_in_mixed_precision(head, monkeypatch):
+    """4,096 points with logits about 100 sum up to more than float16 can hold."""
+    monkeypatch.setattr(head, 'num_points', 4096)
+    samples = make_samples([2, 1], num_classes=CLASSES)[1]
+    outputs = [part.detach() for part in random_outputs(2)]
+    outputs[2] = outputs[2].abs() * 10
+    with torch.autocast('cpu', dtype=torch.float16):
+        losses = loss_by_feat(head, outputs, samples)
+    assert all(loss.isfinite() for loss in losses.values())
+
+
 def test_non_finite_logits_are_reported_with_the_images(head):
     samples = make_samples([1, 2], num_classes=CLASSES)[1]
     outputs = random_outputs(2)
