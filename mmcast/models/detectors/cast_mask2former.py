@@ -357,9 +357,10 @@ class CASTMask2Former(Mask2Former):
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
+    @torch.no_grad()
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
                 rescale: bool = True) -> SampleList:
-        """mmdet's predictions; of the masks only those that are kept are ever resized.
+        """mmdet's predictions, without a graph; of the masks only those that are kept are ever resized.
 
         Args:
             batch_inputs: (B, 3, H, W) normalised images.

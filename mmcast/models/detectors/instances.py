@@ -79,7 +79,7 @@ def resize_and_score(logits: Tensor, rows: Tensor, columns: Tensor) -> tuple[Ten
         Masks (N, H, W) of bool, the mean probability (N,) within each, and their boxes (N, 4).
     """
     masks = logits.new_zeros((len(logits), len(rows), len(columns)), dtype=torch.bool)
-    sums, counts = logits.new_zeros(2, len(logits))
+    sums, counts = logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
     has_row, has_column = (logits.new_zeros((len(logits), size)) for size in masks.shape[1:])
     positive = logits > 0
     extents = torch.cat([_extent(positive.any(2), rows), _extent(positive.any(1), columns)], dim=1)

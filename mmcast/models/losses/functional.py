@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAX_ENTRIES = 2**18  # scores, or pairs of anchor and candidate, at a time on a CPU: its cache holds them
+MAX_ENTRIES = 2**17  # scores, or pairs of anchor and candidate, at a time on a CPU: its cache holds them
 MIN_ROWS = 64  # of a matrix product: with fewer it would read the candidates more often than it computes
 GPU_FACTOR = 16  # a GPU takes as many times more at a time, smaller pieces leave it idle
 PRODUCTS_A_PAIR = 8  # entries of a matrix product that cost as much as one pair of vectors picked at random
@@ -199,6 +199,7 @@ class _DrawnProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
+        drawn = drawn.int()  # half of what is kept for the backward
         ctx.save_for_backward(anchors, candidates, drawn)
         rows = max(1, _at_a_time(drawn.device) // drawn.shape[1])
         return torch.cat([pair_products(a, candidates, d.flatten(), _starts(d)).view(d.shape)
@@ -223,7 +224,7 @@ def _tiles(rows: int, *tensors: Tensor) -> Iterator[Tuple[Tensor, ...]]:
 
 
 def _starts(drawn: Tensor) -> Tensor:
-    return torch.arange(0, drawn.numel(), drawn.shape[1], device=drawn.device)
+    return torch.arange(0, drawn.numel(), drawn.shape[1], dtype=drawn.dtype, device=drawn.device)
 
 
 def _sum_by_candidate(anchors: Tensor, drawn: Tensor, weights: Tensor, num_candidates: int) -> Tensor:
@@ -231,7 +232,7 @@ def _sum_by_candidate(anchors: Tensor, drawn: Tensor, weights: Tensor, num_candi
 
     Sorted by candidate it is a sum of segments: faster than scattered additions, and the same in every run.
     """
-    candidate, order = drawn.flatten().int().sort()
+    candidate, order = drawn.flatten().sort()
     every = torch.arange(num_candidates, dtype=torch.int32, device=drawn.device)
     starts = torch.searchsorted(candidate, every)
     return F.embedding_bag(order // drawn.shape[1], anchors, starts, mode='sum',

@@ -186,7 +186,7 @@ class PixelContrastiveLoss(nn.Module):
             return expected_negative(anchors, pixels, y, indices)[:, None] + math.log(self.num_negatives)
         drawn = sample_negatives(y, self.num_negatives, indices)
         missing = drawn[:, :1] < 0  # all of a row or none
-        return drawn_products(anchors, pixels, drawn.clamp_min_(0)).masked_fill(missing, -math.inf)
+        return drawn_products(anchors, pixels, drawn.clamp_min_(0)).masked_fill_(missing, -math.inf)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
