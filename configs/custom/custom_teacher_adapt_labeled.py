@@ -8,3 +8,4 @@ load_from = 'work_dirs/cast_custom/start/teacher.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(max_iters=600, val_interval=600)
+custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

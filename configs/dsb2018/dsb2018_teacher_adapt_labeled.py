@@ -8,3 +8,4 @@ load_from = 'work_dirs/cast_dsb2018/start/teacher_160queries.pth'  # the pipelin
 new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(max_iters=600, val_interval=600)
+custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

@@ -7,3 +7,4 @@ _base_ = [
 load_from = 'configs/toy/weights/toy_student.pth'
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 train_cfg = dict(max_iters=900, val_interval=900)
+custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

@@ -7,3 +7,4 @@ _base_ = [
 load_from = 'configs/toy/weights/toy_teacher.pth'
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 train_cfg = dict(max_iters=150, val_interval=150)
+custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

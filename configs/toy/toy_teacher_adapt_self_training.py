@@ -8,3 +8,4 @@ model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'configs/toy/weights/toy_teacher.pth'
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 train_cfg = dict(max_iters=200, val_interval=200)
+custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

@@ -58,9 +58,14 @@ def _losses(curves: Curves) -> dict[str, list]:
 
 
 def _plot(curves: Curves) -> str:
+    """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure 3)."""
     scores = {key: points for key, points in curves.items() if key.endswith(('segm_mAP', 'segm_mAP_50'))}
-    figure = Figure(figsize=(10, 3.2), layout='constrained')
-    for axis, lines, label in zip(figure.subplots(1, 2), (_losses(curves), scores), ('loss', 'mask AP')):
+    pixel = {key.removeprefix('pxl_'): points for key, points in curves.items() if key.startswith('pxl_')}
+    panels = {'loss': _losses(curves), 'mask AP': scores}
+    if pixel:
+        panels['pixel loss: cosines, shares'] = pixel
+    figure = Figure(figsize=(5 * len(panels), 3.2), layout='constrained')
+    for axis, (label, lines) in zip(figure.subplots(1, len(panels)), panels.items()):
         for key, points in lines.items():
             axis.plot(*zip(*points), label=key, linewidth=1, marker='.' if len(points) < 20 else None)
         axis.set(xlabel='iteration', ylabel=label)

@@ -1,10 +1,14 @@
 """What the pixel loss needs beside the network: strong view, projector, loss. It exists in training only."""
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch.nn.functional as F
+from mmdet.structures import SampleList
 from torch import Tensor, nn
 
+from mmcast.errors import CASTError
 from mmcast.registry import MODELS
+
+SOURCES = ('encoder', 'pixel_decoder')
 
 
 @MODELS.register_module()
@@ -12,20 +16,32 @@ class PixelContrast(nn.Module):
     """Project weak and strong encoder features to embeddings and contrast them: L_pxl of the paper.
 
     Args:
-        in_channels: Channels of the encoder map that is projected.
+        in_channels: Channels of the map that is projected.
         embed_dims: Dimensions D of the embeddings.
         hidden_dims: Width of the two hidden layers; ``None`` means ``in_channels``.
-        feature_index: Which of the encoder's maps.
+        source: Whose maps: 'encoder' (finest first, of one stride for a ViT), or 'pixel_decoder' (coarsest
+            first; the student's have strides 28, 14, 7 and 3.5), which costs the strong view a pass through
+            the pixel decoder as well.
+        feature_index: Which of those maps.
         pool: Average-pooling factor before the projection; 2 brings DINOv2's stride 14 to the paper's 28.
         loss: Config of the loss, ``PixelContrastiveLoss`` by default.
         strong_view: Config of the strong view.
         loss_weight: l_pxl of the objective.
+
+    Attributes:
+        observer: Called in every forward pass, if set, with what the loss is about to see: embeddings of the
+            weak and of the strong view (detached), mask logits, class logits, and the samples of the batch.
     """
 
     def __init__(self, in_channels: int, embed_dims: int = 128, hidden_dims: int | None = None,
-                 feature_index: int = -1, pool: int = 2, loss: dict = dict(type='PixelContrastiveLoss'),
+                 source: str = 'encoder', feature_index: int = -1, pool: int = 2,
+                 loss: dict = dict(type='PixelContrastiveLoss'),
                  strong_view: dict = dict(type='PhotometricStrongView'), loss_weight: float = 0.1) -> None:
         super().__init__()
+        if source not in SOURCES:
+            raise CASTError(f'pixel_contrast.source={source!r} is unknown, use one of {SOURCES}')
+        self.source = source
+        self.observer: Callable | None = None
         hidden = hidden_dims or in_channels
         self.feature_index = feature_index
         self.pool = pool
@@ -39,23 +55,26 @@ class PixelContrast(nn.Module):
         self.strong_view = MODELS.build(strong_view)
 
     def project(self, features: Sequence[Tensor]) -> Tensor:
-        """Embeddings (B, D, h, w) of encoder maps; normalised by the loss, not here."""
+        """Embeddings (B, D, h, w) of one of the maps; normalised by the loss, not here."""
         feature = features[self.feature_index]
         if self.pool > 1:
             feature = F.avg_pool2d(feature, self.pool, ceil_mode=True, count_include_pad=False)
         return self.projector(feature)
 
     def forward(self, weak: Sequence[Tensor], strong: Sequence[Tensor], mask_logits: Tensor,
-                class_logits: Tensor, progress: float) -> Tensor:
+                class_logits: Tensor, progress: float, data_samples: SampleList | None = None) -> Tensor:
         """The weighted loss, a scalar.
 
         Args:
-            weak: Encoder maps of the weak view, with gradient.
-            strong: Encoder maps of the strong view; detached here, so that only the projector learns from
+            weak: Maps of the weak view, with gradient.
+            strong: Maps of the strong view; detached here, so that only the projector learns from
                 them.
             mask_logits: (B, K, H, W) on the weak view.
             class_logits: (B, K, C + 1) on the weak view.
             progress: Share of the training that is done, in [0, 1].
+            data_samples: For the observer.
         """
-        z_strong = self.project([feature.detach() for feature in strong])
-        return self.loss_weight * self.loss(self.project(weak), z_strong, mask_logits, class_logits, progress)
+        z_weak, z_strong = self.project(weak), self.project([feature.detach() for feature in strong])
+        if self.observer is not None:
+            self.observer(z_weak.detach(), z_strong.detach(), mask_logits, class_logits, data_samples)
+        return self.loss_weight * self.loss(z_weak, z_strong, mask_logits, class_logits, progress)

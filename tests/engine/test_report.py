@@ -1,3 +1,4 @@
+import base64
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from mmcast.engine import run_pipeline
 from mmcast.engine.curves import not_finite, read_curves
 from mmcast.engine.overlays import choose_images, draw
+from mmcast.engine.report import _plot
 from pycocotools import mask as mask_api
 
 PIPELINE = '''
@@ -78,6 +80,14 @@ def test_report_is_one_file_with_everything(labels, tmp_path, monkeypatch):
     Path('student.pth').write_text('trained on')
     run_pipeline('cast_test.py', 'work')
     assert asked[2:] == [('student.pth', 0.4)]
+
+
+def test_curves_of_the_pixel_loss_get_a_panel_of_their_own():
+    curves = dict(loss=[(1, 2.0), (2, 1.0)])
+    without = base64.b64decode(_plot(curves).partition(',')[2]).decode()
+    with_it = base64.b64decode(_plot(curves | dict(pxl_margin=[(1, 0.4), (2, 0.5)])).partition(',')[2]).decode()
+    assert without.count('id="axes_') == 2 and with_it.count('id="axes_') == 3
+    assert '<!-- margin -->' in with_it and '<!-- margin -->' not in without
 
 
 def test_images_are_spread_over_the_annotated_ones(labels):

@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from mmcast.errors import CASTError
 from mmcast.models import PixelContrast
 
 
@@ -66,3 +67,8 @@ def test_pooling_of_odd_maps_counts_real_pixels_only():
     feature = torch.arange(9.0).view(1, 1, 3, 3).expand(1, 6, 3, 3)
     pooled = torch.tensor([[2.0, 3.5], [6.5, 8.0]]).expand(1, 6, 2, 2)
     torch.testing.assert_close(model.project([feature]), model.projector(pooled))
+
+
+def test_unknown_source_is_refused():
+    with pytest.raises(CASTError, match="source='neck' is unknown.*encoder.*pixel_decoder"):
+        build(source='neck')

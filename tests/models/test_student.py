@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmcast.errors import CASTError
+from mmcast.models.detectors.query_masks import QueryMasks
 from mmcast.registry import MODELS
 from mmcast.testing import build_model, make_samples, tiny_student_config
 
@@ -70,8 +71,9 @@ def test_padding_of_the_batch_does_not_shift_the_masks():
     image[:, 8:24, 16:32] = 255
 
     student.backbone.forward = lambda inputs: inputs
-    student.panoptic_head.forward = lambda inputs, _: (
-        [torch.tensor([[[5.0, 0.0, 0.0, 0.0]]])], [inputs.mean(1, keepdim=True)])
+    student.panoptic_head.pixel_decoder.forward = lambda inputs: (inputs.mean(1, keepdim=True), [])
+    student.panoptic_head.decode = lambda features, *_, **__: (
+        [torch.tensor([[[5.0, 0.0, 0.0, 0.0]]])], QueryMasks(torch.ones(1, 1, 1, 1), features))
     mask = predict(student, [image])[0].pred_instances.masks[0]  # 73 x 87 pixels
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     assert [int(rows[0]), int(rows[-1]) + 1] == pytest.approx([8 * 73 / 36, 24 * 73 / 36], abs=1)

@@ -1,3 +1,4 @@
+from .pixel_diagnostics import PixelDiagnosticsHook
 from .teacher import EMATeacherHook, FrozenTeacherHook
 
-__all__ = ['EMATeacherHook', 'FrozenTeacherHook']
+__all__ = ['EMATeacherHook', 'FrozenTeacherHook', 'PixelDiagnosticsHook']

@@ -114,13 +114,19 @@ class CASTDetector(BaseDetector):
     def pixel_loss(self, batch_inputs: Tensor, batch_data_samples: SampleList,
                    outputs: NetworkOutputs) -> Tensor:
         """L_pxl of the batch, weighted; the strong pass carries no gradient into the encoder."""
-        normaliser = self.data_preprocessor
-        strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
+        normaliser, decoded = self.data_preprocessor, self.pixel_contrast.source == 'pixel_decoder'
+        weak = outputs.decoded if decoded else outputs.features
+        if not weak:
+            raise CASTError(f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} hands out "
+                            "no maps of a pixel decoder; set source='encoder'")
         with torch.no_grad(), running_statistics_kept(self.detector):
-            strong_features = self.detector.extract_feat(strong)
+            strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
+            strong = self.detector.extract_feat(strong)
+            strong = self.detector.decode_pixels(strong) if decoded else strong
+            masks, classes = outputs.mask_logits[-1], outputs.class_logits[-1].detach()
         try:
-            return self.pixel_contrast(outputs.features, strong_features, outputs.mask_logits[-1].detach(),
-                                       outputs.class_logits[-1].detach(), training_progress())
+            return self.pixel_contrast(weak, strong, masks.detach(), classes, training_progress(),
+                                       batch_data_samples)
         except NonFiniteInputError as error:
             raise NonFiniteError(f'{", ".join(error.tensors)} of loss_pxl',
                                  [batch_data_samples[i].metainfo for i in error.images]) from error

@@ -4,13 +4,14 @@ One forward pass serves every term of the objective: :meth:`CASTMask2Former.forw
 the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
 """
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from mmcv.ops import point_sample
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.detectors import Mask2Former
-from mmdet.models.utils import get_uncertain_point_coords_with_randomness
+from mmdet.models.task_modules.assigners import CrossEntropyLossCost
 from mmdet.structures import SampleList
 from mmdet.utils import ConfigType, InstanceList, reduce_mean
 from mmengine.config import ConfigDict
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.registry import MODELS
+from .instances import make_instances, path_weights, sizes_of
+from .masked_attention import decoder_layer
+from .query_masks import QueryMasks
 from .windows import Windows, predict_in_windows
 
 
@@ -30,18 +34,37 @@ class NetworkOutputs:
     Attributes:
         features: Encoder feature maps, finest first, each (B, C_i, h_i, w_i).
         class_logits: One (B, K, C + 1) tensor per decoder layer, the last layer last.
-        mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last.
+        mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last; a sequence that makes
+            them on demand serves as well, if it has ``select``.
+        decoded: Maps of the pixel decoder, coarsest first, where a network hands them out.
     """
     features: tuple[Tensor, ...]
     class_logits: list[Tensor]
-    mask_logits: list[Tensor]
+    mask_logits: Sequence[Tensor]
+    decoded: tuple[Tensor, ...] = ()
 
     def select(self, indices: Sequence[int]) -> 'NetworkOutputs':
         """The outputs of some images; the same object where that is all of them in order."""
         if list(indices) == list(range(len(self.class_logits[0]))):
             return self
-        return NetworkOutputs(*(type(part)(t[indices] for t in part)
-                                for part in (self.features, self.class_logits, self.mask_logits)))
+
+        def of(part):
+            return part.select(indices) if hasattr(part, 'select') else type(part)(t[indices] for t in part)
+
+        return NetworkOutputs(of(self.features), of(self.class_logits), of(self.mask_logits),
+                              of(self.decoded))
+
+
+def match_cost(term: Callable, pred: InstanceData, gt: InstanceData, meta: dict) -> Tensor:
+    """One term of the matching cost, (L K, G).
+
+    mmdet's cross entropy takes two logarithms a point, as if it were foreground and background; they differ
+    by the logit, so one and a matrix product do.
+    """
+    if type(term) is not CrossEntropyLossCost or not term.use_sigmoid:
+        return term(pred, gt, img_meta=meta)
+    as_background = F.softplus(pred.masks).sum(1, keepdim=True)
+    return (as_background - pred.masks @ gt.masks.T) * (term.weight / pred.masks.shape[1])
 
 
 @MODELS.register_module()
@@ -49,9 +72,9 @@ class CASTMask2FormerHead(Mask2FormerHead):
     """mmdet's Mask2Former head for any pixel decoder, with the losses of all decoder layers taken together.
 
     In one process the loss values are mmdet's at the same sampled points; as there, an image without objects
-    counts as one mask in the normaliser of the mask losses. Two things differ. The points of the matching are
-    shared by the decoder layers of an image, so that one cost matrix serves them all. The classification loss
-    is normalised over all ranks like the mask losses are, so that splitting a batch over processes does not
+    counts as one mask in the normaliser of the mask losses. Two things differ. The decoder layers share what
+    points are drawn at random: one cost matrix of an image serves them all. The classification loss is
+    normalised over all ranks like the mask losses are, so that splitting a batch over processes does not
     change the gradient.
     """
 
@@ -69,13 +92,69 @@ class CASTMask2FormerHead(Mask2FormerHead):
         self.pixel_decoder = MODELS.build(dict(
             pixel_decoder, in_channels=in_channels, feat_channels=feat_channels, out_channels=out_channels))
 
-    def loss_by_feat(self, all_cls_scores: list[Tensor], all_mask_preds: list[Tensor],
+    def decode(self, mask_features: Tensor, memories: Sequence[Tensor],
+               every_layer: bool = True) -> tuple[list[Tensor], QueryMasks]:
+        """The transformer decoder: mmdet's ``forward`` with the same modules and values.
+
+        What a query attends to is decided on mask features resized once a level, instead of on resized masks
+        of every layer: both are linear. Mask logits are not made here at all.
+
+        Args:
+            mask_features: (B, C, H, W) of the pixel decoder.
+            memories: Its maps that the layers attend to in turn, coarsest first.
+            every_layer: Whether to classify after each layer, as the losses need; otherwise after the last.
+
+        Returns:
+            Class logits (B, K, C + 1) and masks of the starting queries and after each layer.
+        """
+        memories = memories[:self.num_transformer_feat_level]
+        values = [project(memory).flatten(2).transpose(1, 2) + level for project, memory, level in zip(
+            self.decoder_input_projs, memories, self.level_embed.weight)]  # (B, h w, C) each
+        keys = [value + self._positions(memory) for value, memory in zip(values, memories)]
+        with torch.no_grad():
+            small = [F.interpolate(mask_features, memory.shape[-2:], mode='bilinear',
+                                   align_corners=False).flatten(2) for memory in memories]
+        query = self.query_feat.weight.expand(len(mask_features), -1, -1)
+        position = self.query_embed.weight.expand_as(query)
+        queries = [self.transformer_decoder.post_norm(query)]
+        embeds = [self.mask_embed(queries[0])]
+        for i, layer in enumerate(self.transformer_decoder.layers):
+            level = i % len(memories)
+            with torch.no_grad():
+                allowed = embeds[-1] @ small[level] >= 0  # (B, K, h w)
+                allowed |= ~allowed.any(-1, keepdim=True)  # a query without any pixel looks everywhere
+            query = decoder_layer(layer, query, position, keys[level], values[level], allowed[:, None])
+            queries.append(self.transformer_decoder.post_norm(query))
+            embeds.append(self.mask_embed(queries[-1]))
+        if not every_layer:
+            queries, embeds = queries[-1:], embeds[-1:]
+        return list(self.cls_embed(torch.stack(queries))), QueryMasks(torch.stack(embeds), mask_features)
+
+    def _positions(self, memory: Tensor) -> Tensor:
+        """(1, h w, C), the same for every image: padding is not masked, as in mmdet."""
+        inside = memory.new_zeros((1, *memory.shape[-2:]), dtype=torch.bool)
+        return self.decoder_positional_encoding(inside).flatten(2).transpose(1, 2).to(memory.dtype)
+
+    def forward(self, x: Sequence[Tensor],
+                batch_data_samples: SampleList) -> tuple[list[Tensor], list[Tensor]]:
+        """Class logits and mask logits (B, K, H, W) of all layers as tensors, as mmdet's head has them."""
+        class_logits, masks = self.decode(*self.pixel_decoder(x))
+        return class_logits, list(masks)
+
+    def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses from encoder maps, for mmdet's own ``Mask2Former``."""
+        gt_instances = self.preprocess_gt([sample.gt_instances for sample in batch_data_samples],
+                                          [None] * len(batch_data_samples))
+        outputs = self.decode(*self.pixel_decoder(x))
+        return self.loss_by_feat(*outputs, gt_instances, [s.metainfo for s in batch_data_samples])
+
+    def loss_by_feat(self, all_cls_scores: list[Tensor], all_mask_preds: QueryMasks,
                      batch_gt_instances: InstanceList, batch_img_metas: list[dict]) -> dict[str, Tensor]:
         """Losses of L decoder layers for B images, all layers in one batch.
 
         Args:
             all_cls_scores: L tensors (B, K, C + 1) of class logits.
-            all_mask_preds: L tensors (B, K, h, w) of mask logits.
+            all_mask_preds: The masks of the same layers and images.
             batch_gt_instances: Per image ``labels`` (G_b,) and ``masks`` (G_b, H, W).
             batch_img_metas: Per image meta information.
 
@@ -86,17 +165,21 @@ class CASTMask2FormerHead(Mask2FormerHead):
         # fp32 from here on: matching costs and log-sums are not safe in half precision.
         class_logits = torch.stack([scores.float() for scores in all_cls_scores])  # (L, B, K, C + 1)
         num_layers, _, num_queries, _ = class_logits.shape
-        image_of_gt = torch.cat([labels.new_full((len(labels), ), i) for i, labels in enumerate(
-            [gt.labels for gt in batch_gt_instances])])  # (G,)
-        gt_labels = torch.cat([gt.labels for gt in batch_gt_instances])
+        sizes = [len(gt.labels) for gt in batch_gt_instances]
+        gt_labels = torch.cat([gt.labels for gt in batch_gt_instances])  # (G,)
         query_of_gt, matched = self._match(class_logits, all_mask_preds, batch_gt_instances, batch_img_metas)
 
+        # Everything about indices is worked out on the host, where the matching is.
+        image_of_gt = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         layer, gt = matched.nonzero(as_tuple=True)
+        row = (layer * len(sizes) + image_of_gt[gt]) * num_queries + query_of_gt[layer, gt]
+        row, gt = torch.stack([row, gt]).to(gt_labels.device)
         labels = gt_labels.new_full(class_logits.shape[:3], self.num_classes)
-        labels[layer, image_of_gt[gt], query_of_gt[layer, gt]] = gt_labels[gt]
+        labels.view(-1)[row] = gt_labels[gt]
+
         # The normalisers, averaged over the ranks in one call: class weights by layer, matched masks of any.
         class_weight = class_logits.new_tensor(self.class_weight)
-        num_masks = sum(min(max(len(each.labels), 1), num_queries) for each in batch_gt_instances)
+        num_masks = sum(min(max(size, 1), num_queries) for size in sizes)
         normalisers = reduce_mean(torch.cat([
             class_weight[labels].sum((1, 2)), class_weight.new_tensor([num_masks])]))
         weight_sum, num_masks = normalisers[:-1], normalisers[-1]
@@ -104,36 +187,39 @@ class CASTMask2FormerHead(Mask2FormerHead):
         loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), reduction_override='none')
         loss_cls = loss_cls.view(num_layers, -1).sum(1) / weight_sum
         if len(gt_labels):
-            mask_logits = torch.stack([
-                masks[image_of_gt, queries].float() for masks, queries in zip(all_mask_preds, query_of_gt)])
-            gt_masks = torch.cat([gt.masks for gt in batch_gt_instances]).float()
-            loss_mask, loss_dice = self._mask_losses(mask_logits, gt_masks, matched, num_masks)
+            mask_logits = all_mask_preds.of(query_of_gt.to(gt_labels.device), sizes).float()
+            gt_masks = torch.cat([gt.masks for gt in batch_gt_instances])
+            loss_mask, loss_dice = self._mask_losses(
+                mask_logits, gt_masks, matched.to(gt_labels.device), num_masks)
         else:
-            loss_mask = loss_dice = torch.stack([masks.sum() * 0 for masks in all_mask_preds])
+            loss_mask = loss_dice = all_mask_preds.zero().expand(num_layers)
         return self._name_losses(loss_cls, loss_mask, loss_dice)
 
     @torch.no_grad()
-    def _match(self, class_logits: Tensor, all_mask_preds: list[Tensor], batch_gt_instances: InstanceList,
+    def _match(self, class_logits: Tensor, masks: QueryMasks, batch_gt_instances: InstanceList,
                batch_img_metas: list[dict]) -> tuple[Tensor, Tensor]:
         """Hungarian matching of every layer of every image, one transfer to the host for all of them.
 
         Returns:
             The query of each ground truth, (L, G) of int64, and whether it has one, (L, G) of bool (a ground
-            truth stays alone where an image has more of them than queries).
+            truth stays alone where an image has more of them than queries); both on the host.
 
         Raises:
             NonFiniteError: If a cost is NaN or infinite, naming the images.
         """
-        num_layers, _, num_queries, _ = class_logits.shape
+        num_layers, num_images, num_queries, _ = class_logits.shape
+        points = torch.rand((num_images, self.num_points, 2), device=class_logits.device)
         costs = []
         for i, (gt, meta) in enumerate(zip(batch_gt_instances, batch_img_metas)):
-            points = torch.rand((1, self.num_points, 2), device=class_logits.device)
-            # Queries of one image share the points, so they can be channels of one sampling call.
-            preds = torch.cat([point_sample(masks[i:i + 1].float(), points)[0] for masks in all_mask_preds])
-            target = point_sample(gt.masks[None].float(), points)[0] if len(gt.labels) else preds[:0]
+            # Objects of one image share the points, so they can be channels of one sampling call.
+            target = gt.masks.new_zeros((0, self.num_points))
+            if len(gt.labels):
+                target = point_sample(gt.masks[None], points[i:i + 1])[0]
+            preds = masks.at(points[i], i).float().flatten(0, 1)  # (L K, P)
             pred = InstanceData(scores=class_logits[:, i].flatten(0, 1), masks=preds)
-            cost = sum(term(pred, InstanceData(labels=gt.labels, masks=target), img_meta=meta)
-                       for term in self.assigner.match_costs)
+            gt = InstanceData(labels=gt.labels, masks=target)
+            with torch.autocast(class_logits.device.type, enabled=False):  # sums overflow in float16
+                cost = sum(match_cost(term, pred, gt, meta) for term in self.assigner.match_costs)
             costs.append(cost.view(num_layers, num_queries, -1))
         sizes = [cost.shape[2] for cost in costs]
         costs = torch.cat(costs, dim=2).cpu().split(sizes, dim=2)
@@ -149,7 +235,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
                 query_of_gt[i, start + gts] = torch.from_numpy(queries)
                 matched[i, start + gts] = True
             start += part.shape[2]
-        return query_of_gt.to(class_logits.device), matched.to(class_logits.device)
+        return query_of_gt, matched
 
     def _mask_losses(self, mask_logits: Tensor, gt_masks: Tensor, matched: Tensor,
                      num_masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,32 +243,57 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
         Args:
             mask_logits: (L, G, h, w) logits of the query matched to each ground truth.
-            gt_masks: (G, H, W) in {0, 1}.
+            gt_masks: (G, H, W) in {0, 1}, floating point.
             matched: (L, G), False where the pair is a filler.
             num_masks: Scalar normaliser.
         """
         num_layers, num_gts = matched.shape
-        logits = mask_logits.flatten(0, 1)[:, None]  # (L * G, 1, h, w)
-        with torch.no_grad():
-            points = get_uncertain_point_coords_with_randomness(
-                logits, None, self.num_points, self.oversample_ratio, self.importance_sample_ratio)
-            # All layers' points of one ground truth in one call, so that no mask is held once a layer.
-            points_of_gt = points.view(num_layers, num_gts, -1, 2).transpose(0, 1).flatten(1, 2)
-            targets = point_sample(gt_masks[:, None], points_of_gt)
-            targets = targets.view(num_gts, num_layers, -1).transpose(0, 1)
-        preds = point_sample(logits, points).view(num_layers * num_gts, -1)
-        targets = targets.reshape(num_layers * num_gts, -1)
+        logits = mask_logits.transpose(0, 1)  # (G, L, h, w): layers are channels
+        uncertain, anywhere = self._loss_points(logits.detach())
+        preds = point_sample(logits.flatten(0, 1)[:, None], uncertain.flatten(0, 1))  # (G L, 1, U)
+        preds = torch.cat([preds.view(num_gts, num_layers, -1), point_sample(logits, anywhere)], dim=2)
+        preds = preds.flatten(0, 1)  # (G L, P)
+        targets, shared = point_sample(
+            gt_masks[:, None], torch.cat([uncertain.flatten(1, 2), anywhere], dim=1)).split(
+                [uncertain.shape[1] * uncertain.shape[2], anywhere.shape[1]], dim=2)
+        targets = torch.cat([targets.view(num_gts, num_layers, -1), shared.expand(-1, num_layers, -1)], dim=2)
+        targets = targets.flatten(0, 1)
         loss_dice = self.loss_dice(preds, targets, reduction_override='none')
         loss_mask = self.loss_mask(preds.flatten(), targets.flatten(), reduction_override='none')
-        loss_mask = loss_mask.view(num_layers * num_gts, -1).mean(1)
-        return tuple((loss.view(num_layers, num_gts) * matched).sum(1) / num_masks
+        loss_mask = loss_mask.view(num_gts * num_layers, -1).mean(1)
+        return tuple((loss.view(num_gts, num_layers) * matched.T).sum(0) / num_masks
                      for loss in (loss_mask, loss_dice))
 
-    def empty_loss(self, all_cls_scores: list[Tensor], all_mask_preds: list[Tensor]) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _loss_points(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the mask losses look: mostly where the logits (G, L, h, w) are nearest to 0, as in PointRend.
+
+        The candidates are those of mmdet, but shared by the layers of one ground truth.
+
+        Returns:
+            Uncertain points (G, L, U, 2) of each layer and random ones (G, P - U, 2) of all of them.
+        """
+        num_uncertain = int(self.importance_sample_ratio * self.num_points)
+        candidates = torch.rand((len(logits), int(self.num_points * self.oversample_ratio), 2),
+                                device=logits.device)
+        distance = point_sample(logits, candidates).abs()  # (G, L, S)
+        chosen = distance.topk(num_uncertain, dim=2, largest=False, sorted=False).indices
+        uncertain = candidates.gather(1, chosen.flatten(1)[..., None].expand(-1, -1, 2))
+        anywhere = torch.rand((len(logits), self.num_points - num_uncertain, 2), device=logits.device)
+        return uncertain.view(*chosen.shape, 2), anywhere
+
+    def preprocess_gt(self, batch_gt_instances: InstanceList,
+                      batch_gt_semantic_segs: Sequence) -> InstanceList:
+        """Labels and masks as tensors, the masks in floating point at once: points are sampled of them."""
+        if any(semantic is not None for semantic in batch_gt_semantic_segs):
+            return super().preprocess_gt(batch_gt_instances, batch_gt_semantic_segs)
+        return [InstanceData(labels=gt.labels, masks=gt.masks.to_tensor(torch.float32, gt.labels.device))
+                for gt in batch_gt_instances]
+
+    def empty_loss(self, all_cls_scores: list[Tensor], all_mask_preds: QueryMasks) -> dict[str, Tensor]:
         """Zeros with a graph for a rank without images of some origin; joins the others' reduction."""
         reduce_mean(all_cls_scores[0].new_zeros(len(all_cls_scores) + 1, dtype=torch.float32))
-        zeros = torch.stack([classes.float().sum() * 0 + masks.float().sum() * 0
-                             for classes, masks in zip(all_cls_scores, all_mask_preds)])
+        zeros = torch.stack([classes.float().sum() * 0 for classes in all_cls_scores]) + all_mask_preds.zero()
         return self._name_losses(zeros, zeros, zeros)
 
     @staticmethod
@@ -222,8 +333,14 @@ class CASTMask2Former(Mask2Former):
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
         """Run encoder, pixel decoder and transformer decoder on images (B, 3, H, W)."""
         features = self.extract_feat(batch_inputs)
-        class_logits, mask_logits = self.panoptic_head(features, batch_data_samples)
-        return NetworkOutputs(tuple(features), class_logits, mask_logits)
+        *memories, mask_features = decoded = self.decode_pixels(features)
+        outputs = self.panoptic_head.decode(mask_features, memories)
+        return NetworkOutputs(tuple(features), *outputs, decoded=decoded)
+
+    def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The pixel decoder's maps of encoder features, coarsest first; the last is that of the masks."""
+        mask_features, memories = self.panoptic_head.pixel_decoder(features)
+        return (*memories, mask_features)
 
     def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList,
                 indices: Sequence[int]) -> dict[str, Tensor]:
@@ -242,9 +359,39 @@ class CASTMask2Former(Mask2Former):
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """Sets ``pred_instances`` of every sample; see mmdet, and ``test_cfg.windows``."""
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                rescale: bool = True) -> SampleList:
+        """:meth:`predict_whole`, or window by window where ``test_cfg.windows`` says so."""
         windows = self.test_cfg.get('windows')
         if not windows:
-            return super().predict(batch_inputs, batch_data_samples, rescale=rescale)
-        return predict_in_windows(super().predict, batch_inputs, batch_data_samples, Windows(**windows), rescale)
+            return self.predict_whole(batch_inputs, batch_data_samples, rescale)
+        return predict_in_windows(self.predict_whole, batch_inputs, batch_data_samples, Windows(**windows),
+                                  rescale)
+
+    @torch.no_grad()
+    def predict_whole(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                      rescale: bool = True) -> SampleList:
+        """mmdet's predictions, without a graph; of the masks only those that are kept are ever resized.
+
+        Args:
+            batch_inputs: (B, 3, H, W) normalised images.
+            batch_data_samples: Their meta information.
+            rescale: Whether masks and boxes are those of the original images.
+
+        Returns:
+            The samples with ``pred_instances``: scores, labels, bboxes, masks.
+        """
+        config = self.panoptic_fusion_head.test_cfg
+        if config.get('panoptic_on', True) or not config.get('instance_on', False):
+            return super().predict(batch_inputs, batch_data_samples, rescale)
+        head = self.panoptic_head
+        pixels = head.pixel_decoder(self.extract_feat(batch_inputs))
+        class_logits, masks = head.decode(*pixels, every_layer=False)
+        for i, sample in enumerate(batch_data_samples):
+            padded, image, original = sizes_of(sample.metainfo, rescale)
+            rows, columns = (path_weights(*sizes, masks.features) for sizes in zip(
+                masks.features.shape[-2:], padded, image, original))
+            sample.pred_instances = make_instances(
+                class_logits[-1][i], masks.embeds[-1, i], masks.features[i], rows, columns,
+                config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes)
+        return batch_data_samples

@@ -1,15 +1,21 @@
 """The mathematics of the pixel-wise contrastive loss (CAST, section on L_pxl) as pure functions of tensors.
 
 Letters: B images, K queries, C classes, A anchors, M candidates (all pixels of the batch), R negatives per
-anchor, E numbers in a query embedding.
+anchor, D numbers in an embedding, E in a query embedding. Nothing here holds an (A, M) matrix: memory grows
+with A R and with M, never with A M.
 """
-from typing import Optional, Tuple
+import math
+from typing import Iterator, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAX_SCORES = 2**22  # scores held at a time while negatives are drawn: 16 MiB in float32
+MAX_ENTRIES = 2**17  # scores, or pairs of anchor and candidate, at a time on a CPU: its cache holds them
+MIN_ROWS = 64  # of a matrix product: with fewer it would read the candidates more often than it computes
+GPU_FACTOR = 16  # a GPU takes as many times more at a time, smaller pieces leave it idle
+PRODUCTS_A_PAIR = 8  # entries of a matrix product that cost as much as one pair of vectors picked at random
+ALIGNED = 16  # numbers; inner products of odd lengths take three times as long on a CPU
 SHORTEST_VECTOR = 1e-6  # a shorter vector counts as zero, it has no direction worth a gradient
 
 
@@ -65,9 +71,13 @@ def debiased_scores(y_anchors: Tensor, y_candidates: Tensor) -> Tensor:
         times the precision of the dtype) is exactly 0, or equal pixels would be drawn as negatives of each
         other.
     """
-    scores = 1 - l2_normalize(y_anchors) @ l2_normalize(y_candidates).T  # (A, M)
-    rounding_error = y_anchors.shape[1] * torch.finfo(scores.dtype).eps
-    return scores.masked_fill(scores <= rounding_error, 0)
+    return _scores_of(l2_normalize(y_anchors) @ l2_normalize(y_candidates).T, y_anchors.shape[1])
+
+
+def _scores_of(cosines: Tensor, length: int) -> Tensor:
+    """s_deb of inner products of unit vectors of ``length`` numbers; overwrites the products."""
+    scores = cosines.neg_().add_(1)
+    return scores.masked_fill_(scores <= length * torch.finfo(scores.dtype).eps, 0)
 
 
 @torch.no_grad()
@@ -78,8 +88,13 @@ def sample_negatives(y: Tensor,
     """Draw negatives for each anchor with probability proportional to s_deb.
 
     Draws are independent, with replacement: only then is each of them exactly proportional to s_deb, however
-    large R is. An anchor never draws itself. Scores are computed for a few anchors at a time, memory does not
-    grow quadratically.
+    large R is. An anchor never draws itself.
+
+    Rejection makes the cost independent of M: a candidate is proposed uniformly and accepted with probability
+    s_deb, so what is accepted has exactly the distribution wanted. The mean of s_deb over the candidates is
+    one inner product, so the number of proposals is known beforehand. An anchor that would need more than
+    M / ``PRODUCTS_A_PAIR`` of them, or ran short of them, draws (the rest) from its scores of all candidates,
+    a few anchors at a time; that is the same distribution.
 
     Args:
         y: (M, E) embeddings of all pixels; every one is a candidate.
@@ -92,15 +107,217 @@ def sample_negatives(y: Tensor,
     """
     if anchors is None:
         anchors = torch.arange(len(y), device=y.device)
-    drawn = anchors.new_empty((len(anchors), num_negatives))
-    chunk = max(1, MAX_SCORES // max(1, len(y)))
-    for rows, out in zip(anchors.split(chunk), drawn.split(chunk)):
-        scores = debiased_scores(y[rows], y).scatter_(1, rows[:, None], 0)  # (chunk, M)
-        hopeless = scores.sum(1, keepdim=True) == 0
-        scores.masked_fill_(hopeless, 1)  # multinomial refuses a row of zeros
-        out.copy_(torch.multinomial(scores, num_negatives, replacement=True, generator=generator))
-        out.masked_fill_(hopeless, -1)
+    length = y.shape[1]
+    y = F.pad(l2_normalize(y), (0, -length % ALIGNED or (0 if length else ALIGNED)))
+    largest = 2 - (y >= 0).all().to(y.dtype)  # scores reach 1, and 2 where an embedding has negative entries
+    drawn = anchors.new_full((len(anchors), num_negatives), -1)
+    proposals = _proposals_needed(y, anchors, num_negatives, largest)  # (A,), on the host
+    easy = (proposals <= len(y) / PRODUCTS_A_PAIR).nonzero().flatten()
+    for part in _split(easy, proposals[easy], _at_a_time(y.device)):
+        rows = part.to(y.device)
+        drawn[rows] = _draw_by_rejection(y, anchors[rows], proposals[part].to(y.device), num_negatives,
+                                         length, largest, generator)
+    unfinished = (drawn[:, -1] < 0).nonzero().flatten()
+    for rows in unfinished.split(_rows_at_a_time(y)):
+        rest = _draw_from_all(y, anchors[rows], num_negatives, length, generator)
+        drawn[rows] = drawn[rows].where(drawn[rows] >= 0, rest)
     return drawn
+
+
+def _proposals_needed(y: Tensor, anchors: Tensor, num_negatives: int, largest: Tensor) -> Tensor:
+    """Proposals (A,) of which R are accepted in 99.9 % of all cases, on the host; may be infinite."""
+    own = y[anchors]
+    total = len(y) - own @ y.sum(0) - (1 - own.square().sum(1))  # of the scores, without the anchor's own
+    accepted = (total / (len(y) * largest)).double().cpu().clamp(0, 1)
+    spread = (num_negatives * (1 - accepted)).sqrt()
+    return ((num_negatives + 3 * spread) / accepted + 1).ceil()
+
+
+def _split(rows: Tensor, costs: Tensor, budget: int) -> Tuple[Tensor, ...]:
+    """Consecutive parts of rows (N,), each of about ``budget`` in the sum of its costs (N,)."""
+    if not len(rows):
+        return ()
+    _, sizes = (costs.cumsum(0) // budget).unique_consecutive(return_counts=True)
+    return rows.split(sizes.tolist())
+
+
+def _draw_by_rejection(y: Tensor, anchors: Tensor, proposals: Tensor, num_negatives: int, length: int,
+                       largest: Tensor, generator: Optional[torch.Generator]) -> Tensor:
+    """The first R accepted of ``proposals`` (A,) uniform candidates of each anchor; -1 where there are fewer.
+
+    How many are accepted says nothing about which, so the missing ones may be drawn in another way.
+    """
+    counts = proposals.long()
+    anchor_of = torch.arange(len(anchors), device=y.device).repeat_interleave(counts)  # (P,)
+    candidates = torch.randint(len(y), anchor_of.shape, device=y.device, generator=generator)
+    cosines = pair_products(y[anchors], y, candidates, counts.cumsum(0) - counts)
+    scores = _scores_of(cosines, length).masked_fill_(candidates == anchors[anchor_of], 0)
+    luck = torch.rand(scores.shape, dtype=y.dtype, device=y.device, generator=generator) * largest
+    accepted = (luck < scores).nonzero().flatten()
+    anchor_of = anchor_of[accepted]
+    first = torch.searchsorted(anchor_of, torch.arange(len(anchors), device=y.device))
+    rank = torch.arange(len(accepted), device=y.device) - first[anchor_of]
+    kept = rank < num_negatives
+    drawn = anchors.new_full((len(anchors), num_negatives), -1)
+    drawn[anchor_of[kept], rank[kept]] = candidates[accepted[kept]]
+    return drawn
+
+
+def _draw_from_all(y: Tensor, anchors: Tensor, num_negatives: int, length: int,
+                   generator: Optional[torch.Generator]) -> Tensor:
+    """R draws for each anchor from its scores of all candidates; -1 where none is positive."""
+    scores = _scores_of(y[anchors] @ y.T, length).scatter_(1, anchors[:, None], 0)
+    hopeless = scores.sum(1, keepdim=True) == 0
+    scores.masked_fill_(hopeless, 1)  # multinomial refuses a row of zeros
+    # Cumulative sums of float32 would be wrong by some percent of a candidate's share when M is large.
+    drawn = torch.multinomial(scores.double(), num_negatives, replacement=True, generator=generator)
+    return drawn.masked_fill_(hopeless, -1)
+
+
+def pair_products(anchors: Tensor, candidates: Tensor, columns: Tensor, starts: Tensor) -> Tensor:
+    """Inner products of listed pairs, without an (A, M) matrix and without copies of the vectors.
+
+    Args:
+        anchors: (A, E).
+        candidates: (M, E).
+        columns: (P,) the candidates that anchor 0 is paired with, then those of anchor 1, and so on.
+        starts: (A,) where the list of each anchor begins.
+
+    Returns:
+        (P,), without a graph.
+    """
+    # The gradient of a weighted sum of vectors with respect to a weight is such a product; embedding_bag has
+    # that as one fused kernel on every device.
+    with torch.enable_grad():
+        weights = candidates.new_zeros(len(columns)).requires_grad_()
+        sums = F.embedding_bag(columns, candidates.detach(), starts, mode='sum', per_sample_weights=weights)
+    return torch.autograd.grad(sums, weights, anchors.detach())[0]
+
+
+class _DrawnProducts(torch.autograd.Function):
+    """(A, D), (M, D) and indices (A, R) into M -> (A, R) inner products, linear in A R also backwards."""
+
+    @staticmethod
+    def forward(ctx, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
+        drawn = drawn.int()  # half of what is kept for the backward
+        ctx.save_for_backward(anchors, candidates, drawn)
+        rows = max(1, _at_a_time(drawn.device) // drawn.shape[1])
+        return torch.cat([pair_products(a, candidates, d.flatten(), _starts(d)).view(d.shape)
+                          for a, d in _tiles(rows, anchors, drawn)])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tuple[Optional[Tensor], ...]:
+        anchors, candidates, drawn = ctx.saved_tensors
+        of_anchors, of_candidates = [], torch.zeros_like(candidates)
+        # Each part makes a whole (M, D), so a part has some pairs for each candidate.
+        rows = max(1, max(_at_a_time(drawn.device), 4 * len(candidates)) // drawn.shape[1])
+        for a, d, g in _tiles(rows, anchors, drawn, gradient):
+            of_anchors.append(F.embedding_bag(d, candidates, mode='sum', per_sample_weights=g))
+            of_candidates += _sum_by_candidate(a, d, g, len(candidates))
+        return torch.cat(of_anchors), of_candidates, None
+
+
+def _tiles(rows: int, *tensors: Tensor) -> Iterator[Tuple[Tensor, ...]]:
+    """Tensors of equal length in pieces of ``rows``."""
+    return zip(*(tensor.split(rows) for tensor in tensors))
+
+
+def _starts(drawn: Tensor) -> Tensor:
+    return torch.arange(0, drawn.numel(), drawn.shape[1], dtype=drawn.dtype, device=drawn.device)
+
+
+def _sum_by_candidate(anchors: Tensor, drawn: Tensor, weights: Tensor, num_candidates: int) -> Tensor:
+    """(M, D): for every candidate the weighted sum of the anchors that drew it.
+
+    Sorted by candidate it is a sum of segments: faster than scattered additions, and the same in every run.
+    """
+    candidate, order = drawn.flatten().sort()
+    every = torch.arange(num_candidates, dtype=torch.int32, device=drawn.device)
+    starts = torch.searchsorted(candidate, every)
+    return F.embedding_bag(order // drawn.shape[1], anchors, starts, mode='sum',
+                           per_sample_weights=weights.flatten()[order])
+
+
+def drawn_products(anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
+    """Inner products of each anchor with its drawn negatives, memory linear in A R and in M.
+
+    Args:
+        anchors: (A, D).
+        candidates: (M, D).
+        drawn: (A, R) indices into M.
+
+    Returns:
+        (A, R), with gradients to anchors and candidates.
+    """
+    if not drawn.numel():
+        return (anchors.sum() + candidates.sum()) * 0 + anchors.new_zeros(drawn.shape)
+    return _DrawnProducts.apply(anchors, candidates, drawn)
+
+
+class _LogMeanExponential(torch.autograd.Function):
+    """See :func:`expected_negative`; scores and products are made again, tile by tile, in the backward."""
+
+    @staticmethod
+    def forward(ctx, anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+        log_sums, log_scores = [], []
+        for a, i in _tiles(_rows_at_a_time(candidates), anchors, indices):
+            logits, scores = _weighted_logits(a, candidates, y, i)
+            log_sums.append(logits.logsumexp(1))
+            log_scores.append(scores.log())
+        log_sums = torch.cat(log_sums)
+        ctx.save_for_backward(anchors, candidates, y, indices, log_sums)
+        return (log_sums - torch.cat(log_scores)).masked_fill(log_sums.isneginf(), -math.inf)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tuple[Optional[Tensor], ...]:
+        anchors, candidates, y, indices, log_sums = ctx.saved_tensors
+        of_anchors, of_candidates = [], torch.zeros_like(candidates)
+        tiles = _tiles(_rows_at_a_time(candidates), anchors, indices, log_sums, gradient)
+        for a, i, lse, g in tiles:
+            logits, _ = _weighted_logits(a, candidates, y, i)
+            share = logits.sub_(lse.masked_fill(lse.isneginf(), 0)[:, None]).exp_().mul_(g[:, None])
+            of_anchors.append(share @ candidates)
+            of_candidates.addmm_(share.T, a)
+        return torch.cat(of_anchors), of_candidates, None, None
+
+
+def expected_negative(anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+    """log of the expectation of exp(<anchor, negative>) over a negative drawn in proportion to s_deb.
+
+    R times that expectation is what the sum over R drawn negatives has as its mean. Every pair of anchor and
+    candidate is visited, a few anchors at a time: memory is linear in A and M, time is not.
+
+    Args:
+        anchors: (A, D), divided by the temperature.
+        candidates: (M, D).
+        y: (M, E) query embeddings of the candidates.
+        indices: (A,) which candidate each anchor is; it is no negative of itself.
+
+    Returns:
+        (A,), -inf for an anchor without candidate; gradients to anchors and candidates.
+    """
+    if not len(indices):
+        return (anchors.sum() + candidates.sum()) * 0 + anchors.new_zeros(0)
+    return _LogMeanExponential.apply(anchors, candidates, l2_normalize(y), indices)
+
+
+def _weighted_logits(anchors: Tensor, candidates: Tensor, y: Tensor,
+                     indices: Tensor) -> Tuple[Tensor, Tensor]:
+    """<anchor, candidate> + log s_deb of a tile (T, M), and the sum of its scores (T,)."""
+    scores = _scores_of(y[indices] @ y.T, y.shape[1]).scatter_(1, indices[:, None], 0)
+    total = scores.sum(1)
+    return scores.log_().addmm_(anchors, candidates.T), total
+
+
+def _at_a_time(device: torch.device) -> int:
+    return MAX_ENTRIES if device.type == 'cpu' else GPU_FACTOR * MAX_ENTRIES
+
+
+def _rows_at_a_time(candidates: Tensor) -> int:
+    """Anchors that are compared with all candidates at a time."""
+    return max(MIN_ROWS, _at_a_time(candidates.device) // max(1, len(candidates)))
 
 
 def nt_xent(positive: Tensor, negative: Tensor) -> Tensor:

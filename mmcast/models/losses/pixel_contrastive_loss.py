@@ -1,4 +1,5 @@
 """The instance-aware pixel-wise contrastive loss as a module for configs."""
+import math
 from typing import Optional, Sequence, Tuple
 
 import torch
@@ -7,9 +8,14 @@ from torch import Tensor, nn
 from mmcast.errors import CASTError
 from mmcast.registry import MODELS
 
-from .functional import fuse_pixel_probabilities, l2_normalize, nt_xent, sample_negatives
+from .functional import (drawn_products, expected_negative, fuse_pixel_probabilities, l2_normalize, nt_xent,
+                         sample_negatives)
 
-SAMPLING_MODES = ('uniform', 'mask', 'class', 'fusion')
+# What each option may be; a misspelt one is refused.
+CHOICES = dict(
+    sampling=('uniform', 'mask', 'class', 'fusion'),
+    negatives=('drawn', 'expected'),
+    anchor_sampling=('uniform', 'instance'))
 
 
 class LossInputError(CASTError, ValueError):
@@ -42,8 +48,8 @@ class PixelContrastiveLoss(nn.Module):
     averages over processes.
 
     An anchor without any negative (its pixel is alone, or like all others) loses 0. Without queries (K = 0)
-    every mode samples uniformly. Random numbers come from the global generator of the inputs' device. The
-    similarities of all anchors to all pixels are one (A, M) matrix; ``num_anchors`` bounds A.
+    every mode samples uniformly. Random numbers come from the global generator of the inputs' device. Memory
+    is linear in anchors and in pixels. With drawn negatives so is the time, where they are not rare.
 
     Args:
         num_negatives: R, negatives per anchor.
@@ -54,6 +60,11 @@ class PixelContrastiveLoss(nn.Module):
         mask_temperature: temperature of the softmax over the K mask logits.
         num_anchors: pixels of the batch taken as anchors, drawn anew in each call without replacement;
             default all.
+        negatives: 'drawn' (R at random), or 'expected': the sum over R negatives is replaced by R times its
+            expectation under s_deb. That has no sampling noise and visits every pair of anchor and pixel.
+        anchor_sampling: with ``num_anchors``, 'uniform' (all pixels are equally likely) or 'instance': every
+            instance of the batch gets the same share in expectation, however small; an instance is the
+            pixels of one image that one query claims.
 
     Raises:
         LossInputError: an unknown sampling mode or a value out of range.
@@ -65,11 +76,18 @@ class PixelContrastiveLoss(nn.Module):
                  final_temperature: float = 0.07,
                  sampling: str = 'fusion',
                  mask_temperature: float = 0.5,
-                 num_anchors: Optional[int] = None) -> None:
+                 num_anchors: Optional[int] = None,
+                 negatives: str = 'drawn',
+                 anchor_sampling: str = 'uniform') -> None:
         super().__init__()
-        if sampling not in SAMPLING_MODES:
-            raise LossInputError(f'PixelContrastiveLoss: sampling={sampling!r} is unknown, '
-                                 f'use one of {SAMPLING_MODES}')
+        for name, value in dict(sampling=sampling, negatives=negatives,
+                                anchor_sampling=anchor_sampling).items():
+            if value not in CHOICES[name]:
+                raise LossInputError(f'PixelContrastiveLoss: {name}={value!r} is unknown, '
+                                     f'use one of {CHOICES[name]}')
+        if anchor_sampling != 'uniform' and num_anchors is None:
+            raise LossInputError(f'PixelContrastiveLoss: anchor_sampling={anchor_sampling!r} without '
+                                 'num_anchors chooses nothing; set num_anchors')
         for name, value in dict(temperature=temperature, final_temperature=final_temperature,
                                 mask_temperature=mask_temperature).items():
             if not value > 0:
@@ -83,6 +101,8 @@ class PixelContrastiveLoss(nn.Module):
         self.sampling = sampling
         self.mask_temperature = mask_temperature
         self.num_anchors = num_anchors
+        self.negatives = negatives
+        self.anchor_sampling = anchor_sampling
 
     def temperature_at(self, progress: float) -> float:
         """T after a share of the training, linear from ``temperature`` (0) to ``final_temperature`` (1).
@@ -119,29 +139,54 @@ class PixelContrastiveLoss(nn.Module):
         temperature = self.temperature_at(progress)
         with torch.autocast(z_weak.device.type, enabled=False):
             weak, strong = _pixel_vectors(z_weak), _pixel_vectors(z_strong)  # (M, D), M = B h w
-            anchors = self._draw_anchors(weak)  # (A,)
             with torch.no_grad():
-                y = self._query_embeddings(mask_logits, class_logits, z_weak.shape[-2:])
-                drawn = sample_negatives(y, self.num_negatives, anchors)  # (A, R)
-            positive = (weak[anchors] * strong[anchors]).sum(1)
-            # One product with all pixels is cheaper than R gathered vectors an anchor while M < R D = 25,600.
-            negative = (weak[anchors] @ weak.T).gather(1, drawn.clamp_min(0))
-            negative = negative.masked_fill(drawn < 0, float('-inf'))
-            return nt_xent(positive / temperature, negative / temperature)
+                y, instance = self.compare(mask_logits, class_logits, z_weak.shape[-2:])
+                anchors = self._draw_anchors(instance)  # (A,)
+            # Index only where there is something to leave out: its backward is slow.
+            own, other = (t if anchors is None else t.index_select(0, anchors) for t in (weak, strong))
+            positive = (own * other).sum(1) / temperature
+            negative = self._negatives(own / temperature, weak, y, anchors)
+            return nt_xent(positive, negative)
 
-    def _draw_anchors(self, pixels: Tensor) -> Tensor:
-        if self.num_anchors is None or self.num_anchors >= len(pixels):
-            return torch.arange(len(pixels), device=pixels.device)
-        return torch.randperm(len(pixels), device=pixels.device)[:self.num_anchors]
+    def compare(self, mask_logits: Tensor, class_logits: Tensor,
+                size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+        """What decides about negatives and anchors, for the M = B h w pixels of (h, w) = ``size``.
 
-    def _query_embeddings(self, mask_logits: Tensor, class_logits: Tensor, size: Tuple[int, int]) -> Tensor:
-        """y (M, E): what the sampling mode compares; E = 0 for 'uniform', which scores all alike."""
-        mask, expected_class = fuse_pixel_probabilities(
-            _at_least_float32(mask_logits), _at_least_float32(class_logits), size, self.mask_temperature)
-        parts = dict(
-            uniform=mask[:, :0], mask=mask, fusion=torch.cat([mask, expected_class], dim=1),
-            **{'class': expected_class})
-        return parts[self.sampling].permute(0, 2, 3, 1).flatten(0, 2)
+        Returns:
+            y (M, E), what the sampling mode compares; E = 0 for 'uniform', which scores all alike. And the
+            instance (M,) that a pixel belongs to, a number of its own for each query of each image.
+        """
+        ys, instances = [], []
+        # One image at a time: the full-size masks of a batch would be most of the memory.
+        for masks, classes in zip(mask_logits.split(1), class_logits.split(1)):
+            mask, expected_class = fuse_pixel_probabilities(
+                _at_least_float32(masks), _at_least_float32(classes), size, self.mask_temperature)
+            parts = dict(uniform=[mask[:, :0]], mask=[mask], fusion=[mask, expected_class],
+                         **{'class': [expected_class]})
+            y = torch.cat(parts[self.sampling], dim=1)
+            ys.append(y.flatten(2)[0].T)
+            query = mask.argmax(1) if mask.numel() else mask.new_zeros(mask.shape[2:], dtype=torch.long)
+            instances.append(query.flatten() + len(instances) * max(1, mask.shape[1]))
+        return torch.cat(ys), torch.cat(instances)
+
+    def _draw_anchors(self, instance: Tensor) -> Optional[Tensor]:
+        """(A,) pixels, None for all of them."""
+        if self.num_anchors is None or self.num_anchors >= len(instance):
+            return None
+        if self.anchor_sampling == 'uniform':
+            return torch.randperm(len(instance), device=instance.device)[:self.num_anchors]
+        _, member, sizes = instance.unique(return_inverse=True, return_counts=True)
+        return torch.multinomial(1 / sizes[member].float(), self.num_anchors)
+
+    def _negatives(self, anchors: Tensor, pixels: Tensor, y: Tensor, indices: Optional[Tensor]) -> Tensor:
+        """Logits of the negatives, (A, R); of their expected sum, (A, 1)."""
+        if self.negatives == 'expected':
+            if indices is None:
+                indices = torch.arange(len(pixels), device=pixels.device)
+            return expected_negative(anchors, pixels, y, indices)[:, None] + math.log(self.num_negatives)
+        drawn = sample_negatives(y, self.num_negatives, indices)
+        missing = drawn[:, :1] < 0  # all of a row or none
+        return drawn_products(anchors, pixels, drawn.clamp_min_(0)).masked_fill_(missing, -math.inf)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -165,7 +210,14 @@ def _check_shapes(z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor, class_l
 
 def _check_finite(**tensors: Tensor) -> None:
     # (4, B), one transfer to the host for all of them.
-    broken = torch.stack([~tensor.isfinite().flatten(1).all(1) for tensor in tensors.values()]).cpu()
+    broken = torch.stack([~_all_finite(tensor.detach().flatten(1)) for tensor in tensors.values()]).cpu()
     if broken.any():
         names = [name for name, row in zip(tensors, broken) if row.any()]
         raise NonFiniteInputError(names, broken.any(0).nonzero().flatten().tolist())
+
+
+def _all_finite(rows: Tensor) -> Tensor:
+    """Whether each row (B, N) is; its extremes tell, where isfinite() would hold a copy of everything."""
+    if not rows.shape[1]:
+        return rows.new_ones(len(rows), dtype=torch.bool)
+    return torch.stack(rows.aminmax(dim=1)).isfinite().all(0)

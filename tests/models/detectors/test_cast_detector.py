@@ -1,4 +1,5 @@
 """The objective: which images feed which term, where gradients go, and that processes agree."""
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -241,6 +242,30 @@ def test_pixel_loss_teaches_encoder_and_projector_and_not_the_decoder():
     touched = {name.split('.')[1] for name, grad in grads.items() if grad.any()}
     assert touched == {'backbone', 'projector'}
     assert all(grads[f'pixel_contrast.projector.{i}.weight'].any() for i in (0, 2, 4))
+
+
+@pytest.mark.parametrize('level, stride', enumerate([16, 8, 4, 2]))
+def test_pixel_loss_on_any_map_of_the_pixel_decoder(level, stride):
+    """64 x 64 pixels, patches of 8; the finest map is that of the masks. The pixel decoder learns too."""
+    config = tiny_cast_config(pixel_weight=0.1)
+    config.pixel_contrast.update(source='pixel_decoder', feature_index=level, pool=1)
+    cast = build_model(config)
+    sizes = []
+    cast.pixel_contrast.observer = lambda z_weak, *_: sizes.append(tuple(z_weak.shape[-2:]))
+    grads = pixel_gradients(cast, *make_samples([2, 1]))
+    assert sizes == [(64 // stride, 64 // stride)]
+    assert any(grad.any() for name, grad in grads.items() if 'pixel_decoder' in name)
+    assert not any(grad.any() for name, grad in grads.items() if 'transformer_decoder' in name)
+
+
+def test_a_network_without_maps_of_a_pixel_decoder_is_told():
+    config = tiny_cast_config(pixel_weight=0.1)
+    config.pixel_contrast.update(source='pixel_decoder')
+    cast = build_model(config)
+    forward = cast.detector.forward_once
+    with mock.patch.object(cast.detector, 'forward_once', lambda *args: replace(forward(*args), decoded=())):
+        with pytest.raises(CASTError, match="hands out no maps of a pixel decoder; set source='encoder'"):
+            cast.loss(*make_samples([1]))
 
 
 def test_the_strong_pass_sends_nothing_into_the_encoder():

@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 
 from mmcast.errors import NonFiniteError
 from mmcast.models.detectors import cast_mask2former
+from mmcast.models.detectors.query_masks import QueryMasks
 from mmcast.testing import build_model, make_samples, same_points, tiny_student_config
 
 LAYERS, QUERIES, CLASSES = 3, 5, 3
@@ -20,19 +21,31 @@ def head():
 
 
 def random_outputs(num_images, seed=0):
+    """Class logits of every layer, mask embeddings and pixel features."""
     generator = torch.Generator().manual_seed(seed)
-    return [[torch.randn(num_images, QUERIES, *shape, generator=generator).mul(2).requires_grad_()
-             for _ in range(LAYERS)] for shape in [(CLASSES + 1, ), (16, 16)]]
+    queries = LAYERS, num_images, QUERIES
+    shapes = [(*queries, CLASSES + 1), (*queries, 4), (num_images, 4, 16, 16)]
+    return [torch.randn(shape, generator=generator).mul(2).requires_grad_() for shape in shapes]
 
 
-def losses_and_gradients(loss_by_feat, head, outputs, samples):
+def loss_by_feat(head, outputs, samples):
     gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
+    return head.loss_by_feat(list(outputs[0]), QueryMasks(*outputs[1:]), gt, [s.metainfo for s in samples])
+
+
+def losses_and_gradients(head, outputs, samples, stock):
     with same_points():
-        losses = loss_by_feat(head, *outputs, gt, [s.metainfo for s in samples])
+        if stock:  # which gets the same masks as tensors
+            gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
+            masks = torch.einsum('lbkc,bchw->lbkhw', *outputs[1:])
+            losses = Mask2FormerHead.loss_by_feat(head, list(outputs[0]), list(masks), gt,
+                                                  [s.metainfo for s in samples])
+        else:
+            losses = loss_by_feat(head, outputs, samples)
     losses = {name: loss.squeeze() for name, loss in losses.items()}  # some of mmdet's have one entry
     # Different weights, so that no two terms can be swapped.
     total = sum(weight * loss for weight, loss in enumerate(losses.values(), 1))
-    return losses, torch.autograd.grad(total, [*outputs[0], *outputs[1]])
+    return losses, torch.autograd.grad(total, outputs)
 
 
 @pytest.mark.parametrize('objects', [
@@ -41,55 +54,119 @@ def test_values_and_gradients_are_mmdets_at_the_same_points(head, objects):
     """No object, in one image or all, and more objects than queries included."""
     samples = make_samples(objects, num_classes=CLASSES, seed=len(objects))[1]
     outputs = random_outputs(len(objects))
-    ours, our_gradients = losses_and_gradients(type(head).loss_by_feat, head, outputs, samples)
-    theirs, their_gradients = losses_and_gradients(Mask2FormerHead.loss_by_feat, head, outputs, samples)
+    ours, our_gradients = losses_and_gradients(head, outputs, samples, stock=False)
+    theirs, their_gradients = losses_and_gradients(head, outputs, samples, stock=True)
     assert list(ours) == list(theirs)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(our_gradients, their_gradients):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('num_images, size', [(1, (64, 64)), (2, (48, 80))])
+def test_decoded_values_and_gradients_are_those_of_mmdets_forward(num_images, size):
+    student = build_model(tiny_student_config())
+    images, samples = make_samples([2] * num_images, size=size)
+    results = []
+    for forward in (type(student.panoptic_head).forward, Mask2FormerHead.forward):
+        student.zero_grad()
+        classes, masks = forward(student.panoptic_head, student.extract_feat(images), samples)
+        weights = torch.linspace(-1, 1, sum(part.numel() for part in (*classes, *masks)))
+        (torch.cat([part.flatten() for part in (*classes, *masks)]) * weights).sum().backward()
+        results.append([*classes, *masks, *(p.grad for p in student.parameters())])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_whole_step_equals_mmdets_detector_with_its_own_head():
+    """Same modules, weights, batch and points; only forward and losses are the other's."""
+    student = build_model(tiny_student_config())
+    images, samples = make_samples([3, 1])
+    head = student.panoptic_head
+    with same_points():
+        ours = student.loss(images, samples)
+        classes, masks = Mask2FormerHead.forward(head, student.extract_feat(images), samples)
+        gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * 2)
+        theirs = Mask2FormerHead.loss_by_feat(head, classes, masks, gt, [s.metainfo for s in samples])
+    assert set(ours) == set(theirs)
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name].squeeze(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_query_without_any_pixel_attends_to_all_of_them():
+    student = build_model(tiny_student_config())
+    with torch.no_grad():
+        student.panoptic_head.mask_embed[-1].weight.zero_()
+        student.panoptic_head.mask_embed[-1].bias.zero_()
+        images = make_samples([1])[0]
+        mask_features, memories = student.panoptic_head.pixel_decoder(student.extract_feat(images))
+        nowhere = torch.full_like(mask_features, -1)
+        everywhere = student.panoptic_head.decode(nowhere, memories)[0][-1]  # logits of 0 allow every pixel
+        student.panoptic_head.mask_embed[-1].bias.fill_(100.)  # and negative ones none
+        torch.testing.assert_close(student.panoptic_head.decode(nowhere, memories)[0][-1], everywhere)
+
+
+def test_masks_read_like_a_list_of_tensors():
+    masks = QueryMasks(torch.randn(3, 2, 5, 4), torch.randn(2, 4, 6, 7))
+    dense = torch.einsum('lbkc,bchw->lbkhw', masks.embeds, masks.features)
+    torch.testing.assert_close(torch.stack(list(masks)), dense)
+    torch.testing.assert_close(masks.select([1])[-1], dense[-1, 1:])
+    torch.testing.assert_close(masks.at(torch.tensor([[0.5 / 7, 0.5 / 6]]), 1)[..., 0], dense[:, 1, :, 0, 0])
+    queries = torch.tensor([[0, 4, 2], [1, 1, 3], [4, 0, 0]])
+    chosen = masks.of(queries, [1, 2])
+    for layer in range(3):
+        for i, image in enumerate([0, 1, 1]):
+            torch.testing.assert_close(chosen[layer, i], dense[layer, image, queries[layer, i]])
 
 
 def test_matching_of_two_objects_by_hand(head):
     """Query 3 is the left half and class 1, query 0 the right half and class 2, the others nothing."""
     left = np.zeros((16, 16), dtype=np.uint8)
     left[:, :8] = 1
-    masks = torch.full((1, QUERIES, 16, 16), -9.0)
-    masks[0, 3][torch.from_numpy(left) > 0] = 9.0
-    masks[0, 0][torch.from_numpy(left) == 0] = 9.0
+    # Pixel feature (1, side) with side 1 left and -1 right; embeddings (-9, 0), (0, 9) and (0, -9).
+    side = torch.from_numpy(left) * 2. - 1
+    masks = QueryMasks(torch.tensor([[-9., 0.]]).repeat(1, 1, QUERIES, 1), torch.stack([side**2, side])[None])
+    masks.embeds[0, 0, 3], masks.embeds[0, 0, 0] = torch.tensor([0., 9.]), torch.tensor([0., -9.])
     classes = torch.zeros(1, 1, QUERIES, CLASSES + 1)
     classes[0, 0, 3, 1] = classes[0, 0, 0, 2] = 4.0
-    gt = InstanceData(labels=torch.tensor([1, 2]), masks=torch.from_numpy(np.stack([left, 1 - left])))
-    query_of_gt, matched = head._match(classes, [masks], [gt], [{}])
+    gt = InstanceData(labels=torch.tensor([1, 2]), masks=torch.from_numpy(np.stack([left, 1 - left])).float())
+    query_of_gt, matched = head._match(classes, masks, [gt], [{}])
     assert query_of_gt.tolist() == [[3, 0]] and matched.all()
 
 
 def test_class_loss_by_hand(head):
     """All logits equal: log 4 for every query, weighted 1 for the object and 0.1 for "no object", times 2."""
     samples = make_samples([1], num_classes=CLASSES)[1]
-    outputs = [[torch.zeros(1, QUERIES, *shape)] for shape in [(CLASSES + 1, ), (16, 16)]]
-    gt = head.preprocess_gt([samples[0].gt_instances], [None])
-    losses = head.loss_by_feat(*outputs, gt, [{}])
+    losses = loss_by_feat(head, [torch.zeros(1, 1, QUERIES, CLASSES + 1), torch.zeros(1, 1, QUERIES, 4),
+                                 torch.zeros(1, 4, 16, 16)], samples)
     assert losses['loss_cls'] == pytest.approx(2 * np.log(4))
     assert losses['loss_mask'] == pytest.approx(5 * np.log(2))
 
 
 def test_half_precision_outputs_give_full_precision_losses(head):
     samples = make_samples([2, 1], num_classes=CLASSES)[1]
-    outputs = [[t.detach().bfloat16() for t in part] for part in random_outputs(2)]
-    gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * 2)
-    losses = head.loss_by_feat(*outputs, gt, [s.metainfo for s in samples])
+    losses = loss_by_feat(head, [part.detach().bfloat16() for part in random_outputs(2)], samples)
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+def test_matching_costs_do_not_overflow_in_mixed_precision(head, monkeypatch):
+    """4,096 points with logits about 100 sum up to more than float16 can hold."""
+    monkeypatch.setattr(head, 'num_points', 4096)
+    samples = make_samples([2, 1], num_classes=CLASSES)[1]
+    outputs = [part.detach() for part in random_outputs(2)]
+    outputs[2] = outputs[2].abs() * 10
+    with torch.autocast('cpu', dtype=torch.float16):
+        losses = loss_by_feat(head, outputs, samples)
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_non_finite_logits_are_reported_with_the_images(head):
     samples = make_samples([1, 2], num_classes=CLASSES)[1]
     outputs = random_outputs(2)
     with torch.no_grad():
-        outputs[1][0][1, 2] = float('nan')
-    gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * 2)
+        outputs[1][0, 1, 2] = float('nan')
     with pytest.raises(NonFiniteError, match='not finite: matching cost on the images image_1.png;'):
-        head.loss_by_feat(*outputs, gt, [s.metainfo for s in samples])
+        loss_by_feat(head, outputs, samples)
 
 
 def test_losses_on_a_part_are_those_of_that_part_alone():

@@ -7,7 +7,8 @@ import torch
 from scipy.stats import chisquare
 
 from mmcast.models.losses import functional
-from mmcast.models.losses.functional import (debiased_scores, fuse_pixel_probabilities, l2_normalize, nt_xent,
+from mmcast.models.losses.functional import (debiased_scores, drawn_products, expected_negative,
+                                             fuse_pixel_probabilities, l2_normalize, nt_xent, pair_products,
                                              sample_negatives)
 
 
@@ -99,9 +100,23 @@ def p_value(drawn, scores):
     return chisquare(counts[possible].numpy(), expected.numpy()).pvalue
 
 
-@pytest.mark.parametrize('max_scores', [functional.MAX_SCORES, 20])
-def test_draws_are_proportional_to_scores(monkeypatch, max_scores):
-    monkeypatch.setattr(functional, 'MAX_SCORES', max_scores)  # 20: two anchors a chunk
+# How negatives are drawn depends on what is cheaper; these settings leave no choice.
+WAYS = dict(
+    rejection=dict(PRODUCTS_A_PAIR=0.001),
+    rejection_in_parts=dict(PRODUCTS_A_PAIR=0.001, MAX_ENTRIES=50_000),  # two anchors a part
+    all_scores=dict(PRODUCTS_A_PAIR=math.inf),
+    all_scores_in_parts=dict(PRODUCTS_A_PAIR=math.inf, MAX_ENTRIES=20, MIN_ROWS=2),
+)
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    for name, value in WAYS[request.param].items():
+        monkeypatch.setattr(functional, name, value)
+    return request.param
+
+
+def test_draws_are_proportional_to_scores(way):
     y = random(9, 4).abs()
     y[5] = y[2]  # one instance: never negatives of each other
     drawn = sample_negatives(y, 20_000, generator=torch.Generator().manual_seed(1))
@@ -110,6 +125,55 @@ def test_draws_are_proportional_to_scores(monkeypatch, max_scores):
         scores = [0. if a == m or {a, m} == {2, 5} else reference.s_deb(row, other)
                   for m, other in enumerate(y.tolist())]
         assert p_value(drawn[a], scores) > 1e-3
+
+
+def test_draws_follow_scores_above_one(way):
+    """Embeddings of any sign have scores up to 2, which no probability of acceptance can be."""
+    y = random(9, 4)
+    drawn = sample_negatives(y, 20_000, generator=torch.Generator().manual_seed(1))
+    for a, row in enumerate(y.tolist()):
+        scores = [0. if a == m else reference.s_deb(row, other) for m, other in enumerate(y.tolist())]
+        assert max(scores) > 1
+        assert p_value(drawn[a], scores) > 1e-3
+
+
+def test_draws_are_independent_of_each_other(way):
+    """Pairs of successive draws of one anchor, 8 x 8 cells, are as frequent as the product says."""
+    y = random(9, 4).abs()
+    drawn = sample_negatives(y, 40_000, anchors=torch.tensor([0]), generator=torch.Generator().manual_seed(1))
+    scores = torch.tensor([0.] + [reference.s_deb(y[0].tolist(), row) for row in y[1:].tolist()])
+    pairs = drawn[0, ::2] * 9 + drawn[0, 1::2]
+    assert p_value(pairs, torch.outer(scores, scores).flatten()) > 1e-3
+
+
+def test_too_few_accepted_proposals_are_made_up_for(monkeypatch):
+    """With a tenth of the proposals needed most draws come from all scores; the distribution is the same."""
+    needed = functional._proposals_needed
+    monkeypatch.setattr(functional, '_proposals_needed', lambda *args: (needed(*args) / 10).ceil())
+    monkeypatch.setattr(functional, 'PRODUCTS_A_PAIR', 0.001)
+    y = random(9, 4).abs()
+    drawn = sample_negatives(y, 20_000, generator=torch.Generator().manual_seed(1))
+    for a, row in enumerate(y.tolist()):
+        scores = [0. if a == m else reference.s_deb(row, other) for m, other in enumerate(y.tolist())]
+        assert p_value(drawn[a], scores) > 1e-3
+
+
+def test_anchors_of_rare_and_of_frequent_negatives_in_one_call():
+    """999 alike pixels have one negative among 1,000, the odd one has all: both draw what they must."""
+    y = torch.eye(2)[[0] * 999 + [1]]
+    drawn = sample_negatives(y, 10)
+    assert drawn[:999].eq(999).all()
+    assert drawn[999].ge(0).all() and drawn[999].lt(999).all()
+
+
+def test_rare_negatives_of_many_pixels_keep_their_share():
+    """Of 100,000 candidates 300 count, as 1 : 2 : 3; sums in float32 would lose such shares."""
+    cosines = torch.tensor([0.97, 0.94, 0.91], dtype=torch.float64).repeat_interleave(100)
+    others = torch.stack([cosines, (1 - cosines**2).sqrt()], dim=1)
+    y = torch.cat([torch.tensor([[1., 0.]], dtype=torch.float64).expand(99_700, 2), others]).float()
+    drawn = sample_negatives(y, 60_000, anchors=torch.tensor([5]), generator=torch.Generator().manual_seed(0))
+    assert drawn.min() >= 99_700
+    assert p_value((drawn[0] - 99_700) // 100, [1., 2., 3.]) > 1e-3
 
 
 def test_chi_square_would_notice_wrong_proportions():
@@ -134,12 +198,105 @@ def test_draws_repeat_with_the_generator():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_rows_without_candidate_are_marked():
+def test_rows_without_candidate_are_marked(way):
     one_instance, alone = torch.ones(4, 3), torch.ones(1, 3)
     assert sample_negatives(one_instance, 5).eq(-1).all()
     assert sample_negatives(alone, 5).tolist() == [[-1] * 5]
     assert sample_negatives(torch.eye(2), 5).tolist() == [[1] * 5, [0] * 5]
     assert sample_negatives(torch.eye(2), 5, anchors=torch.zeros(0, dtype=torch.long)).shape == (0, 5)
+
+
+# ---- drawn_products and expected_negative
+
+def leaves(*tensors):
+    return [tensor.clone().requires_grad_() for tensor in tensors]
+
+
+@pytest.fixture(params=[dict(), dict(MAX_ENTRIES=8, MIN_ROWS=2)], ids=['whole', 'in parts'])
+def tiles(request, monkeypatch):
+    for name, value in request.param.items():
+        monkeypatch.setattr(functional, name, value)
+
+
+def test_drawn_products_and_their_gradients_equal_a_matrix_product(tiles):
+    anchors, candidates = leaves(random(5, 6), random(9, 6, seed=1))
+    drawn = torch.randint(9, (5, 4), generator=torch.Generator().manual_seed(0))
+    weights = random(5, 4, seed=2)
+    gradients = []
+    for products in (drawn_products(anchors, candidates, drawn), (anchors @ candidates.T).gather(1, drawn)):
+        gradients.append((products, *torch.autograd.grad((products * weights).sum(), [anchors, candidates])))
+    for ours, theirs in zip(*gradients):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_drawn_products_gradcheck(tiles):
+    drawn = torch.randint(9, (5, 4), generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda a, c: drawn_products(a, c, drawn),
+                                    leaves(random(5, 6), random(9, 6, seed=1)))
+
+
+def test_drawn_products_of_no_anchor():
+    anchors, candidates = leaves(random(0, 6), random(9, 6))
+    products = drawn_products(anchors, candidates, torch.zeros(0, 4, dtype=torch.long))
+    assert products.shape == (0, 4)
+    products.sum().backward()
+    assert not candidates.grad.any()
+
+
+def test_pairs_of_lists_of_different_length():
+    # Anchor 0 with candidates 1 and 0, anchor 1 with none, anchor 2 with candidate 1.
+    anchors, candidates = torch.tensor([[1., 2.], [0., 1.], [3., 0.]]), torch.tensor([[1., 1.], [2., 5.]])
+    products = pair_products(anchors, candidates, torch.tensor([1, 0, 1]), torch.tensor([0, 2, 2]))
+    assert products.tolist() == [12., 3., 6.]
+
+
+def expected_reference(anchors, candidates, y, indices):
+    """One anchor at a time, from the definition."""
+    rows = []
+    for anchor, i in zip(anchors, indices.tolist()):
+        scores = torch.tensor([0. if m == i else reference.s_deb(y[i].tolist(), y[m].tolist())
+                               for m in range(len(y))], dtype=anchors.dtype)
+        rows.append(((scores / scores.sum()) * (candidates @ anchor).exp()).sum().log())
+    return torch.stack(rows)
+
+
+def test_expected_negative_and_its_gradients_equal_the_definition(tiles):
+    anchors, candidates = leaves(random(5, 6), random(9, 6, seed=1))
+    y, indices, weights = random(9, 4, seed=2).abs(), torch.tensor([8, 0, 3, 3, 5]), random(5, seed=3)
+    results = []
+    for function in (expected_negative, expected_reference):
+        value = function(anchors, candidates, y, indices)
+        results.append((value, *torch.autograd.grad((value * weights).sum(), [anchors, candidates])))
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_expected_negative_gradcheck(tiles):
+    y, indices = random(9, 4, seed=2).abs(), torch.tensor([8, 0, 3, 3, 5])
+    assert torch.autograd.gradcheck(lambda a, c: expected_negative(a, c, y, indices),
+                                    leaves(random(5, 6), random(9, 6, seed=1)))
+
+
+def test_expected_negative_by_hand():
+    # Anchor 0 = (1, 0) against candidates (0, ln 2) and (ln 4, 0), scores 1 and 1/2 by the embeddings
+    # (1, 0), (0, 1) and (1/2, sqrt(3)/2): (1 * e^0 + 1/2 * 4) / (3/2) = 2.
+    y = torch.tensor([[1., 0.], [0., 1.], [0.5, math.sqrt(0.75)]])
+    candidates = torch.tensor([[9., 9.], [0., math.log(2)], [math.log(4), 0.]])
+    value = expected_negative(torch.tensor([[1., 0.]]), candidates, y, torch.tensor([0]))
+    assert value.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_expected_negative_of_an_anchor_without_candidates_has_no_gradient():
+    anchors, candidates = leaves(random(2, 3), random(2, 3))
+    value = expected_negative(anchors, candidates, torch.ones(2, 4).double(), torch.arange(2))
+    assert value.isneginf().all()
+    nt_xent(anchors[:, 0], value[:, None]).backward()
+    assert not anchors.grad.any() and not candidates.grad.any()
+
+
+def test_expected_negative_survives_large_logits():
+    anchors, candidates, y = 1e4 * random(4, 3), random(6, 3, seed=1), random(6, 4, seed=2).abs()
+    assert expected_negative(anchors, candidates, y, torch.arange(4)).isfinite().all()
 
 
 # ---- nt_xent

@@ -92,7 +92,7 @@ def test_all_pixels_of_an_instance_repel_the_other_one_only(draws):
 def test_loss_gradcheck(monkeypatch):
     fixed = torch.randint(12, (12, 4), generator=torch.Generator().manual_seed(0))
     fixed[3] = -1  # an anchor without negatives
-    monkeypatch.setattr(pixel_contrastive_loss, 'sample_negatives', lambda *args: fixed)
+    monkeypatch.setattr(pixel_contrastive_loss, 'sample_negatives', lambda *args: fixed.clone())
     inputs = make_inputs()
     loss = PixelContrastiveLoss()
 
@@ -173,17 +173,19 @@ def assert_zero_with_zero_gradient(inputs, **options):
 
 
 @pytest.mark.parametrize('sampling', MODES)
-def test_a_single_pixel_loses_zero(sampling):
-    assert_zero_with_zero_gradient(make_inputs(B=1, h=1, w=1), sampling=sampling)
+@pytest.mark.parametrize('negatives', ['drawn', 'expected'])
+def test_a_single_pixel_loses_zero(sampling, negatives):
+    assert_zero_with_zero_gradient(make_inputs(B=1, h=1, w=1), sampling=sampling, negatives=negatives)
 
 
 @pytest.mark.parametrize('sampling', ['mask', 'class', 'fusion'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_pixels_all_alike_lose_zero(sampling, dtype):
+@pytest.mark.parametrize('negatives', ['drawn', 'expected'])
+def test_pixels_all_alike_lose_zero(sampling, dtype, negatives):
     inputs = make_inputs(dtype=dtype)
     inputs['mask_logits'] = torch.tensor([0.3, -1., 2.], dtype=dtype).view(1, 3, 1, 1).expand(2, 3, 4, 6)
     inputs['class_logits'] = inputs['class_logits'][:1].expand(2, 3, 3)
-    assert_zero_with_zero_gradient(inputs, sampling=sampling)
+    assert_zero_with_zero_gradient(inputs, sampling=sampling, negatives=negatives)
 
 
 def test_one_query_leaves_nothing_to_compare():
@@ -239,9 +241,13 @@ def test_shapes_that_do_not_belong_together_are_refused(change):
         PixelContrastiveLoss()(**{**make_inputs(), **change})
 
 
-def test_unknown_sampling_mode_is_refused_with_the_known_ones():
-    with pytest.raises(CASTError, match="'gumbel' is unknown.*uniform.*mask.*class.*fusion"):
-        PixelContrastiveLoss(sampling='gumbel')
+@pytest.mark.parametrize('option, choices', [
+    (dict(sampling='gumbel'), 'uniform.*mask.*class.*fusion'), (dict(negatives='all'), 'drawn.*expected'),
+    (dict(anchor_sampling='random', num_anchors=3), 'uniform.*instance')])
+def test_unknown_choices_are_refused_with_the_known_ones(option, choices):
+    name, value = next(iter(option.items()))
+    with pytest.raises(CASTError, match=f"{name}='{value}' is unknown.*{choices}"):
+        PixelContrastiveLoss(**option)
 
 
 @pytest.mark.parametrize('option', [
@@ -295,6 +301,99 @@ def test_num_anchors_is_unbiased():
     full = torch.stack([PixelContrastiveLoss(num_negatives=20)(**inputs) for _ in range(100)]).mean().item()
     part = torch.stack([PixelContrastiveLoss(num_negatives=20, num_anchors=4)(**inputs) for _ in range(400)])
     assert abs(part.mean().item() - full) < 4 * part.std().item() / math.sqrt(400)
+
+
+# ---- expected negatives
+
+@pytest.mark.parametrize('sampling', MODES)
+def test_expected_form_equals_its_definition(sampling):
+    """-s+ + log(e^s+ + R E[e^s-]) with the expectation taken by a loop over all pixels."""
+    inputs = make_inputs()
+    loss = PixelContrastiveLoss(num_negatives=5, temperature=0.5, sampling=sampling, negatives='expected')
+    logits = inputs['mask_logits'].tolist(), inputs['class_logits'].tolist()
+    y = reference.query_embeddings(*logits, (2, 3), 0.5, sampling)
+    weak, strong = (torch.nn.functional.normalize(inputs[name].permute(0, 2, 3, 1).reshape(12, 3), dim=1)
+                    for name in ('z_weak', 'z_strong'))
+    terms = []
+    for a in range(12):
+        scores = [0. if m == a else reference.s_deb(y[a], y[m]) for m in range(12)]
+        mean = sum(score * math.exp(weak[a] @ weak[m] / 0.5) for m, score in enumerate(scores)) / sum(scores)
+        positive = math.exp(weak[a] @ strong[a] / 0.5)
+        terms.append(-math.log(positive / (positive + 5 * mean)))
+    assert loss(**inputs).item() == pytest.approx(sum(terms) / 12, rel=1e-10)
+
+
+def gradient(loss, inputs):
+    parts = torch.autograd.grad(loss(**inputs), [inputs['z_weak'], inputs['z_strong']])
+    return torch.cat([part.flatten() for part in parts])
+
+
+def test_expected_gradient_is_the_mean_of_drawn_ones():
+    """Of many negatives: at few the mean of the logarithm is not the logarithm of the mean."""
+    inputs = make_inputs()
+    torch.manual_seed(0)
+    drawn = torch.stack([gradient(PixelContrastiveLoss(num_negatives=10_000), inputs) for _ in range(100)])
+    expected = gradient(PixelContrastiveLoss(num_negatives=10_000, negatives='expected'), inputs)
+    error = (drawn.mean(0) - expected) / (drawn.std(0) / 10)  # in standard errors, of 72 numbers
+    assert error.abs().max() < 4.5 and 0.5 < error.square().mean() < 2
+
+
+def test_expected_form_repeats_without_a_seed():
+    inputs = make_inputs(h=6, w=7)
+    loss = PixelContrastiveLoss(negatives='expected')
+    assert torch.equal(gradient(loss, inputs), gradient(loss, inputs))
+
+
+# ---- anchors
+
+def test_anchors_by_instance_give_small_instances_their_share(monkeypatch):
+    """Of 64 pixels 4 belong to the second query: uniformly they are 1/16 of the anchors, by instance half."""
+    seen = []
+    real = pixel_contrastive_loss.sample_negatives
+    monkeypatch.setattr(pixel_contrastive_loss, 'sample_negatives',
+                        lambda y, R, anchors: seen.append(anchors) or real(y, R, anchors))
+    small = torch.zeros(1, 1, 8, 8)
+    small[..., :2, :2] = 20
+    z = torch.randn(1, 4, 8, 8)
+    torch.manual_seed(0)
+    shares = {}
+    for anchor_sampling in ('uniform', 'instance'):
+        loss = PixelContrastiveLoss(num_negatives=2, num_anchors=1, anchor_sampling=anchor_sampling)
+        seen.clear()
+        for _ in range(400):
+            loss(z, z, torch.cat([10 - small, small], dim=1), torch.zeros(1, 2, 3))
+        pixels = torch.cat(seen)
+        shares[anchor_sampling] = ((pixels % 8 < 2) & (pixels < 16)).double().mean().item()
+    assert shares['uniform'] == pytest.approx(1 / 16, abs=0.06)
+    assert shares['instance'] == pytest.approx(1 / 2, abs=0.1)
+
+
+def test_instances_of_different_images_are_different():
+    """The same query claims both images, so each image is an instance."""
+    loss = PixelContrastiveLoss(num_anchors=1, anchor_sampling='instance')
+    _, instance = loss.compare(torch.tensor([5., 0.]).view(1, 2, 1, 1).expand(2, 2, 4, 4),
+                               torch.zeros(2, 2, 3), (2, 3))
+    assert instance.tolist() == [0] * 6 + [2] * 6
+
+
+@pytest.mark.parametrize('negatives', ['drawn', 'expected'])
+def test_a_part_of_the_anchors_has_gradcheck(monkeypatch, negatives):
+    fixed = torch.tensor([7, 2, 11])
+    drawn = torch.tensor([[1, 1, 4, 9], [5, 3, 0, 0], [-1, -1, -1, -1]])
+    monkeypatch.setattr(PixelContrastiveLoss, '_draw_anchors', lambda self, instance: fixed)
+    monkeypatch.setattr(pixel_contrastive_loss, 'sample_negatives', lambda *args: drawn.clone())
+    inputs = make_inputs()
+    loss = PixelContrastiveLoss(num_anchors=3, negatives=negatives)
+
+    def of_embeddings(z_weak, z_strong):
+        return loss(z_weak, z_strong, inputs['mask_logits'], inputs['class_logits'], 0.5)
+
+    assert torch.autograd.gradcheck(of_embeddings, (inputs['z_weak'], inputs['z_strong']))
+
+
+def test_anchors_by_instance_without_a_number_are_refused():
+    with pytest.raises(CASTError, match="anchor_sampling='instance' without num_anchors.*set num_anchors"):
+        PixelContrastiveLoss(anchor_sampling='instance')
 
 
 def test_is_built_by_name_from_a_config():
