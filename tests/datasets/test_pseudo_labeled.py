@@ -45,7 +45,7 @@ def files(tmp_path):
         cv2.imwrite(str(tmp_path / image['file_name']), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     categories = [dict(id=5, name='car'), dict(id=2, name='truck'), dict(id=9, name='person')]
     content = dict(info=make_info(score_floor=0.05), images=images, annotations=annotations,
-                   categories=categories)
+                   categories=categories, unreadable=[])
     (tmp_path / 'labels.json').write_text(json.dumps(content))
     return tmp_path
 
@@ -118,7 +118,8 @@ def test_one_line_says_what_was_kept(files, monkeypatch):
     lines = []
     monkeypatch.setattr('mmcast.datasets.pseudo_labeled.print_log', lambda line, **kwargs: lines.append(line))
     build(files)
-    assert lines == [f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3); '
+    assert lines == [f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3), '
+                     'dropped by score 1, covered 1; '
                      '2 of 4 images are empty']
 
 
