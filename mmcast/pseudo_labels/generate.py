@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,6 @@ from mmengine.device import get_device
 from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from mmengine.utils import ProgressBar
 from pycocotools import mask as mask_utils
 
 from mmcast.errors import CASTError
@@ -28,6 +28,7 @@ from mmcast.pseudo_labels.store import encode_mask, make_info, read_pseudo_label
 from mmcast.registry import MODELS
 
 _ENCODERS = 2  # threads; the work is done by OpenCV and numpy, which let the teacher run meanwhile
+_PROGRESS_SECONDS = 10
 _WAITING = 4  # images whose masks may wait to be encoded
 
 
@@ -59,7 +60,7 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         strict: stop at an image that cannot be read.
         num_workers: processes that load images; default the config's ``test_dataloader.num_workers``, or 2.
         distributed: every process of the process group calls this, and they share the images.
-        progress: show a progress bar with the remaining time.
+        progress: print how far it is and the remaining time, every ten seconds.
 
     Returns:
         Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``, ``instances_per_class`` (by
@@ -195,21 +196,21 @@ def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, dev
     loader = make_loader(images, job.places, num_workers)
     with ShardWriter(job.folder / f'shard_{rank:04d}.jsonl', job.info) as writer, \
             ThreadPoolExecutor(_ENCODERS) as encoders:
-        bar = ProgressBar(len(job.places)) if progress else None
-        _predict_and_write(model, loader, writer, encoders, job, strict, bar)
+        _predict_and_write(model, loader, writer, encoders, job, strict, progress)
 
 
 @torch.no_grad()
 def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], writer: ShardWriter,
-                       encoders: ThreadPoolExecutor, job: _Job, strict: bool, bar: ProgressBar | None) -> None:
+                       encoders: ThreadPoolExecutor, job: _Job, strict: bool, progress: bool) -> None:
     """The loop over the images. An interruption loses none that was predicted."""
     waiting: deque[tuple[int, Future]] = deque()
+    report = _Progress(len(job.places)) if progress else None
 
     def write_next() -> None:
         place, record = waiting.popleft()
         writer.write(place, record.result())
-        if bar:
-            bar.update()
+        if report:
+            report.step()
 
     try:
         for loaded in loader:
@@ -223,6 +224,23 @@ def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], wr
     finally:
         while waiting:
             write_next()
+
+
+class _Progress:
+    """Prints a line now and then: a bar would fill the log files of unattended runs."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._start = self._printed = time.monotonic()
+
+    def step(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self._printed > _PROGRESS_SECONDS or self.done == self.total:
+            speed = self.done / (now - self._start)
+            print(f'pseudo-labels: {self.done}/{self.total} images of this process, {speed:.1f} a second, about '
+                  f'{(self.total - self.done) / speed / 60:.1f} min left', flush=True)
+            self._printed = now
 
 
 def _predict(model: torch.nn.Module, loaded: LoadedImage) -> InstanceData:
@@ -249,12 +267,12 @@ def _to_record(loaded: LoadedImage, prediction: InstanceData | None, job: _Job) 
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     """COCO annotations of the instances above the floor with any pixel; boxes and areas from masks.
 
-    Where the teacher tells class confidence and mask quality apart (``class_scores``, ``mask_qualities`` beside
+    Where the teacher tells class confidence and mask quality apart (``class_scores``, ``mask_quality`` beside
     ``scores``), these are stored too.
     """
     prediction = prediction[prediction.scores > job.info['score_floor']].cpu()
     columns = dict(score=prediction.scores)
-    for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_qualities')):
+    for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_quality')):
         if name in prediction:
             columns[field] = prediction[name]
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]

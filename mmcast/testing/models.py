@@ -37,7 +37,7 @@ def tiny_student_config(num_classes: int = 3, num_queries: int = 6, num_points: 
         backbone=dict(type='DINOv2', patch_size=8, img_size=64, out_indices=(0, 1, 2, 3), arch=dict(
             embed_dims=dims, num_layers=4, num_heads=2, feedforward_channels=2 * dims)),
         panoptic_head=head,
-        panoptic_fusion_head=dict(type='MaskFormerFusionHead', num_things_classes=num_classes,
+        panoptic_fusion_head=dict(type='InstanceFusionHead', num_things_classes=num_classes,
                                   num_stuff_classes=0, loss_panoptic=None),
         train_cfg=dict(num_points=num_points, oversample_ratio=3.0, importance_sample_ratio=0.75,
                        assigner=assigner, sampler=dict(type='MaskPseudoSampler')),

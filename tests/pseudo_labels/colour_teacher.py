@@ -36,7 +36,7 @@ class ColourTeacher(BaseModel):
         if self.with_masks:
             prediction.masks = torch.stack(masks)
         if self.with_factors:
-            prediction.class_scores, prediction.mask_qualities = scores.sqrt(), scores.sqrt()
+            prediction.class_scores, prediction.mask_quality = scores.sqrt(), scores.sqrt()
         data_samples[0].pred_instances = prediction
         return data_samples
 
