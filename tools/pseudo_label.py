@@ -23,6 +23,9 @@ def parse_args() -> argparse.Namespace:
                         help='store masks with a score above (default 0.05)')
     parser.add_argument('--strict', action='store_true',
                         help='stop at an image that cannot be read, instead of leaving it out')
+    parser.add_argument('--flip', action='store_true', help='let the teacher look at mirrored images too')
+    parser.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='FACTOR',
+                        help='let the teacher look at the images in these sizes (default 1)')
     parser.add_argument('--num-workers', type=int, help='processes that load images; default: the config\'s')
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...; default the accelerator if there is one')
     parser.add_argument('--limit', type=int, help='only the first so many images')
@@ -45,7 +48,8 @@ def main() -> None:
     start_distributed(args.launcher)
     summary = generate_pseudo_labels(cfg, args.checkpoint, args.out, ann_file=args.ann_file,
                                      img_dir=args.img_dir, score_floor=args.score_floor, device=args.device,
-                                     limit=args.limit, strict=args.strict, num_workers=args.num_workers,
+                                     limit=args.limit, strict=args.strict, flip=args.flip, scales=args.scales,
+                                     num_workers=args.num_workers,
                                      distributed=args.launcher != 'none')
     if int(os.environ.get('RANK', 0)):
         return

@@ -6,14 +6,13 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import DefaultScope
@@ -25,6 +24,7 @@ from mmcast.files import sha256_of_file, write_atomically
 from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, make_loader
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
 from mmcast.pseudo_labels.store import encode_mask, make_info, read_pseudo_labels, write_store
+from mmcast.pseudo_labels.views import merge_views, predict_views
 from mmcast.registry import MODELS
 
 _ENCODERS = 2  # threads; the work is done by OpenCV and numpy, which let the teacher run meanwhile
@@ -36,6 +36,7 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
                            out_file: str | os.PathLike, *, ann_file: str | os.PathLike | None = None,
                            img_dir: str | os.PathLike | None = None, score_floor: float = 0.05,
                            device: str | None = None, limit: int | None = None, strict: bool = False,
+                           flip: bool = False, scales: Sequence[float] = (1.0,),
                            num_workers: int | None = None, distributed: bool = False,
                            progress: bool = True) -> dict:
     """Predict on every image and store the masks as they are; thresholds and overlaps come when reading.
@@ -58,6 +59,8 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         device: default the accelerator if there is one.
         limit: only the first so many images.
         strict: stop at an image that cannot be read.
+        flip: let the teacher look at the mirrored image too, and merge what it sees, see ``merge_views``.
+        scales: let it look at the image in these sizes, as factors of what the test pipeline gives.
         num_workers: processes that load images; default the config's ``test_dataloader.num_workers``, or 2.
         distributed: every process of the process group calls this, and they share the images.
         progress: print how far it is and the remaining time, every ten seconds.
@@ -75,9 +78,10 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     on_first = (lambda function: on_main(function, share=True)) if distributed else (lambda function: function())
     rank, world_size = get_dist_info() if distributed else (0, 1)
+    views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
     with contextlib.ExitStack() as stack:
         job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit, score_floor,
-                                        stack))
+                                        views, stack))
         if job.summary:
             return job.summary
         job.places = job.places[rank::world_size]
@@ -111,12 +115,14 @@ class _Job:
 
 
 def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_file, img_dir, limit: int | None,
-             score_floor: float, stack: contextlib.ExitStack) -> _Job:
+             score_floor: float, views: dict, stack: contextlib.ExitStack) -> _Job:
     """Checks everything that can be checked before the teacher is loaded, and locks the output."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if 'pipeline' not in dataset:
         raise CASTError(f'{cfg.filename} has no test_dataloader.dataset.pipeline; '
                         'the teacher needs one')
+    if not views['scales'] or min(views['scales']) <= 0:
+        raise CASTError(f'scales are {views["scales"]}; give one or more factors above 0')
     if not Path(checkpoint).is_file():
         raise CASTError(f'checkpoint {checkpoint} not found; give the path of the teacher\'s weights')
     ann_file, img_dir = _resolve_paths(dataset, ann_file, img_dir)
@@ -125,7 +131,7 @@ def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_fil
     categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
     info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
                      prompt=' . '.join(classes) if dataset.get('return_classes') else None,
-                     score_floor=score_floor, images=hash_of_images(listing))
+                     score_floor=score_floor, views=views, images=hash_of_images(listing))
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
     if out_file.exists():
         job.summary = _check_finished(out_file, info)
@@ -217,8 +223,8 @@ def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], wr
             if loaded.unreadable and strict:
                 raise CASTError(f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
                                 f'({loaded.unreadable}); replace it, take it out, or leave out --strict')
-            prediction = None if loaded.unreadable else _predict(model, loaded)
-            waiting.append((loaded.place, encoders.submit(_to_record, loaded, prediction, job)))
+            views = [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
+            waiting.append((loaded.place, encoders.submit(_to_record, loaded, views, job)))
             if len(waiting) > _WAITING:
                 write_next()
     finally:
@@ -243,34 +249,26 @@ class _Progress:
             self._printed = now
 
 
-def _predict(model: torch.nn.Module, loaded: LoadedImage) -> InstanceData:
-    """The teacher's instances, masks (N, H, W) at the image's size."""
-    prediction = model.test_step(pseudo_collate([loaded.data]))[0].pred_instances
-    if 'masks' not in prediction:
-        raise CASTError(f'the teacher {type(model).__name__} predicts no masks; '
-                        'take one that segments instances')
-    return prediction
-
-
-def _to_record(loaded: LoadedImage, prediction: InstanceData | None, job: _Job) -> dict:
+def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dict:
     """What is written about an image: the reason why it cannot be read, or COCO annotations without ids."""
-    if prediction is None:
+    if loaded.unreadable:
         return dict(unreadable=loaded.unreadable, image=loaded.image)  # the shards' reader wants this order
-    image = loaded.image
-    if tuple(prediction.masks.shape[-2:]) != (image['height'], image['width']):
-        height, width = prediction.masks.shape[-2:]
+    image, floor = loaded.image, job.info['score_floor']
+    height, width = views[0].masks.shape[-2:]
+    if (height, width) != (image['height'], image['width']):
         raise CASTError(f'the teacher\'s masks of {image["file_name"]} are {width}x{height}, the image is '
                         f'{image["width"]}x{image["height"]}; its predictions must be of the image\'s size')
-    return dict(image=image, annotations=_to_annotations(prediction, job))
+    views = [view[view.scores > floor].cpu() for view in views]
+    prediction = merge_views(views, floor) if len(views) > 1 else views[0]
+    return dict(image=image, annotations=_to_annotations(prediction[prediction.scores > floor], job))
 
 
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
-    """COCO annotations of the instances above the floor with any pixel; boxes and areas from masks.
+    """COCO annotations of the instances with any pixel; boxes and areas from masks.
 
     Where the teacher tells class confidence and mask quality apart (``class_scores``, ``mask_quality`` beside
     ``scores``), these are stored too.
     """
-    prediction = prediction[prediction.scores > job.info['score_floor']].cpu()
     columns = dict(score=prediction.scores)
     for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_quality')):
         if name in prediction:
