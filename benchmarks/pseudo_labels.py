@@ -4,11 +4,11 @@
     python benchmarks/pseudo_labels.py memory --images 10000
     python benchmarks/pseudo_labels.py reading --instances 1000000
 
-overlap: images a second of generate_pseudo_labels with a small teacher, against loading and teacher alone (what
-encoding and writing cost), and against the plain loop: load, predict, encode, append to a list, dump. The three
-take turns on the same images and their masks are compared.
-memory: resident memory while a long list of small images is labelled, its last tenth against its first, and the
-seconds of the merge at the end.
+overlap: images a second of generate_pseudo_labels with a small teacher, against loading and teacher alone
+(what encoding and writing cost), and against the plain loop: load, predict, encode, append to a list, dump.
+The three take turns on the same images and their masks are compared.
+memory: resident memory while a long list of small images is labelled, its last tenth against its first, and
+the seconds of the merge at the end.
 reading: PseudoLabelDataset against mmdet's CocoDataset on the same file, each in a process of its own.
 """
 import argparse
@@ -51,7 +51,8 @@ class EllipseTeacher(BaseModel):
     def __init__(self, masks: int, size: tuple[int, int]) -> None:
         super().__init__(data_preprocessor=dict(type='mmdet.DetDataPreprocessor'))
         self.convolution = torch.nn.Conv2d(3, 8, 3, stride=4)
-        self.ellipses = torch.from_numpy(np.stack([ellipse(np.random.default_rng(i), *size) for i in range(masks)]))
+        drawn = [ellipse(np.random.default_rng(number), *size) for number in range(masks)]
+        self.ellipses = torch.from_numpy(np.stack(drawn))
 
     def forward(self, inputs, data_samples, mode='predict'):
         self.convolution(inputs)
@@ -156,8 +157,8 @@ def benchmark_overlap(folder: Path, images: int, size: tuple[int, int], workers:
             spent.append(duration)
         if masks['ours'] != masks['plain_loop']:
             raise AssertionError('masks differ from those of the plain loop')
-    print(f'{images} images of {size[0]}x{size[1]}, {MASKS} masks each, {workers} loading processes, {rounds} '
-          'rounds, wall clock; same masks')
+    print(f'{images} images of {size[0]}x{size[1]}, {MASKS} masks each, {workers} loading processes, '
+          f'{rounds} rounds, wall clock; same masks')
     for name, spent in seconds.items():
         print(f'{name:20s}{images / np.median(spent):8.1f} images/s ({images / max(spent):.1f} to '
               f'{images / min(spent):.1f})')
@@ -175,8 +176,8 @@ def benchmark_memory(folder: Path, images: int) -> None:
     tenth = images // 10
     times, memory = np.array(seen).T
     first, last = (memory[part].mean() / 1e6 for part in (slice(tenth), slice(-tenth, None)))
-    print(f'{images} images, {counts["instances"]} labels in {end - start:.0f} s: {first:.1f} MB in the first tenth, '
-          f'{last:.1f} MB in the last; ratio {last / first:.3f}')
+    print(f'{images} images, {counts["instances"]} labels in {end - start:.0f} s: {first:.1f} MB in the '
+          f'first tenth, {last:.1f} MB in the last; ratio {last / first:.3f}')
     print(f'merge, from the last image on: {end - times[-1]:.1f} s')
 
 
@@ -214,8 +215,8 @@ def benchmark_reading(folder: Path, instances: int) -> None:
     path = folder / 'labels.json'
     categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, 1)]
     write_store(path, make_info(), categories, Records(instances))
-    print(f'{instances} labels, {path.stat().st_size / 1e6:.0f} MB; PseudoLabelDataset also drops and resolves '
-          'overlaps')
+    print(f'{instances} labels, {path.stat().st_size / 1e6:.0f} MB; PseudoLabelDataset also drops and '
+          'resolves overlaps')
     costs = {}
     for kind in ('PseudoLabelDataset', 'CocoDataset'):
         receiver, sender = multiprocessing.Pipe(duplex=False)

@@ -14,14 +14,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('stores', nargs='+', metavar='JSON', help='files of tools/pseudo_label.py')
-    parser.add_argument('--titles', nargs='+', metavar='TITLE', help='one for each file; default: their paths')
+    parser.add_argument('--titles', nargs='+', metavar='TITLE', help='one a file; default: their paths')
     parser.add_argument('--out', required=True, metavar='HTML', help='page to write')
     parser.add_argument('--json', help='file for the same figures')
     parser.add_argument('--labeled', metavar='JSON', help='COCO JSON of the labeled images, to compare with')
-    parser.add_argument('--hidden', metavar='JSON', help='COCO JSON with labels that the teacher has not seen')
+    parser.add_argument('--hidden', metavar='JSON', 
+                        help='COCO JSON with labels that the teacher has not seen')
     parser.add_argument('--img-dir', help='folder of the images, for overlays')
-    parser.add_argument('--images', type=int, default=6, help='how many of the worst and of the best (default 6)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='use labels with a score above (default 0.3)')
+    parser.add_argument('--images', type=int, default=6,
+                        help='how many of the worst and of the best to draw (default 6)')
+    parser.add_argument('--score-thr', type=float, default=0.3,
+                        help='use labels with a score above (default 0.3)')
     parser.add_argument('--class-score-thr', type=float, help='and with a class score above')
     parser.add_argument('--mask-quality-thr', type=float, help='and with a mask quality above')
     parser.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
@@ -49,9 +52,10 @@ def main() -> None:
     check_outputs(args)
     from mmcast.pseudo_labels.inspection import inspect_pseudo_labels
     report = inspect_pseudo_labels(
-        dict(zip(titles, args.stores)), args.out, json_file=args.json, labeled=args.labeled, hidden=args.hidden,
-        img_dir=args.img_dir, score_thr=args.score_thr, class_score_thr=args.class_score_thr,
-        mask_quality_thr=args.mask_quality_thr, min_area=args.min_area, top_k=args.top_k, images=args.images)
+        dict(zip(titles, args.stores)), args.out, json_file=args.json, labeled=args.labeled,
+        hidden=args.hidden, img_dir=args.img_dir, score_thr=args.score_thr,
+        class_score_thr=args.class_score_thr, mask_quality_thr=args.mask_quality_thr,
+        min_area=args.min_area, top_k=args.top_k, images=args.images)
     for title, figures in report['stores'].items():
         line = f'{title}: {figures["used"]} of {figures["stored"]} labels used, on {figures["images"]} images'
         quality = figures.get('quality', {})

@@ -55,8 +55,8 @@ def main() -> None:
         return
     print(json.dumps(summary, indent=2))
     if summary['unreadable_images']:
-        print(f'{summary["unreadable_images"]} images could not be used and have no labels; {args.out} names them '
-              'under "unreadable"')
+        print(f'{summary["unreadable_images"]} images could not be used and have no labels; {args.out} names '
+              'them under "unreadable"')
 
 
 if __name__ == '__main__':

@@ -28,8 +28,8 @@ class PseudoLabelDataset(CocoDataset):
         class_score_thr: The same for `class_score`, how sure the teacher is of the class; to threshold the
             two apart, set `score_thr=0`.
         mask_quality_thr: The same for `mask_quality`, how good it thinks the mask is.
-        thresholds_from: A threshold on `score` for each class, set from data, where that is above `score_thr`:
-            `dict(percentile=60)` leaves out the lowest 60 % of the labels of each class,
+        thresholds_from: A threshold on `score` for each class, set from data, where that is above
+            `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each class,
             `dict(labeled='labeled.json')` keeps as many labels an image as the labeled images have.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
         top_k: At most so many labels an image, those of the highest `score`.
@@ -105,6 +105,7 @@ class PseudoLabelDataset(CocoDataset):
             found = thresholds_from_data(content['annotations'], len(content['images']), ids, **source)
             lowest = thresholds['score']
             thresholds['score'] = {category: max(found[category], lowest[category]) for category in found}
-            chosen = ', '.join(f'{name} {thresholds["score"][category]:.3f}' for name, category in ids.items())
+            chosen = ', '.join(f'{name} {thresholds["score"][category]:.3f}'
+                               for name, category in ids.items())
             print_log(f'{self.ann_file}: thresholds on score: {chosen}', logger='current')
         return thresholds

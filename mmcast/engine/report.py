@@ -51,11 +51,11 @@ def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
 
 
 def write_inspection(pipeline: 'Pipeline') -> dict | None:
-    """Writes pseudo_labels.html and pseudo_labels.json about the pseudo-labels of all generations, if there are any.
+    """Writes pseudo_labels.html and pseudo_labels.json about all generations of pseudo-labels, if any.
 
-    The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes: ``labeled``, ``hidden``,
-    ``score_thr`` ... Steps that label other images than the last one are not on the page. It is not made again
-    while its inputs are the same.
+    The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes: ``labeled``,
+    ``hidden``, ``score_thr`` ... Steps that label other images than the last one are not on the page. It is
+    not made again while its inputs are the same.
 
     Returns:
         The content of pseudo_labels.json.

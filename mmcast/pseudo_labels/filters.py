@@ -19,8 +19,8 @@ class LabelFilter:
     In this order: thresholds, ``top_k``, overlaps, ``min_area``.
 
     Args:
-        thresholds: by field (``score``, ``class_score``, ``mask_quality``) and category id; a label is used if
-            each of its scores is above. Labels of other categories do not exist.
+        thresholds: by field (``score``, ``class_score``, ``mask_quality``) and category id; a label is used
+            if each of its scores is above. Labels of other categories do not exist.
         min_area: smallest number of pixels, of those that overlaps leave.
         top_k: at most so many labels an image, those of the highest ``score``.
         resolve_overlaps: a pixel that several labels claim goes to the one of the highest ``score``.
@@ -73,8 +73,8 @@ class LabelFilter:
         self.found[annotation['category_id']] += 1
         for field, limit in limits:
             if field not in annotation:
-                raise CASTError(f'a threshold on {field} is set, but the labels have no {field}: their teacher '
-                                'does not tell it; use score_thr')
+                raise CASTError(f'a threshold on {field} is set, but the labels have no {field}: their '
+                                'teacher does not tell it; use score_thr')
             if not annotation[field] > limit:
                 self.dropped[field] += 1
                 return False
@@ -119,7 +119,7 @@ def thresholds_from_data(annotations: Iterable[dict], num_images: int, ids: Mapp
         num_images: number of images that they are of, with the empty ones.
         ids: category id by name, of all classes.
         percentile: this percentage of the labels of a class, those of lowest score, is left out.
-        labeled: COCO labels made by people; of a class, as many labels an image are kept as there are in them.
+        labeled: COCO labels made by people; of a class, as many labels an image are kept as they have.
 
     Raises:
         CASTError: both or none of the last two are given, or ``labeled`` lacks a class.

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,8 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         progress: print how far it is and the remaining time, every ten seconds.
 
     Returns:
-        Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``, ``instances_per_class`` (by
-        name).
+        Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``, ``instances_per_class``
+        (by name).
 
     Raises:
         CASTError: a path is wrong, the checkpoint is not this model's, the disk is full or read-only, another
@@ -76,20 +76,25 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
     # Not above: the engine imports the models, and they this package.
     from mmcast.engine.distributed import on_main
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    on_first = (lambda function: on_main(function, share=True)) if distributed else (lambda function: function())
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
+
+    def on_first(function: Callable):
+        return on_main(function, share=True) if distributed else function()
+
     with contextlib.ExitStack() as stack:
-        job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit, score_floor,
-                                        views, stack))
-        if job.summary:
-            return job.summary
-        job.places = job.places[rank::world_size]
-        if job.places:
-            _label(cfg, checkpoint, job, rank, device, strict, num_workers, progress and rank == 0)
-        if distributed:
-            barrier()
-        return on_first(lambda: _merge(job))
+        job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit,
+                                        score_floor, views, stack))
+        if not job.summary:
+            job.places = job.places[rank::world_size]
+            if job.places:
+                _label(cfg, checkpoint, job, rank, device, strict, num_workers, progress and rank == 0)
+            if distributed:
+                barrier()
+            job.summary = on_first(lambda: _merge(job))
+    if rank == 0:  # after the lock is closed: a network's file system does not let go of open files
+        shutil.rmtree(job.folder, ignore_errors=True)
+    return job.summary
 
 
 @dataclass
@@ -135,13 +140,9 @@ def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_fil
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
     if out_file.exists():
         job.summary = _check_finished(out_file, info)
-        if not job.folder.exists():
-            return job
+        return job
     try:
         stack.enter_context(lock(job.folder / '.lock'))
-        if job.summary:  # and killed before it had tidied up
-            shutil.rmtree(job.folder)
-            return job
         job.places = ShardIndex(job.folder, job.num_images, info).unlabelled().tolist()
         write_atomically(job.listing, json.dumps(listing))
     except OSError as error:
@@ -244,8 +245,8 @@ class _Progress:
         now = time.monotonic()
         if now - self._printed > _PROGRESS_SECONDS or self.done == self.total:
             speed = self.done / (now - self._start)
-            print(f'pseudo-labels: {self.done}/{self.total} images of this process, {speed:.1f} a second, about '
-                  f'{(self.total - self.done) / speed / 60:.1f} min left', flush=True)
+            print(f'pseudo-labels: {self.done}/{self.total} images of this process, {speed:.1f} a second, '
+                  f'about {(self.total - self.done) / speed / 60:.1f} min left', flush=True)
             self._printed = now
 
 
@@ -290,19 +291,17 @@ def _merge(job: _Job) -> dict:
     shards = ShardIndex(job.folder, job.num_images, job.info)
     missing = shards.missing()
     if len(missing):
-        raise CASTError(f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give the '
-                        'same command again to make them')
+        raise CASTError(f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give '
+                        'the same command again to make them')
     temporary = job.folder / 'merged.json'
     try:
         write_store(temporary, job.info, job.categories, shards)
         os.replace(temporary, job.out_file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CASTError(f'cannot write {job.out_file} ({error.strerror}); all labels are in {job.folder}: make '
-                        'room and give the same command again') from error
-    summary = _summarise(job.categories, (record.get('annotations') for record in shards))
-    shutil.rmtree(job.folder)
-    return summary
+        raise CASTError(f'cannot write {job.out_file} ({error.strerror}); all labels are in {job.folder}: '
+                        'make room and give the same command again') from error
+    return _summarise(job.categories, (record.get('annotations') for record in shards))
 
 
 def _check_finished(path: Path, info: dict) -> dict:
@@ -312,7 +311,8 @@ def _check_finished(path: Path, info: dict) -> dict:
     annotations = {image['id']: [] for image in content['images']}
     for annotation in content['annotations']:
         annotations[annotation['image_id']].append(annotation)
-    return _summarise(content['categories'], [*annotations.values(), *[None] * len(content['unreadable'])])
+    unreadable = [None] * len(content.get('unreadable', []))
+    return _summarise(content['categories'], [*annotations.values(), *unreadable])
 
 
 def _summarise(categories: list[dict], images: Iterable[list[dict] | None]) -> dict:

@@ -21,7 +21,7 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
     """The images of a COCO JSON, or all of a folder in the order of their names, as COCO lists them.
 
     Args:
-        ann_file: COCO JSON, of which images and categories are taken; None for a folder's images, at any depth.
+        ann_file: COCO JSON, of which images and categories are taken; None: all of the folder, at any depth.
         img_dir: the folder that file names are relative to.
         limit: only the first so many.
 

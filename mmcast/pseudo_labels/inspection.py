@@ -33,7 +33,7 @@ def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | o
         page: the HTML file to write; it refers to no other.
         json_file: file for the same figures, if any.
         labeled: COCO JSON of the labeled images, to compare counts and areas with.
-        hidden: COCO JSON with labels of the same images that the teacher has not seen, to tell how good it is.
+        hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare with.
         img_dir: folder of the images, for overlays.
         score_thr, class_score_thr, mask_quality_thr, min_area, top_k: which labels are used, as in
             ``PseudoLabelDataset``; calibration and AP are those of all labels.
@@ -81,7 +81,8 @@ class LoadedStore:
         return {category['id']: category['name'] for category in self.content['categories']}
 
 
-def _load(title: str, path: str | os.PathLike, options: dict, hidden: str | os.PathLike | None) -> LoadedStore:
+def _load(title: str, path: str | os.PathLike, options: dict,
+          hidden: str | os.PathLike | None) -> LoadedStore:
     content = read_pseudo_labels(path)
     ids = {category['name']: category['id'] for category in content['categories']}
     limits = {name: expand_threshold(value, ids, name) for name, value in options['thresholds'].items()}
@@ -95,12 +96,13 @@ def _load(title: str, path: str | os.PathLike, options: dict, hidden: str | os.P
 
 
 def _check_same_images(stores: Sequence[LoadedStore]) -> None:
-    first, *others = [{image['id']: image['file_name'] for image in store.content['images']} for store in stores]
+    first, *others = [{image['id']: image['file_name'] for image in store.content['images']}
+                      for store in stores]
     for store, names in zip(stores[1:], others):
         common = first.keys() & names.keys()
         if not common or any(first[image_id] != names[image_id] for image_id in common):
-            raise CASTError(f'{stores[0].path} and {store.path} are not of the same images; inspect them one by '
-                            'one')
+            raise CASTError(f'{stores[0].path} and {store.path} are not of the same images; inspect them one '
+                            'by one')
 
 
 def _describe(store: LoadedStore) -> dict:
@@ -109,7 +111,7 @@ def _describe(store: LoadedStore) -> dict:
     scores = {name: np.array([ann[name] for ann in annotations if name in ann]) for name in SCORES}
     figures = dict(
         file=store.path.name, sha256=sha256_of_file(store.path), info=store.content['info'],
-        images=len(store.stored), unreadable=len(store.content['unreadable']),
+        images=len(store.stored), unreadable=len(store.content.get('unreadable', [])),
         empty=sum(not labels for labels in store.used.values()),
         stored=len(annotations), used=sum(map(len, store.used.values())), dropped=store.dropped,
         classes=_describe_classes(store),
@@ -131,8 +133,8 @@ def _describe_classes(store: LoadedStore) -> dict[str, dict]:
     classes = {}
     for category, name in store.names.items():
         used = len(areas[category])
-        classes[name] = dict(stored=stored[category], used=used,
-                             used_per_image=used / max(1, len(store.stored)), area=_quantiles(areas[category]))
+        classes[name] = dict(stored=stored[category], used=used, area=_quantiles(areas[category]),
+                             used_per_image=used / max(1, len(store.stored)))
         if store.hidden is not None:
             classes[name]['hidden_per_image'] = hidden[category] / len(store.hidden)
     return classes
@@ -167,7 +169,7 @@ def _quantiles(areas: Sequence[float]) -> list[float]:
 
 
 def _order_by_quality(store: LoadedStore) -> list[int]:
-    """Image ids, the worst first: by agreement with hidden labels, or else by the mean score of what is used."""
+    """Image ids, the worst first: by agreement with hidden labels, or else by the mean score of used ones."""
     quality = store.quality
     if quality is None:
         quality = {image_id: float(np.mean([ann['score'] for ann in labels])) if labels else 0.0

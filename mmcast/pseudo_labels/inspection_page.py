@@ -41,11 +41,11 @@ def write_page(path: str | os.PathLike, report: dict, stores: Sequence['LoadedSt
         drawings = {kind: [_draw(stores, image, colours, Path(img_dir)) for image in images]
                     for kind, images in chosen.items()}
     figures = report['stores']
+    calibrations = [one['quality']['calibration'] for one in figures.values() if 'quality' in one]
     page = render(
         Path(__file__).with_name('inspection.html.j2'), title=' / '.join(figures), report=report,
-        histograms=_plot([name for name in SCORES if any(name in one['histograms'] for one in figures.values())],
-                         figures, _draw_histogram),
-        calibration=_plot(_calibrated(figures), figures, _draw_calibration),
+        histograms=_plot(_names([one['histograms'] for one in figures.values()]), figures, _draw_histogram),
+        calibration=_plot(_names(calibrations), figures, _draw_calibration),
         colours=colours, drawings=drawings, hidden=stores[0].hidden is not None,
         labels=dict(report['images']), number=number, percent=percent)
     write_atomically(path, page)
@@ -55,9 +55,9 @@ def number(value: float | None) -> str:
     return '-' if value is None else f'{value:.2f}'
 
 
-def _calibrated(figures: Mapping[str, dict]) -> list[str]:
-    found = [one['quality']['calibration'] for one in figures.values() if 'quality' in one]
-    return [name for name in SCORES if any(name in one for one in found)]
+def _names(figures: Sequence[dict]) -> list[str]:
+    """The scores that any of the files has."""
+    return [name for name in SCORES if any(name in one for one in figures)]
 
 
 def _plot(names: Sequence[str], figures: Mapping[str, dict], draw) -> str | None:

@@ -116,7 +116,7 @@ def _by_class(annotations: Sequence[dict]) -> dict[int, list[dict]]:
 
 
 def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[float], int, int]:
-    """Matched IoUs, number of hidden labels that count, number of labels that count; of one class and image."""
+    """Of one class and image: matched IoUs, number of hidden labels and of labels that count."""
     single = np.array([not truth['iscrowd'] for truth in truths], bool)
     found = sorted(found, key=lambda ann: -ann['score'])
     ious = np.zeros((len(found), len(truths)))
@@ -145,7 +145,7 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
     """Precision and mean IoU of labels with about the same score, in ten bins of equal width.
 
     Returns:
-        ``bins``: dicts with ``count``, ``score``, ``precision`` and ``iou`` (means) of those that have labels;
+        ``bins``: dicts with ``count``, ``score``, ``precision`` and ``iou`` (means), of bins with labels;
         ``error``: the expected calibration error, the mean of ``|score - precision|`` over the labels.
     """
     number = np.minimum((scores * _BINS).astype(int), _BINS - 1)
@@ -165,7 +165,8 @@ def average_precision(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int,
     """
     images = [image for image in store['images'] if image['id'] in hidden]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-        evaluation = COCOeval(*(_as_coco(images, store['categories'], part) for part in (hidden, labels)), 'segm')
+        both = (_as_coco(images, store['categories'], part) for part in (hidden, labels))
+        evaluation = COCOeval(*both, 'segm')
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class); all areas, 100 labels

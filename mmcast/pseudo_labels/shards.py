@@ -42,8 +42,9 @@ def lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a') as file:
             _lock(file, path.parent)
-            # Who held it before removes the folder at the end; then this is a file that nobody else will find.
-            held = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            # Who held it before removes the folder at the end; then nobody else will find this file.
+            with contextlib.suppress(FileNotFoundError):
+                held = path.stat().st_ino == os.fstat(file.fileno()).st_ino
             if held:
                 yield
 
@@ -97,8 +98,8 @@ class ShardWriter:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(end)  # not needed, but tidy: a reader would pass over the half line
-            raise CASTError(f'cannot write to {self.path} ({error.strerror}); what was labelled is kept: make '
-                            'room and give the same command again') from error
+            raise CASTError(f'cannot write to {self.path} ({error.strerror}); what was labelled is kept: '
+                            'make room and give the same command again') from error
 
 
 class ShardIndex:
@@ -145,7 +146,7 @@ class ShardIndex:
                     self._labelled[place] = not content.startswith(b'{"unreadable"')
                 start += len(line)
             if start and not header:
-                raise CASTError(f'the header of {path} is damaged, so it cannot be told which teacher made it; '
+                raise CASTError(f'the header of {path} is damaged, so nobody knows which teacher made it; '
                                 'delete the file and give the same command again')
             file.truncate(start)
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a teacher looks at an image several times, and what it sees becomes one set of instances."""
+"""Test-time augmentation: what a teacher sees in several looks at an image becomes one set of instances."""
 from collections.abc import Sequence
 
 import torch
@@ -64,8 +64,8 @@ def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceDa
     Source: Solovyev et al., "Weighted boxes fusion", Image and Vision Computing 2021. In the order of their
     scores, an instance joins the one that it overlaps most, of its class, with IoU 0.5 or more and not yet
     seen in its view, or begins a new one. A pixel is in the merged mask if those with more than half of the
-    scores say so. ``scores`` and ``class_scores`` are means over all V views, 0 where an instance is not seen;
-    ``mask_quality`` is the mean over the views that see it.
+    scores say so. ``scores`` and ``class_scores`` are means over all V views, 0 where an instance is not
+    seen; ``mask_quality`` is the mean over the views that see it.
 
     Args:
         views: each with ``scores`` and ``labels`` (N,), ``masks`` (N, H, W) of bool and perhaps

@@ -144,7 +144,8 @@ def test_thresholds_from_data_where_they_are_above_the_given_one(files, monkeypa
     people = dict(images=[{}], annotations=[dict(category_id=1)] * 4,
                   categories=[dict(id=1, name='person'), dict(id=2, name='car')])
     (files / 'labeled.json').write_text(json.dumps(people))
-    build(files, score_thr=0, thresholds_from=dict(labeled=str(files / 'labeled.json')), resolve_overlaps=False)
+    source = dict(labeled=str(files / 'labeled.json'))
+    build(files, score_thr=0, thresholds_from=source, resolve_overlaps=False)
     assert 'person 2/2, car 0/3' in lines[3]
 
 

@@ -51,7 +51,7 @@ def test_area_counts_after_overlaps():
 
 
 def test_labels_without_a_field_are_named():
-    with pytest.raises(CASTError, match='threshold on mask_quality is set, but the labels have no mask_quality'):
+    with pytest.raises(CASTError, match='on mask_quality is set, but the labels have no mask_quality'):
         LabelFilter(dict(mask_quality={CAR: 0.5}))([label(CAR, rectangle(0, 0, 2, 2), 0.9)])
 
 
@@ -70,8 +70,9 @@ def test_percentile_leaves_out_the_lowest_of_each_class():
 
 def test_frequencies_match_those_of_the_labeled_set():
     """Three cars and half a person an image on two labeled images; four pseudo-labelled ones get 12 and 2."""
-    people = dict(images=[{}, {}], categories=[dict(id=1, name='person'), dict(id=2, name='car')],
-                  annotations=[dict(category_id=2)] * 6 + [dict(category_id=1), dict(category_id=1, iscrowd=1)])
+    annotations = [dict(category_id=2)] * 6 + [dict(category_id=1), dict(category_id=1, iscrowd=1)]
+    people = dict(images=[{}, {}], annotations=annotations,
+                  categories=[dict(id=1, name='person'), dict(id=2, name='car')])
     assert labels_per_image(people, ['person', 'car']) == dict(person=0.5, car=3)
     labels = scored(CAR, *np.linspace(0.1, 0.9, 20)) + scored(PERSON, 0.2, 0.9, 0.4, 0.3)
     thresholds = thresholds_from_data(labels, 4, IDS, labeled=people)

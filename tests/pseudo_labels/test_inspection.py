@@ -16,7 +16,8 @@ AFTER = {1: [label(CAR, BOX, 0.9, class_score=0.9, mask_quality=1.0)],
 
 
 def inspect(monkeypatch, tmp_path, *options):
-    monkeypatch.setattr(sys, 'argv', ['inspect_pseudo_labels.py', '--out', str(tmp_path / 'page.html'), *options])
+    page = str(tmp_path / 'page.html')
+    monkeypatch.setattr(sys, 'argv', ['inspect_pseudo_labels.py', '--out', page, *options])
     runpy.run_path(str(TOOL), run_name='__main__')
     return (tmp_path / 'page.html').read_text()
 
@@ -31,9 +32,10 @@ def files(tmp_path):
 
 
 def test_two_generations_side_by_side(files, monkeypatch, capsys):
-    page = inspect(monkeypatch, files, str(files / 'before.json'), str(files / 'after.json'), '--titles', 'before',
-                   'after', '--json', str(files / 'page.json'), '--hidden', str(files / 'hidden.json'),
-                   '--labeled', str(files / 'hidden.json'), '--img-dir', str(files / 'images'), '--images', '2')
+    page = inspect(monkeypatch, files, str(files / 'before.json'), str(files / 'after.json'), '--titles',
+                   'before', 'after', '--json', str(files / 'page.json'),
+                   '--hidden', str(files / 'hidden.json'), '--labeled', str(files / 'hidden.json'), '--img-dir', str(files / 'images'),
+                   '--images', '2')
     report = json.loads((files / 'page.json').read_text())
     before, after = report['stores']['before'], report['stores']['after']
     assert [before[key] for key in ('images', 'unreadable', 'empty', 'stored', 'used', 'dropped')] == [

@@ -28,7 +28,7 @@ def data(tmp_path):
 
 
 def rank(data, number, count, port):
-    """One process of a run, in a process group of its own with its loaders, so that a kill reaches them too."""
+    """One process of a run, in a process group with its loaders, so that a kill reaches them too."""
     os.setpgid(0, 0)
     forward = ColourTeacher.forward
 
