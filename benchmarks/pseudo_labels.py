@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from mmcast.command_line import report_errors
 from mmcast.pseudo_labels import generate_pseudo_labels
-from mmcast.pseudo_labels.images import ImagesToLabel, make_loader
+from mmcast.pseudo_labels.images import ImagesToLabel, load_ahead
 from mmcast.pseudo_labels.store import encode_mask, make_info, write_store
 from mmcast.registry import DATASETS, MODELS
 from mmengine.config import Config
@@ -112,7 +112,7 @@ def ours(config: Config, folder: Path) -> list[str]:
 def loading_and_teacher(config: Config, folder: Path) -> None:
     images, model = open_images(config, folder), MODELS.build(config.model).eval()
     with torch.no_grad():
-        for loaded in make_loader(images, range(len(images)), config.test_dataloader.num_workers):
+        for loaded in load_ahead(images, range(len(images)), config.test_dataloader.num_workers):
             model.test_step(pseudo_collate([loaded.data]))
 
 

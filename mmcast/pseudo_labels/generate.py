@@ -21,7 +21,7 @@ from pycocotools import mask as mask_utils
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
-from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, make_loader
+from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
 from mmcast.pseudo_labels.store import encode_mask, make_info, read_pseudo_labels, write_store
 from mmcast.pseudo_labels.views import merge_views, predict_views
@@ -200,7 +200,7 @@ def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, dev
     model.to(device or get_device()).eval()
     if num_workers is None:
         num_workers = cfg.test_dataloader.get('num_workers', 2)
-    loader = make_loader(images, job.places, num_workers)
+    loader = load_ahead(images, job.places, num_workers)
     with ShardWriter(job.folder / f'shard_{rank:04d}.jsonl', job.info) as writer, \
             ThreadPoolExecutor(_ENCODERS) as encoders:
         _predict_and_write(model, loader, writer, encoders, job, strict, progress)

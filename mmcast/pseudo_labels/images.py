@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,21 @@ class ImagesToLabel(Dataset):
         return LoadedImage(place, image, data)
 
 
-def make_loader(images: ImagesToLabel, places: list[int], num_workers: int) -> DataLoader:
-    """The images at some places in this order, each a ``LoadedImage``, loaded ahead by other processes."""
-    return DataLoader(images, batch_size=None, sampler=places, num_workers=num_workers,
-                      collate_fn=_as_it_is, worker_init_fn=_use_one_thread)
+def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> Iterator[LoadedImage]:
+    """The images at some places in this order, loaded ahead by other processes.
+
+    Raises:
+        CASTError: such a process was killed.
+    """
+    loader = DataLoader(images, batch_size=None, sampler=places, num_workers=num_workers, collate_fn=_as_it_is,
+                        worker_init_fn=_use_one_thread)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if 'DataLoader worker (pid' not in str(error):
+            raise
+        raise CASTError('a process that loads images was killed, probably for lack of memory; what was labelled '
+                        'is kept: give the same command again with fewer --num-workers') from error
 
 
 def _as_it_is(item: LoadedImage) -> LoadedImage:

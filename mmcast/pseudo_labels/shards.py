@@ -137,7 +137,7 @@ class ShardIndex:
                 if not line.endswith(b'\n'):
                     break
                 if place == _HEADER:
-                    check_same_info(path, json.loads(content)['info'], info)
+                    check_same_info(path.parent, json.loads(content)['info'], info)
                     header = True
                 elif place is None or not header or not place < len(self._shard):
                     self.damaged += 1

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -105,7 +106,7 @@ def test_partial_file_of_another_teacher_is_refused(data, monkeypatch):
         patch.setattr(ColourTeacher, 'forward', lambda *args, **kwargs: 1 / 0)
         generate(data)
     torch.save(dict(confidence=torch.tensor(0.7)), data / 'teacher.pth')
-    with pytest.raises(CASTError, match=r'shard_0000\.jsonl was made with another teacher_checkpoint'):
+    with pytest.raises(CASTError, match=r'labels\.json\.shards was made with another teacher_checkpoint; delete'):
         generate(data)
 
 
@@ -350,3 +351,10 @@ def test_tool_on_two_processes_names_what_it_left_out(data):
     assert done.stdout.count('"instances": 6') == 1
     assert done.stdout.count('1 images could not be used and have no labels; ') == 1
     assert json.loads((data / 'labels.json').read_text())['unreadable'][0]['file_name'] == 'sub/001.png'
+
+
+def test_loading_process_that_is_killed_is_named(data, monkeypatch):
+    load = 'mmcast.pseudo_labels.images.ImagesToLabel.__getitem__'
+    monkeypatch.setattr(load, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(CASTError, match='a process that loads images was killed.* fewer --num-workers'):
+        generate(data, num_workers=1)

@@ -3,8 +3,11 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mmcast.engine.report import write_inspection
+from mmengine.config import ConfigDict
 from stored_labels import CAR, PERSON, label, rectangle, write_hidden, write_images, write_labels
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'inspect_pseudo_labels.py'
@@ -87,3 +90,24 @@ def test_existing_page_is_kept(files, monkeypatch):
         inspect(monkeypatch, files, str(files / 'after.json'))
     assert (files / 'page.html').read_text() == 'mine'
     assert 'after.json' in inspect(monkeypatch, files, str(files / 'after.json'), '--force')
+
+
+def test_pipeline_inspects_its_generations_once(files, tmp_path):
+    """A third step labels other images and stays off the page; the page is made again when a store changes."""
+    steps = {name: ConfigDict(name=name, kind='pseudo_label', ann_file='list.json', img_dir=str(files / 'images'))
+             for name in ('before', 'after')}
+    steps = dict(data=ConfigDict(name='data', kind='call'), other=dict(steps['before'], ann_file='x.json'), **steps)
+    steps = {name: ConfigDict(step) for name, step in steps.items()}
+    pipeline = SimpleNamespace(
+        definitions=steps, work_dir=tmp_path, resolve=lambda value, user: value,
+        config=ConfigDict(report=dict(pseudo_labels=dict(hidden=str(files / 'hidden.json'), score_thr=0.5))),
+        state=SimpleNamespace(outputs=lambda name: dict(annotations=str(files / f'{name}.json'))))
+    report = write_inspection(pipeline)
+    assert list(report['stores']) == ['before', 'after'] and report['settings']['thresholds'] == dict(score=0.5)
+    page = tmp_path / 'pseudo_labels.html'
+    made = page.stat().st_mtime_ns
+    assert write_inspection(pipeline) == report and page.stat().st_mtime_ns == made
+    write_labels(files / 'after.json', BEFORE)
+    assert write_inspection(pipeline)['stores']['after']['stored'] == 3 and page.stat().st_mtime_ns > made
+    pipeline.definitions = dict(data=steps['data'])
+    assert write_inspection(pipeline) is None
