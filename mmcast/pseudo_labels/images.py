@@ -111,15 +111,15 @@ def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> It
     Raises:
         CASTError: such a process was killed.
     """
-    loader = DataLoader(images, batch_size=None, sampler=places, num_workers=num_workers, collate_fn=_as_it_is,
-                        worker_init_fn=_use_one_thread)
+    loader = DataLoader(images, batch_size=None, sampler=places, num_workers=num_workers,
+                        collate_fn=_as_it_is, worker_init_fn=_use_one_thread)
     try:
         yield from loader
     except RuntimeError as error:
         if 'DataLoader worker (pid' not in str(error):
             raise
-        raise CASTError('a process that loads images was killed, probably for lack of memory; what was labelled '
-                        'is kept: give the same command again with fewer --num-workers') from error
+        raise CASTError('a process that loads images was killed, probably for lack of memory; what was '
+                        'labelled is kept: give the same command again with fewer --num-workers') from error
 
 
 def _as_it_is(item: LoadedImage) -> LoadedImage:

@@ -37,8 +37,8 @@ def files(tmp_path):
 def test_two_generations_side_by_side(files, monkeypatch, capsys):
     page = inspect(monkeypatch, files, str(files / 'before.json'), str(files / 'after.json'), '--titles',
                    'before', 'after', '--json', str(files / 'page.json'),
-                   '--hidden', str(files / 'hidden.json'), '--labeled', str(files / 'hidden.json'), '--img-dir', str(files / 'images'),
-                   '--images', '2')
+                   '--hidden', str(files / 'hidden.json'), '--labeled', str(files / 'hidden.json'),
+                   '--img-dir', str(files / 'images'), '--images', '2')
     report = json.loads((files / 'page.json').read_text())
     before, after = report['stores']['before'], report['stores']['after']
     assert [before[key] for key in ('images', 'unreadable', 'empty', 'stored', 'used', 'dropped')] == [
@@ -93,17 +93,17 @@ def test_existing_page_is_kept(files, monkeypatch):
 
 
 def test_pipeline_inspects_its_generations_once(files, tmp_path):
-    """A third step labels other images and stays off the page; the page is made again when a store changes."""
-    steps = {name: ConfigDict(name=name, kind='pseudo_label', ann_file='list.json', img_dir=str(files / 'images'))
-             for name in ('before', 'after')}
-    steps = dict(data=ConfigDict(name='data', kind='call'), other=dict(steps['before'], ann_file='x.json'), **steps)
-    steps = {name: ConfigDict(step) for name, step in steps.items()}
+    """A step that labels other images stays off the page, which is made again when a store changes."""
+    step = dict(kind='pseudo_label', ann_file='list.json', img_dir=str(files / 'images'))
+    steps = dict(data=dict(kind='call'), other=dict(step, ann_file='x.json'), before=step, after=step)
+    steps = {name: ConfigDict(definition) for name, definition in steps.items()}
     pipeline = SimpleNamespace(
         definitions=steps, work_dir=tmp_path, resolve=lambda value, user: value,
         config=ConfigDict(report=dict(pseudo_labels=dict(hidden=str(files / 'hidden.json'), score_thr=0.5))),
         state=SimpleNamespace(outputs=lambda name: dict(annotations=str(files / f'{name}.json'))))
     report = write_inspection(pipeline)
-    assert list(report['stores']) == ['before', 'after'] and report['settings']['thresholds'] == dict(score=0.5)
+    assert list(report['stores']) == ['before', 'after']
+    assert report['settings']['thresholds'] == dict(score=0.5)
     page = tmp_path / 'pseudo_labels.html'
     made = page.stat().st_mtime_ns
     assert write_inspection(pipeline) == report and page.stat().st_mtime_ns == made
