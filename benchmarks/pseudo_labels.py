@@ -4,9 +4,10 @@
     python benchmarks/pseudo_labels.py memory --images 10000
     python benchmarks/pseudo_labels.py reading --instances 1000000
 
-overlap: images a second of generate_pseudo_labels with a small teacher, against loading and teacher alone
-(what encoding and writing cost), and against the plain loop: load, predict, encode, append to a list, dump.
-The three take turns on the same images and their masks are compared.
+overlap: images a second of generate_pseudo_labels with a teacher that waits some milliseconds, as the
+processor does for an accelerator, against loading and teacher alone (what encoding and writing
+cost), and against the plain loop: load, predict, encode, append to a list, dump. The three take turns on the
+same images and their masks are compared.
 memory: resident memory while a long list of small images is labelled, its last tenth against its first, and
 the seconds of the merge at the end.
 reading: PseudoLabelDataset against mmdet's CocoDataset on the same file, each in a process of its own.
@@ -46,21 +47,21 @@ seen: list[tuple[float, int]] = []  # when the teacher saw an image, and the mem
 
 @MODELS.register_module()
 class EllipseTeacher(BaseModel):
-    """A convolution for something to do, then ellipses that move from image to image."""
+    """Waits, as for an accelerator, then gives ellipses that are elsewhere on the next image."""
 
-    def __init__(self, masks: int, size: tuple[int, int]) -> None:
+    def __init__(self, masks: int, size: tuple[int, int], seconds: float) -> None:
         super().__init__(data_preprocessor=dict(type='mmdet.DetDataPreprocessor'))
-        self.convolution = torch.nn.Conv2d(3, 8, 3, stride=4)
-        drawn = [ellipse(np.random.default_rng(number), *size) for number in range(masks)]
-        self.ellipses = torch.from_numpy(np.stack(drawn))
+        self.seconds, self.scale = seconds, torch.nn.Parameter(torch.ones(()))
+        drawn = np.stack([ellipse(np.random.default_rng(number), *size) for number in range(masks)])
+        self.predictions = [torch.from_numpy(np.roll(drawn, 37 * turn, axis=2)) for turn in range(7)]
 
     def forward(self, inputs, data_samples, mode='predict'):
-        self.convolution(inputs)
+        time.sleep(self.seconds)
         seen.append((time.perf_counter(), resident_memory()))
-        shift = 7 * data_samples[0].img_id
+        masks = self.predictions[data_samples[0].img_id % len(self.predictions)]
         data_samples[0].pred_instances = InstanceData(
-            masks=self.ellipses.roll(shift, dims=2), labels=torch.arange(len(self.ellipses)) % len(CLASSES),
-            scores=torch.linspace(0.1, 0.9, len(self.ellipses)))
+            masks=masks, labels=torch.arange(len(masks)) % len(CLASSES),
+            scores=self.scale * torch.linspace(0.1, 0.9, len(masks)))
         return data_samples
 
 
@@ -77,7 +78,8 @@ def resident_memory() -> int:
     return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
 
 
-def prepare(folder: Path, images: int, size: tuple[int, int], masks: int, workers: int) -> Config:
+def prepare(folder: Path, images: int, size: tuple[int, int], masks: int, workers: int,
+            seconds: float) -> Config:
     """Image files, a list that names each of them many times, the teacher's weights; its config."""
     rng = np.random.default_rng(0)
     (folder / 'images').mkdir()
@@ -89,7 +91,7 @@ def prepare(folder: Path, images: int, size: tuple[int, int], masks: int, worker
                for number in range(images)]
     (folder / 'list.json').write_text(json.dumps(dict(images=listing, annotations=[], categories=[])))
     config = Config(dict(
-        default_scope='mmcast', model=dict(type='EllipseTeacher', masks=masks, size=size),
+        default_scope='mmcast', model=dict(type='EllipseTeacher', masks=masks, size=size, seconds=seconds),
         test_dataloader=dict(num_workers=workers, dataset=dict(
             type='CocoDataset', metainfo=dict(classes=CLASSES), pipeline=[
                 dict(type='LoadImage'), dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape'))]))))
@@ -147,28 +149,29 @@ def timed(function: Callable, *args) -> tuple[float, list[str] | None]:
     return time.perf_counter() - start, result
 
 
-def benchmark_overlap(folder: Path, images: int, size: tuple[int, int], workers: int, rounds: int) -> None:
-    config = prepare(folder, images, size, MASKS, workers)
-    seconds = {name: [] for name in ('plain_loop', 'loading_and_teacher', 'ours')}
+def benchmark_overlap(folder: Path, images: int, size: tuple[int, int], workers: int, rounds: int,
+                      seconds: float) -> None:
+    config = prepare(folder, images, size, MASKS, workers, seconds)
+    durations = {name: [] for name in ('plain_loop', 'loading_and_teacher', 'ours')}
     for turn in range(rounds):
         masks = {}
-        for name, spent in seconds.items():
+        for name, spent in durations.items():
             duration, masks[name] = timed(globals()[name], config, folder)
             spent.append(duration)
         if masks['ours'] != masks['plain_loop']:
             raise AssertionError('masks differ from those of the plain loop')
     print(f'{images} images of {size[0]}x{size[1]}, {MASKS} masks each, {workers} loading processes, '
-          f'{rounds} rounds, wall clock; same masks')
-    for name, spent in seconds.items():
+          f'a teacher of {1000 * seconds:.0f} ms, {rounds} rounds, wall clock; same masks')
+    for name, spent in durations.items():
         print(f'{name:20s}{images / np.median(spent):8.1f} images/s ({images / max(spent):.1f} to '
               f'{images / min(spent):.1f})')
     for name in ('loading_and_teacher', 'plain_loop'):
-        ratios = np.array(seconds[name]) / seconds['ours']
+        ratios = np.array(durations[name]) / durations['ours']
         print(f'ours against {name:20s}{np.median(ratios):6.2f} ({ratios.min():.2f} to {ratios.max():.2f})')
 
 
 def benchmark_memory(folder: Path, images: int) -> None:
-    config = prepare(folder, images, (64, 128), 5, 1)
+    config = prepare(folder, images, (64, 128), 5, 1, 0)
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         counts = generate(config, folder)
@@ -238,6 +241,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, help='default: 200 for overlap, 10,000 for memory')
     parser.add_argument('--size', type=int, nargs=2, default=[512, 1024], metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--workers', type=int, default=1, help='loading processes of overlap')
+    parser.add_argument('--teacher-ms', type=float, default=15, help='how long the teacher of overlap waits')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--instances', type=int, default=1_000_000)
     args = parser.parse_args()
@@ -246,7 +250,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmcast'):
         folder = Path(folder)
         if args.part == 'overlap':
-            benchmark_overlap(folder, args.images or 200, tuple(args.size), args.workers, args.rounds)
+            benchmark_overlap(folder, args.images or 200, tuple(args.size), args.workers, args.rounds,
+                              args.teacher_ms / 1000)
         elif args.part == 'memory':
             benchmark_memory(folder, args.images or 10_000)
         else:

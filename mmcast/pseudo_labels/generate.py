@@ -260,8 +260,11 @@ def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dic
         raise CASTError(f'the teacher\'s masks of {image["file_name"]} are {width}x{height}, the image is '
                         f'{image["width"]}x{image["height"]}; its predictions must be of the image\'s size')
     views = [view[view.scores > floor].cpu() for view in views]
-    prediction = merge_views(views, floor) if len(views) > 1 else views[0]
-    return dict(image=image, annotations=_to_annotations(prediction[prediction.scores > floor], job))
+    prediction = views[0]
+    if len(views) > 1:
+        prediction = merge_views(views, floor)
+        prediction = prediction[prediction.scores > floor]
+    return dict(image=image, annotations=_to_annotations(prediction, job))
 
 
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
