@@ -74,8 +74,9 @@ def ellipse(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def resident_memory() -> int:
-    """Bytes of this process."""
-    return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
+    """Bytes of this process that are of no file: pages of libraries come and go with what else runs."""
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(status.split('RssAnon:')[1].split()[0])
 
 
 def prepare(folder: Path, images: int, size: tuple[int, int], masks: int, workers: int,
