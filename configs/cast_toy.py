@@ -92,6 +92,8 @@ report = dict(
     ann_file='{data.val}',
     img_dir='{data.val_images}',
     score_thr=0.3,
+    # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
+    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3),
     columns=[
         dict(
             title='teacher pseudo-labels',

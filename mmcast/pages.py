@@ -24,3 +24,8 @@ def photo(image: np.ndarray) -> str:
 def data_uri(data: bytes, kind: str) -> str:
     """An image file's content, of type image/``kind``, as data URI."""
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def percent(share: float | None) -> str:
+    """A share as percentage; '-' for an unknown one."""
+    return '-' if share is None else f'{100 * share:.1f}'

@@ -64,6 +64,10 @@ def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, process
     page = (tmp_path / 'run/report.html').read_text()
     assert page.count('data:image') >= 2 and 'http://' not in page.replace('http://www.w3.org', '')
     assert 'student, refined' in output and 'report.html' in output
+    inspected = json.loads((tmp_path / 'run/pseudo_labels.json').read_text())['stores']
+    assert list(inspected) == ['pseudo_label_1', 'pseudo_label_2']
+    assert all(store['images'] == 30 and store['quality']['ap'] is not None for store in inspected.values())
+    assert 'href="pseudo_labels.html"' in page and (tmp_path / 'run/pseudo_labels.html').exists()
 
 
 def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:

@@ -4,28 +4,25 @@ See ``run_pipeline`` for the config. ``state.py`` keeps what was done, ``steps.p
 """
 import contextlib
 import gc
-import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mmengine
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
 
 import mmcast
 from mmcast.errors import CASTError
+from .distributed import on_main, start_distributed
 from .runs import say
 from .state import Fingerprint, PipelineState, lock
 from .steps import (ONE_PROCESS, Step, StepResult, check_definition, has_progress, load_config, run_step,
                     step_config)
 from .summary import summary_rows, write_summary
 from .templates import names_in, resolve
-
-_DAY = 24 * 3600  # seconds
 
 
 def run_pipeline(config_path: str | Path,
@@ -66,26 +63,26 @@ def run_pipeline(config_path: str | Path,
     config.work_dir = str(work_dir or config.get('work_dir') or Path('work_dirs', Path(config_path).stem))
     chosen = [step] if isinstance(step, str) else list(step or [])
     with contextlib.ExitStack() as stack:
-        pipeline = _on_main(lambda: Pipeline(config, Path(config_path), chosen, list(rerun), amp, stack))
+        pipeline = on_main(lambda: Pipeline(config, Path(config_path), chosen, list(rerun), amp, stack))
         _run_steps(pipeline, config, launcher)
-        _on_main(lambda: pipeline.close())
+        on_main(lambda: pipeline.close())
 
 
 def _run_steps(pipeline: 'Pipeline | None', config: Config, launcher: str) -> None:
     """The loop over the steps; ``pipeline`` is None on all ranks but the first."""
     started = time.time()
     for definition in config.steps:
-        step = _on_main(lambda: pipeline.prepare(definition['name'], time.time() - started), share=True)
+        step = on_main(lambda: pipeline.prepare(definition['name'], time.time() - started), share=True)
         if step is None:
             continue
         begin = time.time()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if step.kind in ONE_PROCESS:
-            result = _on_main(lambda: run_step(step, launcher))
+            result = on_main(lambda: run_step(step, launcher))
         else:
             result = run_step(step, launcher)
-        _on_main(lambda: pipeline.finish(step, result, time.time() - begin))
+        on_main(lambda: pipeline.finish(step, result, time.time() - begin))
         gc.collect()  # a Runner is full of cycles; else the next step starts beside the last one's model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -314,38 +311,3 @@ def _peak_memory_mb() -> dict[str, int]:
 
 def _versions() -> dict[str, str]:
     return dict(mmcast=mmcast.__version__, mmengine=mmengine.__version__, torch=str(torch.__version__))
-
-
-def start_distributed(launcher: str) -> None:
-    """Joins the process group before the first Runner would, as rank 0 decides from the start."""
-    if launcher == 'none' or is_distributed():
-        return
-    if torch.cuda.is_available():
-        init_dist(launcher, timeout=_DAY)  # the other ranks wait while one makes pseudo-labels
-    else:  # MMEngine's init_dist selects a GPU in any case
-        os.environ.setdefault('OMP_NUM_THREADS', '1')
-        torch.distributed.init_process_group('gloo')
-
-
-def _on_main(function: Callable[[], Any], share: bool = False) -> Any:
-    """Runs a function on rank 0 while the others wait.
-
-    Args:
-        function: what to run.
-        share: whether the other ranks get its result too (they get None otherwise).
-
-    Raises:
-        Exception: what it raised, on every rank, so that no rank waits for a dead one.
-    """
-    result, error = None, None
-    if is_main_process():
-        try:
-            result = function()
-        except Exception as caught:
-            error = caught
-    shared = [result if share else None, error]
-    broadcast_object_list(shared)
-    barrier()
-    if shared[1] is not None:
-        raise shared[1]
-    return result if is_main_process() else shared[0]

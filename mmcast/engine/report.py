@@ -1,5 +1,6 @@
 """The page at the end of a pipeline: one HTML file that holds everything, and a picture for a README."""
 import io
+import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from matplotlib.figure import Figure
 
-from mmcast.files import write_atomically
-from mmcast.pages import data_uri, render
+from mmcast.files import sha256_of_file, write_atomically
+from mmcast.pages import data_uri, percent, render
 from .curves import Curves, read_curves
 from .overlays import make_overlays, write_contact_sheet
 from .summary import COLUMNS, cell
@@ -26,8 +27,9 @@ def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
         rows: of the summary table.
 
     Returns:
-        The path of the page, which refers to no other file.
+        The path of the page. It needs no other file, and links that of ``write_inspection`` beside it.
     """
+    inspection = write_inspection(pipeline)
     overlays = make_overlays(pipeline)
     if overlays:
         write_contact_sheet(overlays, pipeline.work_dir / 'report.png')
@@ -38,12 +40,47 @@ def write_report(pipeline: 'Pipeline', rows: Sequence[dict]) -> Path:
         columns=COLUMNS,
         cell=cell,
         overlays=overlays,
+        inspection=inspection,
+        percent=percent,
         curves=_curve_images(pipeline),
         environment=_environment(),
         steps=[_step_line(pipeline, name) for name in pipeline.definitions])
     path = pipeline.work_dir / 'report.html'
     write_atomically(path, page)
     return path
+
+
+def write_inspection(pipeline: 'Pipeline') -> dict | None:
+    """Writes pseudo_labels.html and pseudo_labels.json about all generations of pseudo-labels, if any.
+
+    The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes: ``labeled``,
+    ``hidden``, ``score_thr`` ... Steps that label other images than the last one are not on the page. It is
+    not made again while its inputs are the same.
+
+    Returns:
+        The content of pseudo_labels.json.
+    """
+    from mmcast.pseudo_labels.inspection import inspect_pseudo_labels
+    definitions = {name: pipeline.resolve(definition.to_dict(), f'step {name}')
+                   for name, definition in pipeline.definitions.items() if definition.kind == 'pseudo_label'}
+    if not definitions:
+        return None
+    *_, last = definitions.values()
+    stores = {name: pipeline.state.outputs(name)['annotations'] for name, definition in definitions.items()
+              if all(definition[key] == last[key] for key in ('ann_file', 'img_dir'))}
+    options = pipeline.config.get('report', {}).get('pseudo_labels', {})
+    options = pipeline.resolve(dict(options), 'report.pseudo_labels')
+    files = [*stores.values(), *(options[key] for key in ('labeled', 'hidden') if key in options)]
+    inputs = dict(options, stores=stores, sha256=[sha256_of_file(path) for path in files])
+    page, json_file = (pipeline.work_dir / f'pseudo_labels.{kind}' for kind in ('html', 'json'))
+    if page.exists() and json_file.exists():
+        found = json.loads(json_file.read_text())
+        if found.get('inputs') == inputs:
+            return found
+    report = inspect_pseudo_labels(stores, page, img_dir=last['img_dir'], **options)
+    report['inputs'] = inputs
+    write_atomically(json_file, json.dumps(report, indent=1))
+    return report
 
 
 def _curve_images(pipeline: 'Pipeline') -> dict[str, str]:

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from .checks import check_config_data
-from .pipeline import run_pipeline, start_distributed
+from .distributed import start_distributed
+from .pipeline import run_pipeline
 from .runs import latest_sound_checkpoint, say, test_run, train_run
 from .state import STATE_FILE
 from .steps import load_config, use_amp

@@ -8,19 +8,21 @@ from typing import Any
 from mmengine.config import Config
 
 from mmcast.errors import CASTError
-from .checks import check_config_data, check_labels
+from .checks import check_config_data
 from .runs import latest_sound_checkpoint, test_run, train_run
 
+# What a pseudo_label step hands on to generate_pseudo_labels.
+_OPTIONS = ('score_floor', 'device', 'strict', 'flip', 'scales', 'num_workers')
 # What a step of each kind must and may say, besides name and kind; a misspelt key is not to be ignored.
 _KEYS = dict(
     call=({'function'}, {'kwargs'}),
     train=({'config'}, {'load_from', 'cfg_options'}),
     test=({'config', 'checkpoint'}, {'cfg_options'}),
-    pseudo_label=({'config', 'checkpoint', 'ann_file', 'img_dir'}, {'score_floor', 'device', 'cfg_options'}),
+    pseudo_label=({'config', 'checkpoint', 'ann_file', 'img_dir'}, {*_OPTIONS, 'cfg_options'}),
 )
 ANNOTATIONS = 'annotations.json'
 # Kinds that only rank 0 of a distributed run does.
-ONE_PROCESS = ('call', 'pseudo_label')
+ONE_PROCESS = ('call',)
 
 
 @dataclass
@@ -154,10 +156,9 @@ def _run_test(step: Step) -> StepResult:
 def _run_pseudo_label(step: Step) -> StepResult:
     from mmcast.pseudo_labels import generate_pseudo_labels
     definition = step.definition
-    check_labels(definition['ann_file'], definition['img_dir'])
     out_file = step.folder / ANNOTATIONS
-    options = {key: definition[key] for key in ('score_floor', 'device') if key in definition}
-    generate_pseudo_labels(step.config, definition['checkpoint'], str(out_file),
+    options = {key: definition[key] for key in _OPTIONS if key in definition}
+    generate_pseudo_labels(step.config, definition['checkpoint'], str(out_file), distributed=True,
                            ann_file=definition['ann_file'], img_dir=definition['img_dir'], **options)
     return StepResult(dict(annotations=str(out_file)))
 

@@ -1,95 +1,170 @@
 """Let a teacher label images: one COCO JSON with every mask above a low floor (CAST's "pseudo-label D_u")."""
+import contextlib
 import hashlib
 import json
 import os
-from collections import Counter
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
+from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from mmengine.utils import track_iter_progress
 from pycocotools import mask as mask_utils
 
 from mmcast.errors import CASTError
-from mmcast.files import read_coco, sha256_of_file
-from mmcast.pseudo_labels.store import (PseudoLabelWriter, check_same_info, encode_mask, make_info,
-                                        read_pseudo_labels)
-from mmcast.registry import DATASETS, MODELS
+from mmcast.files import sha256_of_file, write_atomically
+from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
+from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
+from mmcast.pseudo_labels.store import encode_mask, make_info, read_pseudo_labels, write_store
+from mmcast.pseudo_labels.views import merge_views, predict_views
+from mmcast.registry import MODELS
+
+_ENCODERS = 2  # threads; the work is done by OpenCV and numpy, which let the teacher run meanwhile
+_PROGRESS_SECONDS = 10
+_WAITING = 4  # images whose masks may wait to be encoded
 
 
 def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str | os.PathLike,
                            out_file: str | os.PathLike, *, ann_file: str | os.PathLike | None = None,
                            img_dir: str | os.PathLike | None = None, score_floor: float = 0.05,
-                           device: str | None = None, limit: int | None = None,
+                           device: str | None = None, limit: int | None = None, strict: bool = False,
+                           flip: bool = False, scales: Sequence[float] = (1.0,),
+                           num_workers: int | None = None, distributed: bool = False,
                            progress: bool = True) -> dict:
     """Predict on every image and store the masks as they are; thresholds and overlaps come when reading.
 
-    Stopped half-way, the next call goes on where it was. A finished file of the same teacher, config, images
-    and floor is left alone. Images without detection stay, as empty images. One image is predicted at a time,
-    so that the result does not depend on where a run was interrupted.
+    Every process appends to a shard of its own in ``OUT.shards``; at the end they become ``OUT``. Stopped at
+    any moment, the next call goes on where it was, also with another number of processes, and ends in the
+    same file. A finished file of the same teacher, config, images and floor is left alone. Images without
+    detection stay, as empty images; images that cannot be read, or are of another size than listed, are
+    recorded by name and get no labels. One image is predicted at a time, so that the result does not depend
+    on what else was in a batch; meanwhile the next ones are loaded and the last ones encoded.
 
     Args:
         config: with ``model`` and ``test_dataloader.dataset`` (its pipeline and classes).
         checkpoint: the teacher's weights.
         out_file: the COCO JSON to make.
-        ann_file: COCO JSON that lists the images (annotations in it are not looked at); default the config's.
+        ann_file: COCO JSON that lists the images (annotations in it are not looked at). Default: all images
+            of ``img_dir``, or those of the config's test set where neither is given.
         img_dir: folder that its file names are relative to; default the config's.
         score_floor: instances with a score above it are stored.
         device: default the accelerator if there is one.
         limit: only the first so many images.
-        progress: show a progress bar with the remaining time.
+        strict: stop at an image that cannot be read.
+        flip: let the teacher look at the mirrored image too, and merge what it sees, see ``merge_views``.
+        scales: let it look at the image in these sizes, as factors of what the test pipeline gives.
+        num_workers: processes that load images; default the config's ``test_dataloader.num_workers``, or 2.
+        distributed: every process of the process group calls this, and they share the images.
+        progress: print how far it is and the remaining time, every ten seconds.
 
     Returns:
-        Counts: ``images``, ``empty_images``, ``instances``, ``instances_per_class`` (by name).
+        Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``, ``instances_per_class``
+        (by name).
 
     Raises:
-        CASTError: a path is wrong, an image cannot be read or is not what ``ann_file`` says, the checkpoint
-            is not this model's, or ``out_file`` or its partial file was made from other things.
+        CASTError: a path is wrong, the checkpoint is not this model's, the disk is full or read-only, another
+            run writes to ``out_file``, or it or its shards were made from other things.
     """
     # Not above: the engine imports the models, and they this package.
-    from mmcast.engine.checks import check_labels
-    from mmcast.engine.runs import verify_weights
+    from mmcast.engine.distributed import on_main
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    ann_file, img_dir = _resolve_paths(cfg, ann_file, img_dir)
-    check_labels(ann_file, img_dir)
-    if not Path(checkpoint).is_file():
-        raise CASTError(f'checkpoint {checkpoint} not found; give the path of the teacher\'s weights')
-    info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
-                     score_floor=score_floor, ann_file=sha256_of_file(ann_file), limit=limit)
-    if Path(out_file).exists():
-        content = read_pseudo_labels(out_file)
-        check_same_info(Path(out_file), content['info'], info)
-        return _summarise(content)
+    rank, world_size = get_dist_info() if distributed else (0, 1)
+    views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
 
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
-        dataset = _build_dataset(cfg, ann_file, img_dir, limit)
-        model = MODELS.build(cfg.model)
-    categories, category_ids = _match_categories(ann_file, dataset.metainfo['classes'])
-    verify_weights(model, str(checkpoint))
-    model.to(device or get_device()).eval()
-    with PseudoLabelWriter(out_file, info) as writer:
-        remaining = range(writer.done, len(dataset))
-        for index in track_iter_progress(remaining) if progress else remaining:
-            image, prediction = _predict(model, dataset, index)
-            writer.write(image, _to_annotations(prediction, image, img_dir, category_ids, score_floor))
-        return _summarise(writer.finish(categories))
+    def on_first(function: Callable):
+        return on_main(function, share=True) if distributed else function()
+
+    with contextlib.ExitStack() as stack:
+        job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit,
+                                        score_floor, views, stack))
+        if not job.summary:
+            job.places = job.places[rank::world_size]
+            if job.places:
+                _label(cfg, checkpoint, job, rank, device, strict, num_workers, progress and rank == 0)
+            if distributed:
+                barrier()
+            job.summary = on_first(lambda: _merge(job))
+    if rank == 0:  # after the lock is closed: a network's file system does not let go of open files
+        shutil.rmtree(job.folder, ignore_errors=True)
+    return job.summary
 
 
-def _resolve_paths(cfg: Config, ann_file, img_dir) -> tuple[str, str]:
-    """The label file and image folder that were given, else those of the config's test set."""
+@dataclass
+class _Job:
+    """What is to be done, as the first process found it out."""
+    out_file: Path
+    img_dir: str
+    info: dict
+    classes: tuple[str, ...]
+    categories: list[dict]
+    category_ids: list[int]  # of the classes
+    num_images: int
+    places: list[int] | None = None  # of the images to label
+    summary: dict | None = None  # of a finished file
+
+    @property
+    def folder(self) -> Path:
+        return Path(f'{self.out_file}.shards')
+
+    @property
+    def listing(self) -> Path:
+        return self.folder / 'images.json'
+
+
+def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_file, img_dir, limit: int | None,
+             score_floor: float, views: dict, stack: contextlib.ExitStack) -> _Job:
+    """Checks everything that can be checked before the teacher is loaded, and locks the output."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if 'pipeline' not in dataset:
         raise CASTError(f'{cfg.filename} has no test_dataloader.dataset.pipeline; '
                         'the teacher needs one')
+    if not views['scales'] or min(views['scales']) <= 0:
+        raise CASTError(f'scales are {views["scales"]}; give one or more factors above 0')
+    if not Path(checkpoint).is_file():
+        raise CASTError(f'checkpoint {checkpoint} not found; give the path of the teacher\'s weights')
+    ann_file, img_dir = _resolve_paths(dataset, ann_file, img_dir)
+    listing = list_images(ann_file, img_dir, limit)
+    classes = _classes(cfg, dataset)
+    categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
+    info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
+                     prompt=' . '.join(classes) if dataset.get('return_classes') else None,
+                     score_floor=score_floor, views=views, images=hash_of_images(listing))
+    job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
+    if out_file.exists():
+        job.summary = _check_finished(out_file, info)
+        return job
+    try:
+        stack.enter_context(lock(job.folder / '.lock'))
+        job.places = ShardIndex(job.folder, job.num_images, info).unlabelled().tolist()
+        write_atomically(job.listing, json.dumps(listing))
+    except OSError as error:
+        raise CASTError(f'cannot write to {job.folder} ({error.strerror}); give an output file in a folder '
+                        'where you may write and there is room') from error
+    return job
+
+
+def _resolve_paths(dataset: dict, ann_file, img_dir) -> tuple[str | None, str]:
+    """The label file (None: all images of the folder) and the image folder, by default the test set's."""
     root = dataset.get('data_root') or ''
-    ann_file = ann_file or os.path.join(root, dataset.get('ann_file', ''))
-    img_dir = img_dir or os.path.join(root, dataset.get('data_prefix', {}).get('img', ''))
-    return str(ann_file), str(img_dir)
+    if ann_file is None and img_dir is None:
+        ann_file = os.path.join(root, dataset.get('ann_file', ''))
+    if img_dir is None:
+        img_dir = os.path.join(root, dataset.get('data_prefix', {}).get('img', ''))
+    return None if ann_file is None else str(ann_file), str(img_dir)
+
+
+def _classes(cfg: Config, dataset: dict) -> tuple[str, ...]:
+    from mmcast.engine.checks import classes_of
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
+        return tuple(classes_of(dataset))
 
 
 def _config_hash(cfg: Config) -> str:
@@ -99,18 +174,9 @@ def _config_hash(cfg: Config) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _build_dataset(cfg: Config, ann_file: str, img_dir: str, limit: int | None):
-    """The images, through the config's test pipeline without its annotations."""
-    given = cfg.test_dataloader.dataset
-    pipeline = [step for step in given.pipeline if not str(step['type']).endswith('LoadAnnotations')]
-    options = {key: given[key] for key in ('metainfo', 'return_classes') if key in given}
-    return DATASETS.build(dict(type='UnlabeledDataset', ann_file=ann_file, data_prefix=dict(img=img_dir),
-                               pipeline=pipeline, test_mode=True, indices=limit, **options))
-
-
-def _match_categories(ann_file: str, classes: tuple[str, ...]) -> tuple[list[dict], list[int]]:
+def _match_categories(categories: list[dict], classes: tuple[str, ...],
+                      ann_file: str | None) -> tuple[list[dict], list[int]]:
     """The file's COCO categories, or new ones where it has none, and the category id of each class."""
-    categories = read_coco(ann_file)['categories']
     categories = categories or [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
     ids = {category['name']: category['id'] for category in categories}
     missing = [name for name in classes if name not in ids]
@@ -120,46 +186,144 @@ def _match_categories(ann_file: str, classes: tuple[str, ...]) -> tuple[list[dic
     return categories, [ids[name] for name in classes]
 
 
+def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, device: str | None, strict: bool,
+           num_workers: int | None, progress: bool) -> None:
+    """Labels this process's share of the images."""
+    from mmcast.engine.runs import verify_weights
+    given = cfg.test_dataloader.dataset
+    options = dict(metainfo=dict(classes=job.classes), return_classes=given.get('return_classes', False))
+    pipeline = [step for step in given.pipeline if not str(step['type']).endswith('LoadAnnotations')]
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
+        images = ImagesToLabel(str(job.listing), job.img_dir, pipeline=pipeline, **options)
+        model = MODELS.build(cfg.model)
+    verify_weights(model, str(checkpoint))
+    model.to(device or get_device()).eval()
+    if num_workers is None:
+        num_workers = cfg.test_dataloader.get('num_workers', 2)
+    loader = load_ahead(images, job.places, num_workers)
+    with ShardWriter(job.folder / f'shard_{rank:04d}.jsonl', job.info) as writer, \
+            ThreadPoolExecutor(_ENCODERS) as encoders:
+        _predict_and_write(model, loader, writer, encoders, job, strict, progress)
+
+
 @torch.no_grad()
-def _predict(model: torch.nn.Module, dataset, index: int) -> tuple[dict, InstanceData]:
-    """One image as COCO describes it, and the teacher's instances, masks (N, H, W) at the image's size."""
-    data_info = dataset.get_data_info(index)
-    path = data_info['img_path']
-    image = dict(id=data_info['img_id'], file_name=os.path.relpath(path, dataset.data_prefix['img']),
-                 height=data_info['height'], width=data_info['width'])
+def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], writer: ShardWriter,
+                       encoders: ThreadPoolExecutor, job: _Job, strict: bool, progress: bool) -> None:
+    """The loop over the images. An interruption loses none that was predicted."""
+    waiting: deque[tuple[int, Future]] = deque()
+    report = _Progress(len(job.places)) if progress else None
+
+    def write_next() -> None:
+        place, record = waiting.popleft()
+        writer.write(place, record.result())
+        if report:
+            report.step()
+
     try:
-        data = dataset.pipeline(data_info)
-    except (OSError, AssertionError, cv2.error) as error:  # mmcv asserts that an image could be decoded
-        raise CASTError(f'image {path} cannot be read ({error}); replace it or take it out of '
-                        f'{dataset.ann_file}') from error
-    prediction = model.test_step(pseudo_collate([data]))[0].pred_instances
-    if 'masks' not in prediction:
-        raise CASTError(f'the teacher {type(model).__name__} predicts no masks; '
-                        'take one that segments instances')
-    return image, prediction
+        for loaded in loader:
+            if loaded.unreadable and strict:
+                raise CASTError(f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
+                                f'({loaded.unreadable}); replace it, take it out, or leave out --strict')
+            views = [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
+            waiting.append((loaded.place, encoders.submit(_to_record, loaded, views, job)))
+            if len(waiting) > _WAITING:
+                write_next()
+    finally:
+        while waiting:
+            write_next()
 
 
-def _to_annotations(prediction: InstanceData, image: dict, img_dir: str, category_ids: list[int],
-                    score_floor: float) -> list[dict]:
-    """COCO annotations (without ids) of the instances above the floor with any pixel; boxes from masks."""
-    if tuple(prediction.masks.shape[-2:]) != (image['height'], image['width']):
-        height, width = prediction.masks.shape[-2:]
-        raise CASTError(f'image {image["file_name"]} in {img_dir} is {width}x{height}, its label says '
-                        f'{image["width"]}x{image["height"]}; give the image folder of the label file')
-    prediction = prediction[prediction.scores > score_floor].cpu()
+class _Progress:
+    """Prints a line now and then: a bar would fill the log files of unattended runs."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._start = self._printed = time.monotonic()
+
+    def step(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self._printed > _PROGRESS_SECONDS or self.done == self.total:
+            speed = self.done / (now - self._start)
+            print(f'pseudo-labels: {self.done}/{self.total} images of this process, {speed:.1f} a second, '
+                  f'about {(self.total - self.done) / speed / 60:.1f} min left', flush=True)
+            self._printed = now
+
+
+def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dict:
+    """What is written about an image: the reason why it cannot be read, or COCO annotations without ids."""
+    if loaded.unreadable:
+        return dict(unreadable=loaded.unreadable, image=loaded.image)  # the shards' reader wants this order
+    image, floor = loaded.image, job.info['score_floor']
+    height, width = views[0].masks.shape[-2:]
+    if (height, width) != (image['height'], image['width']):
+        raise CASTError(f'the teacher\'s masks of {image["file_name"]} are {width}x{height}, the image is '
+                        f'{image["width"]}x{image["height"]}; its predictions must be of the image\'s size')
+    views = [view[view.scores > floor].cpu() for view in views]
+    prediction = views[0]
+    if len(views) > 1:
+        prediction = merge_views(views, floor)
+        prediction = prediction[prediction.scores > floor]
+    return dict(image=image, annotations=_to_annotations(prediction, job))
+
+
+def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
+    """COCO annotations of the instances with any pixel; boxes and areas from masks.
+
+    Where the teacher tells class confidence and mask quality apart (``class_scores``, ``mask_quality`` beside
+    ``scores``), these are stored too.
+    """
+    columns = dict(score=prediction.scores)
+    for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_quality')):
+        if name in prediction:
+            columns[field] = prediction[name]
+    scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]
     annotations = []
-    masks, scores, labels = prediction.masks.numpy(), prediction.scores.tolist(), prediction.labels.tolist()
-    for mask, score, label in zip(masks, scores, labels, strict=True):
-        if mask.any():
-            rle = encode_mask(mask)
-            annotations.append(dict(category_id=category_ids[label], segmentation=rle, score=round(score, 6),
-                                    bbox=mask_utils.toBbox(rle).tolist(), area=int(mask.sum()), iscrowd=0))
+    for mask, label, *values in zip(prediction.masks.numpy(), prediction.labels.tolist(), *scores):
+        rle = encode_mask(mask)
+        area = int(mask_utils.area(rle))
+        if area:
+            annotations.append(dict(category_id=job.category_ids[label], segmentation=rle,
+                                    **dict(zip(columns, values)), bbox=mask_utils.toBbox(rle).tolist(),
+                                    area=area, iscrowd=0))
     return annotations
 
 
-def _summarise(content: dict) -> dict:
-    counts = Counter(annotation['category_id'] for annotation in content['annotations'])
-    labelled = {annotation['image_id'] for annotation in content['annotations']}
-    per_class = {category['name']: counts[category['id']] for category in content['categories']}
-    return dict(images=len(content['images']), empty_images=len(content['images']) - len(labelled),
-                instances=len(content['annotations']), instances_per_class=per_class)
+def _merge(job: _Job) -> dict:
+    """The shards of all processes become the output file, which appears whole or not at all."""
+    shards = ShardIndex(job.folder, job.num_images, job.info)
+    missing = shards.missing()
+    if len(missing):
+        raise CASTError(f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give '
+                        'the same command again to make them')
+    temporary = job.folder / 'merged.json'
+    try:
+        write_store(temporary, job.info, job.categories, shards)
+        os.replace(temporary, job.out_file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CASTError(f'cannot write {job.out_file} ({error.strerror}); all labels are in {job.folder}: '
+                        'make room and give the same command again') from error
+    return _summarise(job.categories, (record.get('annotations') for record in shards))
+
+
+def _check_finished(path: Path, info: dict) -> dict:
+    """The summary of a finished file; raises CASTError if it was made from other things."""
+    content = read_pseudo_labels(path)
+    check_same_info(path, content['info'], info)
+    annotations = {image['id']: [] for image in content['images']}
+    for annotation in content['annotations']:
+        annotations[annotation['image_id']].append(annotation)
+    unreadable = [None] * len(content.get('unreadable', []))
+    return _summarise(content['categories'], [*annotations.values(), *unreadable])
+
+
+def _summarise(categories: list[dict], images: Iterable[list[dict] | None]) -> dict:
+    """Counts; an image is the list of its annotations, or None if it cannot be read."""
+    kinds, counts = Counter(), Counter()
+    for annotations in images:
+        kinds['unreadable' if annotations is None else 'labelled' if annotations else 'empty'] += 1
+        counts.update(annotation['category_id'] for annotation in annotations or ())
+    return dict(images=kinds['labelled'] + kinds['empty'], empty_images=kinds['empty'],
+                unreadable_images=kinds['unreadable'], instances=counts.total(),
+                instances_per_class={category['name']: counts[category['id']] for category in categories})

@@ -1,5 +1,8 @@
 """A pixel belongs to one instance only: the one with the higher score."""
+from collections.abc import Sequence
+
 import numpy as np
+from pycocotools import mask as mask_utils
 
 
 def resolve_overlaps(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -18,3 +21,64 @@ def resolve_overlaps(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
         resolved[i] = masks[i] & ~taken
         taken |= masks[i]
     return resolved
+
+
+def resolve_rle_overlaps(rles: list[dict], scores: Sequence[float]) -> list[dict]:
+    """``resolve_overlaps`` on N COCO RLEs of one image, ``counts`` as text, without decoding any."""
+    if len(rles) < 2:
+        return rles
+    touching = np.flatnonzero((mask_utils.iou(rles, rles, [0] * len(rles)) > 0).sum(axis=1) > 1)
+    resolved, taken = list(rles), None
+    for i in sorted(touching.tolist(), key=lambda i: -scores[i]):
+        if taken is None:
+            taken = rles[i]
+            continue
+        rest = mask_utils.merge([rles[i], complement(taken)], intersect=True)
+        resolved[i] = dict(size=rles[i]['size'], counts=rest['counts'].decode())
+        taken = mask_utils.merge([taken, rles[i]])
+    return resolved
+
+
+def complement(rle: dict) -> dict:
+    """The pixels outside of a COCO RLE mask.
+
+    Run lengths alternate between outside and inside, beginning outside: a run of length 0 put in front, or
+    taken away, exchanges the two. In COCO's text, numbers from the fourth on are stored as the difference to
+    the one two places before, so that only what moves across this border changes.
+    """
+    text = rle['counts'] if isinstance(rle['counts'], bytes) else rle['counts'].encode()
+    runs, position = [], 0
+    while len(runs) < 4 and position < len(text):
+        value, position = _read_number(text, position)
+        runs.append(value)
+        if len(runs) == 3:
+            rest = position
+    if runs[0]:
+        head = [0, *runs[:2], *([runs[2] - runs[0]] if len(runs) > 2 else [])]
+        position = rest if len(runs) > 2 else position
+    else:
+        head = [*runs[1:3], *([runs[3] + runs[1]] if len(runs) > 3 else [])]
+    return dict(size=rle['size'], counts=b''.join(map(_number_text, head)) + text[position:])
+
+
+def _read_number(text: bytes, position: int) -> tuple[int, int]:
+    """A number of COCO's text, five bits a character, lowest first, and the position after it."""
+    value, shift = 0, 0
+    while True:
+        bits = text[position] - 48
+        value |= (bits & 31) << shift
+        position, shift = position + 1, shift + 5
+        if not bits & 32:  # the last character; its highest bit is the sign
+            return value - (1 << shift if bits & 16 else 0), position
+
+
+def _number_text(value: int) -> bytes:
+    """The reverse of ``_read_number``."""
+    characters = bytearray()
+    while True:
+        bits = value & 31
+        value >>= 5
+        if value == (-1 if bits & 16 else 0):
+            characters.append(bits + 48)
+            return bytes(characters)
+        characters.append((bits | 32) + 48)

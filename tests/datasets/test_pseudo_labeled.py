@@ -45,7 +45,7 @@ def files(tmp_path):
         cv2.imwrite(str(tmp_path / image['file_name']), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     categories = [dict(id=5, name='car'), dict(id=2, name='truck'), dict(id=9, name='person')]
     content = dict(info=make_info(score_floor=0.05), images=images, annotations=annotations,
-                   categories=categories)
+                   categories=categories, unreadable=[])
     (tmp_path / 'labels.json').write_text(json.dumps(content))
     return tmp_path
 
@@ -118,8 +118,39 @@ def test_one_line_says_what_was_kept(files, monkeypatch):
     lines = []
     monkeypatch.setattr('mmcast.datasets.pseudo_labeled.print_log', lambda line, **kwargs: lines.append(line))
     build(files)
-    assert lines == [f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3); '
+    assert lines == [f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3), '
+                     'dropped by score 1, covered 1; '
                      '2 of 4 images are empty']
+
+
+def test_scores_are_thresholded_apart_and_reach_the_instances(files):
+    content = json.loads((files / 'labels.json').read_text())
+    for annotation in content['annotations']:
+        annotation.update(class_score=0.5, mask_quality=annotation['score'])
+    (files / 'labels.json').write_text(json.dumps(content))
+    dataset = build(files, score_thr=0, mask_quality_thr=dict(person=0.95, car=0.5))
+    assert labels_and_areas(dataset) == [[(1, 20)], [(1, 16)], [], []]
+    car = dataset.get_data_info(0)['instances'][0]
+    assert (car['score'], car['class_score'], car['mask_quality']) == (0.6, 0.5, 0.6)
+    assert labels_and_areas(build(files, score_thr=0, class_score_thr=0.5)) == [[], [], [], []]
+
+
+def test_thresholds_from_data_where_they_are_above_the_given_one(files, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmcast.datasets.pseudo_labeled.print_log', lambda line, **kwargs: lines.append(line))
+    build(files, score_thr=0.5, thresholds_from=dict(percentile=50), resolve_overlaps=False)
+    assert lines[0] == f'{files}/labels.json: thresholds on score: person 0.500, car 0.500'
+    assert 'person 1/2, car 2/3' in lines[1]
+    people = dict(images=[{}], annotations=[dict(category_id=1)] * 4,
+                  categories=[dict(id=1, name='person'), dict(id=2, name='car')])
+    (files / 'labeled.json').write_text(json.dumps(people))
+    source = dict(labeled=str(files / 'labeled.json'))
+    build(files, score_thr=0, thresholds_from=source, resolve_overlaps=False)
+    assert 'person 2/2, car 0/3' in lines[3]
+
+
+def test_at_most_so_many_an_image(files):
+    assert labels_and_areas(build(files, top_k=1)) == [[(0, 12)], [(1, 16)], [], []]
 
 
 def test_other_files_and_names_are_refused(files):

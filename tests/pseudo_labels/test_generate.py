@@ -1,91 +1,44 @@
 """A teacher that sees rectangles by colour writes pseudo-labels; killed, refused and finished runs of it."""
+import gc
 import json
+import multiprocessing
+import os
+import re
+import resource
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.structures import InstanceData
+from colour_teacher import HEIGHT, WIDTH, ColourTeacher, generate, make_config, make_data
+from mmcast.errors import CASTError
+from mmcast.pseudo_labels.shards import lock
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-import mmcast.models  # noqa: F401  (before mmdet)
-from mmcast.errors import CASTError
-from mmcast.pseudo_labels import generate_pseudo_labels
-from mmcast.registry import MODELS
-
 TOOL = Path(__file__).parents[2] / 'tools' / 'pseudo_label.py'
-HEIGHT, WIDTH = 12, 20
-CLASSES = ('person', 'car')
-
-
-@MODELS.register_module(force=True)
-class ColourTeacher(BaseModel):
-    """Blue is a person with score `confidence`, green a car with 0.5; then an empty mask and a weak one."""
-
-    def __init__(self, with_masks=True):
-        super().__init__(data_preprocessor=dict(type='mmdet.DetDataPreprocessor'))
-        self.confidence = torch.nn.Parameter(torch.tensor(0.0))
-        self.with_masks = with_masks
-        self.calls = 0
-
-    def forward(self, inputs, data_samples, mode='predict'):
-        blue, green = inputs[0, 0] > 128, inputs[0, 1] > 128
-        masks = [blue, green, torch.zeros_like(blue), torch.ones_like(blue)]
-        scores = torch.stack([self.confidence, *torch.tensor([0.5, 0.9, 0.05])])
-        prediction = InstanceData(scores=scores, labels=torch.tensor([0, 1, 1, 0]))
-        if self.with_masks:
-            prediction.masks = torch.stack(masks)
-        data_samples[0].pred_instances = prediction
-        return data_samples
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Five images, the third black; category ids are not the labels, and car comes first."""
-    images = []
-    for number in range(5):
-        image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
-        if number != 2:
-            image[2:6, number:number + 7, 0] = 255
-            image[4:10, 10:14, 1] = 255
-        (tmp_path / 'images' / 'sub').mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / f'images/sub/{number}.png'), image)
-        images.append(dict(id=10 + number, file_name=f'sub/{number}.png', height=HEIGHT, width=WIDTH))
-    secret = dict(id=1, image_id=10, category_id=7, bbox=[0, 0, 5, 5], area=25, iscrowd=0, segmentation=[])
-    content = dict(images=images, annotations=[secret],
-                   categories=[dict(id=7, name='car'), dict(id=3, name='person')])
-    (tmp_path / 'images.json').write_text(json.dumps(content))
-    torch.save(dict(state_dict=dict(confidence=torch.tensor(0.87654321)), meta={}), tmp_path / 'teacher.pth')
-    return tmp_path
-
-
-def make_config(**model):
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-                dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape'))]
-    dataset = dict(type='CocoDataset', metainfo=dict(classes=CLASSES), pipeline=pipeline)
-    return Config(dict(default_scope='mmcast', model=dict(type='ColourTeacher', **model),
-                       test_dataloader=dict(dataset=dataset)))
-
-
-def generate(data, out='labels.json', config=None, **kwargs):
-    return generate_pseudo_labels(config or make_config(), data / 'teacher.pth', data / out, progress=False,
-                                  **dict(ann_file=data / 'images.json', img_dir=data / 'images', device='cpu',
-                                         **kwargs))
+    gc.freeze()  # MMEngine's data sets collect garbage, and need not look through all of mmdet each time
+    return make_data(tmp_path)
 
 
 def test_file_is_coco_with_masks_scores_and_a_header(data):
     summary = generate(data)
-    assert summary == dict(images=5, empty_images=1, instances=8, instances_per_class=dict(car=4, person=4))
+    assert summary == dict(images=5, empty_images=1, unreadable_images=0, instances=8,
+                           instances_per_class=dict(car=4, person=4))
     coco = COCO(str(data / 'labels.json'))
     assert coco.dataset['info']['kind'] == 'mmcast pseudo-labels'
     assert len(coco.dataset['info']['teacher_checkpoint']) == 64
-    assert [coco.imgs[i]['file_name'] for i in coco.getImgIds()] == [f'sub/{n}.png' for n in range(5)]
+    assert [coco.imgs[i]['file_name'] for i in coco.getImgIds()] == [f'sub/{n:03d}.png' for n in range(5)]
     assert coco.getAnnIds(imgIds=[12]) == []
     person, car = coco.loadAnns(coco.getAnnIds(imgIds=[13]))
     expected = np.zeros((HEIGHT, WIDTH))
@@ -96,7 +49,7 @@ def test_file_is_coco_with_masks_scores_and_a_header(data):
     assert [car[field] for field in fields] == [7, 0.5, [10, 4, 4, 6], 24]
     ids = coco.getAnnIds()
     assert len(set(ids)) == 8 and min(ids) == 1
-    assert not (data / 'labels.json.partial.jsonl').exists()
+    assert not (data / 'labels.json.shards').exists()
 
 
 def test_masks_are_stored_as_predicted(data):
@@ -108,7 +61,7 @@ def test_masks_are_stored_as_predicted(data):
 
 
 @pytest.mark.parametrize('stop_at', [0, 1, 3, 4])
-@pytest.mark.parametrize('tail', ['', '{"image": {"id": 1'])
+@pytest.mark.parametrize('tail', ['', '00000000 1 {"image": {"id": 1'])
 def test_an_interrupted_run_ends_in_the_same_file(data, monkeypatch, stop_at, tail):
     generate(data, 'whole.json')
     predictions = []
@@ -124,7 +77,7 @@ def test_an_interrupted_run_ends_in_the_same_file(data, monkeypatch, stop_at, ta
     with pytest.raises(KeyboardInterrupt):
         generate(data)
     assert not (data / 'labels.json').exists()
-    with open(data / 'labels.json.partial.jsonl', 'a') as file:
+    with open(data / 'labels.json.shards/shard_0000.jsonl', 'a') as file:
         file.write(tail)
     generate(data)
     assert predictions[stop_at + 1:] == [10 + n for n in range(stop_at, 5)]
@@ -138,7 +91,7 @@ def test_finished_file_is_left_alone_without_predicting(data, monkeypatch):
 
 
 @pytest.mark.parametrize('change, field', [
-    (dict(score_floor=0.2), 'score_floor'), (dict(limit=2), 'limit'),
+    (dict(score_floor=0.2), 'score_floor'), (dict(limit=2), r'images \(were some added, .*\)'),
     (dict(config=make_config(with_masks=False)), 'config')])
 def test_file_of_something_else_is_refused(data, monkeypatch, change, field):
     generate(data)
@@ -153,7 +106,7 @@ def test_partial_file_of_another_teacher_is_refused(data, monkeypatch):
         patch.setattr(ColourTeacher, 'forward', lambda *args, **kwargs: 1 / 0)
         generate(data)
     torch.save(dict(confidence=torch.tensor(0.7)), data / 'teacher.pth')
-    with pytest.raises(CASTError, match=r'json\.partial\.jsonl was made with another teacher_checkpoint'):
+    with pytest.raises(CASTError, match=r'labels\.json\.shards was made with another teacher_checkpoint'):
         generate(data)
 
 
@@ -164,13 +117,44 @@ def test_another_coco_file_is_never_overwritten(data):
     assert (data / 'images.json').read_bytes() == before
 
 
-def test_broken_image_is_named(data):
-    whole = (data / 'images/sub/4.png').read_bytes()
-    (data / 'images/sub/4.png').write_bytes(whole[:len(whole) // 2])  # its header is sound
-    with pytest.raises(CASTError, match=r'4\.png cannot be read .*; replace it'):
-        generate(data)
-    (data / 'images/sub/4.png').write_bytes(whole)
-    assert generate(data)['images'] == 5
+def break_images(data):
+    """The fifth is cut short, but its header is sound; the fourth is of another size than listed."""
+    path = data / 'images/sub/004.png'
+    path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+    cv2.imwrite(str(data / 'images/sub/003.png'), np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
+
+
+def test_unreadable_images_are_named_and_left_out(data):
+    break_images(data)
+    summary = generate(data)
+    assert (summary['images'], summary['unreadable_images'], summary['instances']) == (3, 2, 4)
+    content = json.loads((data / 'labels.json').read_text())
+    assert [image['id'] for image in content['images']] == [10, 11, 12]
+    (other, cut) = content['unreadable']
+    assert other == dict(file_name='sub/003.png', reason='it is 21x12, its label says 20x12')
+    assert cut['file_name'] == 'sub/004.png' and 'cannot be read' in cut['reason']
+    assert generate(data) == summary  # read from the finished file
+
+
+def test_strict_stops_at_an_unreadable_image_and_keeps_the_rest(data, monkeypatch):
+    break_images(data)
+    with pytest.raises(CASTError, match=r'003\.png .*\(it is 21x12, its label says 20x12\); replace it'):
+        generate(data, strict=True)
+    assert not (data / 'labels.json').exists()
+    seen = []
+    forward = ColourTeacher.forward
+    monkeypatch.setattr(ColourTeacher, 'forward', lambda *args, **kw: seen.append(1) or forward(*args, **kw))
+    make_data(data)  # repaired
+    assert generate(data)['instances'] == 8 and len(seen) == 2
+
+
+def test_images_repaired_before_the_end_get_labels(data, monkeypatch):
+    break_images(data)
+    interrupt(data, monkeypatch)
+    make_data(data)
+    assert generate(data)['unreadable_images'] == 0
+    generate(data, 'whole.json')
+    assert (data / 'labels.json').read_bytes() == (data / 'whole.json').read_bytes()
 
 
 @pytest.mark.parametrize('state, problem', [
@@ -206,10 +190,127 @@ def test_class_that_the_image_list_lacks(data):
         generate(data, config=config)
 
 
-def test_images_that_do_not_match_their_labels(data):
-    cv2.imwrite(str(data / 'images/sub/3.png'), np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
-    with pytest.raises(CASTError, match=r'3\.png is 21x12, its label says 20x12'):
+def test_folder_of_other_images_is_refused(data):
+    with pytest.raises(CASTError, match=r'images\.json does not match .* there is no sub/000\.png'):
+        generate(data, img_dir=data)
+
+
+def test_folder_without_a_list(data):
+    summary = generate(data, ann_file=None)
+    assert summary == dict(images=5, empty_images=1, unreadable_images=0, instances=8,
+                           instances_per_class=dict(person=4, car=4))
+    images = json.loads((data / 'labels.json').read_text())['images']
+    assert images[1] == dict(id=2, file_name='sub/001.png', height=HEIGHT, width=WIDTH)
+    cv2.imwrite(str(data / 'images/another.png'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    with pytest.raises(CASTError, match='was made with another images .were some added'):
+        generate(data, ann_file=None)
+
+
+def test_factors_of_the_score_are_stored_where_the_teacher_tells_them(data):
+    generate(data, config=make_config(with_factors=True))
+    person, car = json.loads((data / 'labels.json').read_text())['annotations'][:2]
+    assert (car['score'], car['class_score'], car['mask_quality']) == (0.5, 0.707107, 0.707107)
+    generate(data, 'plain.json')
+    assert 'class_score' not in json.loads((data / 'plain.json').read_text())['annotations'][0]
+
+
+def interrupt(data, monkeypatch):
+    """A run that predicted everything and was stopped before its shard became the file."""
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr('mmcast.pseudo_labels.generate._merge', lambda job: 1 / 0)
         generate(data)
+    return data / 'labels.json.shards/shard_0000.jsonl'
+
+
+@pytest.mark.parametrize('damage', [
+    lambda whole: whole[:-5], lambda whole: whole[:len(whole) // 2],
+    lambda whole: whole.replace(b'sub/001', b'sub/xxx'), lambda whole: whole + b'\0' * 100, lambda whole: b'',
+    lambda whole: whole[:60]], ids=['end', 'half', 'middle', 'zeros', 'empty', 'header'])
+def test_damaged_shard_is_made_whole(data, monkeypatch, damage):
+    generate(data, 'whole.json')
+    shard = interrupt(data, monkeypatch)
+    shard.write_bytes(damage(shard.read_bytes()))
+    assert generate(data)['instances'] == 8
+    assert (data / 'labels.json').read_bytes() == (data / 'whole.json').read_bytes()
+
+
+def test_shard_whose_header_is_damaged_is_refused(data, monkeypatch):
+    shard = interrupt(data, monkeypatch)
+    shard.write_bytes(shard.read_bytes().replace(b'"info"', b'"xnfo"', 1))
+    with pytest.raises(CASTError, match=r'header of .*shard_0000\.jsonl is damaged.*; delete the file'):
+        generate(data)
+
+
+def in_child(function):
+    """The message of the CASTError that a function raises in a forked process, which it may mistreat."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            function()
+        except CASTError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read) as pipe:
+        message = pipe.read()
+    os.wait()
+    return message
+
+
+@pytest.mark.parametrize('step, message', [
+    ('_label', r'cannot write to .*shard_0000\.jsonl \(File too large\); what was labelled is kept'),
+    ('_merge', r'cannot write .*labels\.json \(File too large\); all labels are in .*json\.shards: make')])
+def test_full_disk_is_named_and_nothing_is_lost(data, step, message):
+    """A limit on the size of files stands for the disk: a write ends in the middle, the next one fails."""
+    generate(data, 'whole.json')
+
+    def fill_the_disk():
+        module = sys.modules['mmcast.pseudo_labels.generate']
+        function = getattr(module, step)
+
+        def limited(*args):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+            return function(*args)
+        setattr(module, step, limited)
+        generate(data)
+    assert re.search(message, in_child(fill_the_disk))
+    assert not (data / 'labels.json').exists()
+    generate(data)
+    assert (data / 'labels.json').read_bytes() == (data / 'whole.json').read_bytes()
+
+
+def test_folder_that_cannot_be_written_is_named(data):
+    with pytest.raises(CASTError, match=r'cannot write to /proc/labels\.json\.shards \(.*\); give an output'):
+        generate(data, '/proc/labels.json')
+
+
+def test_two_runs_on_one_file_are_refused(data):
+    context = multiprocessing.get_context('fork')
+    locked = context.Event()
+
+    def hold():
+        with lock(data / 'labels.json.shards/.lock'):
+            locked.set()
+            time.sleep(600)
+
+    child = context.Process(target=hold)
+    child.start()
+    assert locked.wait(60)
+    with pytest.raises(CASTError, match=r'labels\.json\.shards is being written by another run'):
+        generate(data)
+    child.kill()  # as by the kernel: nothing is tidied up
+    child.join()
+    assert generate(data)['images'] == 5
+
+
+def test_killed_between_the_file_and_tidying_up(data, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr('shutil.rmtree', lambda path, ignore_errors: 1 / 0)
+        generate(data)
+    before = (data / 'labels.json').read_bytes()
+    assert generate(data)['instances'] == 8
+    assert (data / 'labels.json').read_bytes() == before and not (data / 'labels.json.shards').exists()
 
 
 def test_limit_takes_the_first_images(data):
@@ -235,3 +336,26 @@ def test_tool_fails_with_one_line(data, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         run_tool(data, monkeypatch, 'nothing.pth')
     assert str(stop.value).startswith('error: checkpoint ') and '\n' not in str(stop.value)
+
+
+def test_tool_on_two_processes_names_what_it_left_out(data):
+    """Through torchrun, with an image that cannot be read."""
+    (data / 'images/sub/001.png').write_bytes(b'no image')
+    imports = "custom_imports = dict(imports=['colour_teacher'])\n"
+    (data / 'teacher.py').write_text(imports + make_config().pretty_text)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(TOOL),
+               str(data / 'teacher.py'), str(data / 'teacher.pth'), '--out', str(data / 'labels.json'),
+               '--img-dir', str(data / 'images'), '--device', 'cpu', '--launcher', 'pytorch']
+    path = os.pathsep.join([str(Path(__file__).parent), str(TOOL.parents[1])])
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('"instances": 6') == 1
+    assert done.stdout.count('1 images could not be used and have no labels; ') == 1
+    assert json.loads((data / 'labels.json').read_text())['unreadable'][0]['file_name'] == 'sub/001.png'
+
+
+def test_loading_process_that_is_killed_is_named(data, monkeypatch):
+    load = 'mmcast.pseudo_labels.images.ImagesToLabel.__getitem__'
+    monkeypatch.setattr(load, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(CASTError, match='a process that loads images was killed.* fewer --num-workers'):
+        generate(data, num_workers=1)

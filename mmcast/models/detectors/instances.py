@@ -54,8 +54,9 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
         num_things: Classes from this one on are stuff and left out.
 
     Returns:
-        ``scores`` (class probability times the mean probability of the mask's pixels), ``labels``, ``masks``
-        (N, H, W) of bool and ``bboxes`` (N, 4) as x1, y1, x2, y2; zeros for an empty mask.
+        ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's pixels) and their
+        product ``scores``; ``labels``, ``masks`` (N, H, W) of bool and ``bboxes`` (N, 4) as x1, y1, x2, y2, zeros
+        for an empty mask.
     """
     scores, queries, labels = keep_best(class_logits, max_per_image)
     is_thing = labels < num_things
@@ -63,8 +64,9 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
     kept, mask_of = queries.unique(return_inverse=True)
     logits = torch.einsum('nc,chw->nhw', embeds[kept], features).float()
     masks, mask_scores, boxes = resize_and_score(logits, rows, columns)
-    return InstanceData(scores=scores * mask_scores[mask_of], labels=labels, masks=masks[mask_of],
-                        bboxes=boxes[mask_of])
+    quality = mask_scores[mask_of]
+    return InstanceData(scores=scores * quality, class_scores=scores, mask_quality=quality, labels=labels,
+                        masks=masks[mask_of], bboxes=boxes[mask_of])
 
 
 def resize_and_score(logits: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,5 +126,7 @@ def _place(views: InstanceData, groups: list[list[int]], sample: DetDataSample, 
     if rescale and masks.shape[-2:] != tuple(sample.ori_shape[:2]):
         masks = F.interpolate(masks[:, None].float(), size=sample.ori_shape[:2], mode='bilinear')[:, 0] >= 0.5
     best = views[torch.tensor([group[0] for group in groups], dtype=torch.long, device=masks.device)]
-    placed = InstanceData(scores=best.scores, labels=best.labels, bboxes=mask2bbox(masks), masks=masks)
-    return placed[masks.flatten(1).any(1)]
+    for name in ('cut', 'window', 'corner'):
+        best.pop(name)
+    best.masks, best.bboxes = masks, mask2bbox(masks)
+    return best[masks.flatten(1).any(1)]

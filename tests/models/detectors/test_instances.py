@@ -1,9 +1,12 @@
 """Instances from queries against mmdet's own way of making them, which resizes everything first."""
+import math
+
 import pytest
 import torch
 from mmdet.models.detectors import Mask2Former
 
-from mmcast.models.detectors.instances import keep_best, path_weights, resize_and_score, resize_weights
+from mmcast.models.detectors.instances import (keep_best, make_instances, path_weights, resize_and_score,
+                                               resize_weights)
 from mmcast.testing import build_model, make_samples, tiny_student_config
 
 
@@ -55,6 +58,18 @@ def test_best_pairs_of_query_and_class_by_hand():
     order = scores.argsort(descending=True, stable=True)
     assert sorted(zip(queries.tolist(), labels.tolist())) == [(0, 0), (0, 1), (1, 1)]
     torch.testing.assert_close(scores[order], torch.tensor([0.5, 0.5, 1 / 3]))
+
+
+def test_factors_of_the_score_by_hand():
+    """One feature channel of ones, so that an embedding is its mask's logit everywhere; identity resizing."""
+    class_logits = torch.tensor([[3., 1.], [1., 1.]]).log()  # 3/4 and 1/2 for the only class
+    one = torch.eye(2)
+    instances = make_instances(class_logits, torch.tensor([[3.], [-1.]]), torch.ones(1, 2, 2), one, one, 2, 1)
+    first, second = instances[instances.class_scores > 0.6], instances[instances.class_scores < 0.6]
+    inside = 1 / (1 + math.exp(-3))
+    assert first.class_scores.item() == pytest.approx(0.75) and first.scores.item() == pytest.approx(0.75 * inside)
+    assert first.mask_quality.item() == pytest.approx(inside, rel=1e-5) and first.masks.all()
+    assert second.mask_quality.item() == second.scores.item() == 0 and not second.masks.any()
 
 
 @pytest.mark.parametrize('rescale', [True, False])

@@ -1,0 +1,157 @@
+"""Which of the stored labels are used, and how many were left out for which reason."""
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from mmcast.errors import CASTError
+from .overlaps import resolve_rle_overlaps
+from .store import SCORES
+
+
+class LabelFilter:
+    """Chooses among the annotations of one image after the other, and counts.
+
+    In this order: thresholds, ``top_k``, overlaps, ``min_area``.
+
+    Args:
+        thresholds: by field (``score``, ``class_score``, ``mask_quality``) and category id; a label is used
+            if each of its scores is above. Labels of other categories do not exist.
+        min_area: smallest number of pixels, of those that overlaps leave.
+        top_k: at most so many labels an image, those of the highest ``score``.
+        resolve_overlaps: a pixel that several labels claim goes to the one of the highest ``score``.
+
+    Attributes:
+        found, kept: number of labels by category id.
+        dropped: number of labels by reason: the field whose threshold was first missed, ``top_k``,
+            ``covered`` (overlaps left no pixel), ``min_area``.
+    """
+
+    def __init__(self, thresholds: Mapping[str, Mapping[int, float]], min_area: int = 0,
+                 top_k: int | None = None, resolve_overlaps: bool = True) -> None:
+        self._limits = defaultdict(list)
+        for field, limits in thresholds.items():
+            for category, limit in limits.items():
+                self._limits[category].append((field, limit))
+        self.min_area, self.top_k, self.resolve_overlaps = min_area, top_k, resolve_overlaps
+        self.found, self.kept, self.dropped = Counter(), Counter(), Counter()
+
+    def __call__(self, annotations: Sequence[dict]) -> list[dict]:
+        """The annotations of one image that are used, in their order, with the pixels left to them.
+
+        Raises:
+            CASTError: a field with a threshold is not in the file.
+        """
+        chosen = [ann for ann in annotations if self._is_sure(ann)]
+        if self.top_k is not None and len(chosen) > self.top_k:
+            self.dropped['top_k'] += len(chosen) - self.top_k
+            best = sorted(range(len(chosen)), key=lambda i: -chosen[i]['score'])[:self.top_k]
+            chosen = [chosen[i] for i in sorted(best)]
+        if not chosen:
+            return []
+        masks = [ann['segmentation'] for ann in chosen]
+        if self.resolve_overlaps:
+            masks = resolve_rle_overlaps(masks, [ann['score'] for ann in chosen])
+        areas, boxes = mask_utils.area(masks).tolist(), mask_utils.toBbox(masks).tolist()
+        used = []
+        for ann, mask, area, box in zip(chosen, masks, areas, boxes):
+            if area >= max(1, self.min_area):
+                used.append(dict(ann, segmentation=mask, area=area, bbox=box))
+                self.kept[ann['category_id']] += 1
+            else:
+                self.dropped['min_area' if area else 'covered'] += 1
+        return used
+
+    def _is_sure(self, annotation: dict) -> bool:
+        limits = self._limits.get(annotation['category_id'])
+        if limits is None:
+            return False
+        self.found[annotation['category_id']] += 1
+        for field, limit in limits:
+            if field not in annotation:
+                raise CASTError(f'a threshold on {field} is set, but the labels have no {field}: their '
+                                'teacher does not tell it; use score_thr')
+            if not annotation[field] > limit:
+                self.dropped[field] += 1
+                return False
+        return True
+
+    def summary(self, names: Mapping[int, str]) -> str:
+        """What was kept and why the rest was not, in one line; ``names`` by category id, in their order."""
+        per_class = ', '.join(f'{name} {self.kept[category]}/{self.found[category]}'
+                              for category, name in names.items())
+        line = f'kept {self.kept.total()} of {self.found.total()} pseudo-labels ({per_class})'
+        reasons = ', '.join(f'{reason} {self.dropped[reason]}'
+                            for reason in (*SCORES, 'top_k', 'covered', 'min_area') if self.dropped[reason])
+        return line + (f', dropped by {reasons}' if reasons else '')
+
+
+def expand_threshold(threshold: float | Mapping[str, float], ids: Mapping[str, int],
+                     setting: str) -> dict[int, float]:
+    """One threshold, or one for each class by name, by category id.
+
+    Args:
+        threshold: as a config has it.
+        ids: category id by name, of all classes.
+        setting: its name, for the message.
+
+    Raises:
+        CASTError: the names are not those of the classes.
+    """
+    if not isinstance(threshold, Mapping):
+        return {category: threshold for category in ids.values()}
+    if set(threshold) != set(ids):
+        raise CASTError(f'{setting} is for the classes {", ".join(threshold)}: '
+                        f'give one number for each of {", ".join(ids)}')
+    return {category: threshold[name] for name, category in ids.items()}
+
+
+def thresholds_from_data(annotations: Iterable[dict], num_images: int, ids: Mapping[str, int],
+                         percentile: float | None = None, labeled: dict | None = None) -> dict[int, float]:
+    """A threshold on ``score`` for each class, by category id, that suits the scores of this class.
+
+    Args:
+        annotations: all stored labels.
+        num_images: number of images that they are of, with the empty ones.
+        ids: category id by name, of all classes.
+        percentile: this percentage of the labels of a class, those of lowest score, is left out.
+        labeled: COCO labels made by people; of a class, as many labels an image are kept as they have.
+
+    Raises:
+        CASTError: both or none of the last two are given, or ``labeled`` lacks a class.
+    """
+    if (percentile is None) == (labeled is None):
+        raise CASTError('thresholds_from takes one of percentile=NUMBER and labeled=FILE')
+    if percentile is not None and not 0 <= percentile <= 100:
+        raise CASTError(f'thresholds_from has percentile={percentile}: give a number from 0 to 100')
+    scores = {category: [] for category in ids.values()}
+    for annotation in annotations:
+        if annotation['category_id'] in scores:
+            scores[annotation['category_id']].append(annotation['score'])
+    if labeled is None:
+        counts = {category: len(found) * (1 - percentile / 100) for category, found in scores.items()}
+    else:
+        counts = {ids[name]: mean * num_images for name, mean in labels_per_image(labeled, ids).items()}
+    return {category: threshold_keeping(scores[category], round(counts[category])) for category in scores}
+
+
+def labels_per_image(labeled: dict, names: Iterable[str]) -> dict[str, float]:
+    """Mean number of instances an image, by class name, in COCO labels; groups (``iscrowd``) do not count."""
+    ids = {category['name']: category['id'] for category in labeled['categories']}
+    missing = [name for name in names if name not in ids]
+    if missing:
+        raise CASTError(f'the labeled set has no class {", ".join(missing)}, it has {", ".join(ids)}; '
+                        'give labels of the same classes')
+    counts = Counter(ann['category_id'] for ann in labeled['annotations'] if not ann.get('iscrowd'))
+    return {name: counts[ids[name]] / max(1, len(labeled['images'])) for name in names}
+
+
+def threshold_keeping(scores: Sequence[float], count: int) -> float:
+    """The number that exactly ``count`` scores are above, or fewer where scores are equal."""
+    if count >= len(scores):
+        return -math.inf
+    return float(np.partition(scores, len(scores) - 1 - count)[len(scores) - 1 - count])

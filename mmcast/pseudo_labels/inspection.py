@@ -1,0 +1,184 @@
+"""What is in pseudo-label files: counts, areas, scores, and how good they are where that can be known."""
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmcast.errors import CASTError
+from mmcast.files import read_coco, sha256_of_file, write_atomically
+from .filters import LabelFilter, expand_threshold, labels_per_image
+from .quality import average_precision, calibration, compare, read_hidden_labels
+from .store import SCORES, read_pseudo_labels
+
+_BINS = 20
+_PERCENTILES = (10, 50, 90)
+
+
+def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | os.PathLike, *,
+                          json_file: str | os.PathLike | None = None,
+                          labeled: str | os.PathLike | None = None, hidden: str | os.PathLike | None = None,
+                          img_dir: str | os.PathLike | None = None, score_thr: float = 0.3,
+                          class_score_thr: float | None = None, mask_quality_thr: float | None = None,
+                          min_area: int = 0, top_k: int | None = None, images: int = 6) -> dict:
+    """Describes one pseudo-label file, or several of the same images side by side, on one HTML page.
+
+    Args:
+        stores: files by the title of their column, such as before and after the teacher's adaptation.
+        page: the HTML file to write; it refers to no other.
+        json_file: file for the same figures, if any.
+        labeled: COCO JSON of the labeled images, to compare counts and areas with.
+        hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare with.
+        img_dir: folder of the images, for overlays.
+        score_thr, class_score_thr, mask_quality_thr, min_area, top_k: which labels are used, as in
+            ``PseudoLabelDataset``; calibration and AP are those of all labels.
+        images: how many of the worst and of the best images to draw.
+
+    Returns:
+        What ``json_file`` gets; docs/pseudo_labels.md describes it.
+
+    Raises:
+        CASTError: a file is missing, or they are not of the same images or classes.
+    """
+    from .inspection_page import write_page  # matplotlib is not needed until here
+    thresholds = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr)
+    thresholds = {name: value for name, value in thresholds.items() if value is not None}
+    options = dict(thresholds=thresholds, min_area=min_area, top_k=top_k)
+    loaded = [_load(title, path, options, hidden) for title, path in stores.items()]
+    _check_same_images(loaded)
+    people = _describe_labeled(labeled, loaded[0].names.values()) if labeled else None
+    report = dict(settings=options, labeled=people,
+                  stores={store.title: _describe(store) for store in loaded})
+    places = _order_by_quality(loaded[-1])
+    chosen = dict(worst=places[:images], best=places[::-1][:images])
+    report['images'] = {kind: [_describe_image(loaded, image) for image in found]
+                        for kind, found in chosen.items()}
+    write_page(page, report, loaded, chosen, img_dir)
+    if json_file:
+        write_atomically(json_file, json.dumps(report, indent=1))
+    return report
+
+
+@dataclass
+class LoadedStore:
+    """A pseudo-label file, its annotations by image id, and those of them that are used."""
+    title: str
+    path: Path
+    content: dict
+    stored: dict[int, list[dict]]
+    used: dict[int, list[dict]]
+    dropped: dict[str, int]
+    hidden: dict[int, list[dict]] | None
+    quality: dict[int, float] | None = None  # by image id
+
+    @property
+    def names(self) -> dict[int, str]:
+        return {category['id']: category['name'] for category in self.content['categories']}
+
+
+def _load(title: str, path: str | os.PathLike, options: dict,
+          hidden: str | os.PathLike | None) -> LoadedStore:
+    content = read_pseudo_labels(path)
+    ids = {category['name']: category['id'] for category in content['categories']}
+    limits = {name: expand_threshold(value, ids, name) for name, value in options['thresholds'].items()}
+    choose = LabelFilter(limits, options['min_area'], options['top_k'])
+    stored = {image['id']: [] for image in content['images']}
+    for annotation in content['annotations']:
+        stored[annotation['image_id']].append(annotation)
+    used = {image_id: choose(annotations) for image_id, annotations in stored.items()}
+    labels = read_hidden_labels(hidden, content) if hidden else None
+    return LoadedStore(title, Path(path), content, stored, used, dict(choose.dropped), labels)
+
+
+def _check_same_images(stores: Sequence[LoadedStore]) -> None:
+    first, *others = [{image['id']: image['file_name'] for image in store.content['images']}
+                      for store in stores]
+    for store, names in zip(stores[1:], others):
+        common = first.keys() & names.keys()
+        if not common or any(first[image_id] != names[image_id] for image_id in common):
+            raise CASTError(f'{stores[0].path} and {store.path} are not of the same images; inspect them one '
+                            'by one')
+
+
+def _describe(store: LoadedStore) -> dict:
+    """The figures of one file; sets the quality of its images."""
+    annotations = store.content['annotations']
+    scores = {name: np.array([ann[name] for ann in annotations if name in ann]) for name in SCORES}
+    figures = dict(
+        file=store.path.name, sha256=sha256_of_file(store.path), info=store.content['info'],
+        images=len(store.stored), unreadable=len(store.content.get('unreadable', [])),
+        empty=sum(not labels for labels in store.used.values()),
+        stored=len(annotations), used=sum(map(len, store.used.values())), dropped=store.dropped,
+        classes=_describe_classes(store),
+        histograms={name: np.histogram(values, _BINS, (0, 1))[0].tolist()
+                    for name, values in scores.items() if len(values)})
+    if store.hidden is not None:
+        figures['quality'] = _describe_quality(store)
+    return figures
+
+
+def _describe_classes(store: LoadedStore) -> dict[str, dict]:
+    stored = Counter(ann['category_id'] for ann in store.content['annotations'])
+    areas = defaultdict(list)
+    for labels in store.used.values():
+        for ann in labels:
+            areas[ann['category_id']].append(ann['area'])
+    hidden = Counter(ann['category_id'] for labels in (store.hidden or {}).values() for ann in labels
+                     if not ann['iscrowd'])
+    classes = {}
+    for category, name in store.names.items():
+        used = len(areas[category])
+        classes[name] = dict(stored=stored[category], used=used, area=_quantiles(areas[category]),
+                             used_per_image=used / max(1, len(store.stored)))
+        if store.hidden is not None:
+            classes[name]['hidden_per_image'] = hidden[category] / len(store.hidden)
+    return classes
+
+
+def _describe_quality(store: LoadedStore) -> dict:
+    every, used = compare(store.stored, store.hidden), compare(store.used, store.hidden)
+    store.quality = used.image_quality
+    return dict(average_precision(store.stored, store.hidden, store.content), **used.summary(),
+                images_compared=len(store.hidden),
+                calibration={name: calibration(values, every.correct, every.iou)
+                             for name, values in every.scores.items()})
+
+
+def _describe_labeled(path: str | os.PathLike, names: Sequence[str]) -> dict:
+    """Instances an image and areas of the labeled set, by class."""
+    content = read_coco(path)
+    means = labels_per_image(content, names)
+    ids = {category['name']: category['id'] for category in content['categories']}
+    areas = defaultdict(list)
+    for ann in content['annotations']:
+        if not ann.get('iscrowd') and 'area' in ann:
+            areas[ann['category_id']].append(ann['area'])
+    return dict(images=len(content['images']),
+                classes={name: dict(per_image=mean, area=_quantiles(areas[ids[name]]))
+                         for name, mean in means.items()})
+
+
+def _quantiles(areas: Sequence[float]) -> list[float]:
+    """The 10, 50 and 90 % quantiles in pixels; empty without areas."""
+    return np.percentile(areas, _PERCENTILES).round().tolist() if len(areas) else []
+
+
+def _order_by_quality(store: LoadedStore) -> list[int]:
+    """Image ids, the worst first: by agreement with hidden labels, or else by the mean score of used ones."""
+    quality = store.quality
+    if quality is None:
+        quality = {image_id: float(np.mean([ann['score'] for ann in labels])) if labels else 0.0
+                   for image_id, labels in store.used.items()}
+    return sorted(quality, key=lambda image_id: (quality[image_id], image_id))
+
+
+def _describe_image(stores: Sequence[LoadedStore], image_id: int) -> dict:
+    names = {image['id']: image['file_name'] for image in stores[-1].content['images']}
+    return dict(id=image_id, file_name=names[image_id], stores={
+        store.title: dict(used=len(store.used.get(image_id, ())),
+                          quality=(store.quality or {}).get(image_id)) for store in stores})

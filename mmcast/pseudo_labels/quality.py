@@ -1,0 +1,197 @@
+"""How good pseudo-labels are, where labels made by people exist that the teacher has not seen."""
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmcast.errors import CASTError
+from mmcast.files import read_coco
+from .store import SCORES
+
+MATCHING_IOU = 0.5
+_BINS = 10
+
+
+def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[dict]]:
+    """The labels that people made of a store's images, by the store's image ids.
+
+    Images are found by file name and classes by name, so that ids may differ. Masks come as RLE.
+
+    Returns:
+        For every image of the store that the file lists: dicts with ``category_id`` (the store's),
+        ``segmentation``, ``iscrowd`` and ``area``.
+
+    Raises:
+        CASTError: the file cannot be read, or has none of the images or not all of the classes.
+    """
+    from mmcast.datasets.loading import encode  # imports all that trains
+    content = read_coco(path)
+    ids = {image['file_name']: image['id'] for image in store['images']}
+    images = {image['id']: image for image in content['images'] if image['file_name'] in ids}
+    if not images:
+        raise CASTError(f'{path} has none of the images of the pseudo-labels, such as '
+                        f'{next(iter(ids), "(none)")}; give the labels of the same images')
+    names = {category['id']: category['name'] for category in content['categories']}
+    categories = {category['name']: category['id'] for category in store['categories']}
+    missing = [name for name in categories if name not in names.values()]
+    if missing:
+        raise CASTError(f'{path} has no class {", ".join(missing)}, it has {", ".join(names.values())}; '
+                        'give labels of the same classes')
+    labels: dict[int, list[dict]] = {ids[image['file_name']]: [] for image in images.values()}
+    for ann in content['annotations']:
+        image = images.get(ann['image_id'])
+        if image is None or names.get(ann['category_id']) not in categories:
+            continue
+        rle = encode(ann['segmentation'], image['height'], image['width'])
+        labels[ids[image['file_name']]].append(dict(
+            category_id=categories[names[ann['category_id']]], segmentation=rle,
+            iscrowd=int(ann.get('iscrowd', 0)), area=int(mask_utils.area(rle))))
+    return labels
+
+
+@dataclass
+class Comparison:
+    """Labels against hidden labels, one entry a label.
+
+    Attributes:
+        scores: by field, (N,).
+        correct: (N,), whether the label has a hidden one of its class, and of IoU 0.5 or more, to itself;
+            labels take in the order of their ``score``, each the best that is left, as in COCO's evaluation.
+        iou: (N,) with the best hidden label of the class, taken or not.
+        total: number of hidden labels.
+        image_quality: by image id, panoptic quality without regard to class sizes: sum of the matched IoUs
+            over matched + (wrong + missed) / 2; images without labels on either side are left out.
+    """
+    scores: dict[str, np.ndarray]
+    correct: np.ndarray
+    iou: np.ndarray
+    total: int
+    image_quality: dict[int, float]
+
+    def summary(self) -> dict[str, float | None]:
+        """Precision, recall and mean IoU of the correct labels; None where nothing is to be divided by."""
+        correct = int(self.correct.sum())
+        return dict(precision=_ratio(correct, len(self.correct)), recall=_ratio(correct, self.total),
+                    mean_iou=_ratio(float(self.iou[self.correct].sum()), correct))
+
+
+@dataclass
+class _Rows:
+    scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    correct: list[bool] = field(default_factory=list)
+    iou: list[float] = field(default_factory=list)
+
+
+def compare(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]) -> Comparison:
+    """Matches the labels of every image with hidden ones; a label on a group (``iscrowd``) does not count."""
+    rows, total, image_quality = _Rows(), 0, {}
+    for image_id, truths in hidden.items():
+        found, expected = _by_class(labels.get(image_id, ())), _by_class(truths)
+        matched, count = 0.0, 0
+        for category in found.keys() | expected.keys():
+            ious, expected_number, found_number = _match(found[category], expected[category], rows)
+            total += expected_number
+            matched += sum(ious)
+            count += expected_number + found_number
+        if count:
+            image_quality[image_id] = 2 * matched / count
+    scores = {name: np.array(values) for name, values in rows.scores.items()}
+    return Comparison(scores, np.array(rows.correct, bool), np.array(rows.iou), total, image_quality)
+
+
+def _by_class(annotations: Sequence[dict]) -> dict[int, list[dict]]:
+    groups = defaultdict(list)
+    for annotation in annotations:
+        groups[annotation['category_id']].append(annotation)
+    return groups
+
+
+def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[float], int, int]:
+    """Of one class and image: matched IoUs, number of hidden labels and of labels that count."""
+    single = np.array([not truth['iscrowd'] for truth in truths], bool)
+    found = sorted(found, key=lambda ann: -ann['score'])
+    ious = np.zeros((len(found), len(truths)))
+    if found and truths:
+        ious = mask_utils.iou(*([ann['segmentation'] for ann in part] for part in (found, truths)),
+                              (~single).astype(int).tolist())
+    free, matched, counted = single.copy(), [], 0
+    for ann, iou in zip(found, ious):
+        left = np.where(free, iou, 0)
+        correct = bool(len(left)) and left.max() >= MATCHING_IOU
+        if correct:
+            free[left.argmax()] = False
+            matched.append(float(left.max()))
+        elif (iou[~single] >= MATCHING_IOU).any():
+            continue
+        counted += 1
+        rows.correct.append(correct)
+        rows.iou.append(float(np.where(single, iou, 0).max(initial=0)))
+        for name in SCORES:
+            if name in ann:
+                rows.scores[name].append(ann[name])
+    return matched, int(single.sum()), counted
+
+
+def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dict:
+    """Precision and mean IoU of labels with about the same score, in ten bins of equal width.
+
+    Returns:
+        ``bins``: dicts with ``count``, ``score``, ``precision`` and ``iou`` (means), of bins with labels;
+        ``error``: the expected calibration error, the mean of ``|score - precision|`` over the labels.
+    """
+    number = np.minimum((scores * _BINS).astype(int), _BINS - 1)
+    bins = [dict(count=int(chosen.sum()), score=float(scores[chosen].mean()),
+                 precision=float(correct[chosen].mean()), iou=float(iou[chosen].mean()))
+            for chosen in (number == value for value in range(_BINS)) if chosen.any()]
+    errors = (each['count'] * abs(each['score'] - each['precision']) for each in bins)
+    return dict(bins=bins, error=_ratio(sum(errors), len(scores)))
+
+
+def average_precision(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]],
+                      store: dict) -> dict:
+    """COCO's mask AP and AP50 in [0, 1] of labels, over the images that have hidden ones.
+
+    Returns:
+        ``ap``, ``ap50`` and ``ap_of_class`` by name; None where there is no hidden label.
+    """
+    images = [image for image in store['images'] if image['id'] in hidden]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
+        both = (_as_coco(images, store['categories'], part) for part in (hidden, labels))
+        evaluation = COCOeval(*both, 'segm')
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class); all areas, 100 labels
+    of_class = {category['name']: _mean(precision[:, :, evaluation.params.catIds.index(category['id'])])
+                for category in store['categories']}
+    return dict(ap=_mean(precision), ap50=_mean(precision[0]), ap_of_class=of_class)
+
+
+def _as_coco(images: list[dict], categories: list[dict], labels: Mapping[int, Sequence[dict]]) -> COCO:
+    coco, number = COCO(), Counter()
+    annotations = []
+    for image in images:
+        for ann in labels.get(image['id'], ()):
+            number['id'] += 1
+            annotations.append(dict(ann, id=number['id'], image_id=image['id']))
+    coco.dataset = dict(images=images, categories=categories, annotations=annotations)
+    coco.createIndex()
+    return coco
+
+
+def _mean(precision: np.ndarray) -> float | None:
+    """COCO marks with -1 what cannot be computed."""
+    precision = precision[precision > -1]
+    return float(precision.mean()) if len(precision) else None
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

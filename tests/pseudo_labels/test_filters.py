@@ -1,0 +1,96 @@
+"""Filters and thresholds against answers computed by hand."""
+import math
+
+import numpy as np
+import pytest
+from mmcast.errors import CASTError
+from mmcast.pseudo_labels.filters import (LabelFilter, expand_threshold, labels_per_image, threshold_keeping,
+                                          thresholds_from_data)
+from stored_labels import CAR, PERSON, label, rectangle
+
+IDS = dict(person=PERSON, car=CAR)
+LABELS = [
+    label(CAR, rectangle(0, 0, 4, 4), 0.9, class_score=0.9, mask_quality=1.0),
+    label(CAR, rectangle(10, 0, 4, 4), 0.4, class_score=0.8, mask_quality=0.5),
+    label(PERSON, rectangle(0, 3, 4, 4), 0.6, class_score=0.6, mask_quality=1.0),
+    label(PERSON, rectangle(1, 1, 2, 2), 0.5, class_score=1.0, mask_quality=0.5),
+    label(7, rectangle(0, 0, 9, 9), 1.0)]
+
+
+def choose(thresholds, **options):
+    chosen = LabelFilter({field: expand_threshold(value, IDS, field) for field, value in thresholds.items()},
+                         **options)
+    return chosen, [round(ann['score'], 1) for ann in chosen(LABELS)]
+
+
+def test_each_reason_is_counted():
+    found, scores = choose(dict(score=0.45))
+    assert scores == [0.9, 0.6]  # 0.5 lies within 0.9, of which 0.6 loses a column
+    assert found.dropped == dict(score=1, covered=1)
+    assert found.found == {CAR: 2, PERSON: 2} and found.kept == {CAR: 1, PERSON: 1}
+    assert found.summary({PERSON: 'person', CAR: 'car'}) == (
+        'kept 2 of 4 pseudo-labels (person 1/2, car 1/2), dropped by score 1, covered 1')
+
+
+def test_class_and_mask_are_thresholded_apart():
+    assert choose(dict(class_score=0.7), resolve_overlaps=False)[1] == [0.9, 0.4, 0.5]
+    assert choose(dict(mask_quality=0.7), resolve_overlaps=False)[1] == [0.9, 0.6]
+    found, scores = choose(dict(class_score=dict(car=0.85, person=0.5), mask_quality=0.7))
+    assert scores == [0.9, 0.6] and found.dropped == dict(class_score=1, mask_quality=1)
+
+
+def test_top_k_takes_the_best_and_keeps_the_order():
+    found, scores = choose(dict(score=0.3), top_k=3, resolve_overlaps=False)
+    assert scores == [0.9, 0.6, 0.5] and found.dropped == dict(top_k=1)
+    assert choose(dict(score=0.3), top_k=0)[1] == []
+
+
+def test_area_counts_after_overlaps():
+    found, scores = choose(dict(score=0.45), min_area=13)
+    assert scores == [0.9] and found.dropped == dict(score=1, covered=1, min_area=1)
+
+
+def test_labels_without_a_field_are_named():
+    with pytest.raises(CASTError, match='on mask_quality is set, but the labels have no mask_quality'):
+        LabelFilter(dict(mask_quality={CAR: 0.5}))([label(CAR, rectangle(0, 0, 2, 2), 0.9)])
+
+
+def scored(category, *scores):
+    return [dict(category_id=category, score=score) for score in scores]
+
+
+def test_percentile_leaves_out_the_lowest_of_each_class():
+    labels = scored(CAR, 0.1, 0.2, 0.3, 0.4, 0.9) + scored(PERSON, 0.5, 0.6)
+    thresholds = thresholds_from_data(labels, 10, IDS, percentile=60)
+    kept = [ann['score'] for ann in labels if ann['score'] > thresholds[ann['category_id']]]
+    assert kept == [0.4, 0.9, 0.6]
+    assert thresholds_from_data(labels, 10, IDS, percentile=0) == {CAR: -math.inf, PERSON: -math.inf}
+    assert thresholds_from_data(labels, 10, IDS, percentile=100) == {CAR: 0.9, PERSON: 0.6}
+
+
+def test_frequencies_match_those_of_the_labeled_set():
+    """Three cars and half a person an image on two labeled images; four pseudo-labelled ones get 12 and 2."""
+    annotations = [dict(category_id=2)] * 6 + [dict(category_id=1), dict(category_id=1, iscrowd=1)]
+    people = dict(images=[{}, {}], annotations=annotations,
+                  categories=[dict(id=1, name='person'), dict(id=2, name='car')])
+    assert labels_per_image(people, ['person', 'car']) == dict(person=0.5, car=3)
+    labels = scored(CAR, *np.linspace(0.1, 0.9, 20)) + scored(PERSON, 0.2, 0.9, 0.4, 0.3)
+    thresholds = thresholds_from_data(labels, 4, IDS, labeled=people)
+    kept = [ann['category_id'] for ann in labels if ann['score'] > thresholds[ann['category_id']]]
+    assert (kept.count(CAR), kept.count(PERSON)) == (12, 2)
+    with pytest.raises(CASTError, match='labeled set has no class tram, it has person, car'):
+        thresholds_from_data(labels, 4, dict(tram=1), labeled=people)
+
+
+@pytest.mark.parametrize('options', [{}, dict(percentile=50, labeled={}), dict(percentile=101)])
+def test_source_of_thresholds_must_be_clear(options):
+    with pytest.raises(CASTError, match='thresholds_from'):
+        thresholds_from_data([], 1, IDS, **options)
+
+
+def test_threshold_keeps_exactly_so_many_unless_scores_are_equal():
+    scores = np.random.default_rng(0).permutation(50) / 50
+    for count in (0, 1, 17, 49, 50, 60):
+        assert (scores > threshold_keeping(scores, count)).sum() == min(count, 50)
+    assert threshold_keeping([0.5, 0.5, 0.2], 1) == 0.5  # neither of the two
+    assert threshold_keeping([], 3) == -math.inf
