@@ -1,0 +1,49 @@
+"""The foundation teacher in miniature, and the files that its weights come in."""
+import json
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import ConfigDict
+
+BERT_CONFIG = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                   max_position_embeddings=64)
+CLASSES = ('person', 'rider', 'traffic light')
+
+
+def write_tiny_bert(folder: str | Path, words: Sequence[str] = ()) -> str:
+    """The two files of a language model that Grounding-DINO needs, with a vocabulary of letters and some words."""
+    letters = [*string.ascii_lowercase, *string.digits, '.', '?', ',', '-']
+    vocabulary = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters,
+                  *(f'##{letter}' for letter in letters), *words]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'vocab.txt').write_text('\n'.join(vocabulary) + '\n')
+    (folder / 'config.json').write_text(json.dumps(dict(BERT_CONFIG, vocab_size=len(vocabulary))))
+    return str(folder)
+
+
+def tiny_grounding_dino_sizes() -> ConfigDict:
+    """What makes mmdet's MM-Grounding-DINO Swin-L a network of 2 M parameters, five levels as there."""
+    attention = dict(embed_dims=256, num_levels=5)
+    narrow = dict(embed_dims=256, feedforward_channels=32)
+    return ConfigDict(
+        num_queries=20,
+        language_model=dict(max_tokens=48),
+        backbone=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
+                      drop_path_rate=0.0),
+        neck=dict(in_channels=[8, 16, 32, 64]),
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=narrow),
+                     text_layer_cfg=dict(ffn_cfg=narrow), fusion_layer_cfg=dict(embed_dim=32)),
+        decoder=dict(num_layers=2, layer_cfg=dict(cross_attn_cfg=attention, ffn_cfg=narrow)),
+        bbox_head=dict(contrastive_cfg=dict(max_text_len=48)),
+        dn_cfg=dict(group_cfg=dict(num_dn_queries=10)),
+        box_scale=(128, 64), train_box_scales=[(128, 64)])
+
+
+def tiny_sam2_sizes() -> ConfigDict:
+    """What makes SAM2 a network of under 1 M parameters for 64x64 squares."""
+    return ConfigDict(
+        encoder=dict(hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3],
+                  window_size_per_stage=[4, 4, 4, 2], window_positional_embedding_background_size=[4, 4]),
+        image_size=64, boxes_per_chunk=3, decoder=dict(mlp_dim=32))
