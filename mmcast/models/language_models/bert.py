@@ -1,6 +1,5 @@
 """mmdet's BERT for Grounding-DINO, made from a tokenizer and a config alone: the detector's checkpoint has its weights."""
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from transformers import AutoTokenizer, BertConfig, BertTokenizerFast
 from transformers import BertModel as HuggingFaceBert
 
 from mmcast.errors import CASTError
+from mmcast.models.checkpoints import is_hub_name
 from mmcast.registry import MODELS
 
 BERT_SOURCE = 'https://huggingface.co/google-bert/bert-base-uncased'
-_HUB_NAME = re.compile(r'[\w.-]+(/[\w.-]+)?')
 
 
 class _Encoder(BertEncoder):
@@ -39,26 +38,30 @@ class BertTextEncoder(BertModel):
         name: A folder with ``vocab.txt`` or ``tokenizer.json``, and ``config.json`` if the network is not
             bert-base; or a name on Hugging Face, whose few files are then downloaded once.
         max_tokens: Length of the longest prompt.
-        config: Options of ``transformers.BertConfig``; they win over ``config.json``.
         special_tokens_list: Tokens that separate the classes of a prompt, which do not see each other.
 
     Raises:
         CASTError: If the files are not there; says which, from where and to which place.
     """
 
-    def __init__(self, name: str = 'bert-base-uncased', max_tokens: int = 256, config: dict | None = None,
+    def __init__(self, name: str = 'bert-base-uncased', max_tokens: int = 256,
                  special_tokens_list: Sequence[str] = ('[CLS]', '[SEP]', '.', '?')) -> None:
         BaseModel.__init__(self)
         self.max_tokens = max_tokens
         self.pad_to_max = False
         self.use_sub_sentence_represent = True
-        self.tokenizer, bert_config = _load(name, config or {})
+        self.tokenizer, bert_config = _load(name)
         self.language_backbone = nn.Sequential()
         self.language_backbone.add_module('body', _Encoder(bert_config))
         self.special_tokens = self.tokenizer.convert_tokens_to_ids(list(special_tokens_list))
 
 
-def _load(name: str, options: dict) -> tuple[BertTokenizerFast, BertConfig]:
+def check_language_model(name: str) -> None:
+    """Raises CASTError where the files of a language model are not there, see :class:`BertTextEncoder`."""
+    _load(name)
+
+
+def _load(name: str) -> tuple[BertTokenizerFast, BertConfig]:
     folder = Path(name)
     if folder.is_dir():
         files = [file for file in ('tokenizer.json', 'vocab.txt') if (folder / file).is_file()]
@@ -70,14 +73,13 @@ def _load(name: str, options: dict) -> tuple[BertTokenizerFast, BertConfig]:
             tokenizer = BertTokenizerFast(tokenizer_file=str(folder / 'tokenizer.json'), do_lower_case=True)
         else:
             tokenizer = BertTokenizerFast(str(folder / 'vocab.txt'), do_lower_case=True)
-    elif not _HUB_NAME.fullmatch(name):
+    elif not is_hub_name(name):
         raise CASTError(_missing(f'folder {name}', folder))
     else:
         try:
             tokenizer, config = AutoTokenizer.from_pretrained(name), BertConfig.from_pretrained(name)
         except (OSError, ValueError) as error:  # no network, no such name, no such folder
             raise CASTError(_missing(f'folder {name}', folder)) from error
-    config.update(dict(options, vocab_size=options.get('vocab_size', max(config.vocab_size, len(tokenizer)))))
     return tokenizer, config
 
 
