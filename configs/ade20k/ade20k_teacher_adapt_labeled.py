@@ -9,4 +9,3 @@ model = dict(detector=dict(
         grounding_dino=dict(test_cfg=dict(classes_per_prompt=40)),
         classes=_base_.classes))
 load_from = 'work_dirs/cast_ade20k/start/teacher.pth'  # the pipeline puts its own here
-new_parameters = ['pixel_contrast.']

@@ -6,4 +6,3 @@ _base_ = [
 
 model = dict(detector=dict(classes=_base_.classes))
 load_from = 'work_dirs/cast_cityscapes/start/teacher.pth'  # the pipeline puts its own here
-new_parameters = ['pixel_contrast.']

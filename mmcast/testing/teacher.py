@@ -4,11 +4,10 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 BERT_CONFIG = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
                    max_position_embeddings=64)
-CLASSES = ('person', 'rider', 'traffic light')
 
 
 def write_tiny_bert(folder: str | Path, words: Sequence[str] = ()) -> str:
@@ -23,13 +22,28 @@ def write_tiny_bert(folder: str | Path, words: Sequence[str] = ()) -> str:
     return str(folder)
 
 
-def tiny_grounding_dino_sizes() -> ConfigDict:
-    """What makes mmdet's MM-Grounding-DINO Swin-L a network of 2 M parameters, five levels as there."""
+def shrink_teacher(detector: ConfigDict, language_model: str) -> ConfigDict:
+    """A copy of a ``GroundedSAM``'s config with 5 M parameters, for 64x64 squares and boxes at 64x128 pixels.
+
+    Number of levels, decoder layers that are supervised, losses and prompts work as in the full size.
+
+    Args:
+        detector: The config.
+        language_model: What :func:`write_tiny_bert` wrote.
+    """
+    config = Config(dict(detector=detector))
+    config.merge_from_dict(dict(detector=dict(grounding_dino=grounding_dino_sizes(language_model),
+                                              sam2=SAM2_SIZES)))
+    return config.detector
+
+
+def grounding_dino_sizes(language_model: str) -> dict:
+    """What makes MM-Grounding-DINO Swin-L a network of 3 M parameters; its text features need the width 256."""
     attention = dict(embed_dims=256, num_levels=5)
     narrow = dict(embed_dims=256, feedforward_channels=32)
-    return ConfigDict(
+    return dict(
         num_queries=20,
-        language_model=dict(max_tokens=48),
+        language_model=dict(name=language_model, max_tokens=48),
         backbone=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
                       drop_path_rate=0.0),
         neck=dict(in_channels=[8, 16, 32, 64]),
@@ -41,9 +55,9 @@ def tiny_grounding_dino_sizes() -> ConfigDict:
         box_scale=(128, 64), train_box_scales=[(128, 64)])
 
 
-def tiny_sam2_sizes() -> ConfigDict:
-    """What makes SAM2 a network of under 1 M parameters for 64x64 squares."""
-    return ConfigDict(
-        encoder=dict(hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3],
-                  window_size_per_stage=[4, 4, 4, 2], window_positional_embedding_background_size=[4, 4]),
-        image_size=64, boxes_per_chunk=3, decoder=dict(mlp_dim=32))
+#: What makes SAM2 a network of 2 M parameters for 64x64 squares.
+SAM2_SIZES = dict(
+    size='tiny', image_size=64, boxes_per_chunk=3,
+    encoder=dict(hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3],
+                 window_size_per_stage=[4, 4, 4, 2], window_positional_embedding_background_size=[4, 4]),
+    decoder=dict(mlp_dim=32))

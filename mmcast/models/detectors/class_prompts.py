@@ -84,7 +84,8 @@ class ClassPrompts:
     def make(self, classes: Sequence[int]) -> Prompt:
         """The prompt that asks for some classes, by index."""
         tokenized, caption, spans, _ = self.network.get_tokens_and_prompts([self.names[i] for i in classes], True)
-        _, tokens = self.network.get_positive_map(tokenized, spans)
+        with torch.device('cpu'):  # it holds facts also where a network is built without memory
+            _, tokens = self.network.get_positive_map(tokenized, spans)
         return Prompt(tuple(classes), caption, tokens > 0)
 
     def for_training(self, present: Tensor) -> Prompt:

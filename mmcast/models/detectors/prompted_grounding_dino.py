@@ -8,7 +8,7 @@ from mmdet.models.detectors import GroundingDINO
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as image_functional
 
 from mmcast.errors import CASTError
@@ -65,6 +65,7 @@ class PromptedGroundingDINO(GroundingDINO):
         self.num_classes = len(classes)
         self.prompts = ClassPrompts(self, classes, test_cfg['classes_per_prompt'])
         self.language_model.requires_grad_(False)
+        nn.init.normal_(self.level_embed)  # mmdet leaves what the memory held until init_weights
 
     def train(self, mode: bool = True) -> 'PromptedGroundingDINO':
         """Training mode for all but the language model, whose dropout would make its features random."""
@@ -88,27 +89,25 @@ class PromptedGroundingDINO(GroundingDINO):
         Returns:
             Per image ``bboxes`` (N, 4) as shares of its width and height, ``scores`` (N,) and ``labels`` (N,).
         """
-        features, samples = self._encode(images)
+        if len({image.shape for image in images}) > 1:  # padding would enter the maps' normalisation
+            return [self.detect([image])[0] for image in images]
+        features, samples = self._encode(torch.stack(list(images)))
         found = [self._best_pairs(*self.score_queries(features, samples, prompt), prompt)
                  for prompt in self.prompts.all]
         return [self._keep(InstanceData.cat([of_prompt[i] for of_prompt in found])) for i in range(len(images))]
 
     def queries(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores (B, Q, C) and boxes (B, Q, 4), as shares, of all queries on images (B, 3, H, W) of uint8."""
-        features, samples = self._encode(list(pixels))
+        features, samples = self._encode(pixels)
         found = [self.score_queries(features, samples, prompt) for prompt in self.prompts.all]
         scores = [self.spread(scores, prompt) for (scores, _), prompt in zip(found, self.prompts.all)]
         return torch.cat(scores, dim=1), torch.cat([boxes for _, boxes in found], dim=1)
 
-    def _encode(self, images: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], SampleList]:
-        """Feature maps of images resized and padded to one canvas, and samples that tell the sizes."""
-        resized = [self.preprocess(image, self.box_scale) for image in images]
-        canvas = tuple(max(image.shape[i] for image in resized) for i in (1, 2))
-        inputs = resized[0].new_zeros((len(images), 3, *canvas))
-        for target, image in zip(inputs, resized):
-            target[:, :image.shape[1], :image.shape[2]] = image
-        samples = [DetDataSample(metainfo=dict(img_shape=tuple(image.shape[1:]), batch_input_shape=canvas))
-                   for image in resized]
+    def _encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], SampleList]:
+        """Feature maps of images (B, 3, H, W) of uint8 at the network's size, and samples that tell it."""
+        inputs = self.preprocess(pixels, self.box_scale)
+        size = tuple(inputs.shape[2:])
+        samples = [DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size)) for _ in inputs]
         return self.extract_feat(inputs), samples
 
     def score_queries(self, features: tuple[Tensor, ...], samples: SampleList,
@@ -203,10 +202,9 @@ class PromptedGroundingDINO(GroundingDINO):
                 references=[reference[chosen].float() for reference in inputs['references']],
                 text_token_mask=inputs['text_token_mask'][chosen], dn_meta=inputs['dn_meta'],
                 batch_data_samples=samples, **parts)
-        losses = {name: float(len(indices) > 0) * loss.sum() for name, loss in losses.items()}
         # Nothing is denoised in a batch without objects, and DDP would wait for the labels' embedding.
-        losses['loss_cls'] = losses['loss_cls'] + 0 * self.dn_query_generator.label_embedding.weight.sum()
-        return losses
+        graph = 0 * self.dn_query_generator.label_embedding.weight.sum()
+        return {name: float(len(indices) > 0) * loss.sum() + graph for name, loss in losses.items()}
 
     def trained_queries(self, outputs: BoxOutputs) -> tuple[Tensor, Tensor]:
         """As :meth:`queries`, of a training pass; boxes as shares of the batch's canvas."""
