@@ -17,3 +17,4 @@ model = dict(
 load_from = 'work_dirs/cast_ade20k/transfer.pth'  # the pipeline puts its own here
 optim_wrapper = dict(optimizer=dict(lr=1e-5, weight_decay=0.05))
 train_cfg = dict(max_iters=16000, val_interval=16000)
+default_hooks = dict(checkpoint=dict(interval=5000))

@@ -16,3 +16,4 @@ model = dict(
     semi_train_cfg=dict(semi_weight=1.0))
 optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05))
 train_cfg = dict(max_iters=160000)
+default_hooks = dict(checkpoint=dict(interval=5000))

@@ -9,3 +9,4 @@ model = dict(detector=dict(
         grounding_dino=dict(test_cfg=dict(classes_per_prompt=40)),
         classes=_base_.classes))
 load_from = 'work_dirs/cast_ade20k/start/teacher.pth'  # the pipeline puts its own here
+default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=1))  # 6.7 GB with the optimizer's state

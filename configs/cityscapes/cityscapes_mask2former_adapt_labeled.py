@@ -7,3 +7,4 @@ _base_ = [
 load_from = 'weights/mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic_20220407_104949-82f8d28d.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # COCO's 133 classes are not these
 train_cfg = dict(max_iters=5000, val_interval=5000)
+default_hooks = dict(checkpoint=dict(interval=1000))

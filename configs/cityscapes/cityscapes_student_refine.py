@@ -11,6 +11,7 @@ model = dict(
 load_from = 'work_dirs/cast_cityscapes/transfer.pth'  # the pipeline puts its own here
 optim_wrapper = dict(optimizer=dict(lr=5e-6))
 train_cfg = dict(max_iters=9000, val_interval=9000)
+default_hooks = dict(checkpoint=dict(interval=5000))
 
 # COCO's mask AP and that of cityscapesscripts.
 val_evaluator = [

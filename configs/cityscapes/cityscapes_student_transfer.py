@@ -8,3 +8,4 @@ model = dict(
     detector=dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='weights/dinov2_vits14_pretrain.pth'))),
     pixel_contrast=dict(type='PixelContrast', in_channels=384, pool=2, loss_weight=0.1),
     semi_train_cfg=dict(semi_weight=1.0))
+default_hooks = dict(checkpoint=dict(interval=5000))

@@ -1,5 +1,7 @@
 """Learning rates and weight decay by part of the network, for networks that are put together from others."""
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -34,6 +36,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if unknown or unused:
             raise CASTError(f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no parameter '
                             f'of that name; options are {", ".join(sorted(_OPTIONS))}')
+        blocks = _number_of_blocks(names)
         undecayed = _norms_and_biases(module)
         groups: dict[tuple[float, float], dict] = {}
         parameters = dict(module.named_parameters())
@@ -44,7 +47,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             options = parts.get(prefix, {})
             lr = self.base_lr * options.get('lr_mult', 1.0)
             if 'layer_decay' in options:
-                lr *= options['layer_decay'] ** _distance_from_the_end(short, names)
+                lr *= options['layer_decay'] ** _distance_from_the_end(short, blocks)
             decay = options.get('weight_decay', self.base_wd)
             if not options.get('decay_norm_and_bias', True) and name in undecayed:
                 decay = 0.0
@@ -63,14 +66,16 @@ def _norms_and_biases(module: nn.Module) -> set[str]:
     return names
 
 
-def _distance_from_the_end(name: str, names: dict[str, str]) -> int:
+def _distance_from_the_end(name: str, number_of_blocks: Counter) -> int:
     """How many steps of layer decay a parameter is away from what follows the encoder's blocks."""
     encoder, _, rest = name.partition('.blocks.')
     if rest:
-        number = int(rest.split('.')[0])
-    elif 'embed' in name:
-        encoder, number = re.split(r'\.\w*embed', name)[0], -1
-    else:
-        return 0
-    blocks = {int(match[1]) for other in names if (match := re.match(rf'{re.escape(encoder)}\.blocks\.(\d+)\.', other))}
-    return len(blocks) - number
+        return number_of_blocks[encoder] - int(rest.split('.')[0])
+    encoder, *rest = re.split(r'\.\w*embed', name, maxsplit=1)
+    return number_of_blocks[encoder] + 1 if rest else 0
+
+
+def _number_of_blocks(names: Iterable[str]) -> Counter:
+    """By the name of the module that has them as ``blocks``."""
+    matches = (re.match(r'(.*?)\.blocks\.(\d+)\.', name) for name in names)
+    return Counter(encoder for encoder, _ in {match.groups() for match in matches if match})

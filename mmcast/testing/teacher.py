@@ -32,18 +32,21 @@ def shrink_teacher(detector: ConfigDict, language_model: str) -> ConfigDict:
         language_model: What :func:`write_tiny_bert` wrote.
     """
     config = Config(dict(detector=detector))
-    config.merge_from_dict(dict(detector=dict(grounding_dino=grounding_dino_sizes(language_model),
-                                              sam2=SAM2_SIZES)))
+    config.merge_from_dict(dict(detector=tiny_teacher_sizes()))
+    config.detector.grounding_dino.language_model.name = language_model
     return config.detector
 
 
-def grounding_dino_sizes(language_model: str) -> dict:
-    """What makes MM-Grounding-DINO Swin-L a network of 3 M parameters; its text features need the width 256."""
+def tiny_teacher_sizes() -> dict:
+    """What :func:`shrink_teacher` changes, but for the name of the language model.
+
+    Grounding-DINO keeps the width 256, which its text features need.
+    """
     attention = dict(embed_dims=256, num_levels=5)
     narrow = dict(embed_dims=256, feedforward_channels=32)
-    return dict(
+    grounding_dino = dict(
         num_queries=20,
-        language_model=dict(name=language_model, max_tokens=48),
+        language_model=dict(max_tokens=48),
         backbone=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
                       drop_path_rate=0.0),
         neck=dict(in_channels=[8, 16, 32, 64]),
@@ -53,11 +56,10 @@ def grounding_dino_sizes(language_model: str) -> dict:
         bbox_head=dict(contrastive_cfg=dict(max_text_len=48)),
         dn_cfg=dict(group_cfg=dict(num_dn_queries=10)),
         box_scale=(128, 64), train_box_scales=[(128, 64)])
-
-
-#: What makes SAM2 a network of 2 M parameters for 64x64 squares.
-SAM2_SIZES = dict(
-    size='tiny', image_size=64, boxes_per_chunk=3,
-    encoder=dict(hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1], global_attention_blocks=[3],
-                 window_size_per_stage=[4, 4, 4, 2], window_positional_embedding_background_size=[4, 4]),
-    decoder=dict(mlp_dim=32))
+    sam2 = dict(
+        size='tiny', image_size=64, boxes_per_chunk=3,
+        encoder=dict(hidden_size=8, num_attention_heads=1, blocks_per_stage=[1, 1, 2, 1],
+                     global_attention_blocks=[3], window_size_per_stage=[4, 4, 4, 2],
+                     window_positional_embedding_background_size=[4, 4]),
+        decoder=dict(mlp_dim=32))
+    return dict(grounding_dino=grounding_dino, sam2=sam2)

@@ -14,5 +14,4 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=90000, val_interval=10000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-default_hooks = dict(checkpoint=dict(interval=5000, max_keep_ckpts=2))
 divide_batch_size = True  # batch sizes are those of all processes together

@@ -22,6 +22,4 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=1000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-# With the optimizer's state a checkpoint has 6.7 GB.
-default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=1))
 divide_batch_size = True  # batch sizes are those of all processes together

@@ -95,7 +95,7 @@ class GroundedSAM(BaseDetector):
         self.sam2 = MODELS.build(sam2)
         self.num_pixel_queries = num_pixel_queries
         for name in self.frozen:
-            getattr(self, name).requires_grad_(False)
+            getattr(self, name).requires_grad_(False).eval()
         if activation_checkpointing:
             transformer = self.grounding_dino.encoder, self.grounding_dino.decoder
             swin = getattr(self.grounding_dino.backbone, 'stages', ())

@@ -64,7 +64,7 @@ class PromptedGroundingDINO(GroundingDINO):
         self.current_scale = self.box_scale
         self.num_classes = len(classes)
         self.prompts = ClassPrompts(self, classes, test_cfg['classes_per_prompt'])
-        self.language_model.requires_grad_(False)
+        self.language_model.requires_grad_(False).eval()
         nn.init.normal_(self.level_embed)  # mmdet leaves what the memory held until init_weights
 
     def train(self, mode: bool = True) -> 'PromptedGroundingDINO':
