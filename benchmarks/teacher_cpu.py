@@ -1,7 +1,8 @@
 """The foundation teacher in full size on the CPU: its parameters, and one image from file to masks.
 
-    python benchmarks/teacher_cpu.py                        # random weights, bert-base with a small vocabulary file
-    python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth --language-model FOLDER
+    python benchmarks/teacher_cpu.py                        # random weights, bert-base with a small
+    vocabulary file python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth
+    --language-model FOLDER
 
 Random weights find nothing, so every box counts (score_thr=0) and 100 boxes go through the mask decoder.
 """
@@ -17,7 +18,8 @@ from mmcast.command_line import report_errors
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', default='configs/cityscapes/cityscapes_teacher_zero_shot.py')
     parser.add_argument('--size', nargs=2, type=int, default=[512, 1024], metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--checkpoint', help='made by step `start` of a pipeline; default random weights')

@@ -1,10 +1,12 @@
-"""Teacher and student on one GPU in one run: latency, images per second and peak memory, eager, bf16, batch 1.
+"""Teacher and student on one GPU in one run: latency, images per second, memory; eager, bf16, batch 1.
 
-    python benchmarks/teacher_student.py                       # predictions of 1024x2048 images, and the ratio
-    python benchmarks/teacher_student.py --train               # and a training step of 1a, 1b, transfer and refine
+    python benchmarks/teacher_student.py                       # predictions of 1024x2048 images, and the
+    ratio python benchmarks/teacher_student.py --train               # and a training step of 1a, 1b, transfer
+    and refine
 
-Weights are random: none of the figures depends on them but the number of boxes, so the teacher keeps --boxes of them
-in every image. Teacher and student take turns. The paper's ratio is 4.56 (2.85 and 13.0 images per second).
+Weights are random: none of the figures depends on them but the number of boxes, so the teacher keeps --boxes
+of them in every image. Teacher and student take turns. The paper's ratio is 4.56 (2.85 and 13.0 images per
+second).
 """
 import argparse
 import statistics
@@ -22,7 +24,8 @@ PAPER = 4.56
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', nargs=2, type=int, default=[1024, 2048], metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--boxes', type=int, default=20, help='boxes that prompt SAM2 in an image (20)')
     parser.add_argument('--rounds', type=int, default=30)
@@ -88,13 +91,18 @@ def predict(args: argparse.Namespace, folder: str) -> None:
     for _ in range(args.rounds):
         for name, model in models.items():
             times[name].append(seconds(args.device, lambda model=model: once(model)))
-    print(f'{args.size[0]}x{args.size[1]}, batch 1, bf16, eager, {args.boxes} boxes an image, {args.rounds} rounds')
+    print(
+        f'{args.size[0]}x{args.size[1]}, batch 1, bf16, {args.boxes} boxes an image, {args.rounds} rounds'
+    )
     for name in models:
         median = statistics.median(times[name])
-        print(f'{name:8s}{1000 * median:9.1f} ms ({1000 * min(times[name]):.1f} to {1000 * max(times[name]):.1f})'
-              f'{1 / median:9.2f} images/s   peak {memory[name]:.2f} GB')
+        print(
+            f'{name:8s}{1000 * median:9.1f} ms ({1000 * min(times[name]):.1f} to '
+              f'{1000 * max(times[name]):.1f})'
+            f'{1 / median:9.2f} images/s   peak {memory[name]:.2f} GB')
     ratios = [teacher / student for teacher, student in zip(times['teacher'], times['student'])]
-    print(f'ratio   {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); the paper\'s is {PAPER}')
+    print(f'ratio   {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); '
+          f'the paper\'s is {PAPER}')
 
 
 def train(args: argparse.Namespace, folder: str, step: str, config_name: str) -> None:
@@ -109,12 +117,14 @@ def train(args: argparse.Namespace, folder: str, step: str, config_name: str) ->
     use_full_precision(config.optim_wrapper)  # the autocast is here
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     size = tuple(args.size) if step in ('1a', '1b') else (args.size[0] // 2, args.size[1] // 2)
-    sources = ['labeled', 'pseudo'] * args.batch if 'semi_train_cfg' in config.model else ['labeled'] * args.batch
+    sources = ['labeled', 'pseudo'] * args.batch if 'semi_train_cfg' in config.model else ['labeled'
+                                                                                           ] * args.batch
     images, samples = make_samples([args.boxes] * args.batch, sources[:args.batch], size=size, num_classes=8)
     inputs = list((images * 50 + 120).clamp(0, 255).byte())
 
     def once():
-        data = model.data_preprocessor(dict(inputs=inputs, data_samples=[sample.clone() for sample in samples]), True)
+        data = model.data_preprocessor(
+            dict(inputs=inputs, data_samples=[sample.clone() for sample in samples]), True)
         with torch.autocast(args.device, torch.bfloat16):
             total, _ = model.parse_losses(model(**data, mode='loss'))
         wrapper.update_params(total)

@@ -1,5 +1,5 @@
-# The whole method on ADE20K with 10 % of the labels: `mim train mmcast configs/cast_ade20k.py`.
-# Data: docs/data.md; the four downloads that lie in weights/: docs/teacher.md. Step `start` looks at all of them.
+# The whole method on ADE20K with 10 % of the labels: `mim train mmcast configs/cast_ade20k.py`. Data:
+# docs/data.md; the four downloads that lie in weights/: docs/teacher.md. Step `start` looks at all of them.
 work_dir = 'work_dirs/cast_ade20k'
 seed = 0
 variables = dict(
@@ -122,5 +122,8 @@ report = dict(
             title='student, transferred',
             config='ade20k/ade20k_student_transfer.py',
             checkpoint='{transfer.checkpoint}'),
-        dict(title='student, refined', config='ade20k/ade20k_student_refine.py', checkpoint='{refine.checkpoint}'),
+        dict(
+            title='student, refined',
+            config='ade20k/ade20k_student_refine.py',
+            checkpoint='{refine.checkpoint}'),
     ])

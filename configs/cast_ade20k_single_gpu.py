@@ -1,5 +1,5 @@
-# The whole method on ADE20K with 10 % of the labels, on one GPU: the halves of the teacher learn one after the other.
-# Numbers and weights as for cast_ade20k.py.
+# The whole method on ADE20K with 10 % of the labels, on one GPU: the halves of the teacher learn one after
+# the other. Numbers and weights as for cast_ade20k.py.
 work_dir = 'work_dirs/cast_ade20k_single_gpu'
 seed = 0
 variables = dict(
@@ -134,5 +134,8 @@ report = dict(
             title='student, transferred',
             config='ade20k_single_gpu/ade20k_single_gpu_student_transfer.py',
             checkpoint='{transfer.checkpoint}'),
-        dict(title='student, refined', config='ade20k_single_gpu/ade20k_single_gpu_student_refine.py', checkpoint='{refine.checkpoint}'),
+        dict(
+            title='student, refined',
+            config='ade20k_single_gpu/ade20k_single_gpu_student_refine.py',
+            checkpoint='{refine.checkpoint}'),
     ])

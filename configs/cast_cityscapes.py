@@ -1,5 +1,5 @@
-# The whole method on Cityscapes with 10 % of the labels: `mim train mmcast configs/cast_cityscapes.py`.
-# Data: docs/data.md; the four downloads that lie in weights/: docs/teacher.md. Step `start` looks at all of them.
+# The whole method on Cityscapes with 10 % of the labels: `mim train mmcast configs/cast_cityscapes.py`. Data:
+# docs/data.md; the four downloads that lie in weights/: docs/teacher.md. Step `start` looks at all of them.
 work_dir = 'work_dirs/cast_cityscapes'
 seed = 0
 variables = dict(
@@ -128,5 +128,8 @@ report = dict(
             title='student, transferred',
             config='cityscapes/cityscapes_student_transfer.py',
             checkpoint='{transfer.checkpoint}'),
-        dict(title='student, refined', config='cityscapes/cityscapes_student_refine.py', checkpoint='{refine.checkpoint}'),
+        dict(
+            title='student, refined',
+            config='cityscapes/cityscapes_student_refine.py',
+            checkpoint='{refine.checkpoint}'),
     ])

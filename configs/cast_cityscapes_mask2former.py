@@ -1,5 +1,5 @@
-# As cast_cityscapes.py with another teacher: mmdet's Mask2Former Swin-L, pretrained on COCO. Its classes are COCO's, so there
-# is no zero-shot teacher. The two weights files: docs/teacher.md.
+# As cast_cityscapes.py with another teacher: mmdet's Mask2Former Swin-L, pretrained on COCO. Its classes are
+# COCO's, so there is no zero-shot teacher. The two weights files: docs/teacher.md.
 work_dir = 'work_dirs/cast_cityscapes_mask2former'
 seed = 0
 variables = dict(
@@ -105,5 +105,8 @@ report = dict(
             title='student, transferred',
             config='cityscapes/cityscapes_student_transfer.py',
             checkpoint='{transfer.checkpoint}'),
-        dict(title='student, refined', config='cityscapes/cityscapes_student_refine.py', checkpoint='{refine.checkpoint}'),
+        dict(
+            title='student, refined',
+            config='cityscapes/cityscapes_student_refine.py',
+            checkpoint='{refine.checkpoint}'),
     ])

@@ -1,5 +1,5 @@
-# The whole method on Cityscapes with 10 % of the labels, on one GPU: the halves of the teacher learn one after the other.
-# Numbers and weights as for cast_cityscapes.py.
+# The whole method on Cityscapes with 10 % of the labels, on one GPU: the halves of the teacher learn one
+# after the other. Numbers and weights as for cast_cityscapes.py.
 work_dir = 'work_dirs/cast_cityscapes_single_gpu'
 seed = 0
 variables = dict(
@@ -140,5 +140,8 @@ report = dict(
             title='student, transferred',
             config='cityscapes_single_gpu/cityscapes_single_gpu_student_transfer.py',
             checkpoint='{transfer.checkpoint}'),
-        dict(title='student, refined', config='cityscapes_single_gpu/cityscapes_single_gpu_student_refine.py', checkpoint='{refine.checkpoint}'),
+        dict(
+            title='student, refined',
+            config='cityscapes_single_gpu/cityscapes_single_gpu_student_refine.py',
+            checkpoint='{refine.checkpoint}'),
     ])

@@ -1,5 +1,5 @@
-# Step 1a on one GPU, first half: Grounding-DINO on the labels, SAM2 frozen. Batches of 2, the gradients of four together,
-# so four times the iterations of the recipe.
+# Step 1a on one GPU, first half: Grounding-DINO on the labels, SAM2 frozen. Batches of 2, the gradients of
+# four together, so four times the iterations of the recipe.
 _base_ = '../ade20k/ade20k_teacher_adapt_labeled.py'
 
 model = dict(

@@ -1,4 +1,5 @@
-# Step 1b with another teacher: Mask2Former Swin-L again, on labeled and pseudo-labeled images, l_semi = 1, l_pxl on.
+# Step 1b with another teacher: Mask2Former Swin-L again, on labeled and pseudo-labeled images, l_semi = 1,
+# l_pxl on.
 _base_ = [
     '../_base_/models/mask2former_swin_l.py', '../_base_/datasets/cityscapes_semi.py', '../_base_/schedules/student.py',
     '../_base_/default_runtime.py'

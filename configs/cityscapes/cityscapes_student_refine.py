@@ -1,5 +1,5 @@
-# Step 3: refine the transferred student on the labels alone, l_semi = l_pxl = 0. A tenth of the learning rate and of the
-# iterations; the paper does not say.
+# Step 3: refine the transferred student on the labels alone, l_semi = l_pxl = 0. A tenth of the learning rate
+# and of the iterations; the paper does not say.
 _base_ = [
     '../_base_/models/cast_student.py', '../_base_/datasets/cityscapes.py', '../_base_/schedules/student.py',
     '../_base_/default_runtime.py'

@@ -1,5 +1,5 @@
-# Step 1b on one GPU, first half: Grounding-DINO on labels and pseudo-labels, SAM2 frozen. Batches of 2, the gradients of four together,
-# so four times the iterations of the recipe.
+# Step 1b on one GPU, first half: Grounding-DINO on labels and pseudo-labels, SAM2 frozen. Batches of 2, the
+# gradients of four together, so four times the iterations of the recipe.
 _base_ = '../cityscapes/cityscapes_teacher_adapt_self_training.py'
 
 model = dict(

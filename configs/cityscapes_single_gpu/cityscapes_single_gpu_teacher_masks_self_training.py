@@ -1,5 +1,6 @@
-# Step 1b on one GPU, second half: SAM2 on labels and pseudo-labels, with its own schedule, a cosine to a tenth; the Grounding-DINO of the
-# first half frozen. Batches of 2, the gradients of two together and, for half the recipe's batch, half its learning rates.
+# Step 1b on one GPU, second half: SAM2 on labels and pseudo-labels, with its own schedule, a cosine to a
+# tenth; the Grounding-DINO of the first half frozen. Batches of 2, the gradients of two together and, for
+# half the recipe's batch, half its learning rates.
 _base_ = '../cityscapes/cityscapes_teacher_adapt_self_training.py'
 
 model = dict(detector=dict(frozen=('grounding_dino', )))

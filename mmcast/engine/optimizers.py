@@ -17,10 +17,11 @@ _OPTIONS = {'lr_mult', 'weight_decay', 'layer_decay', 'decay_norm_and_bias'}
 class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Parameter groups from ``paramwise_cfg=dict(parts={prefix: options})``.
 
-    A parameter belongs to the part with the longest prefix of its name (``detector.`` of a ``CASTDetector`` left out).
-    The options are ``lr_mult`` (1), ``weight_decay`` (the optimizer's), ``decay_norm_and_bias`` (True) and
-    ``layer_decay`` (1): each block of an encoder learns by this factor less than the next one, ``blocks.N`` being
-    its number, the embedding less than the first block and what follows the blocks in full (BEiT, arXiv
+    A parameter belongs to the part with the longest prefix of its name (``detector.`` of a ``CASTDetector``
+    left out). The options are ``lr_mult`` (1), ``weight_decay`` (the optimizer's), ``decay_norm_and_bias``
+    (True) and
+    ``layer_decay`` (1): each block of an encoder learns by this factor less than the next one, ``blocks.N``
+    being its number, the embedding less than the first block and what follows the blocks in full (BEiT, arXiv
     2106.08254).
 
     Raises:
@@ -34,8 +35,9 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = {name.removeprefix('detector.'): name for name, _ in module.named_parameters()}
         unused = [prefix for prefix in parts if not any(name.startswith(prefix) for name in names)]
         if unknown or unused:
-            raise CASTError(f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no parameter '
-                            f'of that name; options are {", ".join(sorted(_OPTIONS))}')
+            raise CASTError(
+                f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no parameter '
+                f'of that name; options are {", ".join(sorted(_OPTIONS))}')
         blocks = _number_of_blocks(names)
         undecayed = _norms_and_biases(module)
         groups: dict[tuple[float, float], dict] = {}

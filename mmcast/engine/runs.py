@@ -128,7 +128,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def use_full_precision(optim_wrapper: dict) -> None:
-    """Makes an ``AmpOptimWrapper``'s config one of ``OptimWrapper``, in place: MMEngine's mixed precision needs a GPU."""
+    """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a GPU."""
     optim_wrapper['type'] = 'OptimWrapper'
     for option in ('dtype', 'loss_scale', 'use_fsdp'):
         optim_wrapper.pop(option, None)

@@ -7,6 +7,8 @@ from .pixel_contrast import PixelContrast
 from .pixel_decoders import DPTPixelDecoder
 from .strong_view import PhotometricStrongView
 
-__all__ = ['BertTextEncoder', 'BoxPromptedSAM2', 'CASTDetector', 'CASTMask2Former', 'CASTMask2FormerHead', 'DINOv2',
-           'DPTPixelDecoder', 'GroundedSAM', 'PhotometricStrongView', 'PixelContrast', 'PixelContrastiveLoss',
-           'PromptedGroundingDINO']
+__all__ = [
+    'BertTextEncoder', 'BoxPromptedSAM2', 'CASTDetector', 'CASTMask2Former', 'CASTMask2FormerHead', 'DINOv2',
+    'DPTPixelDecoder', 'GroundedSAM', 'PhotometricStrongView', 'PixelContrast', 'PixelContrastiveLoss',
+    'PromptedGroundingDINO'
+]

@@ -58,13 +58,14 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
         raise CASTError(f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
                         'pickled code, download or make it again') from error
     state = content.get('state_dict', content.get('model', content)) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(value, Tensor) for value in state.values()):
         raise CASTError(f'{path} holds no state dict of tensors; give a checkpoint with model weights')
     return dict(state)
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name that is no file here may be one on Hugging Face; what lies in ``weights/`` is meant to be local."""
+    """Whether what is no file here may be a name on Hugging Face; ``weights/`` is meant to be local."""
     return bool(re.fullmatch(r'(?!weights/)\w[\w.-]*(/[\w.-]+)?', name))
 
 

@@ -1,4 +1,4 @@
-"""The foundation teacher's public weights: three files of three projects become one checkpoint of ``GroundedSAM``."""
+"""The foundation teacher's public weights: two downloads become one checkpoint of ``GroundedSAM``."""
 import os
 import re
 from pathlib import Path
@@ -13,8 +13,9 @@ from .language_models import check_language_model
 GROUNDING_DINO_SOURCE = (
     'https://download.openmmlab.com/mmdetection/v3.0/mm_grounding_dino/grounding_dino_swin-l_pretrain_all/'
     'grounding_dino_swin-l_pretrain_all-56d69e78.pth')
-SAM2_SOURCE = ('https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt (or model.safetensors '
-               'of https://huggingface.co/facebook/sam2.1-hiera-large)')
+SAM2_SOURCE = (
+    'https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt (or model.safetensors '
+    'of https://huggingface.co/facebook/sam2.1-hiera-large)')
 _FILES = ('model.safetensors', 'pytorch_model.bin')
 
 #: Meta's names to transformers', in this order; what several rules fit goes through all of them.
@@ -40,17 +41,18 @@ _META_TO_TRANSFORMERS = [
         (0, 'upscale_conv1'), (1, 'upscale_layer_norm'), (3, 'upscale_conv2'))),
 ]
 #: The video memory, which images have no use for, in Meta's names and in transformers'.
-_META_VIDEO = ('memory_attention.', 'memory_encoder.', 'mask_downsample.', 'maskmem_tpos_enc', 'no_mem_pos_enc',
-               'no_obj_ptr', 'no_obj_embed_spatial', 'obj_ptr_proj.', 'obj_ptr_tpos_proj.')
-_TRANSFORMERS_VIDEO = ('memory_', 'mask_downsample', 'object_pointer_proj.', 'temporal_positional_encoding_projection',
-                       'no_memory_positional_encoding', 'no_object_pointer', 'occlusion_spatial_embedding_parameter')
+_META_VIDEO = ('memory_attention.', 'memory_encoder.', 'mask_downsample.', 'maskmem_tpos_enc',
+               'no_mem_pos_enc', 'no_obj_ptr', 'no_obj_embed_spatial', 'obj_ptr_proj.', 'obj_ptr_tpos_proj.')
+_TRANSFORMERS_VIDEO = ('memory_', 'mask_downsample', 'object_pointer_proj.',
+                       'temporal_positional_encoding_projection', 'no_memory_positional_encoding',
+                       'no_object_pointer', 'occlusion_spatial_embedding_parameter')
 _SHARED = 'shared_image_embedding.positional_embedding'
 _SHARED_TWIN = 'prompt_encoder.shared_embedding.positional_embedding'
 
 
 def prepare(out_dir: str | os.PathLike, grounding_dino: str, sam2: str, language_model: str,
             dinov2: str = '') -> dict[str, str]:
-    """A pipeline's first step: look at all downloads before anything trains, and make the teacher's one checkpoint.
+    """A pipeline's step: look at all downloads before anything trains, and make the teacher's checkpoint.
 
     Args:
         out_dir: folder of the new file.
@@ -83,7 +85,8 @@ def read_grounding_dino(path: str | os.PathLike) -> dict[str, Tensor]:
         CASTError: the file is missing, unreadable, or another network's.
     """
     state = read_state_dict(path, GROUNDING_DINO_SOURCE)
-    needed = ('backbone.', 'language_model.', 'text_feat_map.', 'dn_query_generator.', 'bbox_head.cls_branches.')
+    needed = ('backbone.', 'language_model.', 'text_feat_map.', 'dn_query_generator.',
+              'bbox_head.cls_branches.')
     missing = [name for name in needed if not any(key.startswith(name) for key in state)]
     if missing:
         raise CASTError(f'{path} is no checkpoint of mmdet\'s Grounding-DINO, it has nothing of '
@@ -102,8 +105,9 @@ def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
     needed = ('vision_encoder.backbone.', 'vision_encoder.neck.', 'prompt_encoder.', 'mask_decoder.', _SHARED)
     missing = [name for name in needed if not any(key.startswith(name) for key in state)]
     if missing:
-        raise CASTError(f'{source} is no checkpoint of SAM2.1, it has nothing of {", ".join(missing)}; download '
-                        f'{SAM2_SOURCE}')
+        raise CASTError(
+            f'{source} is no checkpoint of SAM2.1, it has nothing of {", ".join(missing)}; download '
+            f'{SAM2_SOURCE}')
     return state
 
 
@@ -119,7 +123,8 @@ def find_sam2(source: str | os.PathLike) -> Path:
         if not found:
             raise CASTError(f'{path} has neither {" nor ".join(_FILES)}; download {SAM2_SOURCE} into it')
         return found[0]
-    if path.exists() or path.suffix in ('.pt', '.pth', '.bin', '.safetensors') or not is_hub_name(str(source)):
+    is_file_name = path.suffix in ('.pt', '.pth', '.bin', '.safetensors')
+    if path.exists() or is_file_name or not is_hub_name(str(source)):
         return path
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -131,7 +136,7 @@ def find_sam2(source: str | os.PathLike) -> Path:
 
 
 def convert_sam2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """SAM2 weights in Meta's or transformers' layout, under transformers' names and without the video memory."""
+    """SAM2 weights in Meta's or transformers' layout under transformers' names, without the video memory."""
     if any(key.startswith('sam_mask_decoder.') for key in state):
         state = {_rename(key): value for key, value in state.items() if not key.startswith(_META_VIDEO)}
         points = [state.pop(f'prompt_encoder.point_embeddings.{i}.weight', None) for i in range(4)]

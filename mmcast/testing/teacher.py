@@ -11,7 +11,7 @@ BERT_CONFIG = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, i
 
 
 def write_tiny_bert(folder: str | Path, words: Sequence[str] = ()) -> str:
-    """The two files of a language model that Grounding-DINO needs, with a vocabulary of letters and some words."""
+    """The files of a language model that Grounding-DINO needs, with a vocabulary of letters and words."""
     letters = [*string.ascii_lowercase, *string.digits, '.', '?', ',', '-']
     vocabulary = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *letters,
                   *(f'##{letter}' for letter in letters), *words]

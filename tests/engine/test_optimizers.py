@@ -46,7 +46,10 @@ def test_the_longest_prefix_counts_and_the_rest_has_the_optimizers_values():
 
 def test_layer_decay_by_hand():
     found = groups({'masks.': dict(layer_decay=0.9)})
-    rates = {name.removeprefix('detector.masks.'): rate for name, (rate, _) in found.items() if 'masks' in name}
+    rates = {
+        name.removeprefix('detector.masks.'): rate
+        for name, (rate, _) in found.items() if 'masks' in name
+    }
     assert rates['neck.weight'] == 1 and rates['encoder.blocks.2.weight'] == pytest.approx(0.9)
     assert rates['encoder.blocks.0.weight'] == pytest.approx(0.9 ** 3)
     assert rates['encoder.patch_embed.weight'] == pytest.approx(0.9 ** 4)

@@ -1,5 +1,5 @@
-# The foundation teacher: MM-Grounding-DINO Swin-L (boxes by class names) and SAM2.1 Hiera-L (masks), 560 M parameters.
-# Where the weights come from: docs/teacher.md.
+# The foundation teacher: MM-Grounding-DINO Swin-L (boxes by class names) and SAM2.1 Hiera-L (masks), 560 M
+# parameters. Where the weights come from: docs/teacher.md.
 num_levels = 5
 normalisation = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 model = dict(

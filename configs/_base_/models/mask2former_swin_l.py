@@ -1,5 +1,6 @@
-# Another teacher: mmdet's Mask2Former Swin-L, pretrained on COCO panoptic. Any network of the Mask2Former kind can take its
-# place; `type` says CASTMask2Former(Head), which are mmdet's classes with a door for the pixel loss.
+# Another teacher: mmdet's Mask2Former Swin-L, pretrained on COCO panoptic. Any network of the Mask2Former
+# kind can take its place; `type` says CASTMask2Former(Head), which are mmdet's classes with a door for the
+# pixel loss.
 _base_ = './cast_student.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# Adaptation of the foundation teacher, both halves together: Grounding-DINO's iterations and steps, each half with its own
-# learning rates and weight decay; bf16. Batch 8 over all processes.
+# Adaptation of the foundation teacher, both halves together: Grounding-DINO's iterations and steps, each half
+# with its own learning rates and weight decay; bf16. Batch 8 over all processes.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

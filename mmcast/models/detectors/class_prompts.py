@@ -29,9 +29,9 @@ class Prompt:
 class ClassPrompts:
     """The prompts of one list of class names, and their text features.
 
-    Names go in as entities of their own, so no part of a sentence has to be guessed (mmdet does that with NLTK
-    data from the network). The language model is frozen: its features of a prompt are computed once and kept
-    until its weights or their place change.
+    Names go in as entities of their own, so no part of a sentence has to be guessed (mmdet does that with
+    NLTK data from the network). The language model is frozen: its features of a prompt are computed once and
+    kept until its weights or their place change.
 
     Args:
         network: Grounding-DINO; tokenizes and reads the prompts.
@@ -62,12 +62,14 @@ class ClassPrompts:
     def _length(self, name: str, original: str) -> int:
         """Tokens of a name and the separator after it."""
         if not name or any(mark in name for mark in _SEPARATORS):
-            raise CASTError(f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have letters '
-                            f'outside of brackets and none of {_SEPARATORS}; rename it in `classes`')
+            raise CASTError(
+                f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have letters '
+                f'outside of brackets and none of {_SEPARATORS}; rename it in `classes`')
         length = len(self.network.language_model.tokenizer(name + '. ').input_ids) - 2
         if length + 2 > self.max_tokens:
-            raise CASTError(f'GroundedSAM classes: the name {original[:40]!r} has {length} tokens, the prompt '
-                            f'holds {self.max_tokens - 2}; choose a shorter one in `classes`')
+            raise CASTError(
+                f'GroundedSAM classes: the name {original[:40]!r} has {length} tokens, the prompt '
+                f'holds {self.max_tokens - 2}; choose a shorter one in `classes`')
         return length
 
     def _groups(self, classes: Sequence[int], at_most: int | None) -> list[list[int]]:
@@ -83,17 +85,18 @@ class ClassPrompts:
 
     def make(self, classes: Sequence[int]) -> Prompt:
         """The prompt that asks for some classes, by index."""
-        tokenized, caption, spans, _ = self.network.get_tokens_and_prompts([self.names[i] for i in classes], True)
+        names = [self.names[i] for i in classes]
+        tokenized, caption, spans, _ = self.network.get_tokens_and_prompts(names, custom_entities=True)
         with torch.device('cpu'):  # it holds facts also where a network is built without memory
             _, tokens = self.network.get_positive_map(tokenized, spans)
         return Prompt(tuple(classes), caption, tokens > 0)
 
     def for_training(self, present: Tensor) -> Prompt:
-        """The prompt of a training step: all classes, or where they do not fit, those present and others at random.
+        """The prompt of a training step: all classes; where they do not fit, those present and random others.
 
         Args:
-            present: Class indices among the labels of the batch. Where not even these fit, some stay out; their
-                objects are then none that the prompt asks for.
+            present: Class indices among the labels of the batch. Where not even these fit, some stay out;
+                their objects are then none that the prompt asks for.
         """
         if self.whole is not None:
             return self.whole
@@ -104,7 +107,7 @@ class ClassPrompts:
 
     @torch.no_grad()
     def features(self, prompt: Prompt, batch_size: int) -> dict[str, Tensor]:
-        """What the language model says about a prompt, for every image of a batch, as mmdet's transformer takes it."""
+        """The language model's output for a prompt, once for each image of a batch, as mmdet takes it."""
         model = self.network.language_model
         parameter = next(model.parameters())
         weights = parameter.device, parameter.dtype, sum(each._version for each in model.parameters())
@@ -119,6 +122,6 @@ class ClassPrompts:
 
 
 def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:
-    """Scores (..., n) of a prompt's n classes from those of its tokens (..., T): the mean over a class's tokens."""
+    """Scores (..., n) of a prompt's n classes: the mean of the scores (..., T) of a class's tokens."""
     weights = prompt.tokens_of_class.to(token_scores)
     return token_scores @ (weights / weights.sum(1, keepdim=True)).T

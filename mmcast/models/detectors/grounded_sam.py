@@ -1,7 +1,7 @@
 """The foundation teacher: Grounding-DINO finds boxes by class names, SAM2 turns every box into a mask.
 
-Both halves are other people's networks, ``mmdet``'s and ``transformers``'. Here they are joined, predict in the data
-set's classes, and learn on the same batches as every other detector of this package.
+Both halves are other people's networks, ``mmdet``'s and ``transformers``'. Here they are joined, predict in
+the data set's classes, and learn on the same batches as every other detector of this package.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ HALVES = ('grounding_dino', 'sam2')
 class TeacherOutputs:
     """What one forward pass of the teacher in training hands out.
 
-    ``class_logits`` and ``mask_logits`` are those of the kept queries. They cost a pass of SAM2's decoder, so they
-    are computed when they are first asked for, which is when the pixel loss is on, and without gradient.
+    ``class_logits`` and ``mask_logits`` are those of the kept queries. They cost a pass of SAM2's decoder, so
+    they are computed when they are first asked for, which is when the pixel loss is on, and without gradient.
 
     Attributes:
         features: Encoder maps of ``pixel_encoder``, each (B, C_i, h_i, w_i).
@@ -59,16 +59,17 @@ class TeacherOutputs:
 class GroundedSAM(BaseDetector):
     """Grounding-DINO's boxes prompt SAM2's masks; trains and predicts like any mmdet detector.
 
-    The pipeline hands in an image once, as large as it likes; each half brings it to its own size and normalises it
-    by itself. In training both see the batch's canvas, padding included.
+    The pipeline hands in an image once, as large as it likes; each half brings it to its own size and
+    normalises it by itself. In training both see the batch's canvas, padding included.
 
     Args:
         grounding_dino: ``PromptedGroundingDINO``, without ``classes``.
         sam2: ``BoxPromptedSAM2``.
         classes: Names in the data set's order; they are the prompt.
         frozen: Halves that do not learn, ``grounding_dino`` or ``sam2``; their losses are left out.
-        pixel_encoder: The half whose features the pixel loss is about: ``sam2`` (one map of 256 channels, stride 16
-            of its square) or ``grounding_dino`` (its backbone's maps). Default ``sam2`` if it learns.
+        pixel_encoder: The half whose features the pixel loss is about: ``sam2`` (one map of 256 channels,
+            stride 16 of its square) or ``grounding_dino`` (its backbone's maps). Default ``sam2`` if it
+            learns.
         num_pixel_queries: K of the pixel loss, the queries with the highest class scores.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         data_preprocessor: With the ``mean`` and ``std`` that the batch is normalised by.
@@ -84,13 +85,15 @@ class GroundedSAM(BaseDetector):
                  init_cfg: OptMultiConfig = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
-            raise CASTError('GroundedSAM brings images to two sizes, so it must know how they were normalised: '
-                            'set mean and std in data_preprocessor')
+            raise CASTError(
+                'GroundedSAM brings images to two sizes, so it must know how they were normalised: '
+                'set mean and std in data_preprocessor')
         self.frozen = tuple(frozen)
         self.pixel_encoder = pixel_encoder or ('grounding_dino' if 'sam2' in frozen else 'sam2')
         if set(frozen) - set(HALVES) or self.pixel_encoder not in set(HALVES) - set(frozen):
-            raise CASTError(f'GroundedSAM: frozen={self.frozen}, pixel_encoder={self.pixel_encoder!r}: the halves '
-                            f'are {" and ".join(HALVES)}, at most one is frozen, and the other one has the pixels')
+            raise CASTError(
+                f'GroundedSAM: frozen={self.frozen}, pixel_encoder={self.pixel_encoder!r}: the halves '
+                f'are {" and ".join(HALVES)}, at most one is frozen, and the other one has the pixels')
         self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
         self.sam2 = MODELS.build(sam2)
         self.num_pixel_queries = num_pixel_queries
@@ -99,9 +102,10 @@ class GroundedSAM(BaseDetector):
         if activation_checkpointing:
             transformer = self.grounding_dino.encoder, self.grounding_dino.decoder
             swin = getattr(self.grounding_dino.backbone, 'stages', ())
-            checkpoint_activations([*(layer for part in transformer for layer in part.layers),
-                                    *transformer[0].fusion_layers, *(block for stage in swin for block in stage.blocks),
-                                    *self.sam2.blocks])
+            checkpoint_activations([
+                *(layer for part in transformer for layer in part.layers), *transformer[0].fusion_layers,
+                *(block for stage in swin for block in stage.blocks), *self.sam2.blocks
+            ])
 
     def train(self, mode: bool = True) -> 'GroundedSAM':
         """Training mode for what learns; a frozen half stays in evaluation."""
@@ -117,7 +121,8 @@ class GroundedSAM(BaseDetector):
 
     # Prediction
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
+                rescale: bool = True) -> SampleList:
         """Instances of every image.
 
         Args:
@@ -127,8 +132,8 @@ class GroundedSAM(BaseDetector):
 
         Returns:
             The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,), ``masks``
-            (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality`` (N,), SAM2's estimate of
-            the mask's IoU, and ``scores``, which are the class scores.
+            (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality`` (N,), SAM2's estimate
+            of the mask's IoU, and ``scores``, which are the class scores.
         """
         images = [image[:, :sample.img_shape[0], :sample.img_shape[1]]
                   for image, sample in zip(self._pixels(batch_inputs), batch_data_samples)]
@@ -178,7 +183,7 @@ class GroundedSAM(BaseDetector):
 
     def loss_on(self, outputs: TeacherOutputs, batch_data_samples: SampleList,
                 indices: Sequence[int]) -> dict[str, Tensor]:
-        """The learning halves' losses on the images ``indices``; of none, zeros with a graph and the same names."""
+        """The learning halves' losses on the images ``indices``; of none, zeros with a graph."""
         losses = {}
         if outputs.boxes is not None:
             losses |= self.grounding_dino.losses(outputs.boxes, indices)
@@ -196,12 +201,13 @@ class GroundedSAM(BaseDetector):
                        embeddings: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """Mask logits (B, K, h, w) on the canvas and class logits (B, K, C + 1) of the K best queries.
 
-        Grounding-DINO scores every class by itself. The logits are such that their softmax is in proportion to
-        these scores, and to one minus the highest of them for "no object".
+        Grounding-DINO scores every class by itself. The logits are such that their softmax is in proportion
+        to these scores, and to one minus the highest of them for "no object".
         """
         network = self.grounding_dino
         scores, corners = network.queries(pixels) if boxes is None else network.trained_queries(boxes)
-        kept = scores.amax(2).topk(min(self.num_pixel_queries, scores.shape[1])).indices[..., None]  # (B, K, 1)
+        number = min(self.num_pixel_queries, scores.shape[1])
+        kept = scores.amax(2).topk(number).indices[..., None]  # (B, K, 1)
         scores, corners = (part.gather(1, kept.expand(-1, -1, part.shape[2])) for part in (scores, corners))
         embeddings = self.sam2.encode(pixels) if embeddings is None else embeddings
         masks = torch.stack([self.sam2.decode([part[i:i + 1] for part in embeddings], of_image, (1, 1))[0]

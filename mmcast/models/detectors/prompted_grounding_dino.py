@@ -1,4 +1,4 @@
-"""Grounding-DINO as the half of the teacher that finds a data set's classes; the network itself is mmdet's."""
+"""Grounding-DINO as the half of the teacher that finds a data set's classes; the network is mmdet's."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,15 +36,15 @@ class BoxOutputs:
 class PromptedGroundingDINO(GroundingDINO):
     """mmdet's Grounding-DINO for a fixed list of classes, from images of any size.
 
-    Parameters have mmdet's names. The language model is never trained, and runs once for a prompt instead of once
-    for an image.
+    Parameters have mmdet's names. The language model is never trained, and runs once for a prompt instead of
+    once for an image.
 
     Args:
         classes: Names in the data set's order.
         box_scale: Longest long side and short side of the network's input in pixels, the ratio is kept.
         train_box_scales: In training, one of these is drawn for each batch; default ``box_scale``.
-        test_cfg: ``score_thr`` (0.05) and ``max_per_img`` (100) of the boxes, ``classes_per_prompt`` (as many as the
-            text length holds).
+        test_cfg: ``score_thr`` (0.05) and ``max_per_img`` (100) of the boxes, ``classes_per_prompt`` (as many
+            as the text length holds).
         kwargs: Those of ``GroundingDINO``; ``data_preprocessor`` with ``mean`` and ``std``.
 
     Raises:
@@ -87,17 +87,20 @@ class PromptedGroundingDINO(GroundingDINO):
         """Boxes of images (3, H, W) of uint8, RGB, best first.
 
         Returns:
-            Per image ``bboxes`` (N, 4) as shares of its width and height, ``scores`` (N,) and ``labels`` (N,).
+            Per image ``bboxes`` (N, 4) as shares of its width and height, ``scores`` (N,) and ``labels``
+            (N,).
         """
         if len({image.shape for image in images}) > 1:  # padding would enter the maps' normalisation
             return [self.detect([image])[0] for image in images]
         features, samples = self._encode(torch.stack(list(images)))
         found = [self._best_pairs(*self.score_queries(features, samples, prompt), prompt)
                  for prompt in self.prompts.all]
-        return [self._keep(InstanceData.cat([of_prompt[i] for of_prompt in found])) for i in range(len(images))]
+        return [
+            self._keep(InstanceData.cat([of_prompt[i] for of_prompt in found])) for i in range(len(images))
+        ]
 
     def queries(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores (B, Q, C) and boxes (B, Q, 4), as shares, of all queries on images (B, 3, H, W) of uint8."""
+        """Class scores (B, Q, C) and boxes (B, Q, 4), as shares, of all queries on (B, 3, H, W) of uint8."""
         features, samples = self._encode(pixels)
         found = [self.score_queries(features, samples, prompt) for prompt in self.prompts.all]
         scores = [self.spread(scores, prompt) for (scores, _), prompt in zip(found, self.prompts.all)]
@@ -112,7 +115,7 @@ class PromptedGroundingDINO(GroundingDINO):
 
     def score_queries(self, features: tuple[Tensor, ...], samples: SampleList,
                       prompt: Prompt) -> tuple[Tensor, Tensor]:
-        """Scores (B, Q, n) of a prompt's classes and boxes (B, Q, 4) as shares of each image, in evaluation."""
+        """Scores (B, Q, n) of a prompt's classes and boxes (B, Q, 4) as shares of each image."""
         inputs = self.forward_transformer(features, self._text(prompt, len(samples)), samples)
         return self._read(self.bbox_head(**inputs), prompt)
 
@@ -142,7 +145,7 @@ class PromptedGroundingDINO(GroundingDINO):
         return found[found.scores.argsort(descending=True, stable=True)[:self.test_cfg['max_per_img']]]
 
     def spread(self, scores: Tensor, prompt: Prompt) -> Tensor:
-        """Scores (B, Q, C) of all classes from those of a prompt's; 0 for a class that it does not ask for."""
+        """Scores (B, Q, C) of all classes from those of a prompt's; 0 where it does not ask."""
         everything = scores.new_zeros((*scores.shape[:2], self.num_classes))
         everything[..., list(prompt.classes)] = scores
         return everything
@@ -152,8 +155,8 @@ class PromptedGroundingDINO(GroundingDINO):
     def forward_once(self, pixels: Tensor, samples: SampleList) -> BoxOutputs:
         """Run the network on a batch (B, 3, H, W) of uint8, RGB, at the scale that was drawn.
 
-        The transformer is shown noisy ground truths beside its own queries (DINO's denoising), so that it needs the
-        labels already.
+        The transformer is shown noisy ground truths beside its own queries (DINO's denoising), so that it
+        needs the labels already.
         """
         inputs = self.preprocess(pixels, self.current_scale)
         prompt = self.prompts.for_training(torch.cat([sample.gt_instances.labels for sample in samples]))

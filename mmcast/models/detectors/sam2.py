@@ -1,4 +1,4 @@
-"""SAM2 as the half of the teacher that turns boxes into masks; the network itself is ``transformers.Sam2Model``."""
+"""SAM2 as the half of the teacher that turns boxes into masks; the network is ``transformers.Sam2Model``."""
 from collections.abc import Sequence
 
 import torch
@@ -16,14 +16,24 @@ from mmcast.registry import MODELS
 
 # The published SAM2.1 encoders (Ravi et al., arXiv 2408.00714, and Meta's sam2.1 configuration files).
 SIZES = {
-    'tiny': dict(hidden_size=96, num_attention_heads=1, blocks_per_stage=[1, 2, 7, 2],
+    'tiny': dict(hidden_size=96,
+                 num_attention_heads=1,
+                 blocks_per_stage=[1, 2, 7, 2],
                  global_attention_blocks=[5, 7, 9]),
-    'small': dict(hidden_size=96, num_attention_heads=1, blocks_per_stage=[1, 2, 11, 2],
+    'small': dict(hidden_size=96,
+                  num_attention_heads=1,
+                  blocks_per_stage=[1, 2, 11, 2],
                   global_attention_blocks=[7, 10, 13]),
-    'base_plus': dict(hidden_size=112, num_attention_heads=2, blocks_per_stage=[2, 3, 16, 3],
-                      global_attention_blocks=[12, 16, 20], window_positional_embedding_background_size=[14, 14]),
-    'large': dict(hidden_size=144, num_attention_heads=2, blocks_per_stage=[2, 6, 36, 4],
-                  global_attention_blocks=[23, 33, 43], window_size_per_stage=[8, 4, 16, 8]),
+    'base_plus': dict(hidden_size=112,
+                      num_attention_heads=2,
+                      blocks_per_stage=[2, 3, 16, 3],
+                      global_attention_blocks=[12, 16, 20],
+                      window_positional_embedding_background_size=[14, 14]),
+    'large': dict(hidden_size=144,
+                  num_attention_heads=2,
+                  blocks_per_stage=[2, 6, 36, 4],
+                  global_attention_blocks=[23, 33, 43],
+                  window_size_per_stage=[8, 4, 16, 8]),
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1], RGB
 LARGEST_JITTER = 20.0  # pixels of the square
@@ -39,8 +49,8 @@ class BoxPromptedSAM2(BaseModule):
         size: ``tiny``, ``small``, ``base_plus`` or ``large``.
         image_size: Side of the square in pixels, a multiple of 32.
         boxes_per_chunk: So many boxes go through the mask decoder, and so many masks to full size, at a time.
-        encoder, decoder: Options of ``transformers.Sam2HieraDetConfig`` and ``Sam2MaskDecoderConfig`` that win over
-            those of the size.
+        encoder, decoder: Options of ``transformers.Sam2HieraDetConfig`` and ``Sam2MaskDecoderConfig`` that
+            win over those of the size.
         num_prompts: In training, so many ground truths of an image prompt it at most, drawn anew each time.
         box_jitter: Standard deviation of a prompting box's corners in training, in sides of the box.
         mask_weight, dice_weight, quality_weight: Of the focal, the dice and the IoU loss.
@@ -49,9 +59,17 @@ class BoxPromptedSAM2(BaseModule):
         CASTError: On an unknown size.
     """
 
-    def __init__(self, size: str = 'large', image_size: int = 1024, boxes_per_chunk: int = 32,
-                 encoder: dict | None = None, decoder: dict | None = None, num_prompts: int = 32, box_jitter: float = 0.1,
-                 mask_weight: float = 20.0, dice_weight: float = 1.0, quality_weight: float = 1.0,
+    def __init__(self,
+                 size: str = 'large',
+                 image_size: int = 1024,
+                 boxes_per_chunk: int = 32,
+                 encoder: dict | None = None,
+                 decoder: dict | None = None,
+                 num_prompts: int = 32,
+                 box_jitter: float = 0.1,
+                 mask_weight: float = 20.0,
+                 dice_weight: float = 1.0,
+                 quality_weight: float = 1.0,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if size not in SIZES:
@@ -71,11 +89,12 @@ class BoxPromptedSAM2(BaseModule):
     def preprocess(self, pixels: Tensor) -> Tensor:
         """SAM2's own input (B, 3, S, S) from images (B, 3, H, W) of uint8, RGB: stretched and normalised."""
         square = image_functional.resize(pixels, [self.image_size, self.image_size], antialias=True)
-        mean, std = (square.new_tensor(values, dtype=torch.float32)[:, None, None] * 255 for values in (MEAN, STD))
+        mean, std = (square.new_tensor(values, dtype=torch.float32)[:, None, None] * 255
+                     for values in (MEAN, STD))
         return (square.float() - mean) / std
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Image embeddings of images (B, 3, H, W) of uint8: (B, C_i, S / s, S / s) at strides s = 4, 8 and 16."""
+        """Embeddings of images (B, 3, H, W) of uint8: (B, C_i, S / s, S / s) at strides s = 4, 8 and 16."""
         model = self.model
         maps = model.get_image_features(self.preprocess(pixels))[0]  # each (HW, B, C)
         maps[-1] = maps[-1] + model.no_memory_embedding
@@ -94,8 +113,10 @@ class BoxPromptedSAM2(BaseModule):
             Mask logits (N, S / 4, S / 4) in SAM2's square frame, and SAM2's estimate of their IoU (N,).
         """
         scale = boxes.new_tensor([self.image_size / size[1], self.image_size / size[0]]).repeat(2)
-        parts = [self.model(image_embeddings=embeddings, input_boxes=(chunk * scale)[None], multimask_output=False)
-                 for chunk in boxes.split(self.boxes_per_chunk)]
+        parts = [
+            self.model(image_embeddings=embeddings, input_boxes=(chunk * scale)[None], multimask_output=False)
+            for chunk in boxes.split(self.boxes_per_chunk)
+        ]
         if not len(boxes):
             side = self.image_size // 4
             return boxes.new_zeros((0, side, side)), boxes.new_zeros(0)
@@ -106,9 +127,11 @@ class BoxPromptedSAM2(BaseModule):
         """Masks (N, H, W) of bool from logits (N, h, w); few are held as logits of that size at a time."""
         masks = [F.interpolate(chunk[None].float(), size, mode='bilinear')[0] > 0
                  for chunk in mask_logits.split(self.boxes_per_chunk) if len(chunk)]
-        return torch.cat(masks) if masks else torch.zeros(0, *size, dtype=torch.bool, device=mask_logits.device)
+        empty = torch.zeros(0, *size, dtype=torch.bool, device=mask_logits.device)
+        return torch.cat(masks) if masks else empty
 
-    def losses(self, embeddings: list[Tensor], samples: SampleList, indices: Sequence[int]) -> dict[str, Tensor]:
+    def losses(self, embeddings: list[Tensor], samples: SampleList,
+               indices: Sequence[int]) -> dict[str, Tensor]:
         """Losses on the images ``indices``, prompted with their ground truths' boxes under jitter.
 
         Args:
@@ -123,7 +146,8 @@ class BoxPromptedSAM2(BaseModule):
         for i in indices:
             chosen = torch.randperm(len(samples[i].gt_instances))[:self.num_prompts]
             if len(chosen):
-                total = total + self._losses_of_image([part[i:i + 1] for part in embeddings], samples[i], chosen)
+                of_image = [part[i:i + 1] for part in embeddings]
+                total = total + self._losses_of_image(of_image, samples[i], chosen)
                 count += len(chosen)
         if not count:  # the same graph as ever, from a box that counts for nothing
             outputs = self.decode([part[:1] for part in embeddings], total.new_tensor([[0, 0, 1, 1]]), (1, 1))
@@ -153,8 +177,10 @@ def _config(backbone: dict, image_size: int, decoder: dict) -> Sam2Config:
     """The network's configuration around an encoder; widths and heads double from stage to stage."""
     width, heads = backbone['hidden_size'], backbone['num_attention_heads']
     widths = [width * 2 ** stage for stage in range(4)]
-    backbone = dict(dict(image_size=[image_size] * 2, embed_dim_per_stage=widths,
-                         num_attention_heads_per_stage=[heads * 2 ** stage for stage in range(4)]), **backbone)
+    backbone = dict(
+        dict(image_size=[image_size] * 2,
+             embed_dim_per_stage=widths,
+             num_attention_heads_per_stage=[heads * 2**stage for stage in range(4)]), **backbone)
     vision = dict(backbone_config=backbone, backbone_channel_list=widths[::-1],
                   backbone_feature_sizes=[[image_size // stride] * 2 for stride in (4, 8, 16)])
     return Sam2Config(vision_config=vision, prompt_encoder_config=dict(image_size=image_size),

@@ -1,4 +1,4 @@
-"""mmdet's BERT for Grounding-DINO, made from a tokenizer and a config alone: the detector's checkpoint has its weights."""
+"""mmdet's BERT for Grounding-DINO from a vocabulary alone: the detector's checkpoint has the weights."""
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +31,8 @@ class _Encoder(BertEncoder):
 class BertTextEncoder(BertModel):
     """BERT as in mmdet's Grounding-DINO, under the same parameter names.
 
-    mmdet's class downloads BERT's weights first and lets the detector's checkpoint replace them. This one needs
-    the tokenizer and the config only, so a folder with ``vocab.txt`` is enough to work offline.
+    mmdet's class downloads BERT's weights first and lets the detector's checkpoint replace them. This one
+    needs the tokenizer and the config only, so a folder with ``vocab.txt`` is enough to work offline.
 
     Args:
         name: A folder with ``vocab.txt`` or ``tokenizer.json``, and ``config.json`` if the network is not
@@ -85,5 +85,6 @@ def _load(name: str) -> tuple[BertTokenizerFast, BertConfig]:
 
 def _missing(what: str, folder: Path) -> str:
     place = folder if os.sep in str(folder) else Path('weights', folder)
-    return (f'language model of Grounding-DINO: {what} not found, and Hugging Face gave none; download vocab.txt '
-            f'and config.json from {BERT_SOURCE} into {place} and set language_model.name to that folder')
+    return (
+        f'language model of Grounding-DINO: {what} not found, and Hugging Face gave none; download vocab.txt '
+        f'and config.json from {BERT_SOURCE} into {place} and set language_model.name to that folder')

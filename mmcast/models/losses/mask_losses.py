@@ -1,4 +1,4 @@
-"""SAM2's training losses for masks prompted by boxes (Ravi et al., arXiv 2408.00714, appendix on training)."""
+"""SAM2's training losses for masks prompted by boxes (Ravi et al., arXiv 2408.00714, appendix)."""
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss

@@ -34,7 +34,9 @@ def predict(model, *images):
                for image in images]
     inputs = [torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in images]
     with torch.no_grad():
-        return [sample.pred_instances for sample in model.test_step(dict(inputs=inputs, data_samples=samples))]
+        return [
+            sample.pred_instances for sample in model.test_step(dict(inputs=inputs, data_samples=samples))
+        ]
 
 
 # Equality with the two networks alone
@@ -96,7 +98,9 @@ def test_masks_are_those_of_transformers_processor_and_model(model, size):
     processor = Sam2Processor(Sam2ImageProcessorFast(size=dict(height=64, width=64)), target_size=64)
     network = Sam2Model(model.sam2.model.config).eval()
     network.load_state_dict(model.sam2.model.state_dict())
-    inputs = processor(images=image[..., ::-1].copy(), input_boxes=[ours.bboxes.tolist()], return_tensors='pt')
+    inputs = processor(images=image[..., ::-1].copy(),
+                       input_boxes=[ours.bboxes.tolist()],
+                       return_tensors='pt')
     with torch.no_grad():
         outputs = network(pixel_values=inputs['pixel_values'], input_boxes=inputs['input_boxes'],
                           multimask_output=False)
@@ -116,7 +120,8 @@ def test_fields_and_order(model):
     assert pred.bboxes.shape == (number, 4) and set(pred.labels.tolist()) <= {0, 1, 2}
     assert torch.equal(pred.scores, pred.class_scores) and not torch.equal(pred.scores, pred.mask_quality)
     assert pred.scores.diff().max() <= 0
-    assert pred.bboxes.min() >= 0 and (pred.bboxes[:, [0, 2]] <= 96).all() and (pred.bboxes[:, [1, 3]] <= 48).all()
+    assert pred.bboxes.min() >= 0 and (pred.bboxes[:, [0, 2]] <= 96).all() and (pred.bboxes[:, [1, 3]]
+                                                                                <= 48).all()
 
 
 @pytest.mark.parametrize('sizes', [[(48, 96), (64, 64)], [(48, 96), (48, 96)]], ids=str)
@@ -153,9 +158,12 @@ def test_an_image_without_detections_is_empty_and_not_encoded(model):
 
 def test_boxes_outside_the_image_or_without_area_are_dropped_and_others_clipped(model):
     # Centre, width and height: half outside, no width, above the image, whole.
-    boxes = torch.tensor([[0.0, 0.5, 0.4, 0.2], [0.5, 0.5, 0.0, 0.3], [0.5, -0.5, 0.2, 0.2], [0.5, 0.5, 1.0, 1.0]])
+    boxes = torch.tensor([[0.0, 0.5, 0.4, 0.2], [0.5, 0.5, 0.0, 0.3], [0.5, -0.5, 0.2, 0.2],
+                          [0.5, 0.5, 1.0, 1.0]])
     tokens = torch.full((1, 1, 4, 48), 2.0)
-    with mock.patch.object(model.grounding_dino.bbox_head, 'forward', return_value=(tokens, boxes[None, None])):
+    with mock.patch.object(model.grounding_dino.bbox_head,
+                           'forward',
+                           return_value=(tokens, boxes[None, None])):
         pred = predict(model, image_of((48, 96)))[0]
     found = {tuple(round(value, 2) for value in box) for box in pred.bboxes.tolist()}
     assert found == {(0.0, 19.2, 19.2, 28.8), (0.0, 0.0, 96.0, 48.0)}
@@ -180,7 +188,8 @@ def test_one_encoding_an_image_and_boxes_in_chunks(model):
 def test_the_text_is_read_once_until_the_language_model_changes(tmp_path):
     model = teacher(tmp_path).eval()
     network = model.grounding_dino.language_model
-    with mock.patch.object(type(network), 'forward', autospec=True, side_effect=type(network).forward) as forward:
+    with mock.patch.object(type(network), 'forward', autospec=True,
+                           side_effect=type(network).forward) as forward:
         first = [predict(model, image_of(size))[0] for size in SIZES]
         assert forward.call_count == 1
         with torch.no_grad():
@@ -206,7 +215,8 @@ def test_several_prompts_give_the_scores_that_each_gives_alone(tmp_path, classes
         part.grounding_dino.test_cfg['max_per_img'] = 1000
         alone = predict(part, image_of((48, 96)))[0]
         for i in group:
-            torch.testing.assert_close(merged.scores[merged.labels == i], alone.scores[alone.labels == i - start])
+            torch.testing.assert_close(merged.scores[merged.labels == i],
+                                       alone.scores[alone.labels == i - start])
 
 
 def test_more_classes_than_the_text_holds_are_asked_for_in_several_prompts(tmp_path):
@@ -225,12 +235,14 @@ def test_more_classes_than_the_text_holds_are_asked_for_in_several_prompts(tmp_p
     assert len(predict(model, image_of((48, 96)))[0]) > 0
 
 
-@pytest.mark.parametrize('names, message', [
-    (['person', 'x' * 60], "'xxxx.*' has 61 tokens, the prompt holds 46"),
-    (['person', 'St. Bernard'], "'St. Bernard' cannot be prompted"),
-    (['person', '(unknown)'], "'\\(unknown\\)' cannot be prompted"),
-    (['fire_truck', 'fire truck (red)'], 'fire_truck, fire truck \\(red\\); every class needs a name of its own'),
-    ([], 'none given')], ids=['too long', 'separator', 'empty', 'double', 'none'])
+@pytest.mark.parametrize('names, message',
+                         [(['person', 'x' * 60], "'xxxx.*' has 61 tokens, the prompt holds 46"),
+                          (['person', 'St. Bernard'], "'St. Bernard' cannot be prompted"),
+                          (['person', '(unknown)'], "'\\(unknown\\)' cannot be prompted"),
+                          (['fire_truck', 'fire truck (red)'
+                            ], 'fire_truck, fire truck \\(red\\); every class needs a name of its own'),
+                          ([], 'none given')],
+                         ids=['too long', 'separator', 'empty', 'double', 'none'])
 def test_classes_that_cannot_be_prompted_are_named(tmp_path, names, message):
     with pytest.raises(CASTError, match=message):
         teacher(tmp_path, classes=names)
@@ -239,7 +251,8 @@ def test_classes_that_cannot_be_prompted_are_named(tmp_path, names, message):
 def test_a_missing_language_model_says_what_to_download_and_where_to_put_it(tmp_path):
     config = teacher_config(tmp_path)
     config.grounding_dino.language_model.name = 'weights/nothing_here'
-    with pytest.raises(CASTError, match='download vocab.txt.*huggingface.co/google-bert.*into weights/nothing_here'):
+    with pytest.raises(CASTError,
+                       match='download vocab.txt.*huggingface.co/google-bert.*into weights/nothing_here'):
         build_model(config)
 
 
@@ -260,7 +273,8 @@ def test_an_unknown_sam2_is_refused(sam2, message):
         MODELS.build(dict(type='BoxPromptedSAM2', **sam2))
 
 
-@pytest.mark.parametrize('size, millions', [('tiny', 38.9), ('small', 46.0), ('base_plus', 80.8), ('large', 224.4)])
+@pytest.mark.parametrize('size, millions', [('tiny', 38.9), ('small', 46.0), ('base_plus', 80.8),
+                                            ('large', 224.4)])
 def test_sam2_has_the_published_sizes(size, millions):
     """Published with the video memory, which is 8 M (7.7 M in the smaller ones)."""
     network = build_without_memory(dict(type='BoxPromptedSAM2', size=size))

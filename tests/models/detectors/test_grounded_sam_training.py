@@ -21,7 +21,10 @@ def model(tmp_path_factory):
 
 
 def cast(folder, semi_weight=0.0, pixel=True, **options):
-    contrast = dict(in_channels=256, embed_dims=8, pool=1, loss=dict(type='PixelContrastiveLoss', num_negatives=4))
+    contrast = dict(in_channels=256,
+                    embed_dims=8,
+                    pool=1,
+                    loss=dict(type='PixelContrastiveLoss', num_negatives=4))
     if 'sam2' in options.get('frozen', ()):
         contrast['in_channels'] = 64  # Swin's coarsest map
     return build_model(dict(type='CASTDetector', detector=teacher_config(folder, **options),
@@ -64,7 +67,7 @@ def test_keys_are_the_same_whatever_the_batch_holds(model):
 
 
 def test_losses_of_a_part_are_those_of_that_part(model):
-    """Matching losses of image 1 beside image 0 and alone; mmdet's denoising draws differently and is left out."""
+    """Of image 1 beside image 0 and alone; mmdet's denoising draws differently and is left out."""
     images, samples = make_samples([2, 3], size=SIZE)
     fusion, = model.grounding_dino.encoder.fusion_layers
     with mock.patch.object(model.sam2, 'box_jitter', 0.0), mock.patch.object(fusion.attn, 'dropout', 0.0):
@@ -90,7 +93,8 @@ def test_an_empty_part_takes_its_share_in_the_reductions_over_ranks(model):
             return tensor
 
         with mock.patch.object(grounding_dino_head, 'reduce_mean', count), \
-                mock.patch.object(detr_head, 'reduce_mean', count), mock.patch.object(sam2, 'reduce_mean', count):
+                mock.patch.object(detr_head, 'reduce_mean', count), \
+                mock.patch.object(sam2, 'reduce_mean', count):
             model.loss_on(outputs, samples, indices)
     assert calls[0] == calls[1] and len(calls[0]) > 5
 
@@ -153,7 +157,8 @@ def test_class_logits_are_the_scores_and_the_chance_of_none(model):
 
 
 def test_weak_and_strong_view_share_the_scale_that_was_drawn(tmp_path):
-    model = teacher(tmp_path, frozen=['sam2'], grounding_dino=dict(train_box_scales=[(96, 48), (128, 64)])).train()
+    model = teacher(tmp_path, frozen=['sam2'],
+                    grounding_dino=dict(train_box_scales=[(96, 48), (128, 64)])).train()
     images, samples = make_samples([1], size=SIZE)
     seen = set()
     for seed in range(6):
@@ -254,8 +259,10 @@ def worker(rank, folder):
     losses = wrapped(images[rank:rank + 1], samples[rank:rank + 1], mode='loss')
     sum(losses.values()).backward()
     torch.optim.SGD(model.parameters(), lr=0.01).step()
-    torch.save(dict(parameters=model.state_dict(), losses={name: loss.item() for name, loss in losses.items()}),
-               f'{folder}/rank{rank}.pth')
+    torch.save(
+        dict(parameters=model.state_dict(), losses={name: loss.item()
+                                                    for name, loss in losses.items()}),
+        f'{folder}/rank{rank}.pth')
     dist.destroy_process_group()
 
 

@@ -8,7 +8,7 @@ from mmcast.models.losses.mask_losses import prompted_mask_losses
 
 
 def test_by_hand():
-    """Logits 0 everywhere: p = 1/2; half of four pixels belong to the object, nothing is predicted above 0."""
+    """Logits 0: p = 1/2; half of four pixels belong to the object, nothing is predicted above 0."""
     target = torch.tensor([[[1, 1], [0, 0]]])
     focal, dice, quality = prompted_mask_losses(torch.zeros(1, 2, 2), torch.tensor([0.3]), target)
     # -(1/4)(1/2)^2 log(1/2) on the object, 3/4 outside.
@@ -33,7 +33,7 @@ def test_against_a_loop_over_pixels():
     expected = [0.0, 0.0, 0.0]
     for mask, truth, estimate in zip(logits.tolist(), target.tolist(), (0.2, 0.5, 0.9)):
         pairs = [(1 / (1 + math.exp(-x)), y) for row, line in zip(mask, truth) for x, y in zip(row, line)]
-        expected[0] += sum(-(0.25 if y else 0.75) * (1 - (p if y else 1 - p)) ** 2 * math.log(p if y else 1 - p)
+        expected[0] += sum(-(0.25 if y else 0.75) * (1 - (p if y else 1 - p))**2 * math.log(p if y else 1 - p)
                            for p, y in pairs) / len(pairs)
         expected[1] += 1 - (2 * sum(p * y for p, y in pairs) + 1) / (sum(p + y for p, y in pairs) + 1)
         found = [p > 0.5 for p, _ in pairs]
