@@ -48,10 +48,12 @@ def build(config_name: str, folder: str, boxes: int):
     """The model of a Cityscapes step with random weights."""
     import torch
     from mmengine.config import Config
+    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     from mmcast.registry import MODELS
     from mmcast.testing import write_tiny_bert
+    MMLogger.get_current_instance().setLevel('WARNING')  # the optimizer's line for every parameter
     init_default_scope('mmcast')
     torch.manual_seed(0)
     config = Config.fromfile(f'configs/cityscapes/{config_name}.py')
