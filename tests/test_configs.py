@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 
-from mmcast.testing import build_model, make_samples
+from mmcast.engine.runs import use_full_precision
+from mmcast.testing import build_model, build_without_memory, make_samples, shrink_teacher, write_tiny_bert
 
 ROOT = Path(__file__).parents[1] / 'configs'
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
-PIPELINES = [path for path in FILES if re.search(r'^steps = ', path.read_text(), re.MULTILINE)]
+PIPELINES = [path for path in FILES if 'steps' in Config.fromfile(path)]
 MODELS = [path for path in FILES if path not in PIPELINES]
 
 #: A full-size student in miniature: same patch size, scales, losses and queries, less width and depth.
@@ -28,6 +30,16 @@ SMALL = dict(
         transformer_decoder=dict(num_layers=3, layer_cfg=dict(
             self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,
             ffn_cfg=dict(embed_dims=16, feedforward_channels=32)))))
+#: Swin-L in miniature, in a Mask2Former with mmdet's own pixel decoder.
+SWIN = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4)
+SMALL_SWIN = dict(
+    backbone=SWIN,
+    panoptic_head=dict(
+        SMALL['panoptic_head'], in_channels=[8, 16, 32, 64],
+        pixel_decoder=dict(
+            norm_cfg=dict(num_groups=4), positional_encoding=dict(num_feats=8),
+            encoder=dict(num_layers=1, layer_cfg=dict(
+                self_attn_cfg=ATTENTION, ffn_cfg=dict(embed_dims=16, feedforward_channels=32))))))
 
 
 def relative(path):
@@ -41,12 +53,30 @@ def without_pretrained(config):
     return [without_pretrained(value) for value in config] if isinstance(config, (list, tuple)) else config
 
 
-def build(path):
+def language_model(config, folder):
+    """The files of a tiny one that knows the words of the config's classes."""
+    words = {word for name in config.metainfo.classes for word in name.split()}
+    return write_tiny_bert(folder, sorted(words))
+
+
+def build(path, folder):
+    """A config and its model, what is large in miniature; all boxes of a teacher count."""
     config = Config.fromfile(path)
-    if config.model.detector.backbone.get('arch') == 'dinov2-small':
+    detector = config.model.detector
+    channels = config.model.get('pixel_contrast') and config.model.pixel_contrast.in_channels
+    if detector.type == 'GroundedSAM':
+        config.model.detector = shrink_teacher(detector, language_model(config, folder))
+        config.model.detector.grounding_dino.test_cfg.update(score_thr=0.0, max_per_img=5)
+        channels = {1536: 64}.get(channels, channels)  # Swin's; SAM2's are the same in miniature
+    elif detector.backbone.get('arch') == 'dinov2-small':
+        detector.backbone.pop('arch')  # a name, which a dict cannot be merged into
         config.merge_from_dict(dict(model=dict(detector=SMALL)))
-        if config.model.get('pixel_contrast'):
-            config.merge_from_dict({'model.pixel_contrast.in_channels': 16})
+        channels = channels and 16
+    elif detector.backbone.type == 'SwinTransformer':
+        config.merge_from_dict(dict(model=dict(detector=SMALL_SWIN)))
+        channels = channels and 64
+    if channels:
+        config.model.pixel_contrast.in_channels = channels
     return config, build_model(Config(without_pretrained(config.to_dict())).model)
 
 
@@ -60,9 +90,9 @@ def batch(config, size):
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
-def test_config_trains_a_step_and_predicts(path):
+def test_config_trains_a_step_and_predicts(path, tmp_path):
     """From raw images of odd size; the loss has all terms of the objective that the config switches on."""
-    config, model = build(path)
+    config, model = build(path, tmp_path)
     data = model.data_preprocessor(batch(config, size=(61, 75)), True)
     losses = model(**data, mode='loss')
     total, _ = model.parse_losses(losses)
@@ -93,8 +123,27 @@ def test_config_of_pseudo_labels_uses_them_and_no_other_does(path):
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
+def test_config_builds_in_full_size_with_the_optimizer_that_it_names(path, tmp_path):
+    """On the meta device; every part that has a learning rate of its own is there."""
+    config = Config.fromfile(path)
+    if config.model.detector.type == 'GroundedSAM':
+        vocabulary = Path(language_model(config, tmp_path))
+        (vocabulary / 'config.json').unlink()  # bert-base is the default
+        config.model.detector.grounding_dino.language_model.name = str(vocabulary)
+    model = build_without_memory(Config(without_pretrained(config.to_dict())).model)
+    if config.optim_wrapper.type == 'AmpOptimWrapper':
+        use_full_precision(config.optim_wrapper)
+    groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
+    optimized = {id(p) for group in groups for p in group['params']}
+    assert {id(p) for p in model.parameters() if p.requires_grad} <= optimized
+
+
+@pytest.mark.parametrize('path', MODELS, ids=relative)
 def test_images_divide_into_the_encoders_patches(path):
     detector = Config.fromfile(path).model.detector
+    if detector.type == 'GroundedSAM':  # brings images to its own sizes
+        assert detector.sam2.get('image_size', 1024) % 32 == 0
+        return
     assert detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from cityscapesscripts.helpers.labels import labels as CITYSCAPES_LABELS
 
 from ..errors import CASTError
+from . import coco_folder
 from .instance_maps import Part, annotation, convert_maps, image_entry, match_parts, read_map
 
 IMAGE_SUFFIX, INSTANCE_SUFFIX = '_leftImg8bit.png', '_gtFine_instanceIds.png'
@@ -48,6 +49,21 @@ def convert_cityscapes(root: str | os.PathLike, split: str, out_file: str | os.P
                 f'gtFine_trainvaltest.zip of Cityscapes into {root}')
     return convert_maps(partial(convert_image, images, maps), match_parts(images, maps), CATEGORIES, out_file,
                         f'Cityscapes {split}, instances', num_workers, force, progress)
+
+
+def prepare(root: str | os.PathLike, out_dir: str | os.PathLike, percent: float = 10, seed: int = 0,
+            num_workers: int = 8) -> dict:
+    """The data step of a pipeline: converts what is not converted yet and draws the labeled images.
+
+    Returns:
+        As :func:`coco_folder.prepare`.
+    """
+    for split in ('train', 'val'):
+        out_file = Path(root, f'annotations/instances_{split}.json')
+        if not out_file.exists():
+            convert_cityscapes(root, split, out_file, num_workers)
+    return coco_folder.prepare(root, out_dir, percent, seed, train_images='leftImg8bit/train',
+                               val_images='leftImg8bit/val')
 
 
 def convert_image(images: Part, maps: Part, stem: str) -> tuple[dict, list[dict]]:

@@ -122,7 +122,17 @@ def build_runner(cfg: Config) -> Runner:
         cfg.setdefault('model_wrapper_cfg', dict(  # MMEngine's default one insists on a GPU
             type='MMDistributedDataParallel', device_ids=None,
             find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    if not torch.cuda.is_available() and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        use_full_precision(cfg.optim_wrapper)
     return _TerseRunner.from_cfg(cfg)
+
+
+def use_full_precision(optim_wrapper: dict) -> None:
+    """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a GPU."""
+    optim_wrapper['type'] = 'OptimWrapper'
+    for option in ('dtype', 'loss_scale', 'use_fsdp'):
+        optim_wrapper.pop(option, None)
+    say('no GPU: training in full precision')
 
 
 def divide_batch_size(loader: dict, processes: int) -> None:

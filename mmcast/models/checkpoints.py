@@ -1,6 +1,7 @@
 """Reading weights that somebody else made: no code in the file is run, and nothing is left out silently."""
 import io
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
     """The tensors of a weights file, on the CPU: ``.safetensors``, or anything that ``torch.save`` wrote.
 
     Args:
-        path: a local file. A checkpoint of MMEngine is unwrapped (its ``state_dict``).
+        path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is unwrapped.
         source: where such a file is to be had, for the message when it is missing.
 
     Raises:
@@ -56,10 +57,16 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CASTError(f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
                         'pickled code, download or make it again') from error
-    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    state = content.get('state_dict', content.get('model', content)) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(value, Tensor) for value in state.values()):
         raise CASTError(f'{path} holds no state dict of tensors; give a checkpoint with model weights')
     return dict(state)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether what is no file here may be a name on Hugging Face; ``weights/`` is meant to be local."""
+    return bool(re.fullmatch(r'(?!weights/)\w[\w.-]*(/[\w.-]+)?', name))
 
 
 def write_state_dict(path: str | Path, state: Mapping[str, Tensor]) -> None:

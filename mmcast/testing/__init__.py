@@ -1,6 +1,9 @@
 """Tiny models and data for tests, as ``mmdet.testing`` has them."""
 from .data import make_samples, same_points
-from .models import build_model, randomize, tiny_cast_config, tiny_student_config
+from .models import build_model, build_without_memory, randomize, tiny_cast_config, tiny_student_config
+from .teacher import shrink_teacher, tiny_teacher_sizes, write_tiny_bert
 
-__all__ = ['build_model', 'make_samples', 'randomize', 'same_points', 'tiny_cast_config',
-           'tiny_student_config']
+__all__ = [
+    'build_model', 'build_without_memory', 'make_samples', 'randomize', 'same_points', 'shrink_teacher',
+    'tiny_cast_config', 'tiny_student_config', 'tiny_teacher_sizes', 'write_tiny_bert'
+]

@@ -1,4 +1,7 @@
 """Networks of a few ten thousand parameters with the data flow of the real ones."""
+from functools import partial
+from unittest import mock
+
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
@@ -60,6 +63,14 @@ def build_model(config: dict, seed: int = 0) -> nn.Module:
     init_default_scope('mmcast')
     torch.manual_seed(seed)
     return randomize(MODELS.build(config))
+
+
+def build_without_memory(config: dict) -> nn.Module:
+    """Build from the registry on the meta device, at any size."""
+    init_default_scope('mmcast')
+    # Swin reads its drop path rates from a tensor.
+    with torch.device('meta'), mock.patch.object(torch, 'linspace', partial(torch.linspace, device='cpu')):
+        return MODELS.build(config)
 
 
 @torch.no_grad()

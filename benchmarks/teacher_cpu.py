@@ -1,0 +1,73 @@
+"""The foundation teacher in full size on the CPU: its parameters, and one image from file to masks.
+
+    python benchmarks/teacher_cpu.py                        # random weights, bert-base with a small
+    vocabulary file python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth
+    --language-model FOLDER
+
+Random weights find nothing, so every box counts (score_thr=0) and 100 boxes go through the mask decoder.
+"""
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import mmcast  # noqa: F401  before anything imports mmdet
+from mmcast.command_line import report_errors
+
+
+@report_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', default='configs/cityscapes/cityscapes_teacher_zero_shot.py')
+    parser.add_argument('--size', nargs=2, type=int, default=[512, 1024], metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--checkpoint', help='made by step `start` of a pipeline; default random weights')
+    parser.add_argument('--language-model', help='folder of BERT; default a small vocabulary')
+    args = parser.parse_args()
+
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    from mmcast.engine.runs import count_parameters, verify_weights
+    from mmcast.registry import MODELS
+    from mmcast.testing import write_tiny_bert
+
+    init_default_scope('mmcast')
+    torch.manual_seed(0)
+    config = Config.fromfile(args.config).model
+    network = config.detector.grounding_dino
+    network.test_cfg.score_thr = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.language_model:
+            Path(write_tiny_bert(folder), 'config.json').unlink()  # bert-base is the default
+        network.language_model.name = args.language_model or folder
+        start = time.perf_counter()
+        model = MODELS.build(config).eval()
+    if args.checkpoint:
+        verify_weights(model, args.checkpoint)
+    built = time.perf_counter() - start
+    count = count_parameters(model) / 1e6
+    print(f'{count:.1f} M parameters, {100 * (count / 560 - 1):+.2f} % of 560 M; built in {built:.0f} s, '
+          f'{peak_gigabytes():.1f} GB')
+
+    height, width = args.size
+    sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    wall, cpu = time.perf_counter(), time.process_time()
+    with torch.no_grad():
+        found = model.test_step(dict(inputs=[image], data_samples=[sample]))[0].pred_instances
+    print(f'{height}x{width}: {len(found)} instances, masks {tuple(found.masks.shape)}; '
+          f'{time.perf_counter() - wall:.1f} s wall, {time.process_time() - cpu:.1f} s of CPU time on '
+          f'{torch.get_num_threads()} threads, peak memory {peak_gigabytes():.1f} GB')
+
+
+def peak_gigabytes() -> float:
+    """Largest resident memory of the process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == '__main__':
+    main()

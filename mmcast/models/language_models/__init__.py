@@ -1,0 +1,3 @@
+from .bert import BERT_SOURCE, BertTextEncoder, check_language_model
+
+__all__ = ['BERT_SOURCE', 'BertTextEncoder', 'check_language_model']
