@@ -245,6 +245,7 @@ def in_child(function):
     """The message of the CASTError that a function raises in a forked process, which it may mistreat."""
     read, write = os.pipe()
     if os.fork() == 0:
+        torch.set_num_threads(1)  # OpenMP's other threads did not come along, and would be waited for
         try:
             function()
         except CASTError as error:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import pytest
+import torch
 from colour_teacher import ColourTeacher, generate, make_config, make_data
 from mmengine.dist import is_distributed
 
@@ -30,6 +31,7 @@ def data(tmp_path):
 def rank(data, number, count, port):
     """One process of a run, in a process group with its loaders, so that a kill reaches them too."""
     os.setpgid(0, 0)
+    torch.set_num_threads(1)  # OpenMP's other threads did not come along, and would be waited for
     forward = ColourTeacher.forward
 
     def noted(self, inputs, data_samples, mode='predict'):
