@@ -8,5 +8,5 @@ _base_ = [
 model = dict(pixel_contrast=None)
 load_from = 'work_dirs/cast_dsb2018/start/student_160queries.pth'  # the pipeline puts its own here
 new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
-train_cfg = dict(max_iters=1600, val_interval=200)
+train_cfg = dict(max_iters=2700, val_interval=300)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))

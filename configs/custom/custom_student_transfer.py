@@ -7,5 +7,5 @@ _base_ = [
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'work_dirs/cast_custom/start/student.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes
-train_cfg = dict(max_iters=1400, val_interval=1400)
+train_cfg = dict(max_iters=2400, val_interval=2400)
 custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

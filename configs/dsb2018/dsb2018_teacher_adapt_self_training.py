@@ -8,5 +8,5 @@ model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'work_dirs/cast_dsb2018/start/teacher_160queries.pth'  # the pipeline puts its own here
 new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=600, val_interval=600)
+train_cfg = dict(max_iters=1500, val_interval=1500)
 custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

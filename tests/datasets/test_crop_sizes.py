@@ -9,11 +9,13 @@ from mmengine.config import Config
 BASES = Path(__file__).parents[2] / 'configs/_base_/datasets'
 
 
-@pytest.mark.parametrize('name', ['toy_cityscapes', 'dsb2018'])
-def test_a_larger_image_is_cropped_to_the_image_size(name):
+@pytest.mark.parametrize('name, height, width', [
+    ('toy_cityscapes', 112, 224), ('cityscapes', 512, 1024), ('ade20k', 630, 630), ('dsb2018', 256, 256),
+    ('custom', 256, 256)])
+def test_a_larger_image_is_cropped_to_the_size_that_is_meant(name, height, width):
     config = Config.fromfile(BASES / f'{name}.py')
     crop = next(dict(step) for step in config.train_pipeline if step.type == 'RandomCrop')
     crop.pop('type')
-    image = np.zeros((2 * config.image_size[0], 2 * config.image_size[1], 3), np.uint8)
+    image = np.zeros((2 * height, 2 * width, 3), np.uint8)
     cropped = RandomCrop(**crop)(dict(img=image, img_shape=image.shape[:2]))
-    assert cropped['img'].shape[:2] == tuple(config.image_size)
+    assert cropped['img'].shape[:2] == (height, width)

@@ -10,7 +10,7 @@ metainfo = dict(classes=classes)
 
 train_pipeline = [
     dict(type='LoadImage', backend_args=_base_.backend_args),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True),
+    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
     dict(type='PhotoMetricDistortion'),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
@@ -21,7 +21,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImage', backend_args=_base_.backend_args),
     dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
 ]
 
