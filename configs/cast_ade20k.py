@@ -1,5 +1,7 @@
 # The whole method on ADE20K with 10 % of the labels: `mim train mmcast configs/cast_ade20k.py`. Data:
 # docs/data.md; the four downloads that lie in weights/: docs/teacher.md. Step `start` looks at all of them.
+_base_ = './_base_/pipelines/cast.py'
+
 work_dir = 'work_dirs/cast_ade20k'
 seed = 0
 variables = dict(
@@ -10,28 +12,8 @@ variables = dict(
     language_model='weights/bert-base-uncased',
     dinov2='weights/dinov2_vits14_pretrain.pth')
 
-# Where the step configs find their data.
-step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-}
-coco_metric = {
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
+step_options = _base_.data_roots
 teacher = {'model.detector.grounding_dino.language_model.name': '{start.language_model}'}
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
 
 steps = [
     dict(
@@ -54,13 +36,13 @@ steps = [
         kind='test',
         config='ade20k/ade20k_teacher_zero_shot.py',
         checkpoint='{start.teacher}',
-        cfg_options={**teacher, **coco_metric}),
+        cfg_options={**teacher, **_base_.coco_metric}),
     dict(
         name='adapt_labeled',
         kind='train',
         config='ade20k/ade20k_teacher_adapt_labeled.py',
         load_from='{start.teacher}',
-        cfg_options={**teacher, **labeled, **coco_metric}),
+        cfg_options={**teacher, **_base_.labeled, **_base_.coco_metric}),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -74,7 +56,9 @@ steps = [
         kind='train',
         config='ade20k/ade20k_teacher_adapt_self_training.py',
         load_from='{start.teacher}',
-        cfg_options={**teacher, **semi, **coco_metric, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={
+            **teacher, **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_1.annotations}'
+        }),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -88,7 +72,7 @@ steps = [
         kind='train',
         config='ade20k/ade20k_student_transfer.py',
         cfg_options={
-            **semi, **coco_metric, pseudo: '{pseudo_label_2.annotations}',
+            **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_2.annotations}',
             'model.detector.backbone.init_cfg.checkpoint': '{start.dinov2}'
         }),
     dict(
@@ -96,16 +80,10 @@ steps = [
         kind='train',
         config='ade20k/ade20k_student_refine.py',
         load_from='{transfer.checkpoint}',
-        cfg_options={**labeled, **coco_metric}),
+        cfg_options={**_base_.labeled, **_base_.coco_metric}),
 ]
 
-summary = [
-    dict(row='teacher, zero-shot', step='zero_shot'),
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
-]
+summary = [dict(row='teacher, zero-shot', step='zero_shot')] + _base_.summary
 
 report = dict(
     images=12,

@@ -1,5 +1,7 @@
 # The whole method on Cityscapes with 10 % of the labels: `mim train mmcast configs/cast_cityscapes.py`. Data:
 # docs/data.md; the four downloads that lie in weights/: docs/teacher.md. Step `start` looks at all of them.
+_base_ = './_base_/pipelines/cast.py'
+
 work_dir = 'work_dirs/cast_cityscapes'
 seed = 0
 variables = dict(
@@ -10,15 +12,7 @@ variables = dict(
     language_model='weights/bert-base-uncased',
     dinov2='weights/dinov2_vits14_pretrain.pth')
 
-# Where the step configs find their data.
-step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-}
-coco_metric = {
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
+step_options = _base_.data_roots
 official_metric = {
     'val_evaluator.0.ann_file': '{data_root}/annotations/instances_val.json',
     'test_evaluator.0.ann_file': '{data_root}/annotations/instances_val.json',
@@ -26,18 +20,6 @@ official_metric = {
     'test_evaluator.1.seg_prefix': '{data_root}/gtFine/val',
 }
 teacher = {'model.detector.grounding_dino.language_model.name': '{start.language_model}'}
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
 
 steps = [
     dict(
@@ -66,7 +48,7 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_teacher_adapt_labeled.py',
         load_from='{start.teacher}',
-        cfg_options={**teacher, **labeled, **coco_metric}),
+        cfg_options={**teacher, **_base_.labeled, **_base_.coco_metric}),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -80,7 +62,9 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_teacher_adapt_self_training.py',
         load_from='{start.teacher}',
-        cfg_options={**teacher, **semi, **coco_metric, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={
+            **teacher, **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_1.annotations}'
+        }),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -94,7 +78,7 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_student_transfer.py',
         cfg_options={
-            **semi, **coco_metric, pseudo: '{pseudo_label_2.annotations}',
+            **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_2.annotations}',
             'model.detector.backbone.init_cfg.checkpoint': '{start.dinov2}'
         }),
     dict(
@@ -102,16 +86,10 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_student_refine.py',
         load_from='{transfer.checkpoint}',
-        cfg_options={**labeled, **official_metric}),
+        cfg_options={**_base_.labeled, **official_metric}),
 ]
 
-summary = [
-    dict(row='teacher, zero-shot', step='zero_shot'),
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
-]
+summary = [dict(row='teacher, zero-shot', step='zero_shot')] + _base_.summary
 
 report = dict(
     images=12,

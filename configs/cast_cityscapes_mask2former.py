@@ -1,5 +1,7 @@
 # As cast_cityscapes.py with another teacher: mmdet's Mask2Former Swin-L, pretrained on COCO. Its classes are
 # COCO's, so there is no zero-shot teacher. The two weights files: docs/teacher.md.
+_base_ = './_base_/pipelines/cast.py'
+
 work_dir = 'work_dirs/cast_cityscapes_mask2former'
 seed = 0
 variables = dict(
@@ -8,33 +10,13 @@ variables = dict(
     teacher='weights/mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic_20220407_104949-82f8d28d.pth',
     dinov2='weights/dinov2_vits14_pretrain.pth')
 
-# Where the step configs find their data.
-step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-}
-coco_metric = {
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
+step_options = _base_.data_roots
 official_metric = {
     'val_evaluator.0.ann_file': '{data_root}/annotations/instances_val.json',
     'test_evaluator.0.ann_file': '{data_root}/annotations/instances_val.json',
     'val_evaluator.1.seg_prefix': '{data_root}/gtFine/val',
     'test_evaluator.1.seg_prefix': '{data_root}/gtFine/val',
 }
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
 
 steps = [
     dict(
@@ -47,7 +29,7 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_mask2former_adapt_labeled.py',
         load_from='{teacher}',
-        cfg_options={**labeled, **coco_metric}),
+        cfg_options={**_base_.labeled, **_base_.coco_metric}),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -60,7 +42,7 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_mask2former_adapt_self_training.py',
         load_from='{teacher}',
-        cfg_options={**semi, **coco_metric, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={**_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_1.annotations}'}),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -73,7 +55,7 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_student_transfer.py',
         cfg_options={
-            **semi, **coco_metric, pseudo: '{pseudo_label_2.annotations}',
+            **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_2.annotations}',
             'model.detector.backbone.init_cfg.checkpoint': '{dinov2}'
         }),
     dict(
@@ -81,14 +63,7 @@ steps = [
         kind='train',
         config='cityscapes/cityscapes_student_refine.py',
         load_from='{transfer.checkpoint}',
-        cfg_options={**labeled, **official_metric}),
-]
-
-summary = [
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
+        cfg_options={**_base_.labeled, **official_metric}),
 ]
 
 report = dict(

@@ -1,78 +1,23 @@
 # The whole method on Cityscapes with 10 % of the labels, on one GPU: the halves of the teacher learn one
 # after the other. Numbers and weights as for cast_cityscapes.py.
+_base_ = './cast_cityscapes.py'
+
 work_dir = 'work_dirs/cast_cityscapes_single_gpu'
-seed = 0
-variables = dict(
-    data_root='data/cityscapes',
-    percent=10,
-    grounding_dino='weights/grounding_dino_swin-l_pretrain_all-56d69e78.pth',
-    sam2='weights/sam2.1_hiera_large.pt',  # or a folder or name of Hugging Face's
-    language_model='weights/bert-base-uncased',
-    dinov2='weights/dinov2_vits14_pretrain.pth')
 
-# Where the step configs find their data.
-step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-}
-coco_metric = {
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
-official_metric = {
-    'val_evaluator.0.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.0.ann_file': '{data_root}/annotations/instances_val.json',
-    'val_evaluator.1.seg_prefix': '{data_root}/gtFine/val',
-    'test_evaluator.1.seg_prefix': '{data_root}/gtFine/val',
-}
-teacher = {'model.detector.grounding_dino.language_model.name': '{start.language_model}'}
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
-
-steps = [
-    dict(
-        name='data',
-        kind='call',
-        function='mmcast.datasets.cityscapes.prepare',
-        kwargs=dict(root='{data_root}', out_dir='{work_dir}/labels', seed='{seed}', percent='{percent}')),
-    dict(
-        name='start',
-        kind='call',
-        function='mmcast.models.teacher_weights.prepare',
-        kwargs=dict(
-            out_dir='{work_dir}/start',
-            grounding_dino='{grounding_dino}',
-            sam2='{sam2}',
-            language_model='{language_model}',
-            dinov2='{dinov2}')),
-    dict(
-        name='zero_shot',
-        kind='test',
-        config='cityscapes/cityscapes_teacher_zero_shot.py',
-        checkpoint='{start.teacher}',
-        cfg_options={**teacher, **official_metric}),
+# After data, weights and the zero-shot teacher, as there.
+steps = _base_.steps[:3] + [
     dict(
         name='boxes_labeled',
         kind='train',
         config='cityscapes_single_gpu/cityscapes_single_gpu_teacher_boxes_labeled.py',
         load_from='{start.teacher}',
-        cfg_options={**teacher, **labeled, **coco_metric}),
+        cfg_options={**_base_.teacher, **_base_.labeled, **_base_.coco_metric}),
     dict(
         name='adapt_labeled',
         kind='train',
         config='cityscapes_single_gpu/cityscapes_single_gpu_teacher_masks_labeled.py',
         load_from='{boxes_labeled.checkpoint}',
-        cfg_options={**teacher, **labeled, **coco_metric}),
+        cfg_options={**_base_.teacher, **_base_.labeled, **_base_.coco_metric}),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -80,19 +25,23 @@ steps = [
         checkpoint='{adapt_labeled.checkpoint}',
         ann_file='{data.unlabeled}',
         img_dir='{data.train_images}',
-        cfg_options=teacher),
+        cfg_options=_base_.teacher),
     dict(
         name='boxes_self_training',
         kind='train',
         config='cityscapes_single_gpu/cityscapes_single_gpu_teacher_boxes_self_training.py',
         load_from='{start.teacher}',
-        cfg_options={**teacher, **semi, **coco_metric, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={
+            **_base_.teacher, **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_1.annotations}'
+        }),
     dict(
         name='adapt_self_training',
         kind='train',
         config='cityscapes_single_gpu/cityscapes_single_gpu_teacher_masks_self_training.py',
         load_from='{boxes_self_training.checkpoint}',
-        cfg_options={**teacher, **semi, **coco_metric, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={
+            **_base_.teacher, **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_1.annotations}'
+        }),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -100,13 +49,13 @@ steps = [
         checkpoint='{adapt_self_training.checkpoint}',
         ann_file='{data.unlabeled}',
         img_dir='{data.train_images}',
-        cfg_options=teacher),
+        cfg_options=_base_.teacher),
     dict(
         name='transfer',
         kind='train',
         config='cityscapes_single_gpu/cityscapes_single_gpu_student_transfer.py',
         cfg_options={
-            **semi, **coco_metric, pseudo: '{pseudo_label_2.annotations}',
+            **_base_.semi, **_base_.coco_metric, _base_.pseudo: '{pseudo_label_2.annotations}',
             'model.detector.backbone.init_cfg.checkpoint': '{start.dinov2}'
         }),
     dict(
@@ -114,28 +63,16 @@ steps = [
         kind='train',
         config='cityscapes_single_gpu/cityscapes_single_gpu_student_refine.py',
         load_from='{transfer.checkpoint}',
-        cfg_options={**labeled, **official_metric}),
-]
-
-summary = [
-    dict(row='teacher, zero-shot', step='zero_shot'),
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
+        cfg_options={**_base_.labeled, **_base_.official_metric}),
 ]
 
 report = dict(
-    images=12,
-    ann_file='{data.val}',
-    img_dir='{data.val_images}',
-    score_thr=0.3,
     columns=[
         dict(
             title='teacher pseudo-labels',
             config='cityscapes_single_gpu/cityscapes_single_gpu_teacher_masks_self_training.py',
             checkpoint='{adapt_self_training.checkpoint}',
-            cfg_options=teacher),
+            cfg_options=_base_.teacher),
         dict(
             title='student, transferred',
             config='cityscapes_single_gpu/cityscapes_single_gpu_student_transfer.py',

@@ -1,5 +1,8 @@
 # The whole method on real microscopy images: 33 labeled, 298 unlabeled, 114 for validation.
-# Elsewhere than in ../shared: --cfg-options variables.data_root=FOLDER (in it annotations/instances_{train,val}.json and images/).
+# Elsewhere than in ../shared: --cfg-options variables.data_root=FOLDER, which holds
+# annotations/instances_{train,val}.json and images/.
+_base_ = './_base_/pipelines/cast.py'
+
 work_dir = 'work_dirs/cast_dsb2018'
 seed = 0
 variables = dict(
@@ -8,25 +11,7 @@ variables = dict(
     foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
     pretrained_student='{config_dir}/toy/weights/toy_student.pth')
 
-# Where the step configs find their data.
-step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
+step_options = {**_base_.data_roots, **_base_.coco_metric}
 
 steps = [
     dict(
@@ -48,7 +33,7 @@ steps = [
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_labeled.py',
         load_from='{start.teacher}',
-        cfg_options=labeled),
+        cfg_options=_base_.labeled),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -61,7 +46,7 @@ steps = [
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_self_training.py',
         load_from='{start.teacher}',
-        cfg_options={**semi, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_1.annotations}'}),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -74,20 +59,13 @@ steps = [
         kind='train',
         config='dsb2018/dsb2018_student_transfer.py',
         load_from='{start.student}',
-        cfg_options={**semi, pseudo: '{pseudo_label_2.annotations}'}),
+        cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_2.annotations}'}),
     dict(
         name='refine',
         kind='train',
         config='dsb2018/dsb2018_student_refine.py',
         load_from='{transfer.checkpoint}',
-        cfg_options=labeled),
-]
-
-summary = [
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
+        cfg_options=_base_.labeled),
 ]
 
 report = dict(

@@ -1,5 +1,7 @@
 # The whole method on Toy Cityscapes with 10 % of the labels: `python tools/train.py configs/cast_toy.py`.
 # One entry a step, in order; each step's own config holds its numbers and also runs alone.
+_base_ = './_base_/pipelines/cast.py'
+
 work_dir = 'work_dirs/cast_toy'
 seed = 0
 variables = dict(
@@ -8,25 +10,7 @@ variables = dict(
     foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
     pretrained_student='{config_dir}/toy/weights/toy_student.pth')
 
-# Where the step configs find their data.
-step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
+step_options = {**_base_.data_roots, **_base_.coco_metric}
 
 steps = [
     dict(
@@ -44,7 +28,7 @@ steps = [
         kind='train',
         config='toy/toy_teacher_adapt_labeled.py',
         load_from='{foundation_teacher}',
-        cfg_options=labeled),
+        cfg_options=_base_.labeled),
     dict(
         name='pseudo_label_1',
         kind='pseudo_label',
@@ -57,7 +41,7 @@ steps = [
         kind='train',
         config='toy/toy_teacher_adapt_self_training.py',
         load_from='{foundation_teacher}',
-        cfg_options={**semi, pseudo: '{pseudo_label_1.annotations}'}),
+        cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_1.annotations}'}),
     dict(
         name='pseudo_label_2',
         kind='pseudo_label',
@@ -70,22 +54,16 @@ steps = [
         kind='train',
         config='toy/toy_student_transfer.py',
         load_from='{pretrained_student}',
-        cfg_options={**semi, pseudo: '{pseudo_label_2.annotations}'}),
+        cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_2.annotations}'}),
     dict(
         name='refine',
         kind='train',
         config='toy/toy_student_refine.py',
         load_from='{transfer.checkpoint}',
-        cfg_options=labeled),
+        cfg_options=_base_.labeled),
 ]
 
-summary = [
-    dict(row='teacher, zero-shot', step='zero_shot'),
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
-]
+summary = [dict(row='teacher, zero-shot', step='zero_shot')] + _base_.summary
 
 report = dict(
     images=12,

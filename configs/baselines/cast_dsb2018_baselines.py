@@ -1,14 +1,14 @@
 # What configs/cast_dsb2018.py is compared with: the same student trained on the labels only.
+_base_ = '../_base_/pipelines/cast.py'
+
 work_dir = 'work_dirs/cast_dsb2018_baselines'
 seed = 0
 variables = dict(
     data_root='../shared/data/dsb2018', percent=10, pretrained_student='{config_dir}/../toy/weights/toy_student.pth')
 
 step_options = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
+    **_base_.data_roots,
+    **_base_.coco_metric,
     'train_dataloader.dataset.data_root': '',
     'train_dataloader.dataset.data_prefix.img': '{data_root}/images',
 }
