@@ -10,6 +10,11 @@ from mmcast.errors import CASTError
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')  # what is an image in a folder
 
 
+def image_files(folder: str | os.PathLike) -> list[Path]:
+    """All image files of a folder, at any depth, in the order of their paths; none where there is no folder."""
+    return sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file, and its folder if need be, so that a reader finds the old or the new content whole.
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmcast.errors import CASTError
-from mmcast.files import IMAGE_SUFFIXES
+from mmcast.files import IMAGE_SUFFIXES, image_files
 from .findings import Finding, printable
 from .labels import Checked, ImageEntry, Lists, check_annotations, check_categories, check_images
 from .overlap import find_copies, find_shared
@@ -143,8 +143,7 @@ def _list_images(source: str | os.PathLike, img_dir: str | os.PathLike | None, r
         if isinstance(labels, Finding):
             return [], [labels]
         return check_images(labels.images, os.fspath(source), img_dir)
-    names = sorted(os.fspath(path.relative_to(folder)) for path in folder.rglob('*')
-                   if path.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted(os.fspath(path.relative_to(folder)) for path in image_files(folder))
     if not names:
         raise CASTError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder')
     return [ImageEntry(number, None, name, None, os.path.abspath(folder / name) if read else None,

@@ -10,7 +10,8 @@ from mmdet.datasets import ADE20KInstanceDataset
 
 from ..errors import CASTError
 from . import coco_folder
-from .instance_maps import Part, annotation, convert_maps, image_entry, match_parts, read_map
+from .instance_maps import (Part, annotation, convert_maps, convert_missing, image_entry, match_parts,
+                            read_map)
 
 #: By the official class ids: 1 (bed) to 100 (flag).
 CATEGORIES = tuple(dict(id=number, name=name)
@@ -55,10 +56,7 @@ def prepare(root: str | os.PathLike, out_dir: str | os.PathLike, percent: float 
     Returns:
         As :func:`coco_folder.prepare`.
     """
-    for split in ('train', 'val'):
-        out_file = Path(root, f'annotations/instances_{split}.json')
-        if not out_file.exists():
-            convert_ade20k(root, split, out_file, num_workers)
+    convert_missing(convert_ade20k, root, num_workers)
     return coco_folder.prepare(root, out_dir, percent, seed, train_images='images/training',
                                val_images='images/validation')
 

@@ -10,7 +10,8 @@ from cityscapesscripts.helpers.labels import labels as CITYSCAPES_LABELS
 
 from ..errors import CASTError
 from . import coco_folder
-from .instance_maps import Part, annotation, convert_maps, image_entry, match_parts, read_map
+from .instance_maps import (Part, annotation, convert_maps, convert_missing, image_entry, match_parts,
+                            read_map)
 
 IMAGE_SUFFIX, INSTANCE_SUFFIX = '_leftImg8bit.png', '_gtFine_instanceIds.png'
 
@@ -58,10 +59,7 @@ def prepare(root: str | os.PathLike, out_dir: str | os.PathLike, percent: float 
     Returns:
         As :func:`coco_folder.prepare`.
     """
-    for split in ('train', 'val'):
-        out_file = Path(root, f'annotations/instances_{split}.json')
-        if not out_file.exists():
-            convert_cityscapes(root, split, out_file, num_workers)
+    convert_missing(convert_cityscapes, root, num_workers)
     return coco_folder.prepare(root, out_dir, percent, seed, train_images='leftImg8bit/train',
                                val_images='leftImg8bit/val')
 

@@ -17,6 +17,18 @@ from ..errors import CASTError
 from ..files import write_json
 
 
+def convert_missing(convert: Callable[..., dict], root: str | os.PathLike, num_workers: int) -> None:
+    """Makes `annotations/instances_{train,val}.json` under `root` where they are not there yet.
+
+    Args:
+        convert: `convert(root, split, out_file, num_workers)`.
+    """
+    for split in ('train', 'val'):
+        out_file = Path(root, f'annotations/instances_{split}.json')
+        if not out_file.exists():
+            convert(root, split, out_file, num_workers)
+
+
 @dataclass(frozen=True)
 class Part:
     """One half of a download: the files `folder/pattern`, which come out of `archive`.

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.utils import track_iter_progress
 
 from ..errors import CASTError
-from ..files import IMAGE_SUFFIXES, read_coco, write_json_files
+from ..files import IMAGE_SUFFIXES, image_files, read_coco, write_json_files
 from ..image_size import read_image_size
 from .splits import draw_images, instance_classes
 
@@ -160,8 +160,7 @@ def list_unlabeled(source: Path, root: Path, known: set[Path]) -> tuple[Path, li
         images = [image for image in coco['images'] if (folder / image['file_name']).resolve() not in known]
     else:
         folder = source
-        paths = sorted(path for path in folder.rglob('*')
-                       if path.suffix.lower() in IMAGE_SUFFIXES and path.resolve() not in known)
+        paths = [path for path in image_files(folder) if path.resolve() not in known]
         print(f'reading the sizes of {len(paths)} images in {folder}')
         images = [describe_image(number, path, folder) for number, path in
                   enumerate(track_iter_progress(paths) if paths else [], start=1)]

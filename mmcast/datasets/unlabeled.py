@@ -7,7 +7,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset
 
 from ..errors import CASTError
-from ..files import IMAGE_SUFFIXES, read_coco
+from ..files import IMAGE_SUFFIXES, image_files, read_coco
 from ..image_size import read_image_size
 from ..registry import DATASETS
 
@@ -44,7 +44,7 @@ class UnlabeledDataset(CocoDataset):
 
     def _list_folder(self, folder: Path) -> list[dict]:
         self.cat_ids, self.cat_img_map = [], {}
-        paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+        paths = image_files(folder)
         if not paths:
             raise CASTError(f'{folder} is missing or holds no image ({" ".join(IMAGE_SUFFIXES)}): '
                             "check data_root and data_prefix['img']")

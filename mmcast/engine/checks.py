@@ -7,7 +7,6 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmcast.errors import CASTError
-from mmcast.files import read_coco
 from mmcast.image_size import read_image_size
 
 _IMAGES_LOOKED_AT = 5
@@ -24,22 +23,25 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
         CASTError: a label file or image folder is missing or they do not fit; names the file and the cure.
     """
     for name in dataloaders:
-        for dataset in _coco_datasets((cfg.get(name) or {}).get('dataset')):
+        loader = cfg.get(name) or {}
+        images = {}
+        for dataset in _coco_datasets(loader.get('dataset')):
             root = dataset.get('data_root') or ''
-            images = (dataset.get('data_prefix') or {}).get('img', '')
-            check_labels(os.path.join(root, dataset['ann_file']), os.path.join(root, images),
-                         classes_of(dataset))
-        _check_orientations(cfg.get(name) or {})
+            ann_file = os.path.join(root, dataset['ann_file'])
+            img_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
+            images[ann_file] = check_labels(ann_file, img_dir, classes_of(dataset))
+        if (loader.get('sampler') or {}).get('type') == 'GroupMultiSourceSampler':
+            _check_orientations(images)
 
 
-def _check_orientations(dataloader: dict) -> None:
-    """mmdet's GroupMultiSourceSampler waits for ever for an image where a source has none of an orientation."""
-    if (dataloader.get('sampler') or {}).get('type') != 'GroupMultiSourceSampler':
-        return
-    found = {}
-    for dataset in _coco_datasets(dataloader.get('dataset')):
-        ann_file = os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
-        found[ann_file] = {image['width'] < image['height'] for image in read_coco(ann_file)['images']}
+def _check_orientations(images: dict[str, list[dict]]) -> None:
+    """mmdet's GroupMultiSourceSampler waits for ever for an image where a source has none of an orientation.
+
+    Args:
+        images: COCO's entries, by the label file that lists them.
+    """
+    found = {ann_file: {image['width'] < image['height'] for image in listed}
+             for ann_file, listed in images.items()}
     for ann_file, orientations in found.items():
         if orientations != set().union(*found.values()):
             raise CASTError(
@@ -47,10 +49,13 @@ def _check_orientations(dataloader: dict) -> None:
                 'orientation that is a wait without end: set train_dataloader.sampler.type to MultiSourceSampler')
 
 
-def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> None:
+def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> list[dict]:
     """Checks one COCO label file against its image folder and the class names that a config expects.
 
     Only the headers of the first images are read: that finds a wrong folder, not every broken image.
+
+    Returns:
+        The file's image entries.
 
     Raises:
         CASTError: see ``check_config_data``.
@@ -80,6 +85,7 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> No
     if annotations and missing:
         raise CASTError(f'{ann_file} has no category {", ".join(missing)}, it has {", ".join(names)}; '
                         'set metainfo.classes of the config to these names or take another label file')
+    return images
 
 
 def _check_image(image: dict, img_dir: str, ann_file: str) -> None:

@@ -12,7 +12,7 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from mmcast.errors import CASTError
-from mmcast.files import IMAGE_SUFFIXES, read_coco
+from mmcast.files import IMAGE_SUFFIXES, image_files, read_coco
 from mmcast.registry import DATASETS
 
 _LOOKED_AT = 5
@@ -36,8 +36,7 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
     if not os.path.isdir(img_dir):
         raise CASTError(f'image folder {img_dir} not found; give the right path (--img-dir, data_prefix)')
     if ann_file is None:
-        paths = (path for path in Path(img_dir).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-        names = sorted(path.relative_to(img_dir).as_posix() for path in paths)
+        names = sorted(path.relative_to(img_dir).as_posix() for path in image_files(img_dir))
         images = [dict(id=number, file_name=name, height=0, width=0) for number, name in enumerate(names, 1)]
         content = dict(images=images, categories=[])
     else:
