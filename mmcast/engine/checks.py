@@ -28,7 +28,7 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
             root = dataset.get('data_root') or ''
             images = (dataset.get('data_prefix') or {}).get('img', '')
             check_labels(os.path.join(root, dataset['ann_file']), os.path.join(root, images),
-                         _classes(dataset))
+                         class_names(dataset))
         _check_orientations(cfg.get(name) or {})
 
 
@@ -106,7 +106,7 @@ def _coco_datasets(dataset: dict | None) -> Iterator[dict]:
         yield from _coco_datasets(inner)
 
 
-def _classes(dataset: dict) -> Sequence[str]:
+def class_names(dataset: dict) -> Sequence[str]:
     """Class names that a data set looks for: its config's, else its type's own."""
     metainfo = dataset.get('metainfo')
     if metainfo is None:

@@ -1,0 +1,144 @@
+"""Do torch and onnxruntime find the same instances?"""
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from torch import nn
+
+from mmcast.errors import CASTError
+from mmcast.files import read_coco
+from .instances import Instances
+from .onnx_student import OnnxStudent
+
+THRESHOLD = 0.05  # instances above it are compared
+_BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Least mean and least single mask IoU, largest score difference, largest share without a partner."""
+    mean_iou: float
+    min_iou: float
+    score: float
+    alone: float
+
+
+# Half precision and 8 bits move what masked attention looks at, so that single instances can change altogether.
+TOLERANCES = dict(fp32=Tolerance(0.99, 0.99, 0.01, 0), fp16=Tolerance(0.98, 0, 0.25, 0.03),
+                  int8=Tolerance(0.8, 0, 1, 0.3))
+
+
+@dataclass
+class Agreement:
+    """How far two predictors agree on some images; see :func:`compare`."""
+    images: int = 0
+    instances: int = 0
+    alone: int = 0
+    ious: list[float] = field(default_factory=list)
+    score_differences: list[float] = field(default_factory=list)
+
+    def add(self, expected: Instances, found: Instances) -> None:
+        """Count one image; every expected instance is compared with the most similar one found of its class."""
+        self.images += 1
+        self.instances += len(expected)
+        for mask, score, label in zip(expected.masks, expected.scores, expected.labels):
+            same = np.flatnonzero(found.labels == label)
+            ious = [mask_iou(mask, found.masks[place]) for place in same]
+            # An instance near the threshold may be on the other side of it in one of the two.
+            if not ious or max(ious) < 0.5:
+                self.alone += int(score > 1.2 * THRESHOLD)
+                continue
+            best = int(np.argmax(ious))
+            self.ious.append(ious[best])
+            self.score_differences.append(abs(float(score - found.scores[same[best]])))
+
+    def problems(self, tolerance: Tolerance) -> list[str]:
+        """In what respect they differ by more than ``tolerance``; empty where they agree."""
+        if not self.ious:
+            return [f'none of {self.instances} instances is found by both'] if self.instances else []
+        checks = {
+            f'mean mask IoU {np.mean(self.ious):.4f}': np.mean(self.ious) >= tolerance.mean_iou,
+            f'smallest mask IoU {min(self.ious):.4f}': min(self.ious) >= tolerance.min_iou,
+            f'scores differ by {max(self.score_differences):.4f}': max(self.score_differences) <= tolerance.score,
+            f'{self.alone} of {self.instances} instances are found by torch alone':
+                self.alone <= tolerance.alone * self.instances}
+        return [text for text, fine in checks.items() if not fine]
+
+    def __str__(self) -> str:
+        if not self.ious:
+            return f'{self.images} images without an instance above {THRESHOLD}: nothing was compared'
+        return (f'{self.instances} instances on {self.images} images: mask IoU mean {np.mean(self.ious):.4f}, smallest '
+                f'{min(self.ious):.4f}; largest score difference {max(self.score_differences):.4f}; '
+                f'{self.alone} found by torch alone')
+
+
+def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two masks (H, W) of bool; 1 where at most two pixels differ, which rounding decides, or both are empty."""
+    if np.count_nonzero(one ^ other) <= 2:
+        return 1.0
+    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
+
+
+def compare(network: nn.Module, student: OnnxStudent, cfg: Config, precision: str) -> Agreement:
+    """Compare at three image sizes and two batch sizes, on images of the config's test set where they are there.
+
+    Raises:
+        CASTError: they differ by more than the precision's tolerance.
+    """
+    divisor = student.metadata['pad_size_divisor']
+    side = 16 * divisor
+    agreement = Agreement()
+    photos = example_images(cfg, sum(_BATCHES))
+    for size in ((side, 2 * side), (side + 5, side + 3 * divisor - 1), (2 * side - 1, side)):
+        images = np.stack([cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA) for photo in photos])
+        for batch in np.split(images, np.cumsum(_BATCHES)[:-1]):
+            for expected, found in zip(run_torch(network, batch), student.run(batch, THRESHOLD)):
+                agreement.add(expected[expected.scores > THRESHOLD], found)
+    problems = agreement.problems(TOLERANCES[precision])
+    if problems:
+        raise CASTError(f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was removed; '
+                        'please report it, or try another --precision')
+    return agreement
+
+
+@torch.no_grad()
+def run_torch(network: nn.Module, images: np.ndarray) -> list[Instances]:
+    """mmdet's own prediction of a batch (B, H, W, 3) of uint8, RGB."""
+    size = images.shape[1:3]
+    meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+    inputs = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))) for image in images]
+    samples = network.test_step(dict(inputs=inputs, data_samples=[DetDataSample(metainfo=meta) for _ in images]))
+    return [to_instances(sample) for sample in samples]
+
+
+def to_instances(sample: DetDataSample) -> Instances:
+    """mmdet's predictions in numpy, best first."""
+    predicted = sample.pred_instances.cpu()
+    if 'masks' not in predicted:
+        raise CASTError('the model predicts boxes but no masks; give one that segments instances')
+    return Instances(*(predicted[name].numpy() for name in ('bboxes', 'masks', 'scores', 'labels'))).best_first()
+
+
+def example_images(cfg: Config, count: int) -> Sequence[np.ndarray]:
+    """RGB images of the test set, else blurred noise."""
+    dataset = cfg.test_dataloader.dataset
+    root = Path(dataset.get('data_root') or '')
+    images = []
+    try:
+        listed = read_coco(root / dataset.ann_file)['images']
+        for image in listed[::max(1, len(listed) // count)][:count]:
+            path = root / (dataset.get('data_prefix') or {}).get('img', '') / image['file_name']
+            images.append(cv2.imread(str(path)))
+    except (CASTError, AttributeError):  # the student's owner need not have the data
+        pass
+    images = [image[..., ::-1] for image in images if image is not None]
+    rng = np.random.default_rng(0)
+    while len(images) < count:
+        noise = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        images.append(cv2.resize(noise, (256, 256), interpolation=cv2.INTER_CUBIC))
+    return images

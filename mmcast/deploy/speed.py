@@ -1,0 +1,288 @@
+"""How large and how fast are these models? Every one in a process of its own, all measured in turns."""
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from mmcast.errors import CASTError
+from mmcast.files import write_atomically
+
+BACKENDS = ('eager', 'compiled')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table: ``path`` is an ONNX file or a config, ``backend`` is onnx, eager or compiled."""
+    name: str
+    path: str
+    checkpoint: str | None
+    backend: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for every entry; ``size`` is height and width in pixels, ``image`` a file or None for noise."""
+    size: tuple[int, int] = (512, 1024)
+    batch: int = 1
+    runs: int = 20
+    warmup: int = 2
+    threads: int = 0
+    device: str = 'cpu'
+    image: str | None = None
+
+
+def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager', )) -> list[Entry]:
+    """``[NAME=]PATH``: an ONNX file, the folder of an exported student, ``CONFIG`` (random weights) or
+    ``CONFIG,CHECKPOINT``; torch models once with each backend.
+
+    Raises:
+        CASTError: a path does not exist.
+    """
+    entries = []
+    for text in texts:
+        name, _, spec = text.rpartition('=')
+        path, _, checkpoint = spec.partition(',')
+        if Path(path).is_dir():
+            path, checkpoint = str(Path(path, 'student.py')), str(Path(path, 'student.pth'))
+        for needed in filter(None, (path, checkpoint)):
+            if not Path(needed).is_file():
+                raise CASTError(f'{needed} of {text!r} not found; give [NAME=]FILE.onnx, a folder of '
+                                'tools/export_student.py, CONFIG or CONFIG,CHECKPOINT')
+        name = name or Path(spec.partition(',')[0]).stem
+        kinds = ['onnx'] if path.endswith('.onnx') else backends
+        entries += [Entry(name, path, checkpoint or None, kind) for kind in kinds]
+    return entries
+
+
+def benchmark(entries: Sequence[Entry], setting: Setting = Setting(),
+              show: Callable[[str], None] = lambda line: None) -> list[dict]:
+    """Measure models from an image in memory to masks of its size.
+
+    Every model lives in a process of its own; they take turns, run by run, so that a busy minute of the machine hits
+    all of them. Time is wall clock; ``cpu_s`` is processor time, which other processes hardly disturb.
+
+    Returns:
+        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms (median, p90, p99,
+        mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb (of the process up to the
+        last run; on a GPU, what torch allocated); or name, backend and ``problem``.
+    """
+    context = multiprocessing.get_context('spawn')
+    workers = []
+    for entry in entries:
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, entry, setting), daemon=True)
+        process.start()
+        there.close()
+        show(f'{entry.name} ({entry.backend}): loading')
+        workers.append((entry, process, here, _receive(here)))
+    times = {entry: [] for entry in entries}
+    for number in range(setting.runs):
+        for entry, _, pipe, state in workers:
+            if not isinstance(state, str):
+                pipe.send('run')
+                times[entry].append(_receive(pipe))
+        show(f'run {number + 1} of {setting.runs}')
+    rows = []
+    for entry, process, pipe, state in workers:
+        row = dict(name=entry.name, backend=entry.backend)
+        if isinstance(state, str):
+            row['problem'] = state
+        else:
+            pipe.send('describe')
+            row |= _receive(pipe) | _statistics(times[entry], setting.batch)
+        rows.append(row)
+        process.join(10)
+    return rows
+
+
+def _receive(pipe: Connection):
+    try:
+        return pipe.recv()
+    except EOFError:
+        return 'its process died, perhaps for want of memory'
+
+
+def _statistics(times: list[tuple[float, float]], batch: int) -> dict:
+    wall, cpu = zip(*times)
+    latency = {name: round(1000 * float(value), 2) for name, value in (
+        ('median', np.median(wall)), ('p90', np.quantile(wall, 0.9)), ('p99', np.quantile(wall, 0.99)),
+        ('mean', np.mean(wall)))}
+    return dict(latency_ms=latency, fps=round(batch / statistics.median(wall), 2), cpu_s=round(statistics.median(cpu), 4))
+
+
+# ---- in a process of its own
+
+def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
+    """Load a model, then serve the parent: ``run`` once and give the seconds, or ``describe`` the model and end."""
+    try:
+        images = _images(setting)
+        model = _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting, images)
+        for _ in range(setting.warmup):
+            model.run(images)
+    except Exception as error:  # whatever it is, the other models are to be measured
+        pipe.send(' '.join(f'{type(error).__name__}: {error}'.split())[:300])
+        return
+    pipe.send(True)
+    while pipe.recv() == 'run':
+        wall, cpu = time.perf_counter(), time.process_time()
+        model.run(images)
+        pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
+    memory = model.peak_memory_mb()  # before operations are counted, which takes more
+    pipe.send(dict(peak_memory_mb=memory, **model.describe(images)))
+
+
+def _images(setting: Setting) -> np.ndarray:
+    """A batch (B, H, W, 3) of uint8, RGB."""
+    height, width = setting.size
+    if setting.image is None:
+        return np.random.default_rng(0).integers(0, 256, (setting.batch, height, width, 3), dtype=np.uint8)
+    import cv2
+
+    from .prediction import read_image
+    picture = read_image(Path(setting.image), setting.image)
+    if picture.pixels is None:
+        raise CASTError(f'{setting.image} {picture.problem}')
+    return np.stack([cv2.resize(picture.pixels, (width, height), interpolation=cv2.INTER_AREA)] * setting.batch)
+
+
+class _OnnxModel:
+    """An ONNX file; of the process, whose memory is measured, torch is no part."""
+
+    def __init__(self, entry: Entry, setting: Setting) -> None:
+        from .onnx_student import OnnxStudent
+        self.student = OnnxStudent(entry.path, threads=setting.threads or None)
+
+    def run(self, images: np.ndarray) -> None:
+        self.student.run(images, 0.0)  # all masks, as torch makes them
+
+    def peak_memory_mb(self) -> int:
+        return _resident_mb()
+
+    def describe(self, images: np.ndarray) -> dict:
+        return dict(parameters=None, flops=None, precision=self.student.metadata['precision'])
+
+
+class _TorchModel:
+    """A config with or without weights, run as mmdet runs it, from the data preprocessor to the masks."""
+
+    def __init__(self, entry: Entry, setting: Setting, images: np.ndarray) -> None:
+        import torch
+
+        import mmcast  # noqa: F401  before mmdet
+        from mmcast.engine.runs import verify_weights
+
+        from .student import build_network, load_config
+        self.torch, self.device = torch, setting.device
+        if setting.threads:
+            torch.set_num_threads(setting.threads)
+        cfg = load_config(Path(entry.path))
+        if not cfg.get('model'):
+            raise CASTError(f'{entry.path} has no model; give a config of one run')
+        torch.manual_seed(0)
+        model = build_network(cfg)
+        if entry.checkpoint:
+            verify_weights(model, entry.checkpoint)
+        elif hasattr(model, 'init_weights'):
+            _without_files(model).init_weights()
+        self.model = getattr(model, 'detector', model).to(setting.device).eval()  # the student of a CASTDetector
+        if entry.backend == 'compiled':
+            for name in ('backbone', 'neck', 'panoptic_head'):
+                if isinstance(getattr(self.model, name, None), torch.nn.Module):
+                    getattr(self.model, name).compile(dynamic=False)
+
+    def run(self, images: np.ndarray) -> None:
+        from .agreement import run_torch
+        run_torch(self.model, images)
+        if self.device.startswith('cuda'):
+            self.torch.cuda.synchronize()
+
+    def peak_memory_mb(self) -> int:
+        if self.device.startswith('cuda'):
+            return self.torch.cuda.max_memory_allocated() // 2**20
+        return _resident_mb()
+
+    def describe(self, images: np.ndarray) -> dict:
+        from .flops import count_flops, count_parameters
+        self.torch.compiler.set_stance('force_eager')  # the counter sees nothing in compiled code
+        flops = count_flops(self.model, lambda: self.run(images))
+        return dict(parameters=count_parameters(self.model), flops=flops, precision='fp32')
+
+
+def _without_files(model):
+    """Random weights all over, where the config would take some from a file."""
+    for module in model.modules():
+        if getattr(module, 'init_cfg', None) and 'Pretrained' in str(module.init_cfg):
+            module.init_cfg = None
+    return model
+
+
+def _resident_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+# ---- showing
+
+HEADERS = ('model', 'backend', 'parameters (M)', 'GFLOPs', 'median (ms)', 'p90', 'p99', 'FPS', 'CPU (s)', 'memory (MB)')
+
+
+def cells(row: dict) -> list[str]:
+    """A row as text, under :data:`HEADERS`."""
+    if 'problem' in row:
+        return [row['name'], row['backend'], row['problem'], *[''] * (len(HEADERS) - 3)]
+    latency = row['latency_ms']
+    backend = row['backend'] if row['precision'] == 'fp32' else f'{row["backend"]}, {row["precision"]}'
+    parameters, flops = (f'{row[key]["total"] / unit:.1f}' if row[key] else '' for key, unit in (
+        ('parameters', 1e6), ('flops', 1e9)))
+    return [row['name'], backend, parameters, flops, *(f'{latency[key]:.1f}' for key in ('median', 'p90', 'p99')),
+            f'{row["fps"]:.2f}', f'{row["cpu_s"]:.3f}', str(row['peak_memory_mb'])]
+
+
+def machine(setting: Setting) -> str:
+    """One line: where and how it was measured."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        pass  # not Linux
+    threads = setting.threads or os.cpu_count()
+    return (f'{setting.size[0]}x{setting.size[1]}, batch {setting.batch}, {setting.runs} runs in turns, '
+            f'{setting.device}: {name}, {threads} threads')
+
+
+def to_markdown(rows: Sequence[dict], setting: Setting) -> str:
+    """The table, and one of the parts of every model that has any."""
+    lines = [machine(setting), '', _line(HEADERS), _line(['---'] * len(HEADERS))]
+    lines += [_line(cells(row)) for row in rows]
+    lines += ['', 'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries included.', '']
+    lines += [_line(('model', 'part', 'parameters (M)', 'GFLOPs')), _line(['---'] * 4)]
+    seen = set()
+    for row in rows:
+        if row.get('flops') and row['name'] not in seen:
+            seen.add(row['name'])
+            lines += [_line((row['name'], part, f'{row["parameters"].get(part, 0) / 1e6:.2f}',
+                             f'{row["flops"].get(part, 0) / 1e9:.1f}'))
+                      for part in dict.fromkeys([*row['parameters'], *row['flops']]) if part != 'total']
+    return '\n'.join(lines) + '\n'
+
+
+def _line(texts: Sequence[str]) -> str:
+    return f'| {" | ".join(texts)} |'
+
+
+def write_results(rows: Sequence[dict], setting: Setting, json_file: str | None, markdown_file: str | None) -> None:
+    """The rows and the machine as JSON, the tables as Markdown."""
+    if json_file:
+        content = dict(setting=vars(setting), machine=machine(setting), rows=list(rows))
+        write_atomically(json_file, json.dumps(content, indent=1))
+    if markdown_file:
+        write_atomically(markdown_file, to_markdown(rows, setting))
