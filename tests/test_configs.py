@@ -14,7 +14,8 @@ from mmcast.testing import build_model, make_samples
 ROOT = Path(__file__).parents[1] / 'configs'
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
 PIPELINES = [path for path in FILES if re.search(r'^steps = ', path.read_text(), re.MULTILINE)]
-MODELS = [path for path in FILES if path not in PIPELINES]
+BENCHMARKS = [path for path in FILES if 'benchmarks' in path.parts]
+MODELS = [path for path in FILES if path not in PIPELINES + BENCHMARKS]
 
 #: A full-size student in miniature: same patch size, scales, losses and queries, less width and depth.
 ATTENTION = dict(embed_dims=16, num_heads=2)
@@ -96,6 +97,17 @@ def test_config_of_pseudo_labels_uses_them_and_no_other_does(path):
 def test_images_divide_into_the_encoders_patches(path):
     detector = Config.fromfile(path).model.detector
     assert detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0
+
+
+@pytest.mark.parametrize('path', BENCHMARKS, ids=relative)
+def test_benchmark_config_segments_a_hundred_instances(path):
+    """Whatever the weights: all models in the table make as many masks."""
+    model = build_model(Config.fromfile(path).model).eval()
+    images, samples = make_samples([0], size=(64, 96))
+    with torch.no_grad():
+        predicted = model.test_step(dict(inputs=list((images * 50 + 120).byte()), data_samples=samples))[0]
+    assert predicted.pred_instances.masks.shape == (100, 64, 96)
+    assert predicted.pred_instances.labels.max() < 8
 
 
 def test_no_basename_occurs_twice():

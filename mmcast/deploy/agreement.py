@@ -1,5 +1,4 @@
 """Do torch and onnxruntime find the same instances?"""
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch import nn
 from mmcast.errors import CASTError
 from mmcast.files import read_coco
 from .instances import Instances
-from .onnx_student import OnnxStudent
+from .onnx_student import OnnxStudent, scaled_size
+from .student import resize_scale
 
 THRESHOLD = 0.05  # instances above it are compared
 _BATCHES = (1, 3)
@@ -124,19 +124,34 @@ def to_instances(sample: DetDataSample) -> Instances:
     return Instances(*(predicted[name].numpy() for name in ('bboxes', 'masks', 'scores', 'labels'))).best_first()
 
 
-def example_images(cfg: Config, count: int) -> Sequence[np.ndarray]:
-    """RGB images of the test set, else blurred noise."""
+def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
+    """RGB images of a COCO test set, fewer than ``count`` where they are not there: a student travels without data."""
     dataset = cfg.test_dataloader.dataset
+    if not dataset.get('ann_file'):
+        return []
     root = Path(dataset.get('data_root') or '')
-    images = []
+    folder = root / (dataset.get('data_prefix') or {}).get('img', '')
     try:
         listed = read_coco(root / dataset.ann_file)['images']
-        for image in listed[::max(1, len(listed) // count)][:count]:
-            path = root / (dataset.get('data_prefix') or {}).get('img', '') / image['file_name']
-            images.append(cv2.imread(str(path)))
-    except (CASTError, AttributeError):  # the student's owner need not have the data
-        pass
-    images = [image[..., ::-1] for image in images if image is not None]
+    except CASTError:
+        return []
+    chosen = listed[::max(1, len(listed) // count)][:count]
+    images = [cv2.imread(str(folder / image['file_name'])) for image in chosen]
+    return [image[..., ::-1] for image in images if image is not None]
+
+
+def first_test_image(cfg: Config) -> np.ndarray | None:
+    """An image of the test set at the size that the test pipeline gives it; None where there is none."""
+    images = read_test_images(cfg, 1)
+    if not images:
+        return None
+    size = scaled_size(images[0].shape[:2], resize_scale(cfg))
+    return cv2.resize(images[0], size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def example_images(cfg: Config, count: int) -> list[np.ndarray]:
+    """RGB images of the test set, else blurred noise."""
+    images = read_test_images(cfg, count)
     rng = np.random.default_rng(0)
     while len(images) < count:
         noise = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)

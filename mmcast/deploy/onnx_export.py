@@ -14,13 +14,13 @@ from torch import nn
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
-from mmcast.models.checkpoints import describe_mismatch
 from mmcast.version import __version__
 from .agreement import Agreement, compare
 from .exportable import ExportableStudent
 from .onnx_student import KIND, OnnxStudent
 from .optional import require
-from .student import Source, build_network, dataset_meta, load_config, student_config, student_state
+from .student import (Source, build_network, check_fits, dataset_meta, load_config, resize_scale, student_config,
+                      student_state)
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
 OPSET = 18
@@ -31,8 +31,6 @@ _INSTALL = 'pip install "mmcast[deploy]", or pip install onnx onnxscript onnxrun
 _DIMENSIONS = dict(images=('batch', 'height', 'width', None), boxes=('instances', None),
                    masks=('instances', 'height', 'width'), scores=('instances', ), labels=('instances', ),
                    image_indices=('instances', ))
-# Transforms that leave pixels alone.
-_PLAIN = ('LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'LoadCompressedAnnotations', 'PackDetInputs')
 
 
 def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', score_threshold: float = 0.3,
@@ -62,10 +60,10 @@ def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', s
     cfg = student_config(load_config(source.config))
     metadata = describe(cfg, source, precision, score_threshold)
     network = load_network(cfg, source)
-    model = to_onnx(ExportableStudent(network).eval())
-    finish_graph(model, metadata)
     with _temporary_file(out_file) as temporary:
-        _write(model, temporary, precision)
+        model = to_onnx(ExportableStudent(network).eval())
+        finish_graph(model, metadata)
+        write(model, temporary, precision)
         agreement = compare(network, OnnxStudent(temporary), cfg, precision)
         os.chmod(temporary, 0o644)
         os.replace(temporary, out_file)
@@ -79,10 +77,7 @@ def load_network(cfg: Config, source: Source) -> nn.Module:
         CASTError: they do not fit.
     """
     network, state = build_network(cfg), student_state(source.checkpoint)
-    mismatch = describe_mismatch(network.state_dict(), state)
-    if mismatch:
-        raise CASTError(f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); give '
-                        'the config it was trained with')
+    check_fits(network, state, source)
     network.load_state_dict(state)
     return network
 
@@ -97,23 +92,6 @@ def describe(cfg: Config, source: Source, precision: str, score_threshold: float
         pad_size_divisor=preprocessor.get('pad_size_divisor', 1), normalisation='inside the graph',
         max_per_image=cfg.model.test_cfg.get('max_per_image', 100), step=source.step,
         checkpoint_sha256=sha256_of_file(source.checkpoint))
-
-
-def resize_scale(cfg: Config) -> list[int] | None:
-    """The ``scale`` to whose size the test pipeline fits images; None where it leaves them.
-
-    Raises:
-        CASTError: it does something else with them.
-    """
-    scale = None
-    for step in cfg.test_dataloader.dataset.pipeline:
-        name = step['type'].split('.')[-1]
-        if name == 'Resize' and step.get('keep_ratio') and 'scale' in step and scale is None:
-            scale = list(step['scale'])
-        elif name not in _PLAIN:
-            raise CASTError(f'the test pipeline has {name} ({dict(step)}), which the ONNX file cannot describe; it may '
-                            'have one Resize with scale and keep_ratio=True')
-    return scale
 
 
 def to_onnx(student: ExportableStudent):
@@ -147,7 +125,8 @@ def finish_graph(model, metadata: dict) -> None:
     model.producer_name, model.producer_version = 'mmcast', __version__
 
 
-def _write(model, path: Path, precision: str) -> None:
+def write(model, path: Path, precision: str) -> None:
+    """Save a graph in one of :data:`PRECISIONS`."""
     onnx = require('onnx')
     if precision == 'fp16':
         model = to_half(model)

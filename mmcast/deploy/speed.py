@@ -168,7 +168,7 @@ class _OnnxModel:
         return _resident_mb()
 
     def describe(self, images: np.ndarray) -> dict:
-        return dict(parameters=None, flops=None, precision=self.student.metadata['precision'])
+        return dict(parameters=None, flops=None, precision=self.student.metadata.get('precision', 'fp32'))
 
 
 class _TorchModel:

@@ -25,6 +25,8 @@ from mmcast.version import __version__
 CONFIG, WEIGHTS, SAFETENSORS = 'student.py', 'student.pth', 'student.safetensors'
 # Of our loading transforms those of mmcv and mmdet that give the same pixels; DetInferencer looks for the first.
 _STOCK = dict(LoadImage='LoadImageFromFile', LoadCompressedAnnotations='LoadAnnotations')
+# Transforms that leave pixels alone.
+_PLAIN = ('LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'LoadCompressedAnnotations', 'PackDetInputs')
 # What a config of testing needs; schedules and training data stay behind.
 _KEPT = ('test_dataloader', 'test_evaluator', 'test_cfg', 'env_cfg', 'log_level')
 
@@ -59,11 +61,7 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
     folder = _prepare_folder(Path(out_dir), force)
     cfg = student_config(load_config(source.config))
     state = student_state(source.checkpoint)
-    network = build_network(cfg)
-    mismatch = describe_mismatch(network.state_dict(), state)
-    if mismatch:
-        raise CASTError(f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); give '
-                        'the config it was trained with')
+    check_fits(build_network(cfg), state, source)
     facts = dict(mmcast=__version__, checkpoint_sha256=sha256_of_file(source.checkpoint), step=source.step)
     meta = dict(dataset_meta=dataset_meta(cfg), mmcast=facts)
     buffer = io.BytesIO()
@@ -121,13 +119,15 @@ def _last_student(work_dir: Path, records: dict, trained: dict) -> str:
                 for name, record in records.items()}
     teachers = [networks[name] for name, record in records.items()
                 if networks[name].get('step.kind') == repr('pseudo_label')]
-    def same(one: dict, other: dict) -> bool:
-        return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key != 'step.kind')
-    students = [name for name in trained if not any(same(networks[name], teacher) for teacher in teachers)]
+    students = [name for name in trained if not any(_same_network(networks[name], each) for each in teachers)]
     if not students:
         raise CASTError(f'{work_dir} has no finished student: the training steps finished are '
                         f'{", ".join(trained) or "none"}; finish the pipeline, or name one with --step')
     return students[-1]
+
+
+def _same_network(one: dict[str, str], other: dict[str, str]) -> bool:
+    return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key != 'step.kind')
 
 
 def _network_settings(fingerprint: Path) -> dict[str, str]:
@@ -148,7 +148,9 @@ def student_config(cfg: Config) -> Config:
     if 'detector' in model:  # CASTDetector
         model = dict(model['detector'], data_preprocessor=model.get('data_preprocessor') or
                      model['detector'].get('data_preprocessor'))
-    content = dict(default_scope='mmdet', custom_imports=dict(imports=['mmcast']),
+    imports = cfg.get('custom_imports', {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    content = dict(default_scope='mmdet', custom_imports=dict(imports=['mmcast', *(set(imports) - {'mmcast'})]),
                    model=_without_init(model), visualizer=dict(
                        type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'))
     content |= {key: cfg[key] for key in _KEPT if key in cfg}
@@ -199,9 +201,18 @@ def student_state(checkpoint: Path) -> dict[str, Tensor]:
     return plain
 
 
+def check_fits(network: nn.Module, state: Mapping[str, Tensor], source: Source) -> None:
+    """Raises CASTError where the weights are not those of the network, all of them and no others."""
+    expected = {key: value for key, value in network.state_dict().items() if not key.startswith(TRAINING_ONLY)}
+    mismatch = describe_mismatch(expected, state)
+    if mismatch:
+        raise CASTError(f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); give '
+                        'the config it was trained with')
+
+
 def build_network(cfg: Config) -> nn.Module:
     """The network of an exported or any other mmdet config, with random weights, in eval mode."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         return registry.MODELS.build(ConfigDict(cfg.model)).eval()
 
 
@@ -212,6 +223,23 @@ def dataset_meta(cfg: Config) -> dict[str, list]:
         meta = dict(classes=list(class_names(dataset)))
     palette = (dataset.get('metainfo') or {}).get('palette')
     return meta | (dict(palette=[list(colour) for colour in palette]) if palette else {})
+
+
+def resize_scale(cfg: Config) -> list[int] | None:
+    """The ``scale`` to whose size the test pipeline fits images; None where it leaves them.
+
+    Raises:
+        CASTError: it does something else with them.
+    """
+    scale = None
+    for step in cfg.test_dataloader.dataset.pipeline:
+        name = step['type'].split('.')[-1]
+        if name == 'Resize' and step.get('keep_ratio') and 'scale' in step and scale is None:
+            scale = list(step['scale'])
+        elif name not in _PLAIN:
+            raise CASTError(f'the test pipeline has {name} ({dict(step)}), which a student outside of mmdet '
+                            'cannot follow; it may have one Resize with scale and keep_ratio=True')
+    return scale
 
 
 def _prepare_folder(folder: Path, force: bool) -> Path:

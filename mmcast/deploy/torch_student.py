@@ -57,5 +57,5 @@ def _pipeline_of_arrays(cfg: Config) -> Compose:
     """The test pipeline with an array, BGR, in place of a file, and without annotations."""
     steps = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
     kept = [step for step in steps if 'Load' not in step['type']]
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         return Compose([dict(type='mmdet.LoadImageFromNDArray'), *kept])
