@@ -64,6 +64,7 @@ def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, process
     page = (tmp_path / 'run/report.html').read_text()
     assert page.count('data:image') >= 2 and 'http://' not in page.replace('http://www.w3.org', '')
     assert 'student, refined' in output and 'report.html' in output
+    assert 'Apache-2.0, made by mmcast' in (tmp_path / 'run/student/model_card.md').read_text()
 
 
 def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:

@@ -1,7 +1,8 @@
 """Writes a student as one ONNX file, from images to boxes, masks, scores and labels, and checks it against torch.
 
-    python tools/export_onnx.py work_dirs/cast_toy --out student.onnx              a finished pipeline
-    python tools/export_onnx.py student/student.py student/student.pth --out student.onnx
+    python tools/export_onnx.py work_dirs/cast_toy --out student.onnx a finished pipeline
+    python tools/export_onnx.py student --out student.onnx           the folder of tools/export_student.py
+    python tools/export_onnx.py CONFIG CHECKPOINT --out student.onnx
 """
 import argparse
 
@@ -11,7 +12,7 @@ from mmcast.command_line import report_errors
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', nargs='+', help='work directory of a pipeline, or a config and a checkpoint')
+    parser.add_argument('source', nargs='+', help='work directory of a pipeline, folder of an exported student, or a config and a checkpoint')
     parser.add_argument('--step', help='of the pipeline; default the last one that trained the student')
     parser.add_argument('--out', required=True, help='ONNX file to write')
     parser.add_argument('--precision', choices=['fp32', 'fp16', 'int8'], default='fp32')

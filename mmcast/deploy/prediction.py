@@ -83,15 +83,9 @@ def predict(student: Callable[[np.ndarray, float | None], Instances], source: st
     """
     source, out_dir = Path(source), Path(out_dir)
     pictures, total = open_source(source)
-    json_file = out_dir / 'predictions.json'
-    if json_file.exists() and not force:
-        raise CASTError(f'{json_file} exists: delete it, choose another --out or use --force')
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CASTError(f'cannot write to {out_dir} ({error.strerror}); choose another --out') from error
+    json_file = _prepare(out_dir, force)
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
-    drawing = (VideoWriter(out_dir / 'overlay.mp4', source) if is_video else ImageWriter(out_dir / 'overlays'))
+    drawing = VideoWriter(out_dir / 'overlay.mp4', source) if is_video else ImageWriter(out_dir / 'overlays')
     result, show = Result(), show or (lambda line: None)
     progress = Progress(total, show)
     with CocoWriter(json_file, student.classes) as labels, drawing:
@@ -111,6 +105,18 @@ def predict(student: Callable[[np.ndarray, float | None], Instances], source: st
             raise CASTError(f'{source}: {"a video without frames" if is_video else "no picture in it can be read"}; '
                             'nothing was written')
     return result
+
+
+def _prepare(out_dir: Path, force: bool) -> Path:
+    """The JSON file to write; before the work, not after it."""
+    json_file = out_dir / 'predictions.json'
+    if json_file.exists() and not force:
+        raise CASTError(f'{json_file} exists: delete it, choose another --out or use --force')
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CASTError(f'cannot write to {out_dir} ({error.strerror}); choose another --out') from error
+    return json_file
 
 
 # ---- reading
@@ -152,6 +158,7 @@ def read_video(path: Path) -> tuple[Iterator[Picture], int | None]:
     Raises:
         CASTError: OpenCV cannot open it.
     """
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # it complains of a broken file in lines of its own
     cv2 = require('cv2')
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():

