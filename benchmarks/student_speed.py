@@ -2,8 +2,8 @@
 
     python benchmarks/student_speed.py --threads 2
 
-Weights are random: speed does not depend on them, as every model is made to segment 100 instances. The student is
-exported to ONNX first, in fp32 and with 8-bit weights.
+Weights are random: speed does not depend on them, as every model is made to segment 100 instances. The
+student is exported to ONNX first, in fp32 and with 8-bit weights.
 """
 import argparse
 import copy
@@ -18,7 +18,7 @@ BASELINES = dict(mask2former='mask2former_r50.py', mask_rcnn='mask_rcnn_r50.py')
 
 
 def export(folder: Path, precisions: list[str]) -> list[str]:
-    """The student with random weights as checkpoint and ONNX files, made where they are not there; entries for them."""
+    """Entries of the student with random weights as checkpoint and ONNX files, made where missing."""
     import torch
     from mmcast.deploy import exportable, onnx_export
     from mmcast.deploy.student import build_network, load_config
@@ -40,8 +40,12 @@ def export(folder: Path, precisions: list[str]) -> list[str]:
                 network.load_state_dict(read_state_dict(weights))
                 graph = onnx_export.to_onnx(exportable.ExportableStudent(network.eval()))
             finished = copy.deepcopy(graph)
-            onnx_export.finish_graph(finished, dict(
-                classes=[str(number) for number in range(8)], score_threshold=0.0, resize=None, precision=precision))
+            onnx_export.finish_graph(
+                finished,
+                dict(classes=[str(number) for number in range(8)],
+                     score_threshold=0.0,
+                     resize=None,
+                     precision=precision))
             partial = path.with_suffix('.partial')
             onnx_export.write(finished, partial, precision)
             write_atomically(path, partial.read_bytes())
@@ -52,7 +56,8 @@ def export(folder: Path, precisions: list[str]) -> list[str]:
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', nargs=2, type=int, default=[512, 1024], metavar=('H', 'W'))
     parser.add_argument('--runs', type=int, default=10)
     parser.add_argument('--threads', type=int, default=0)
@@ -64,7 +69,9 @@ def main() -> None:
     entries = export(args.out, args.precisions)
     entries += [f'{name}={CONFIGS / "benchmarks" / file}' for name, file in BASELINES.items()]
     setting = Setting(tuple(args.size), runs=args.runs, warmup=1, threads=args.threads)
-    rows = benchmark(parse_entries(entries, args.backends), setting, show=lambda line: print(line, flush=True))
+    rows = benchmark(parse_entries(entries, args.backends),
+                     setting,
+                     show=lambda line: print(line, flush=True))
     text = to_markdown(rows, setting)
     print(text)
     found = {(row['name'], row['backend'], row['precision']): row for row in rows if 'problem' not in row}

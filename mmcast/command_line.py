@@ -9,7 +9,8 @@ from mmcast.errors import CASTError
 
 def _curable() -> tuple[type[Exception], ...]:
     """Errors that a user can cure; any other is a mistake in the program and keeps its traceback."""
-    config = sys.modules.get('mmengine.config.utils')  # not imported here: tools that run an ONNX file do without it
+    config = sys.modules.get(
+        'mmengine.config.utils')  # not imported here: tools that run an ONNX file do without it
     return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError, ) if config else ())
 
 

@@ -63,8 +63,8 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
 def install() -> None:
     """Put the stand-in for missing mmcv operators in place, calm OpenMP, drop one line of import noise.
 
-    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it. It imports neither
-    torch nor MMEngine itself.
+    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it. It imports
+    neither torch nor MMEngine itself.
     """
     # Read when torch is loaded. CPU threads that spin while they wait for one another starve the data loader,
     # and with any other load on the machine a step takes ten times as long. A person's own setting stays.

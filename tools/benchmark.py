@@ -3,7 +3,8 @@
     python tools/benchmark.py student=work_dirs/cast_toy/student student.onnx \\
         mask2former=configs/benchmarks/mask2former_r50.py --size 512 1024 --md speed.md
 
-An entry is [NAME=]FILE.onnx, a folder of tools/export_student.py, CONFIG (random weights) or CONFIG,CHECKPOINT.
+An entry is [NAME=]FILE.onnx, a folder of tools/export_student.py, CONFIG (random weights) or
+CONFIG,CHECKPOINT.
 """
 import argparse
 import sys
@@ -15,11 +16,20 @@ from mmcast.errors import CASTError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('entries', nargs='+', metavar='ENTRY')
-    parser.add_argument('--size', nargs=2, type=int, default=[512, 1024], metavar=('H', 'W'), help='default 512 1024')
+    parser.add_argument('--size',
+                        nargs=2,
+                        type=int,
+                        default=[512, 1024],
+                        metavar=('H', 'W'),
+                        help='default 512 1024')
     parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument('--runs', type=int, default=20, help='measured runs of each model, in turns (default 20)')
+    parser.add_argument('--runs',
+                        type=int,
+                        default=20,
+                        help='measured runs of each model, in turns (default 20)')
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--threads', type=int, default=0, help='of every model; default one a core')
     parser.add_argument('--backends', nargs='+', choices=['eager', 'compiled'], default=['eager'],
@@ -41,7 +51,8 @@ def main() -> None:
     from mmcast.deploy.speed import HEADERS, Setting, benchmark, cells, machine, parse_entries, write_results
     from rich.console import Console
     from rich.table import Table
-    setting = Setting(tuple(args.size), args.batch, args.runs, args.warmup, args.threads, args.device, args.image)
+    setting = Setting(tuple(args.size), args.batch, args.runs, args.warmup, args.threads, args.device,
+                      args.image)
     rows = benchmark(parse_entries(args.entries, args.backends), setting,
                      show=lambda line: print(line, file=sys.stderr, flush=True))
     table = Table(*HEADERS, title=machine(setting))

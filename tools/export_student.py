@@ -1,4 +1,5 @@
-"""Writes the student alone: weights without teacher, projector or optimiser, and a config that stock mmdet runs.
+"""Writes the student alone: weights without teacher, projector or optimiser, and a config that stock mmdet
+runs.
 
     python tools/export_student.py work_dirs/cast_toy --out student                a finished pipeline
     python tools/export_student.py work_dirs/cast_toy --step transfer --out student
@@ -11,10 +12,15 @@ from mmcast.command_line import report_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', nargs='+', help='work directory of a pipeline, or a config and a checkpoint')
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source',
+                        nargs='+',
+                        help='work directory of a pipeline, or a config and a checkpoint')
     parser.add_argument('--step', help='of the pipeline; default the last one that trained the student')
-    parser.add_argument('--out', required=True, help='folder for student.py, student.pth, student.safetensors')
+    parser.add_argument('--out',
+                        required=True,
+                        help='folder for student.py, student.pth, student.safetensors')
     parser.add_argument('--force', action='store_true', help='replace these files')
     args = parser.parse_args()
     if len(args.source) > 2:

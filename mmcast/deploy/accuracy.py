@@ -30,7 +30,7 @@ def compare_ap(source: Source, onnx_file: str | Path) -> dict[str, float]:
     network, student = load_network(cfg, source), OnnxStudent(onnx_file)
 
     def in_onnx(data: dict) -> list[DetDataSample]:
-        """Of the images as the test pipeline left them; the masks are resized by the pipeline's own factor."""
+        """Of images as the test pipeline left them; their masks are brought back to the original size."""
         samples = data['data_samples']
         for image, sample in zip(data['inputs'], samples):
             rgb = image.numpy()[::-1].transpose(1, 2, 0)

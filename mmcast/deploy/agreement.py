@@ -28,7 +28,7 @@ class Tolerance:
     alone: float
 
 
-# Half precision and 8 bits move what masked attention looks at, so that single instances can change altogether.
+# Rounding moves what masked attention looks at, so that single instances can change altogether.
 TOLERANCES = dict(fp32=Tolerance(0.99, 0.99, 0.01, 0), fp16=Tolerance(0.98, 0, 0.25, 0.03),
                   int8=Tolerance(0.8, 0, 1, 0.3))
 
@@ -43,7 +43,7 @@ class Agreement:
     score_differences: list[float] = field(default_factory=list)
 
     def add(self, expected: Instances, found: Instances) -> None:
-        """Count one image; every expected instance is compared with the most similar one found of its class."""
+        """Count one image; an expected instance is compared with the most similar one of its class."""
         self.images += 1
         self.instances += len(expected)
         for mask, score, label in zip(expected.masks, expected.scores, expected.labels):
@@ -64,28 +64,31 @@ class Agreement:
         checks = {
             f'mean mask IoU {np.mean(self.ious):.4f}': np.mean(self.ious) >= tolerance.mean_iou,
             f'smallest mask IoU {min(self.ious):.4f}': min(self.ious) >= tolerance.min_iou,
-            f'scores differ by {max(self.score_differences):.4f}': max(self.score_differences) <= tolerance.score,
-            f'{self.alone} of {self.instances} instances are found by torch alone':
-                self.alone <= tolerance.alone * self.instances}
+            f'scores differ by {max(self.score_differences):.4f}': max(self.score_differences)
+            <= tolerance.score,
+            f'{self.alone} of {self.instances} instances are found by torch alone': self.alone
+            <= tolerance.alone * self.instances
+        }
         return [text for text, fine in checks.items() if not fine]
 
     def __str__(self) -> str:
         if not self.ious:
             return f'{self.images} images without an instance above {THRESHOLD}: nothing was compared'
-        return (f'{self.instances} instances on {self.images} images: mask IoU mean {np.mean(self.ious):.4f}, smallest '
-                f'{min(self.ious):.4f}; largest score difference {max(self.score_differences):.4f}; '
-                f'{self.alone} found by torch alone')
+        return (
+            f'{self.instances} instances on {self.images} images: mask IoU mean {np.mean(self.ious):.4f}, '
+            f'smallest {min(self.ious):.4f}; largest score difference {max(self.score_differences):.4f}; '
+            f'{self.alone} found by torch alone')
 
 
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two masks (H, W) of bool; 1 where at most two pixels differ, which rounding decides, or both are empty."""
+    """Of two masks (H, W) of bool; 1 where at most two pixels differ, which rounding decides."""
     if np.count_nonzero(one ^ other) <= 2:
         return 1.0
     return np.count_nonzero(one & other) / np.count_nonzero(one | other)
 
 
 def compare(network: nn.Module, student: OnnxStudent, cfg: Config, precision: str) -> Agreement:
-    """Compare at three image sizes and two batch sizes, on images of the config's test set where they are there.
+    """Compare at three image sizes and two batch sizes, on the test set's images where they are there.
 
     Raises:
         CASTError: they differ by more than the precision's tolerance.
@@ -101,8 +104,9 @@ def compare(network: nn.Module, student: OnnxStudent, cfg: Config, precision: st
                 agreement.add(expected[expected.scores > THRESHOLD], found)
     problems = agreement.problems(TOLERANCES[precision])
     if problems:
-        raise CASTError(f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was removed; '
-                        'please report it, or try another --precision')
+        raise CASTError(
+            f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was removed; '
+            'please report it, or try another --precision')
     return agreement
 
 
@@ -112,7 +116,8 @@ def run_torch(network: nn.Module, images: np.ndarray) -> list[Instances]:
     size = images.shape[1:3]
     meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
     inputs = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))) for image in images]
-    samples = network.test_step(dict(inputs=inputs, data_samples=[DetDataSample(metainfo=meta) for _ in images]))
+    samples = network.test_step(
+        dict(inputs=inputs, data_samples=[DetDataSample(metainfo=meta) for _ in images]))
     return [to_instances(sample) for sample in samples]
 
 
@@ -121,11 +126,12 @@ def to_instances(sample: DetDataSample) -> Instances:
     predicted = sample.pred_instances.cpu()
     if 'masks' not in predicted:
         raise CASTError('the model predicts boxes but no masks; give one that segments instances')
-    return Instances(*(predicted[name].numpy() for name in ('bboxes', 'masks', 'scores', 'labels'))).best_first()
+    return Instances(*(predicted[name].numpy()
+                       for name in ('bboxes', 'masks', 'scores', 'labels'))).best_first()
 
 
 def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
-    """RGB images of a COCO test set, fewer than ``count`` where they are not there: a student travels without data."""
+    """At most ``count`` RGB images of a COCO test set, none without it: a student travels without data."""
     dataset = cfg.test_dataloader.dataset
     if not dataset.get('ann_file'):
         return []

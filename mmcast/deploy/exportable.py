@@ -11,10 +11,10 @@ from mmcast.models.backbones import DINOv2
 class ExportableStudent(nn.Module):
     """Images to instances for batches and sizes that only the graph's input decides.
 
-    The network is the student's own. New are preparation and post-processing, in tensor operations, with the values of
-    mmdet's data preprocessor and ``MaskFormerFusionHead``; and the encoder's, whose own forward pass asks Python how
-    large the image is, see :func:`encode`. Masks are upsampled for instances that can pass the threshold only: a
-    score is a class score times a mask score of at most 1.
+    The network is the student's own. New are preparation and post-processing, in tensor operations, with the
+    values of mmdet's data preprocessor and ``MaskFormerFusionHead``; and the encoder's, whose own forward
+    pass asks Python how large the image is, see :func:`encode`. Masks are upsampled for instances that can
+    pass the threshold only: a score is a class score times a mask score of at most 1.
 
     Args:
         network: a Mask2Former, such as ``CASTMask2Former``, whose ``test_cfg`` has ``max_per_image``.
@@ -34,13 +34,14 @@ class ExportableStudent(nn.Module):
         self.divisor = preprocessor.pad_size_divisor
         self.pad_value = float(preprocessor.pad_value)
         self.bgr = not preprocessor._channel_conversion
-        mean, std = getattr(preprocessor, 'mean', torch.zeros(3, 1, 1)), getattr(preprocessor, 'std', torch.ones(3, 1, 1))
-        self.register_buffer('mean', mean.clone())
-        self.register_buffer('std', std.clone())
+        for name, neutral in (('mean', torch.zeros), ('std', torch.ones)):
+            self.register_buffer(name, getattr(preprocessor, name, neutral(3, 1, 1)).clone())
         self.num_classes = network.panoptic_fusion_head.num_things_classes
-        self.max_per_image = min(network.test_cfg.get('max_per_image', 100), self.head.num_queries * self.num_classes)
+        self.max_per_image = min(network.test_cfg.get('max_per_image', 100),
+                                 self.head.num_queries * self.num_classes)
 
-    def forward(self, images: Tensor, score_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor,
+                score_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Segment.
 
         Args:
@@ -48,8 +49,8 @@ class ExportableStudent(nn.Module):
             score_threshold: scalar; instances with a higher score are returned.
 
         Returns:
-            Of the N instances of all images, image by image: boxes (N, 4) of float32, x1, y1, x2, y2 in pixels;
-            masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices (N,) of int64.
+            Of the N instances of all images, image by image: boxes (N, 4) of float32, x1, y1, x2, y2 in
+            pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices (N,) of int64.
         """
         height, width = images.shape[1:3]
         inputs = self.prepare(images)
@@ -73,7 +74,8 @@ class ExportableStudent(nn.Module):
         if self.bgr:
             pixels = pixels.flip(1)
         # Rounded up without negative numbers: ONNX divides towards zero.
-        bottom, right = ((side + self.divisor - 1) // self.divisor * self.divisor - side for side in (height, width))
+        bottom, right = ((side + self.divisor - 1) // self.divisor * self.divisor - side
+                         for side in (height, width))
         return F.pad((pixels - self.mean) / self.std, (0, right, 0, bottom), value=self.pad_value)
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -84,8 +86,9 @@ class ExportableStudent(nn.Module):
 def encode(backbone: DINOv2, inputs: Tensor) -> tuple[Tensor, ...]:
     """``backbone(inputs)`` for sides that are multiples of the patch size.
 
-    The original pads where needed and interpolates the position embedding where its grid differs. An exporter would
-    take either answer for all images; here the embedding is interpolated always, which changes nothing at equal size.
+    The original pads where needed and interpolates the position embedding where its grid differs. An exporter
+    would take either answer for all images; here the embedding is interpolated always, which changes nothing
+    at equal size.
     """
     patches = backbone.patch_embed.projection(inputs)
     grid = patches.shape[-2:]
@@ -103,14 +106,14 @@ def encode(backbone: DINOv2, inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def binarise(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks (N, H, W) of bool, and their scores (N,): the mean probability inside, as mmdet's fusion head has it."""
+    """Masks (N, H, W) of bool, and their scores (N,): the mean probability inside, as in mmdet."""
     masks = logits > 0
     inside = masks.flatten(1).float()
     return masks, (logits.sigmoid().flatten(1) * inside).sum(1) / (inside.sum(1) + 1e-6)
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """Tight boxes (N, 4), x1, y1, x2, y2, of masks (N, H, W), the far sides exclusive; zeros for an empty mask."""
+    """Tight boxes (N, 4) of masks (N, H, W), x2 and y2 exclusive; zeros for an empty mask."""
     sides = []
     for touched in (masks.any(1), masks.any(2)):  # columns, rows
         place = torch.arange(touched.shape[1], device=masks.device)

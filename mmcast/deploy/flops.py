@@ -10,18 +10,19 @@ from torch.utils.flop_counter import FlopCounterMode
 def count_flops(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Operations of the matrix products and convolutions in ``run()``, attention included.
 
-    A multiplication and an addition are two operations; papers that count with fvcore print half of that. What
-    samples, such as deformable attention's and RoIAlign's interpolation, is not counted by torch.
+    A multiplication and an addition are two operations; papers that count with fvcore print half of that.
+    What samples, such as deformable attention's and RoIAlign's interpolation, is not counted by torch.
 
     Args:
         network: a detector.
         run: predicts with it once.
 
     Returns:
-        ``total``, and the parts of the network that have any: its children, with the pixel decoder apart from its
-        head.
+        ``total``, and the parts of the network that have any: its children, with the pixel decoder apart from
+        its head.
     """
-    # The fused attention kernels of some devices are unknown to the counter; matrix products are known everywhere.
+    # The fused attention kernels of some devices are unknown to the counter; matrix products are known
+    # everywhere.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}

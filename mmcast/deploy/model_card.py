@@ -1,4 +1,4 @@
-"""The folder that a pipeline leaves for others: its student, and a card that says what it is and where it is from."""
+"""The folder that a pipeline leaves for others: its student, and a card that says what it is made of."""
 import json
 import statistics
 import time
@@ -19,8 +19,8 @@ from mmcast.files import sha256_of_file, write_atomically
 from mmcast.version import __version__
 from .agreement import first_test_image, run_torch
 from .flops import count_flops
-from .student import (CONFIG, SAFETENSORS, WEIGHTS, Source, build_network, dataset_meta, export_student, load_config,
-                      step_source, student_state)
+from .student import (CONFIG, SAFETENSORS, WEIGHTS, Source, build_network, dataset_meta, export_student,
+                      load_config, step_source, student_state)
 
 if TYPE_CHECKING:
     from mmcast.engine.pipeline import Pipeline
@@ -35,8 +35,9 @@ _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 
 def write_student(pipeline: 'Pipeline', rows: list[dict]) -> Path | None:
     """Exports the network of the last training step to ``<work_dir>/student``, with a model card.
 
-    A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The pipeline config
-    may have ``model_card`` with ``data`` (sentences about the data) and ``licences`` (file name of weights -> licence).
+    A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The pipeline
+    config may have ``model_card`` with ``data`` (sentences about the data) and ``licences`` (file name of
+    weights -> licence).
 
     Args:
         pipeline: one of which every step is finished.
@@ -87,19 +88,35 @@ def render_card(pipeline: 'Pipeline', rows: list[dict], source: Source, folder: 
     extra = pipeline.config.get('model_card', {})
     inputs = _input_files(pipeline)
     licences = extra.get('licences', {})
-    weights = [dict(path=path, sha256=digest, licence=licences.get(Path(path).name, _NO_LICENCE))
-               for path, (digest, _) in inputs.items() if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')]
+    weights = [
+        dict(path=path, sha256=digest, licence=licences.get(Path(path).name, _NO_LICENCE))
+        for path, (digest, _) in inputs.items()
+        if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
+    ]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True,
                                      lstrip_blocks=True, keep_trailing_newline=True)
     return environment.get_template('model_card.md.j2').render(
-        title=f'Student of {pipeline.path.stem}', classes=dataset_meta(cfg)['classes'], network=type(network).__name__,
-        version=__version__, pipeline=pipeline.path.name, step=source.step, seed=pipeline.config.get('seed'),
-        folder=folder, files=[dict(name=name, what=what, sha256=sha256_of_file(folder / name))
-                              for name, what in _WHAT.items()],
+        title=f'Student of {pipeline.path.stem}',
+        classes=dataset_meta(cfg)['classes'],
+        network=type(network).__name__,
+        version=__version__,
+        pipeline=pipeline.path.name,
+        step=source.step,
+        seed=pipeline.config.get('seed'),
+        folder=folder,
+        files=[
+            dict(name=name, what=what, sha256=sha256_of_file(folder / name)) for name, what in _WHAT.items()
+        ],
         parameters=sum(value.numel() for value in network.parameters()),
-        megabytes=(folder / SAFETENSORS).stat().st_size / 1e6, speed=measure(network, cfg), rows=rows, cell=cell,
-        data=extra.get('data'), labels=_labels(pipeline, inputs), weights=weights,
-        steps=[_step(pipeline, name) for name in pipeline.definitions], teachers=_teachers(pipeline))
+        megabytes=(folder / SAFETENSORS).stat().st_size / 1e6,
+        speed=measure(network, cfg),
+        rows=rows,
+        cell=cell,
+        data=extra.get('data'),
+        labels=_labels(pipeline, inputs),
+        weights=weights,
+        steps=[_step(pipeline, name) for name in pipeline.definitions],
+        teachers=_teachers(pipeline))
 
 
 @torch.no_grad()
@@ -118,8 +135,13 @@ def measure(network: nn.Module, cfg: Config) -> dict | None:
         run_torch(network, image[None])  # the masks come to the CPU, so a GPU has finished
         seconds.append(time.perf_counter() - begin)
     flops = count_flops(network, lambda: run_torch(network, image[None]))['total']
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
-    return dict(latency_ms=1000 * statistics.median(seconds[1:]), gflops=flops / 1e9, runs=_RUNS, device=device,
+    device = f'CPU, {torch.get_num_threads()} threads'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return dict(latency_ms=1000 * statistics.median(seconds[1:]),
+                gflops=flops / 1e9,
+                runs=_RUNS,
+                device=device,
                 size=f'{image.shape[0]}x{image.shape[1]}')
 
 

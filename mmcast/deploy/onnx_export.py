@@ -19,8 +19,8 @@ from .agreement import Agreement, compare
 from .exportable import ExportableStudent
 from .onnx_student import KIND, OnnxStudent
 from .optional import require
-from .student import (Source, build_network, check_fits, dataset_meta, load_config, resize_scale, student_config,
-                      student_state)
+from .student import (Source, build_network, check_fits, dataset_meta, load_config, resize_scale,
+                      student_config, student_state)
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
 OPSET = 18
@@ -35,13 +35,14 @@ _DIMENSIONS = dict(images=('batch', 'height', 'width', None), boxes=('instances'
 
 def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', score_threshold: float = 0.3,
                 force: bool = False) -> Agreement:
-    """Export, then compare onnxruntime with torch at three sizes and two batch sizes; a file that differs is removed.
+    """Export, compare onnxruntime with torch at three sizes and two batch sizes, and remove what differs.
 
     Args:
-        source: config and checkpoint, see :func:`mmcast.deploy.find_source`; those of an exported student serve too.
+        source: config and checkpoint, see :func:`mmcast.deploy.find_source`; those of an exported student
+            serve too.
         out_file: the ONNX file.
-        precision: ``fp32``; ``fp16`` (weights of half the size, for GPUs: a CPU computes in fp32 all the same); or
-            ``int8`` (matrix products with weights of 8 bits, quantised dynamically, for CPUs).
+        precision: ``fp32``; ``fp16`` (weights of half the size, for GPUs: a CPU computes in fp32 all the
+            same); or ``int8`` (matrix products with weights of 8 bits, quantised dynamically, for CPUs).
         score_threshold: the file's default; a caller may give another one with every image.
         force: replace an existing file.
 
@@ -49,8 +50,8 @@ def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', s
         How far the two agree.
 
     Raises:
-        CASTError: a package is missing, the checkpoint is not that of the config, the config resizes images in a way
-            that cannot be written down, the file exists or cannot be written, or the two differ.
+        CASTError: a package is missing, the checkpoint is not that of the config, the config resizes images
+            in a way that cannot be written down, the file exists or cannot be written, or the two differ.
     """
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         require(package, _INSTALL)
@@ -85,25 +86,33 @@ def load_network(cfg: Config, source: Source) -> nn.Module:
 def describe(cfg: Config, source: Source, precision: str, score_threshold: float) -> dict:
     """What the file says about itself, by key."""
     preprocessor = cfg.model.data_preprocessor
-    return dict(
-        mmcast=__version__, classes=dataset_meta(cfg)['classes'], precision=precision,
-        score_threshold=score_threshold, resize=resize_scale(cfg), input='uint8, batch x height x width x 3, RGB',
-        mean=preprocessor.get('mean'), std=preprocessor.get('std'), bgr_to_rgb=preprocessor.get('bgr_to_rgb', False),
-        pad_size_divisor=preprocessor.get('pad_size_divisor', 1), normalisation='inside the graph',
-        max_per_image=cfg.model.test_cfg.get('max_per_image', 100), step=source.step,
-        checkpoint_sha256=sha256_of_file(source.checkpoint))
+    return dict(mmcast=__version__,
+                classes=dataset_meta(cfg)['classes'],
+                precision=precision,
+                score_threshold=score_threshold,
+                resize=resize_scale(cfg),
+                input='uint8, batch x height x width x 3, RGB',
+                mean=preprocessor.get('mean'),
+                std=preprocessor.get('std'),
+                bgr_to_rgb=preprocessor.get('bgr_to_rgb', False),
+                pad_size_divisor=preprocessor.get('pad_size_divisor', 1),
+                normalisation='inside the graph',
+                max_per_image=cfg.model.test_cfg.get('max_per_image', 100),
+                step=source.step,
+                checkpoint_sha256=sha256_of_file(source.checkpoint))
 
 
 def to_onnx(student: ExportableStudent):
     """The ``onnx.ModelProto`` of a student, of any batch and image size."""
     divisor = student.divisor
-    # Sides of which none divides another and none is a multiple of the patch, so that no accident becomes a rule.
+    # No side divides another or is a multiple of the patch: no accident is to become a rule.
     example = torch.randint(0, 256, (2, 7 * divisor + 3, 11 * divisor + 1, 3), dtype=torch.uint8)
     dynamic = torch.export.Dim.DYNAMIC
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             student, (example, torch.tensor(0.0)), dynamo=True, opset_version=OPSET, verbose=False,
-            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic}, None), input_names=INPUTS, output_names=OUTPUTS)
+            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic}, None), input_names=INPUTS,
+            output_names=OUTPUTS)
     return program.model_proto
 
 
@@ -166,7 +175,9 @@ def _quiet():
     """The exporter and the quantiser describe their progress in hundreds of lines."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    nowhere = io.StringIO()
+    with (warnings.catch_warnings(), contextlib.redirect_stdout(nowhere),
+          contextlib.redirect_stderr(nowhere)):
         warnings.simplefilter('ignore')
         try:
             yield

@@ -1,4 +1,4 @@
-"""Runs an exported ONNX file. Needs onnxruntime and numpy; OpenCV only to resize images. Never torch or mmdet."""
+"""Runs an exported ONNX file with onnxruntime and numpy; OpenCV only resizes. Never torch or mmdet."""
 import json
 import os
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class OnnxStudent:
     Attributes:
         classes: names by label.
         score_threshold: the default.
-        metadata: everything that the file says about itself: ``classes``, ``mean``, ``std``, ``score_threshold``,
-            ``resize``, ``precision``, ``mmcast``, ``checkpoint_sha256`` and others.
+        metadata: everything that the file says about itself: ``classes``, ``mean``, ``std``,
+            ``score_threshold``, ``resize``, ``precision``, ``mmcast``, ``checkpoint_sha256`` and others.
 
     Raises:
         CASTError: onnxruntime is not installed, or the file is missing, damaged or not one of ours.
@@ -43,8 +43,9 @@ class OnnxStudent:
             self.session = runtime.InferenceSession(
                 os.fspath(path), options, providers=list(providers or runtime.get_available_providers()))
         except Exception as error:  # onnxruntime has a dozen types of its own
-            raise CASTError(f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be cut '
-                            'short, export it again') from error
+            raise CASTError(
+                f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be cut '
+                'short, export it again') from error
         properties = self.session.get_modelmeta().custom_metadata_map
         if properties.get('kind') != KIND:
             raise CASTError(f'{path} is no student of tools/export_onnx.py; export one with it')
@@ -57,7 +58,8 @@ class OnnxStudent:
     def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
         """Instances of an RGB image (H, W, 3) of uint8, masks of its size.
 
-        The image is resized as in the test pipeline that the student was exported with, the masks are resized back.
+        The image is resized as in the test pipeline that the student was exported with, the masks are resized
+        back.
         """
         size = image.shape[:2]
         inner = scaled_size(size, self.metadata['resize'])
@@ -82,7 +84,7 @@ class OnnxStudent:
 
 
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:
-    """Height and width of an image that is fitted, in its own shape, into mmcv's ``scale`` (long and short side)."""
+    """Height and width of an image fitted, in its own shape, into ``scale`` (long and short side)."""
     if scale is None:
         return tuple(size)
     factor = min(max(scale) / max(size), min(scale) / min(size))

@@ -46,7 +46,8 @@ def load_student(model: str | os.PathLike, checkpoint: str | os.PathLike | None 
     Args:
         model: an ONNX file; the folder of an exported student; or a config, with its ``checkpoint``.
         checkpoint: weights of that config.
-        device: for torch, by default the accelerator if there is one. onnxruntime takes the providers installed.
+        device: for torch, by default the accelerator if there is one. onnxruntime takes the providers
+            installed.
 
     Raises:
         CASTError: a path is wrong, or a file is damaged or does not fit the other.
@@ -58,8 +59,9 @@ def load_student(model: str | os.PathLike, checkpoint: str | os.PathLike | None 
     if path.is_dir():
         return TorchStudent(path / 'student.py', path / 'student.pth', device)
     if checkpoint is None:
-        raise CASTError(f'{model} is neither an ONNX file nor the folder of an exported student; a config needs '
-                        '--checkpoint')
+        raise CASTError(
+            f'{model} is neither an ONNX file nor the folder of an exported student; a config needs '
+            '--checkpoint')
     return TorchStudent(path, Path(checkpoint), device)
 
 
@@ -71,8 +73,8 @@ def predict(student: Callable[[np.ndarray, float | None], Instances], source: st
     Args:
         student: see :func:`load_student`.
         source: an image; a folder, searched with its subfolders; or a video.
-        out_dir: gets ``predictions.json`` (images, categories, and annotations with RLE masks and ``score``) and the
-            overlays, ``overlays/NAME.jpg`` or ``overlay.mp4``.
+        out_dir: gets ``predictions.json`` (images, categories, and annotations with RLE masks and ``score``)
+            and the overlays, ``overlays/NAME.jpg`` or ``overlay.mp4``.
         score_threshold: by default the student's own.
         overlays: whether to draw.
         force: replace earlier results.
@@ -102,8 +104,9 @@ def predict(student: Callable[[np.ndarray, float | None], Instances], source: st
             result.instances += len(found)
             progress.step()
         if not result.pictures:
-            raise CASTError(f'{source}: {"a video without frames" if is_video else "no picture in it can be read"}; '
-                            'nothing was written')
+            raise CASTError(
+                f'{source}: {"a video without frames" if is_video else "no picture in it can be read"}; '
+                'nothing was written')
     return result
 
 
@@ -162,8 +165,9 @@ def read_video(path: Path) -> tuple[Iterator[Picture], int | None]:
     cv2 = require('cv2')
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
-        raise CASTError(f'{path} cannot be opened as a video; it may be damaged or of a kind that OpenCV does not read: '
-                        'convert it to mp4')
+        raise CASTError(
+            f'{path} cannot be opened as a video; it may be damaged or of a kind that OpenCV does not read: '
+            'convert it to mp4')
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def frames() -> Iterator[Picture]:
@@ -181,7 +185,7 @@ def read_video(path: Path) -> tuple[Iterator[Picture], int | None]:
 # ---- writing
 
 class CocoWriter:
-    """Streams predictions to a neighbour of the JSON file, a line a picture, and puts the file in place at the end."""
+    """Streams predictions to a neighbour of the JSON file, which is put in place at the end."""
 
     def __init__(self, path: Path, classes: list[str]) -> None:
         self.path, self.mask_api = path, require('pycocotools.mask')
@@ -205,9 +209,15 @@ class CocoWriter:
             rle = self.mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
             rle = dict(size=rle['size'], counts=rle['counts'].decode())
             x1, y1, x2, y2 = box
-            annotations.append(dict(
-                id=self.annotations, image_id=self.images, category_id=int(label) + 1, segmentation=rle,
-                score=round(float(score), 6), bbox=[x1, y1, x2 - x1, y2 - y1], area=int(mask.sum()), iscrowd=0))
+            annotations.append(
+                dict(id=self.annotations,
+                     image_id=self.images,
+                     category_id=int(label) + 1,
+                     segmentation=rle,
+                     score=round(float(score), 6),
+                     bbox=[x1, y1, x2 - x1, y2 - y1],
+                     area=int(mask.sum()),
+                     iscrowd=0))
         image = dict(id=self.images, file_name=picture.name, height=height, width=width)
         self.file.write(json.dumps([image, annotations]) + '\n')
 
@@ -284,8 +294,8 @@ def draw(image: np.ndarray, found: Instances, classes: list[str]) -> np.ndarray:
     for box, score, label in zip(found.boxes, found.scores, found.labels):
         corner = (int(box[0]), max(int(box[1]) - 3, int(22 * scale)))
         for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any ground
-            cv2.putText(drawing, f'{classes[label]} {score:.2f}', corner, cv2.FONT_HERSHEY_SIMPLEX, scale, colour,
-                        thickness, cv2.LINE_AA)
+            cv2.putText(drawing, f'{classes[label]} {score:.2f}', corner, cv2.FONT_HERSHEY_SIMPLEX, scale,
+                        colour, thickness, cv2.LINE_AA)
     return drawing
 
 
@@ -303,5 +313,7 @@ class Progress:
         if now - self.told < 2:
             return
         self.told, rate = now, self.done / (now - self.begin)
-        left = f' of {self.total}, about {max(0, self.total - self.done) / rate:.0f} s left' if self.total else ''
+        left = ''
+        if self.total:
+            left = f' of {self.total}, about {max(0, self.total - self.done) / rate:.0f} s left'
         self.show(f'{self.done}{left} ({rate:.1f} a second)')

@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for every entry; ``size`` is height and width in pixels, ``image`` a file or None for noise."""
+    """What all entries share; ``size`` is height and width in pixels, ``image`` a file, None for noise."""
     size: tuple[int, int] = (512, 1024)
     batch: int = 1
     runs: int = 20
@@ -67,13 +67,14 @@ def benchmark(entries: Sequence[Entry], setting: Setting = Setting(),
               show: Callable[[str], None] = lambda line: None) -> list[dict]:
     """Measure models from an image in memory to masks of its size.
 
-    Every model lives in a process of its own; they take turns, run by run, so that a busy minute of the machine hits
-    all of them. Time is wall clock; ``cpu_s`` is processor time, which other processes hardly disturb.
+    Every model lives in a process of its own; they take turns, run by run, so that a busy minute of the
+    machine hits all of them. Time is wall clock; ``cpu_s`` is processor time, which other processes hardly
+    disturb.
 
     Returns:
-        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms (median, p90, p99,
-        mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb (of the process up to the
-        last run; on a GPU, what torch allocated); or name, backend and ``problem``.
+        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms (median,
+        p90, p99, mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb (of the
+        process up to the last run; on a GPU, what torch allocated); or name, backend and ``problem``.
     """
     context = multiprocessing.get_context('spawn')
     workers = []
@@ -116,13 +117,15 @@ def _statistics(times: list[tuple[float, float]], batch: int) -> dict:
     latency = {name: round(1000 * float(value), 2) for name, value in (
         ('median', np.median(wall)), ('p90', np.quantile(wall, 0.9)), ('p99', np.quantile(wall, 0.99)),
         ('mean', np.mean(wall)))}
-    return dict(latency_ms=latency, fps=round(batch / statistics.median(wall), 2), cpu_s=round(statistics.median(cpu), 4))
+    return dict(latency_ms=latency,
+                fps=round(batch / statistics.median(wall), 2),
+                cpu_s=round(statistics.median(cpu), 4))
 
 
 # ---- in a process of its own
 
 def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
-    """Load a model, then serve the parent: ``run`` once and give the seconds, or ``describe`` the model and end."""
+    """Load a model, then serve the parent: ``run`` gives the seconds of one, ``describe`` the last word."""
     try:
         images = _images(setting)
         model = _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting, images)
@@ -151,7 +154,8 @@ def _images(setting: Setting) -> np.ndarray:
     picture = read_image(Path(setting.image), setting.image)
     if picture.pixels is None:
         raise CASTError(f'{setting.image} {picture.problem}')
-    return np.stack([cv2.resize(picture.pixels, (width, height), interpolation=cv2.INTER_AREA)] * setting.batch)
+    image = cv2.resize(picture.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.stack([image] * setting.batch)
 
 
 class _OnnxModel:
@@ -193,7 +197,8 @@ class _TorchModel:
             verify_weights(model, entry.checkpoint)
         elif hasattr(model, 'init_weights'):
             _without_files(model).init_weights()
-        self.model = getattr(model, 'detector', model).to(setting.device).eval()  # the student of a CASTDetector
+        student = getattr(model, 'detector', model)  # of a CASTDetector
+        self.model = student.to(setting.device).eval()
         if entry.backend == 'compiled':
             for name in ('backbone', 'neck', 'panoptic_head'):
                 if isinstance(getattr(self.model, name, None), torch.nn.Module):
@@ -231,7 +236,8 @@ def _resident_mb() -> int:
 
 # ---- showing
 
-HEADERS = ('model', 'backend', 'parameters (M)', 'GFLOPs', 'median (ms)', 'p90', 'p99', 'FPS', 'CPU (s)', 'memory (MB)')
+HEADERS = ('model', 'backend', 'parameters (M)', 'GFLOPs', 'median (ms)', 'p90', 'p99', 'FPS', 'CPU (s)',
+           'memory (MB)')
 
 
 def cells(row: dict) -> list[str]:
@@ -242,8 +248,11 @@ def cells(row: dict) -> list[str]:
     backend = row['backend'] if row['precision'] == 'fp32' else f'{row["backend"]}, {row["precision"]}'
     parameters, flops = (f'{row[key]["total"] / unit:.1f}' if row[key] else '' for key, unit in (
         ('parameters', 1e6), ('flops', 1e9)))
-    return [row['name'], backend, parameters, flops, *(f'{latency[key]:.1f}' for key in ('median', 'p90', 'p99')),
-            f'{row["fps"]:.2f}', f'{row["cpu_s"]:.3f}', str(row['peak_memory_mb'])]
+    return [
+        row['name'], backend, parameters, flops, *(f'{latency[key]:.1f}' for key in ('median', 'p90', 'p99')),
+        f'{row["fps"]:.2f}', f'{row["cpu_s"]:.3f}',
+        str(row['peak_memory_mb'])
+    ]
 
 
 def machine(setting: Setting) -> str:
@@ -263,7 +272,9 @@ def to_markdown(rows: Sequence[dict], setting: Setting) -> str:
     """The table, and one of the parts of every model that has any."""
     lines = [machine(setting), '', _line(HEADERS), _line(['---'] * len(HEADERS))]
     lines += [_line(cells(row)) for row in rows]
-    lines += ['', 'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries included.', '']
+    lines += [
+        '', 'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries included.', ''
+    ]
     lines += [_line(('model', 'part', 'parameters (M)', 'GFLOPs')), _line(['---'] * 4)]
     seen = set()
     for row in rows:
@@ -279,7 +290,8 @@ def _line(texts: Sequence[str]) -> str:
     return f'| {" | ".join(texts)} |'
 
 
-def write_results(rows: Sequence[dict], setting: Setting, json_file: str | None, markdown_file: str | None) -> None:
+def write_results(rows: Sequence[dict], setting: Setting, json_file: str | None,
+                  markdown_file: str | None) -> None:
     """The rows and the machine as JSON, the tables as Markdown."""
     if json_file:
         content = dict(setting=vars(setting), machine=machine(setting), rows=list(rows))

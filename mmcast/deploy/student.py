@@ -1,4 +1,4 @@
-"""The student on its own: weights without anything that only training has, and a config that stock mmdet runs."""
+"""The student on its own: weights without what only training has, and a config that stock mmdet runs."""
 import io
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from mmcast.models.checkpoints import describe_mismatch, read_state_dict
 from mmcast.version import __version__
 
 CONFIG, WEIGHTS, SAFETENSORS = 'student.py', 'student.pth', 'student.safetensors'
-# Of our loading transforms those of mmcv and mmdet that give the same pixels; DetInferencer looks for the first.
+# What loads the same pixels in mmcv and mmdet; DetInferencer looks for the first.
 _STOCK = dict(LoadImage='LoadImageFromFile', LoadCompressedAnnotations='LoadAnnotations')
 # Transforms that leave pixels alone.
 _PLAIN = ('LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'LoadCompressedAnnotations', 'PackDetInputs')
@@ -43,8 +43,8 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
     """Write ``student.py``, ``student.pth`` and ``student.safetensors``.
 
     mmdet's ``DetInferencer`` and its ``tools/test.py`` run the first two with nothing but the config's
-    ``custom_imports``, and predict bit by bit what the checkpoint predicts. The weights hold tensors and plain data
-    only and load with ``weights_only=True``.
+    ``custom_imports``, and predict bit by bit what the checkpoint predicts. The weights hold tensors and
+    plain data only and load with ``weights_only=True``.
 
     Args:
         source: see :func:`find_source`.
@@ -55,8 +55,8 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
         The folder.
 
     Raises:
-        CASTError: the checkpoint is damaged, holds no student or not that of the config, or the files exist or
-            cannot be written.
+        CASTError: the checkpoint is damaged, holds no student or not that of the config, or the files exist
+            or cannot be written.
     """
     folder = _prepare_folder(Path(out_dir), force)
     cfg = student_config(load_config(source.config))
@@ -84,7 +84,8 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
     """
     if len(paths) == 2:
         if step:
-            raise CASTError(f'step {step} is for the work directory of a pipeline; leave it out, or give that folder')
+            raise CASTError(
+                f'step {step} is for the work directory of a pipeline; leave it out, or give that folder')
         return Source(Path(paths[0]), Path(paths[1]))
     work_dir = Path(paths[0])
     if (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
@@ -92,14 +93,16 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
     try:
         records = json.loads((work_dir / STATE_FILE).read_text())['steps']
     except (OSError, ValueError, KeyError) as error:
-        raise CASTError(f'{work_dir} is no work directory of a pipeline (no sound {STATE_FILE} in it); give one, or a '
-                        'config and a checkpoint') from error
+        raise CASTError(
+            f'{work_dir} is no work directory of a pipeline (no sound {STATE_FILE} in it); give one, or a '
+            'config and a checkpoint') from error
     trained = {name: record for name, record in records.items()
                if record['status'] == 'finished' and 'checkpoint' in record['outputs']}
     if step is None:
         step = _last_student(work_dir, records, trained)
     if step not in trained:
-        raise CASTError(f'{work_dir} has no finished training step {step}; it has {", ".join(trained) or "none"}')
+        raise CASTError(
+            f'{work_dir} has no finished training step {step}; it has {", ".join(trained) or "none"}')
     return step_source(work_dir, step, trained[step])
 
 
@@ -116,7 +119,7 @@ def step_source(work_dir: Path, step: str, record: dict) -> Source:
 
 
 def _last_student(work_dir: Path, records: dict, trained: dict) -> str:
-    """The last finished training step whose network is not that of a pseudo-labelling step, which is a teacher."""
+    """The last finished training step whose network makes no pseudo-labels, as a teacher's does."""
     networks = {name: _network_settings(work_dir / record['folder'] / 'fingerprint.json')
                 for name, record in records.items()}
     teachers = [networks[name] for name, record in records.items()
@@ -134,11 +137,15 @@ def _same_network(one: dict[str, str], other: dict[str, str]) -> bool:
 
 def _network_settings(fingerprint: Path) -> dict[str, str]:
     settings = json.loads(fingerprint.read_text())['settings'] if fingerprint.exists() else {}
-    return {key: value for key, value in settings.items() if key.startswith('model.detector.') or key == 'step.kind'}
+    return {
+        key: value
+        for key, value in settings.items() if key.startswith('model.detector.') or key == 'step.kind'
+    }
 
 
 def student_config(cfg: Config) -> Config:
-    """A plain config for testing the network that learns in ``cfg``, self-contained and of mmdet's default scope.
+    """A plain config for testing the network that learns in ``cfg``, self-contained and of mmdet's default
+    scope.
 
     Raises:
         CASTError: ``cfg`` has no model or no test data set.
@@ -151,10 +158,13 @@ def student_config(cfg: Config) -> Config:
         model = dict(model['detector'], data_preprocessor=model.get('data_preprocessor') or
                      model['detector'].get('data_preprocessor'))
     imports = cfg.get('custom_imports', {}).get('imports', [])
-    imports = [imports] if isinstance(imports, str) else list(imports)
-    content = dict(default_scope='mmdet', custom_imports=dict(imports=['mmcast', *(set(imports) - {'mmcast'})]),
-                   model=_without_init(model), visualizer=dict(
-                       type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'))
+    imports = dict.fromkeys(['mmcast', *([imports] if isinstance(imports, str) else imports)])
+    content = dict(default_scope='mmdet',
+                   custom_imports=dict(imports=list(imports)),
+                   model=_without_init(model),
+                   visualizer=dict(type='DetLocalVisualizer',
+                                   vis_backends=[dict(type='LocalVisBackend')],
+                                   name='visualizer'))
     content |= {key: cfg[key] for key in _KEPT if key in cfg}
     content.setdefault('test_cfg', dict(type='TestLoop'))
     # Stock mmdet looks for the names of mmcast's own classes in mmdet, unless they say where they are from.
@@ -198,18 +208,23 @@ def student_state(checkpoint: Path) -> dict[str, Tensor]:
         state = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
     plain = {key: value.contiguous() for key, value in state.items() if not key.startswith(TRAINING_ONLY)}
     if not plain:
-        raise CASTError(f'{checkpoint} holds no student, only {", ".join(sorted({key.split(".")[0] for key in state}))};'
-                        ' give the checkpoint of a step that trains the student')
+        raise CASTError(
+            f'{checkpoint} holds no student, only {", ".join(sorted({key.split(".")[0] for key in state}))};'
+            ' give the checkpoint of a step that trains the student')
     return plain
 
 
 def check_fits(network: nn.Module, state: Mapping[str, Tensor], source: Source) -> None:
     """Raises CASTError where the weights are not those of the network, all of them and no others."""
-    expected = {key: value for key, value in network.state_dict().items() if not key.startswith(TRAINING_ONLY)}
+    expected = {
+        key: value
+        for key, value in network.state_dict().items() if not key.startswith(TRAINING_ONLY)
+    }
     mismatch = describe_mismatch(expected, state)
     if mismatch:
-        raise CASTError(f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); give '
-                        'the config it was trained with')
+        raise CASTError(
+            f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); give '
+            'the config it was trained with')
 
 
 def build_network(cfg: Config) -> nn.Module:

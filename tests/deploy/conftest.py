@@ -1,4 +1,6 @@
-"""A training checkpoint of the toy's student, with its shipped weights, and what is exported from it, made once."""
+"""A training checkpoint of the toy's student, with its shipped weights, and what is exported from it, made
+once.
+"""
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +31,9 @@ def toy_data(tmp_path_factory) -> dict:
 
 @pytest.fixture(scope='session')
 def trained(toy_data, tmp_path_factory) -> Source:
-    """The config and checkpoint of a transfer step with an online teacher: network, teacher, projector, optimiser."""
+    """The config and checkpoint of a transfer step with an online teacher: network, teacher, projector,
+    optimiser.
+    """
     folder = tmp_path_factory.mktemp('step')
     cfg = Config.fromfile(ROOT / 'configs/toy/toy_student_transfer.py')
     cfg.model.teacher = cfg.model.detector.copy()
@@ -81,7 +85,8 @@ def onnx_file(graph, trained, tmp_path_factory) -> Path:
     """The exported file, as ``tools/export_onnx.py`` writes it."""
     path = tmp_path_factory.mktemp('onnx') / 'student.onnx'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_export, 'to_onnx', lambda student: type(graph).FromString(graph.SerializeToString()))
+        patch.setattr(onnx_export, 'to_onnx',
+                      lambda student: type(graph).FromString(graph.SerializeToString()))
         onnx_export.export_onnx(replace(trained, step='transfer'), path)
     return path
 

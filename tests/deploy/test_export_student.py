@@ -34,7 +34,8 @@ config = Config.fromfile(f'{folder}/student.py')
 config.load_from, config.work_dir = f'{folder}/student.pth', out + '.work'
 metrics = Runner.from_cfg(config).test()
 np.savez(out, ap=metrics['coco/segm_mAP'], classes=inferencer.model.dataset_meta['classes'],
-         **{f'{key}{i}': each[key].numpy() for i, each in enumerate(found) for key in ('masks', 'scores', 'bboxes')})
+         **{f'{key}{i}': each[key].numpy() for i, each in enumerate(found)
+            for key in ('masks', 'scores', 'bboxes')})
 '''
 
 
@@ -99,7 +100,11 @@ def damaged(trained, folder: Path, kind: str) -> Source:
     if kind == 'truncated':
         path.write_bytes(trained.checkpoint.read_bytes()[:50_000])
     elif kind == 'teacher':
-        torch.save(dict(state_dict={key: value for key, value in state.items() if key.startswith('teacher.')}), path)
+        torch.save(
+            dict(state_dict={
+                key: value
+                for key, value in state.items() if key.startswith('teacher.')
+            }), path)
     elif kind == 'wrong':
         torch.save(dict(state_dict={'detector.backbone.conv1.weight': torch.zeros(8, 3, 7, 7)}), path)
     return replace(trained, checkpoint=path)
@@ -111,7 +116,8 @@ def damaged(trained, folder: Path, kind: str) -> Source:
 def test_a_bad_checkpoint_is_one_line_and_leaves_no_file(trained, tmp_path, monkeypatch, kind, reason):
     source = damaged(trained, tmp_path, kind)
     error = call(monkeypatch, source.config, source.checkpoint, '--out', tmp_path / 'out')
-    assert error.startswith('error: ') and str(source.checkpoint) in error and reason in error and '\n' not in error
+    assert error.startswith('error: ') and str(
+        source.checkpoint) in error and reason in error and '\n' not in error
     assert not list((tmp_path / 'out').glob('*'))
 
 
@@ -157,17 +163,21 @@ def work_dir(folder: Path, *steps: tuple[str, str, str]) -> Path:
 
 
 ADAPTED = [('adapt', 'train', 'ResNet'), ('label', 'pseudo_label', 'ResNet')]
-WHOLE = [*ADAPTED, ('self_train', 'train', 'ResNet'), ('transfer', 'train', 'DINOv2'), ('refine', 'train', 'DINOv2')]
+WHOLE = [
+    *ADAPTED, ('self_train', 'train', 'ResNet'), ('transfer', 'train', 'DINOv2'),
+    ('refine', 'train', 'DINOv2')
+]
 
 
 def test_the_last_finished_step_of_the_student_is_taken(exported, tmp_path):
     folder = work_dir(tmp_path / 'all', *WHOLE)
-    assert find_source([str(folder)]) == Source(folder / '4_refine/toy_refine.py', folder / '4_refine/iter_9.pth',
-                                                'refine')
+    assert find_source([str(folder)]) == Source(folder / '4_refine/toy_refine.py',
+                                                folder / '4_refine/iter_9.pth', 'refine')
     assert find_source([str(folder)], 'transfer').checkpoint == folder / '3_transfer/iter_9.pth'
     assert find_source([str(work_dir(tmp_path / 'part', *WHOLE[:4]))]).step == 'transfer'
     assert find_source([str(exported)]) == Source(exported / 'student.py', exported / 'student.pth')
-    assert find_source([str(work_dir(tmp_path / 'baseline', ('supervised', 'train', 'DINOv2')))]).step == 'supervised'
+    assert find_source([str(work_dir(tmp_path / 'baseline',
+                                     ('supervised', 'train', 'DINOv2')))]).step == 'supervised'
 
 
 @pytest.mark.parametrize('steps, step, reason', [

@@ -19,7 +19,8 @@ steps = [
          img_dir='{{data.train_images}}'),
     dict(name='refine', kind='train', config='{configs}/toy/toy_student_refine.py',
          load_from='{configs}/toy/weights/toy_student.pth', cfg_options={{
-             'train_dataloader.dataset.data_root': '', 'train_dataloader.dataset.ann_file': '{{data.labeled}}',
+             'train_dataloader.dataset.data_root': '',
+             'train_dataloader.dataset.ann_file': '{{data.labeled}}',
              'train_dataloader.dataset.data_prefix.img': '{{data.train_images}}'}}),
 ]
 step_options = {{
@@ -61,17 +62,25 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys):
             f'`{records["refine"]["fingerprint"][:16]}`', 'CASTMask2Former with the weights of',
             sha256_of_file(folder / 'student.pth'), 'GFLOPs'):
         assert part in card, part
-    weights = {line.split('|')[1].strip(): line for line in card.splitlines() if 'toy_' in line and '.pth' in line
-               and line.startswith('|')}
+    weights = {
+        line.split('|')[1].strip(): line
+        for line in card.splitlines() if 'toy_' in line and '.pth' in line and line.startswith('|')
+    }
     student, = (line for name, line in weights.items() if 'toy_student' in name)
     teacher, = (line for name, line in weights.items() if 'toy_teacher' in name)
     assert 'Apache-2.0' in student and 'not stated' in teacher
 
     before = (folder / 'model_card.md').stat().st_mtime_ns
     run_pipeline(config, work_dir)  # nothing changed
-    assert (folder / 'model_card.md').stat().st_mtime_ns == before and not (work_dir / 'student.old1').exists()
-    run_pipeline(config, work_dir, rerun=['refine'], cfg_options={'step_options.randomness.seed': 1,
-                                                                   'step_options.optim_wrapper.optimizer.lr': 1e-3})
+    assert (folder /
+            'model_card.md').stat().st_mtime_ns == before and not (work_dir / 'student.old1').exists()
+    run_pipeline(config,
+                 work_dir,
+                 rerun=['refine'],
+                 cfg_options={
+                     'step_options.randomness.seed': 1,
+                     'step_options.optim_wrapper.optimizer.lr': 1e-3
+                 })
     assert (work_dir / 'student.old1/model_card.md').read_text() == card
     assert sha256_of_file(folder / 'student.pth') != sha256_of_file(work_dir / 'student.old1/student.pth')
 

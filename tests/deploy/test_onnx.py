@@ -109,11 +109,13 @@ def test_mask_ap_is_that_of_torch(trained, onnx_file):
 def test_the_file_describes_itself(onnx_file, photos):
     session = onnxruntime.InferenceSession(onnx_file)
     image, = session.get_inputs()  # the threshold has a default
-    assert (image.name, image.shape, image.type) == ('images', ['batch', 'height', 'width', 3], 'tensor(uint8)')
+    assert (image.name, image.shape, image.type) == ('images', ['batch', 'height', 'width',
+                                                                3], 'tensor(uint8)')
     shapes = {output.name: output.shape for output in session.get_outputs()}
     assert shapes['masks'] == ['instances', 'height', 'width'] and shapes['image_indices'] == ['instances']
     student = OnnxStudent(onnx_file)
-    assert student.classes[2] == 'car' and student.score_threshold == 0.3 and student.metadata['step'] == 'transfer'
+    assert student.classes[2] == 'car' and student.score_threshold == 0.3 and student.metadata[
+        'step'] == 'transfer'
     assert student.metadata['mean'] == [123.675, 116.28, 103.53] and student.metadata['resize'] == [224, 112]
     scores = session.run(['scores'], dict(images=photos[0][None]))[0]
     assert len(scores) and scores.min() > 0.3
@@ -123,8 +125,8 @@ ALONE = '''
 import sys
 class OnlyNumpyAndOnnxruntime:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain', 'cv2', 'PIL',
-                                  'scipy', 'pycocotools', 'onnx', 'rich', 'jinja2', 'safetensors'):
+        if name.split('.')[0] in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain', 'cv2',
+                                  'PIL', 'scipy', 'pycocotools', 'onnx', 'rich', 'jinja2', 'safetensors'):
             raise ImportError(f'{name} is not in the clean environment')
 sys.meta_path.insert(0, OnlyNumpyAndOnnxruntime())
 import numpy as np
@@ -137,8 +139,10 @@ print(len(found), found.masks.shape, [student.classes[label] for label in found.
 
 def test_numpy_and_onnxruntime_are_enough(onnx_file, photos, tmp_path):
     np.save(tmp_path / 'photo.npy', photos[0])
-    done = subprocess.run([sys.executable, '-c', ALONE, onnx_file, tmp_path / 'photo.npy'], capture_output=True,
-                          text=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    done = subprocess.run([sys.executable, '-c', ALONE, onnx_file, tmp_path / 'photo.npy'],
+                          capture_output=True,
+                          text=True,
+                          env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr
     expected = OnnxStudent(onnx_file)(photos[0])
     assert done.stdout.startswith(f'{len(expected)} ({len(expected)}, 112, 224)')
@@ -147,7 +151,8 @@ def test_numpy_and_onnxruntime_are_enough(onnx_file, photos, tmp_path):
 def test_an_image_of_another_size_gets_masks_of_its_own(onnx_file, photos):
     import cv2
     student = OnnxStudent(onnx_file)
-    small, large = student(photos[0]), student(cv2.resize(photos[0], (448, 224), interpolation=cv2.INTER_NEAREST))
+    small, large = student(photos[0]), student(
+        cv2.resize(photos[0], (448, 224), interpolation=cv2.INTER_NEAREST))
     assert large.masks.shape[1:] == (224, 448) and len(large) == len(small) > 0
     for mask, box, one in zip(large.masks, large.boxes, small.masks):
         wanted = np.kron(one, np.ones((2, 2), bool))
@@ -167,7 +172,8 @@ def test_images_are_fitted_as_mmcv_fits_them(size, scale, expected):
 
 
 @pytest.mark.parametrize('precision', ['fp16', 'int8'])
-def test_smaller_precisions_agree_within_their_tolerance(graph_at_hand, trained, onnx_file, tmp_path, precision):
+def test_smaller_precisions_agree_within_their_tolerance(graph_at_hand, trained, onnx_file, tmp_path,
+                                                         precision):
     found = onnx_export.export_onnx(trained, tmp_path / 'small.onnx', precision)
     assert found.instances > 5 and np.mean(found.ious) > 0.9
     assert (tmp_path / 'small.onnx').stat().st_size < 0.8 * onnx_file.stat().st_size
@@ -199,7 +205,8 @@ def test_instances_that_one_of_the_two_lacks_are_counted():
     assert found.problems(agreement.TOLERANCES['fp32']) == ['2 of 4 instances are found by torch alone']
 
 
-def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(trained, onnx_file, tmp_path, monkeypatch):
+def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(trained, onnx_file, tmp_path,
+                                                                             monkeypatch):
     both = (trained.config, trained.checkpoint)
     error = call(monkeypatch, *both, '--out', onnx_file)
     assert error.startswith(f'error: {onnx_file} exists') and '--force' in error
@@ -216,7 +223,8 @@ def test_a_network_that_is_no_mask2former_is_named():
         ExportableStudent(torch.nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize('content, reason', [(None, 'not found'), (b'', 'cannot be loaded'), (b'no', 'cannot be loaded')])
+@pytest.mark.parametrize('content, reason', [(None, 'not found'), (b'', 'cannot be loaded'),
+                                             (b'no', 'cannot be loaded')])
 def test_a_file_that_is_no_onnx_is_named(tmp_path, content, reason):
     path = tmp_path / 'student.onnx'
     if content is not None:

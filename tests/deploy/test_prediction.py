@@ -71,7 +71,8 @@ def test_a_folder_becomes_overlays_and_one_coco_json(folder, tmp_path):
     for annotation, x in zip(content['annotations'], (5, 30)):
         mask = mask_api.decode(annotation['segmentation'])
         assert mask.sum() == annotation['area'] == 80 and mask[10:20, x:x + 8].all()
-        assert annotation['bbox'] == [x, 10, 8, 10] and annotation['score'] == 0.8 and annotation['category_id'] == 2
+        assert annotation['bbox'] == [x, 10, 8, 10
+                                      ] and annotation['score'] == 0.8 and annotation['category_id'] == 2
     assert [a['image_id'] for a in content['annotations']] == [1, 2]
     overlay = cv2.imread(str(tmp_path / 'out/overlays/deep/b.PNG.jpg'))
     assert overlay.shape == (50, 70, 3)
@@ -119,7 +120,8 @@ def test_pictures_are_read_one_by_one(tmp_path, monkeypatch):
     for number in range(3):
         cv2.imwrite(str(tmp_path / f'{number}.png'), picture(5))
     read, original = [], prediction.read_image
-    monkeypatch.setattr(prediction, 'read_image', lambda path, name: read.append(name) or original(path, name))
+    monkeypatch.setattr(prediction, 'read_image',
+                        lambda path, name: read.append(name) or original(path, name))
     pictures, count = open_source(tmp_path)
     assert (count, read) == (3, []) and next(pictures).name == '0.png' and read == ['0.png']
 
@@ -167,12 +169,14 @@ def test_a_wrong_source_or_target_is_named(folder, tmp_path, source, out, reason
 # ---- the models
 
 def test_a_config_and_an_exported_folder_give_the_same_masks(trained, exported, photos):
-    for student in (load_student(trained.config, trained.checkpoint, 'cpu'), load_student(exported, device='cpu')):
+    for student in (load_student(trained.config, trained.checkpoint,
+                                 'cpu'), load_student(exported, device='cpu')):
         found = student(photos[0], 0.1)
         masks = found.masks if student.classes[2] == 'car' else None
         assert len(found) > 0 and masks.shape[1:] == (112, 224) and (found.scores > 0.1).all()
         assert (np.diff(found.scores) <= 0).all()
-    assert np.array_equal(masks, load_student(trained.config, trained.checkpoint, 'cpu')(photos[0], 0.1).masks)
+    assert np.array_equal(masks,
+                          load_student(trained.config, trained.checkpoint, 'cpu')(photos[0], 0.1).masks)
 
 
 def test_what_is_no_model_is_named(trained, tmp_path):
@@ -198,12 +202,15 @@ runpy.run_path(tool, run_name='__main__')
 
 
 def run_without_torch(*args) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, '-c', WITHOUT, ROOT / 'tools/predict.py', *map(str, args)], text=True,
-                          capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    return subprocess.run([sys.executable, '-c', WITHOUT, ROOT / 'tools/predict.py', *map(str, args)],
+                          text=True,
+                          capture_output=True,
+                          env=dict(os.environ, PYTHONPATH=str(ROOT)))
 
 
 def test_the_tool_runs_an_onnx_file_without_torch(onnx_file, toy_data, exported, tmp_path):
-    done = run_without_torch(onnx_file, toy_data['val_images'], '--out', tmp_path / 'out', '--score-thr', '0.1')
+    done = run_without_torch(onnx_file, toy_data['val_images'], '--out', tmp_path / 'out', '--score-thr',
+                             '0.1')
     assert done.returncode == 0, done.stderr
     assert 'instances on 6 pictures' in done.stdout and len(list(tmp_path.rglob('overlays/**/*.jpg'))) == 6
     content = json.loads((tmp_path / 'out/predictions.json').read_text())
@@ -213,7 +220,10 @@ def test_the_tool_runs_an_onnx_file_without_torch(onnx_file, toy_data, exported,
 
 
 def test_the_tool_prints_one_line_for_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, 'argv', ['predict.py', str(tmp_path / 'none.onnx'), 'x.jpg', '--out', str(tmp_path)])
+    monkeypatch.setattr(
+        sys, 'argv',
+        ['predict.py', str(tmp_path / 'none.onnx'), 'x.jpg', '--out',
+         str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / 'tools/predict.py'), run_name='__main__')
     assert str(stop.value).startswith('error: ONNX file') and '\n' not in str(stop.value)

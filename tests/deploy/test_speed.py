@@ -27,7 +27,9 @@ def student():
 
 
 def by_hand(tokens: int, width: int) -> int:
-    """Operations of one transformer layer: query, key and value; two products of attention; output; two of the MLP."""
+    """Operations of one transformer layer: query, key and value; two products of attention; output; two of
+    the MLP.
+    """
     multiply_adds = tokens * width * 3 * width + 2 * tokens * tokens * width + tokens * width * width
     return 2 * (multiply_adds + 2 * tokens * width * 4 * width)
 
@@ -58,7 +60,8 @@ def test_parts_add_up_to_the_whole(student):
 
 
 def test_a_batch_of_two_has_twice_the_operations(student):
-    one, two = (count_flops(student, lambda: student.extract_feat(torch.zeros(batch, 3, 140, 140, device='meta')))
+    one, two = (count_flops(student,
+                            lambda: student.extract_feat(torch.zeros(batch, 3, 140, 140, device='meta')))
                 for batch in (1, 2))
     assert two['total'] == 2 * one['total']
 
@@ -70,7 +73,8 @@ def test_entries_are_files_folders_and_configs(onnx_file, exported, trained):
                             ['eager', 'compiled'])
     assert entries[0] == Entry('mine', str(onnx_file), None, 'onnx')
     assert [entry.backend for entry in entries[1:]] == ['eager', 'compiled'] * 2
-    assert entries[1] == Entry('student', str(exported / 'student.py'), str(exported / 'student.pth'), 'eager')
+    assert entries[1] == Entry('student', str(exported / 'student.py'), str(exported / 'student.pth'),
+                               'eager')
     assert entries[3].name == 'toy_student_transfer' and entries[3].checkpoint == str(trained.checkpoint)
     with pytest.raises(CASTError, match='nowhere.py of .* not found; give'):
         parse_entries(['a=nowhere.py'])
@@ -79,7 +83,9 @@ def test_entries_are_files_folders_and_configs(onnx_file, exported, trained):
 def test_all_models_are_measured_and_a_broken_one_is_named(onnx_file, exported, tmp_path):
     (tmp_path / 'broken.onnx').write_bytes(b'no model')
     setting = Setting(size=(64, 96), runs=3, warmup=1, threads=1)
-    rows = benchmark(parse_entries([f'file={onnx_file}', str(exported), str(tmp_path / 'broken.onnx')]), setting)
+    rows = benchmark(parse_entries([f'file={onnx_file}',
+                                    str(exported),
+                                    str(tmp_path / 'broken.onnx')]), setting)
     file, student, broken = rows
     for row in (file, student):
         latency = row['latency_ms']
@@ -102,7 +108,8 @@ def test_the_tool_writes_json_and_markdown_and_overwrites_nothing(onnx_file, tmp
     options = ('--size', 64, 96, '--runs', 2, '--json', tmp_path / 'a.json', '--md', tmp_path / 'a.md')
     done = run(f'mine={onnx_file}', *options)
     assert done.returncode == 0, done.stderr
-    assert 'mine' in done.stdout and 'FPS' in done.stdout and '| mine | onnx |' in (tmp_path / 'a.md').read_text()
+    assert 'mine' in done.stdout and 'FPS' in done.stdout and '| mine | onnx |' in (tmp_path /
+                                                                                    'a.md').read_text()
     content = json.loads((tmp_path / 'a.json').read_text())
     assert content['rows'][0]['name'] == 'mine' and content['setting']['size'] == [64, 96]
     again = run(f'mine={onnx_file}', *options)
