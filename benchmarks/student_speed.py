@@ -8,6 +8,7 @@ student is exported to ONNX first, in fp32 and with 8-bit weights.
 import argparse
 import copy
 import json
+import logging
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/student_speed'))
     args = parser.parse_args()
     from mmcast.deploy.speed import Setting, benchmark, parse_entries, to_markdown
+    logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
     entries = export(args.out, args.precisions)
     entries += [f'{name}={CONFIGS / "benchmarks" / file}' for name, file in BASELINES.items()]
     setting = Setting(tuple(args.size), runs=args.runs, warmup=1, threads=args.threads)

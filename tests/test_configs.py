@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmcast.registry import MODELS as MODELS_REGISTRY
 from mmcast.testing import build_model, make_samples
 
 ROOT = Path(__file__).parents[1] / 'configs'
@@ -102,7 +103,9 @@ def test_images_divide_into_the_encoders_patches(path):
 @pytest.mark.parametrize('path', BENCHMARKS, ids=relative)
 def test_benchmark_config_segments_a_hundred_instances(path):
     """Whatever the weights: all models in the table make as many masks."""
-    model = build_model(Config.fromfile(path).model).eval()
+    torch.manual_seed(0)
+    model = MODELS_REGISTRY.build(Config.fromfile(path).model).eval()
+    model.init_weights()
     images, samples = make_samples([0], size=(64, 96))
     with torch.no_grad():
         predicted = model.test_step(dict(inputs=list((images * 50 + 120).byte()), data_samples=samples))[0]

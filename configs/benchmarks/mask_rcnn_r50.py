@@ -47,6 +47,7 @@ model = dict(
             conv_out_channels=256,
             num_classes=num_classes,
             loss_mask=dict(type='CrossEntropyLoss', use_mask=True))),
+    train_cfg=None,
     # No score is too low: untrained or not, it segments 100 instances, as many as the others in the table.
     test_cfg=dict(
         rpn=dict(nms_pre=1000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),

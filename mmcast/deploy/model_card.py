@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 FOLDER, CARD = 'student', 'model_card.md'
 _RUNS = 5
 _WEIGHTS = ('.pth', '.pt', '.safetensors')
+_FILES = ('.json', *_WEIGHTS)
+# The settings of a step of each kind that name files it reads; a config that also trains names more of them.
+_READ = dict(train=('train_dataloader.', 'val_', 'load_from', 'model.', 'step.'), test=('test_', 'step.'),
+             pseudo_label=('step.', ), call=('step.', ))
 _NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
 _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 'the same weights'}
 
@@ -146,11 +150,15 @@ def measure(network: nn.Module, cfg: Config) -> dict | None:
 
 
 def _input_files(pipeline: 'Pipeline') -> dict[str, tuple[str, list[str]]]:
-    """Every label and weights file that went into a step: path -> SHA-256 and the steps that used it."""
+    """Every label and weights file that a step read: path -> SHA-256 and the steps."""
     files: dict[str, tuple[str, list[str]]] = {}
-    for name in pipeline.definitions:
-        for path, digest in pipeline.state.read_fingerprint(name).files.items():
-            files.setdefault(path, (digest, []))[1].append(name)
+    for name, definition in pipeline.definitions.items():
+        fingerprint = pipeline.state.read_fingerprint(name)
+        read = [value.strip("'") for key, value in fingerprint.settings.items()
+                if key.startswith(_READ[definition['kind']]) and value.strip("'").endswith(_FILES)]
+        for path, digest in fingerprint.files.items():
+            if path.endswith(tuple(read)):
+                files.setdefault(path, (digest, []))[1].append(name)
     return files
 
 

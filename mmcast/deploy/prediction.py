@@ -290,12 +290,14 @@ def draw(image: np.ndarray, found: Instances, classes: list[str]) -> np.ndarray:
         drawing[mask] = (0.55 * drawing[mask] + 0.45 * np.array(colour)).astype(np.uint8)
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(drawing, outlines, -1, colour, 1 + max(image.shape) // 1000)
-    scale = max(0.35, max(image.shape) / 2000)
-    for box, score, label in zip(found.boxes, found.scores, found.labels):
-        corner = (int(box[0]), max(int(box[1]) - 3, int(22 * scale)))
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, max(image.shape) / 2000)
+    for place in range(len(found) - 1, -1, -1):
+        text = f'{classes[int(found.labels[place])]} {found.scores[place]:.2f}'
+        (width, height), _ = cv2.getTextSize(text, font, scale, 1)
+        left, top = (int(side) for side in found.boxes[place, :2])
+        corner = (max(0, min(left, image.shape[1] - width)), max(top - 3, height))
         for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any ground
-            cv2.putText(drawing, f'{classes[label]} {score:.2f}', corner, cv2.FONT_HERSHEY_SIMPLEX, scale,
-                        colour, thickness, cv2.LINE_AA)
+            cv2.putText(drawing, text, corner, font, scale, colour, thickness, cv2.LINE_AA)
     return drawing
 
 

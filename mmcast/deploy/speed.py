@@ -1,5 +1,6 @@
 """How large and how fast are these models? Every one in a process of its own, all measured in turns."""
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -186,6 +187,7 @@ class _TorchModel:
 
         from .student import build_network, load_config
         self.torch, self.device = torch, setting.device
+        logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
         if setting.threads:
             torch.set_num_threads(setting.threads)
         cfg = load_config(Path(entry.path))
@@ -231,7 +233,12 @@ def _without_files(model):
 
 
 def _resident_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Largest resident memory up to now. Linux lets a new process inherit its parent's ru_maxrss, not VmHWM."""
+    try:
+        status = Path('/proc/self/status').read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM')) // 1024
 
 
 # ---- showing
