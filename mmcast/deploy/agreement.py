@@ -47,15 +47,15 @@ class Agreement:
         self.images += 1
         self.instances += len(expected)
         for mask, score, label in zip(expected.masks, expected.scores, expected.labels):
-            same = np.flatnonzero(found.labels == label)
-            ious = [mask_iou(mask, found.masks[place]) for place in same]
-            # An instance near the threshold may be on the other side of it in one of the two.
-            if not ious or max(ious) < 0.5:
-                self.alone += int(score > 1.2 * THRESHOLD)
-                continue
-            best = int(np.argmax(ious))
-            self.ious.append(ious[best])
-            self.score_differences.append(abs(float(score - found.scores[same[best]])))
+            # Of equally similar ones (two queries may find one object) that of the nearest score.
+            candidates = [(mask_iou(mask, found.masks[place]), -abs(float(score - found.scores[place])))
+                          for place in np.flatnonzero(found.labels == label)]
+            iou, difference = max(candidates, default=(0, 0))
+            if iou >= 0.5:
+                self.ious.append(iou)
+                self.score_differences.append(-difference)
+            elif score > 1.2 * THRESHOLD:  # nearer to it, it may be on the other side in one of the two
+                self.alone += 1
 
     def problems(self, tolerance: Tolerance) -> list[str]:
         """In what respect they differ by more than ``tolerance``; empty where they agree."""
@@ -81,10 +81,11 @@ class Agreement:
 
 
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two masks (H, W) of bool; 1 where at most two pixels differ, which rounding decides."""
-    if np.count_nonzero(one ^ other) <= 2:
+    """Of two masks (H, W) of bool; 1 where they differ in up to two pixels only, which rounding decides."""
+    union, shared = np.count_nonzero(one | other), np.count_nonzero(one & other)
+    if union == 0 or (shared and union - shared <= 2):
         return 1.0
-    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
+    return shared / union
 
 
 def compare(network: nn.Module, student: OnnxStudent, cfg: Config, precision: str) -> Agreement:

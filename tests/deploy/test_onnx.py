@@ -202,6 +202,9 @@ def test_instances_that_one_of_the_two_lacks_are_counted():
     found.add(expected, expected[np.array([0])])
     found.add(expected, Instances(expected.boxes, masks, expected.scores, np.array([1, 2])))
     assert (found.instances, found.alone, found.ious) == (4, 2, [1.0, 1.0])
+    duplicate = Instances(expected.boxes, masks[[0, 0]], np.array([0.9, 0.3]), np.array([1, 1]))
+    found.add(duplicate, duplicate)  # two queries that found one object: each is compared with itself
+    assert found.score_differences == [0.0] * 4
     assert found.problems(agreement.TOLERANCES['fp32']) == ['2 of 4 instances are found by torch alone']
 
 
