@@ -44,7 +44,7 @@ def main() -> None:
     if args.ap:
         from mmcast.deploy.accuracy import compare_ap
         for name, value in compare_ap(source, args.out).items():
-            print(f'{name}: mask AP {100 * value:.2f}')
+            print(f'{name}: mask AP {100 * value:.1f}')
 
 
 if __name__ == '__main__':

@@ -29,8 +29,8 @@ class Tolerance:
 
 
 # Rounding moves what masked attention looks at, so that single instances can change altogether.
-TOLERANCES = dict(fp32=Tolerance(0.99, 0.99, 0.01, 0), fp16=Tolerance(0.98, 0, 0.25, 0.03),
-                  int8=Tolerance(0.8, 0, 1, 0.3))
+TOLERANCES = dict(fp32=Tolerance(0.99, 0.99, 0.01, 0), fp16=Tolerance(0.98, 0, 0.2, 0.03),
+                  int8=Tolerance(0.9, 0, 1, 0.1))
 
 
 @dataclass

@@ -19,7 +19,7 @@ def count_flops(network: nn.Module, run: Callable[[], object]) -> dict[str, int]
 
     Returns:
         ``total``, and the parts of the network that have any: its children, with the pixel decoder apart from
-        its head.
+        its head, and ``other`` for what is in none.
     """
     # The fused attention kernels of some devices are unknown to the counter; matrix products are known
     # everywhere.
@@ -29,11 +29,18 @@ def count_flops(network: nn.Module, run: Callable[[], object]) -> dict[str, int]
     root = type(network).__name__
     parts = {}
     for name, child in network.named_children():
-        whole = by_module.get(f'{root}.{name}', 0)
         inner = by_module.get(f'{root}.{name}.pixel_decoder', 0)
-        parts |= {f'{name}.pixel_decoder': inner} if inner else {}
-        parts[name] = whole - inner
-    return dict(total=counter.get_total_flops()) | {name: count for name, count in parts.items() if count}
+        parts[f'{name}.pixel_decoder'] = inner
+        parts[name] = _operations(child, f'{root}.{name}', by_module) - inner
+    total = counter.get_total_flops()
+    parts['other'] = total - sum(parts.values())
+    return dict(total=total) | {name: count for name, count in parts.items() if count}
+
+
+def _operations(module: nn.Module, name: str, by_module: dict[str, int]) -> int:
+    """Of a module; of its children where only its methods were called, such as ``roi_head.predict``."""
+    return by_module.get(name) or sum(
+        _operations(child, f'{name}.{part}', by_module) for part, child in module.named_children())
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:

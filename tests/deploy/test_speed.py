@@ -61,6 +61,14 @@ def test_parts_add_up_to_the_whole(student, monkeypatch):
     assert parameters['backbone'] == pytest.approx(22.06e6, rel=0.001)
 
 
+def test_what_is_called_by_a_method_counts_too():
+    """mmdet calls ``roi_head.predict``, of which torch's counter does not hear."""
+    network = torch.nn.Module()
+    network.head = torch.nn.Sequential(torch.nn.Linear(3, 5))
+    network.forward = lambda: network.head[0](torch.zeros(2, 3)) @ torch.zeros(5, 7)
+    assert count_flops(network, network) == dict(total=2 * 2 * 3 * 5 + 2 * 2 * 5 * 7, head=60, other=140)
+
+
 def test_a_batch_of_two_has_twice_the_operations(student):
     one, two = (count_flops(student,
                             lambda: student.extract_feat(torch.zeros(batch, 3, 140, 140, device='meta')))
