@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,40 +78,60 @@ def benchmark(entries: Sequence[Entry], setting: Setting = Setting(),
         p90, p99, mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb (of the
         process up to the last run; on a GPU, what torch allocated); or name, backend and ``problem``.
     """
-    context = multiprocessing.get_context('spawn')
     workers = []
     for entry in entries:
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, entry, setting), daemon=True)
-        process.start()
-        there.close()
         show(f'{entry.name} ({entry.backend}): loading')
-        workers.append((entry, process, here, _receive(here)))
-    times = {entry: [] for entry in entries}
+        workers.append(_Worker(entry, setting))
     for number in range(setting.runs):
-        for entry, _, pipe, state in workers:
-            if not isinstance(state, str):
-                pipe.send('run')
-                times[entry].append(_receive(pipe))
+        for worker in workers:
+            worker.run()
         show(f'run {number + 1} of {setting.runs}')
-    rows = []
-    for entry, process, pipe, state in workers:
-        row = dict(name=entry.name, backend=entry.backend)
-        if isinstance(state, str):
-            row['problem'] = state
-        else:
-            pipe.send('describe')
-            row |= _receive(pipe) | _statistics(times[entry], setting.batch)
-        rows.append(row)
-        process.join(10)
-    return rows
+    return [worker.row(setting.batch) for worker in workers]
 
 
-def _receive(pipe: Connection):
-    try:
-        return pipe.recv()
-    except EOFError:
-        return 'its process died, perhaps for want of memory'
+class _Worker:
+    """The process of one entry, which is ready when this is made; ``problem`` says why it is not."""
+
+    def __init__(self, entry: Entry, setting: Setting) -> None:
+        context = multiprocessing.get_context('spawn')
+        self.entry, self.times, self.problem = entry, [], None
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=_work, args=(there, entry, setting), daemon=True)
+        self.process.start()
+        there.close()
+        self._answer()
+
+    def run(self) -> None:
+        """One measured run."""
+        seconds = self._ask('run')
+        if not self.problem:
+            self.times.append(seconds)
+
+    def row(self, batch: int) -> dict:
+        """The entry's row; the process ends."""
+        facts = self._ask('describe')
+        self.process.join(10)
+        row = dict(name=self.entry.name, backend=self.entry.backend)
+        return row | (dict(problem=self.problem) if self.problem else facts | _statistics(self.times, batch))
+
+    def _ask(self, what: str) -> Any:
+        if self.problem:
+            return None
+        try:
+            self.pipe.send(what)
+        except OSError:  # it is gone, which reading tells as well
+            pass
+        return self._answer()
+
+    def _answer(self) -> Any:
+        """What the process says; a string is a problem."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            answer = 'its process died, perhaps for want of memory'
+        if isinstance(answer, str):
+            self.problem = answer
+        return answer
 
 
 def _statistics(times: list[tuple[float, float]], batch: int) -> dict:
@@ -129,19 +150,18 @@ def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
     """Load a model, then serve the parent: ``run`` gives the seconds of one, ``describe`` the last word."""
     try:
         images = _images(setting)
-        model = _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting, images)
+        model = _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting)
         for _ in range(setting.warmup):
             model.run(images)
+        pipe.send(True)
+        while pipe.recv() == 'run':
+            wall, cpu = time.perf_counter(), time.process_time()
+            model.run(images)
+            pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
+        memory = model.peak_memory_mb()  # before operations are counted, which takes more
+        pipe.send(dict(peak_memory_mb=memory, **model.describe(images)))
     except Exception as error:  # whatever it is, the other models are to be measured
         pipe.send(' '.join(f'{type(error).__name__}: {error}'.split())[:300])
-        return
-    pipe.send(True)
-    while pipe.recv() == 'run':
-        wall, cpu = time.perf_counter(), time.process_time()
-        model.run(images)
-        pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
-    memory = model.peak_memory_mb()  # before operations are counted, which takes more
-    pipe.send(dict(peak_memory_mb=memory, **model.describe(images)))
 
 
 def _images(setting: Setting) -> np.ndarray:
@@ -179,7 +199,7 @@ class _OnnxModel:
 class _TorchModel:
     """A config with or without weights, run as mmdet runs it, from the data preprocessor to the masks."""
 
-    def __init__(self, entry: Entry, setting: Setting, images: np.ndarray) -> None:
+    def __init__(self, entry: Entry, setting: Setting) -> None:
         import torch
 
         import mmcast  # noqa: F401  before mmdet
@@ -233,7 +253,7 @@ def _without_files(model):
 
 
 def _resident_mb() -> int:
-    """Largest resident memory up to now. Linux lets a new process inherit its parent's ru_maxrss, not VmHWM."""
+    """Largest resident memory up to now. A process of Linux inherits its parent's ru_maxrss, not VmHWM."""
     try:
         status = Path('/proc/self/status').read_text()
     except OSError:

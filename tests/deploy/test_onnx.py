@@ -205,7 +205,7 @@ def test_instances_that_one_of_the_two_lacks_are_counted():
     duplicate = Instances(expected.boxes, masks[[0, 0]], np.array([0.9, 0.3]), np.array([1, 1]))
     found.add(duplicate, duplicate)  # two queries that found one object: each is compared with itself
     assert found.score_differences == [0.0] * 4
-    assert found.problems(agreement.TOLERANCES['fp32']) == ['2 of 4 instances are found by torch alone']
+    assert found.problems(agreement.TOLERANCES['fp32']) == ['2 of 6 instances are found by torch alone']
 
 
 def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(trained, onnx_file, tmp_path,

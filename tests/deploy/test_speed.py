@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmcast.deploy import speed
 from mmcast.deploy.flops import count_flops, count_parameters
 from mmcast.deploy.speed import Entry, Setting, benchmark, parse_entries, to_markdown
 from mmcast.errors import CASTError
@@ -109,6 +110,22 @@ def test_all_models_are_measured_and_a_broken_one_is_named(onnx_file, exported, 
     text = to_markdown(rows, setting)
     assert '| file | onnx |' in text and '| student | panoptic_head.pixel_decoder |' in text
     assert '64x96, batch 1, 3 runs' in text and 'broken.onnx cannot be loaded' in text
+
+
+def test_a_process_that_dies_is_a_problem_of_its_row_alone(onnx_file, monkeypatch):
+    entry = Entry('mine', str(onnx_file), None, 'onnx')
+    workers = []
+    start = speed._Worker.__init__
+
+    def remember(worker, *args):
+        start(worker, *args)
+        workers.append(worker)
+        if len(workers) == 2:
+            worker.process.kill()
+            worker.process.join()
+    monkeypatch.setattr(speed._Worker, '__init__', remember)
+    fine, dead = benchmark([entry, entry], Setting(size=(64, 96), runs=2, warmup=0, threads=1))
+    assert fine['fps'] > 0 and dead['problem'] == 'its process died, perhaps for want of memory'
 
 
 def test_the_tool_writes_json_and_markdown_and_overwrites_nothing(onnx_file, tmp_path):
