@@ -30,7 +30,7 @@ $(READY): setup.py pyproject.toml $(wildcard requirements/*.txt)
 	@if [ -e $(UNFINISHED) ]; then echo 'The last set-up was interrupted: starting over.'; rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[mm,tests]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[mm,deploy,tests]'
 	@rm $(UNFINISHED) && touch $(READY)
 
 clean:

@@ -69,7 +69,8 @@ setup(
     packages=find_packages(include=['mmcast', 'mmcast.*']),
     package_data={'mmcast': ['**/*.j2']},
     install_requires=read_requirements('runtime'),
-    extras_require={'mm': read_requirements('mminstall'), 'tests': read_requirements('tests')},
+    extras_require={'mm': read_requirements('mminstall'), 'deploy': read_requirements('deploy'),
+                    'tests': read_requirements('tests')},
     cmdclass={'build_py': BuildPy, 'bdist_wheel': BdistWheel},
     zip_safe=False,
 )

@@ -152,3 +152,10 @@ report = dict(
             checkpoint='{refine.checkpoint}',
             cfg_options=common),
     ])
+
+# What the card of the exported student says beside what it finds out by itself.
+model_card = dict(
+    licences={
+        'toy_teacher.pth': 'Apache-2.0, made by mmcast',
+        'toy_student.pth': 'Apache-2.0, made by mmcast',
+    })

@@ -83,3 +83,11 @@ report = dict(
         dict(title='student, transferred', config='dsb2018/dsb2018_student_transfer.py', checkpoint='{transfer.checkpoint}'),
         dict(title='student, refined', config='dsb2018/dsb2018_student_refine.py', checkpoint='{refine.checkpoint}'),
     ])
+
+# What the card of the exported student says beside what it finds out by itself.
+model_card = dict(
+    data='DSB2018: nuclei of the 2018 Data Science Bowl, stage1_train (BBBC038v1).',
+    licences={
+        'toy_teacher.pth': 'Apache-2.0, made by mmcast',
+        'toy_student.pth': 'Apache-2.0, made by mmcast',
+    })

@@ -80,3 +80,11 @@ report = dict(
         dict(title='student, transferred', config='toy/toy_student_transfer.py', checkpoint='{transfer.checkpoint}'),
         dict(title='student, refined', config='toy/toy_student_refine.py', checkpoint='{refine.checkpoint}'),
     ])
+
+# What the card of the exported student says beside what it finds out by itself.
+model_card = dict(
+    data='Toy Cityscapes: street scenes that mmcast draws, rainy dusk.',
+    licences={
+        'toy_teacher.pth': 'Apache-2.0, made by mmcast',
+        'toy_student.pth': 'Apache-2.0, made by mmcast',
+    })

@@ -4,12 +4,14 @@ import re
 import sys
 from collections.abc import Callable
 
-from mmengine.config.utils import ConfigParsingError
-
 from mmcast.errors import CASTError
 
-# Anything else is a mistake in the program and keeps its traceback.
-_CURABLE = (CASTError, ConfigParsingError, OSError, SyntaxError)
+
+def _curable() -> tuple[type[Exception], ...]:
+    """Errors that a user can cure; any other is a mistake in the program and keeps its traceback."""
+    config = sys.modules.get(
+        'mmengine.config.utils')  # not imported here: tools that run an ONNX file do without it
+    return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError, ) if config else ())
 
 
 def one_line(error: BaseException) -> str:
@@ -32,6 +34,6 @@ def report_errors(main: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args, **kwargs) -> None:
         try:
             main(*args, **kwargs)
-        except _CURABLE as error:
+        except _curable() as error:
             sys.exit(f'error: {one_line(error)}')
     return wrapper

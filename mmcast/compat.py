@@ -24,6 +24,27 @@ class OperatorFinder:
         return None
 
 
+class ImportWatcher:
+    """Hears of every import first and finds nothing itself; readies what mmdet and mmpretrain print through.
+
+    Doing that at once would import MMEngine and torch, which those who only run an ONNX file may not have.
+    """
+
+    @staticmethod
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname in ('mmdet', 'mmpretrain'):
+            _drop_onedl_noise()
+
+
+def _drop_onedl_noise() -> None:
+    try:
+        import mmengine.logging
+    except ImportError:  # tools/check_env.py says so in words
+        return
+    if not hasattr(mmengine.logging.print_log, 'drops_onedl_noise'):
+        mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)
+
+
 def _without_onedl_noise(print_log: Callable) -> Callable:
     """The same ``print_log`` but for one line.
 
@@ -42,16 +63,13 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
 def install() -> None:
     """Put the stand-in for missing mmcv operators in place, calm OpenMP, drop one line of import noise.
 
-    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it.
+    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it. It imports
+    neither torch nor MMEngine itself.
     """
     # Read when torch is loaded. CPU threads that spin while they wait for one another starve the data loader,
     # and with any other load on the machine a step takes ten times as long. A person's own setting stays.
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     if OperatorFinder not in sys.meta_path:
         sys.meta_path.append(OperatorFinder)
-    try:
-        import mmengine.logging
-    except ImportError:  # tools/check_env.py says so in words
-        return
-    if not hasattr(mmengine.logging.print_log, 'drops_onedl_noise'):
-        mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)
+    if ImportWatcher not in sys.meta_path:
+        sys.meta_path.insert(0, ImportWatcher)

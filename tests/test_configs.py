@@ -11,12 +11,14 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmcast.engine.runs import use_full_precision
+from mmcast.registry import MODELS as MODELS_REGISTRY
 from mmcast.testing import build_model, build_without_memory, make_samples, shrink_teacher, write_tiny_bert
 
 ROOT = Path(__file__).parents[1] / 'configs'
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
 PIPELINES = [path for path in FILES if 'steps' in Config.fromfile(path)]
-MODELS = [path for path in FILES if path not in PIPELINES]
+BENCHMARKS = [path for path in FILES if 'benchmarks' in path.parts]
+MODELS = [path for path in FILES if path not in PIPELINES + BENCHMARKS]
 
 #: A full-size student in miniature: same patch size, scales, losses and queries, less width and depth.
 ATTENTION = dict(embed_dims=16, num_heads=2)
@@ -145,6 +147,19 @@ def test_images_divide_into_the_encoders_patches(path):
         assert detector.sam2.get('image_size', 1024) % 32 == 0
         return
     assert detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0
+
+
+@pytest.mark.parametrize('path', BENCHMARKS, ids=relative)
+def test_benchmark_config_segments_a_hundred_instances(path):
+    """Whatever the weights: all models in the table make as many masks."""
+    torch.manual_seed(0)
+    model = MODELS_REGISTRY.build(Config.fromfile(path).model).eval()
+    model.init_weights()
+    images, samples = make_samples([0], size=(64, 96))
+    with torch.no_grad():
+        predicted = model.test_step(dict(inputs=list((images * 50 + 120).byte()), data_samples=samples))[0]
+    assert predicted.pred_instances.masks.shape == (100, 64, 96)
+    assert predicted.pred_instances.labels.max() < 8
 
 
 def test_no_basename_occurs_twice():

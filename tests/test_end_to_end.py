@@ -68,6 +68,7 @@ def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, process
     assert list(inspected) == ['pseudo_label_1', 'pseudo_label_2']
     assert all(store['images'] == 30 and store['quality']['ap'] is not None for store in inspected.values())
     assert 'href="pseudo_labels.html"' in page and (tmp_path / 'run/pseudo_labels.html').exists()
+    assert 'Apache-2.0, made by mmcast' in (tmp_path / 'run/student/model_card.md').read_text()
 
 
 def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:

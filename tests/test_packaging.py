@@ -80,7 +80,7 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(f'{DIST_INFO}/METADATA').decode())
     plain = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
     assert plain and not [line for line in plain if re.match(r'torch|onedl|open?mm|mm|mim', line)]
-    assert set(metadata.get_all('Provides-Extra')) == {'mm', 'tests'}
+    assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests'}
 
 
 def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path):

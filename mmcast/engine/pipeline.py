@@ -289,7 +289,7 @@ class Pipeline:
         self.state.save()
 
     def close(self) -> None:
-        """The summary table and, once every step is finished, the report."""
+        """The summary table and, once every step is finished, the report and the exported student."""
         rows = summary_rows(self.state, self.config.get('summary', []))
         if rows:
             say(write_summary(self.work_dir, rows))
@@ -299,6 +299,13 @@ class Pipeline:
             return
         from .report import write_report  # matplotlib is not needed until here
         say(f'report: {write_report(self, rows)}')
+        from mmcast.deploy.model_card import write_student  # it imports the engine
+        try:
+            folder = write_student(self, rows)
+            if folder:
+                say(f'student and model card: {folder}')
+        except CASTError as error:  # the results are there all the same
+            say(f'warning: no student was exported: {error}')
 
 
 def _peak_memory_mb() -> dict[str, int]:

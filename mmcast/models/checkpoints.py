@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
             return load_file(path)
         with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
             content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CASTError(f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
                         'pickled code, download or make it again') from error

@@ -114,7 +114,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
         with torch.no_grad():
             small = [F.interpolate(mask_features, memory.shape[-2:], mode='bilinear',
                                    align_corners=False).flatten(2) for memory in memories]
-        query = self.query_feat.weight.expand(len(mask_features), -1, -1)
+        query = self.query_feat.weight.expand(mask_features.shape[0], -1, -1)  # len() would fix it in an export
         position = self.query_embed.weight.expand_as(query)
         queries = [self.transformer_decoder.post_norm(query)]
         embeds = [self.mask_embed(queries[0])]

@@ -1,0 +1,134 @@
+"""The student as one graph of standard operators, from images to instances."""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.detectors import MaskFormer
+from torch import Tensor, nn
+
+from mmcast.errors import CASTError
+from mmcast.models.backbones import DINOv2
+from mmcast.models.detectors.cast_mask2former import CASTMask2FormerHead
+
+
+class ExportableStudent(nn.Module):
+    """Images to instances for batches and sizes that only the graph's input decides.
+
+    The network is the student's own. New are preparation and post-processing, in tensor operations, with the
+    values of mmdet's data preprocessor and ``MaskFormerFusionHead``; and the encoder's, whose own forward
+    pass asks Python how large the image is, see :func:`encode`. Masks are upsampled for instances that can
+    pass the threshold only: a score is a class score times a mask score of at most 1.
+
+    Args:
+        network: a Mask2Former, such as ``CASTMask2Former``, whose ``test_cfg`` has ``max_per_image``.
+
+    Raises:
+        CASTError: it is no MaskFormer of instances.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, MaskFormer) or not network.test_cfg.get('instance_on'):
+            raise CASTError(f'{type(network).__name__} is no Mask2Former that segments instances '
+                            '(test_cfg.instance_on); only such a student is exported to ONNX')
+        self.backbone, self.head = network.backbone, network.panoptic_head
+        self.neck = getattr(network, 'neck', None) or nn.Identity()
+        preprocessor = network.data_preprocessor
+        self.divisor = preprocessor.pad_size_divisor
+        self.pad_value = float(preprocessor.pad_value)
+        self.bgr = not preprocessor._channel_conversion
+        for name, neutral in (('mean', torch.zeros), ('std', torch.ones)):
+            self.register_buffer(name, getattr(preprocessor, name, neutral(3, 1, 1)).clone())
+        self.num_classes = network.panoptic_fusion_head.num_things_classes
+        self.max_per_image = min(network.test_cfg.get('max_per_image', 100),
+                                 self.head.num_queries * self.num_classes)
+
+    def forward(self, images: Tensor,
+                score_threshold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Segment.
+
+        Args:
+            images: (B, H, W, 3) of uint8, RGB.
+            score_threshold: scalar; instances with a higher score are returned.
+
+        Returns:
+            Of the N instances of all images, image by image: boxes (N, 4) of float32, x1, y1, x2, y2 in
+            pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices (N,) of int64.
+        """
+        height, width = images.shape[1:3]
+        inputs = self.prepare(images)
+        class_logits, mask_logits = self.decode(self.neck(self.encode(inputs)))
+        scores, places = class_logits.softmax(-1)[..., :-1].flatten(1).topk(self.max_per_image)
+        image, rank = torch.nonzero(scores > score_threshold, as_tuple=True)
+        scores, places = scores[image, rank], places[image, rank]
+        masks = mask_logits[image, places // self.num_classes]
+        masks = F.interpolate(masks[:, None], inputs.shape[-2:], mode='bilinear', align_corners=False)[:, 0]
+        masks, mask_scores = binarise(masks[:, :height, :width])
+        scores = scores * mask_scores
+        kept, = torch.nonzero(scores > score_threshold, as_tuple=True)
+        masks = masks[kept]
+        return boxes_of(masks), masks, scores[kept], (places % self.num_classes)[kept], image[kept]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H', W'), padded at the bottom and right to multiples of the patch size."""
+        height, width = images.shape[1:3]
+        pixels = images.permute(0, 3, 1, 2).float()
+        if self.bgr:
+            pixels = pixels.flip(1)
+        # Rounded up without negative numbers: ONNX divides towards zero.
+        bottom, right = ((side + self.divisor - 1) // self.divisor * self.divisor - side
+                         for side in (height, width))
+        return F.pad((pixels - self.mean) / self.std, (0, right, 0, bottom), value=self.pad_value)
+
+    def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits (B, K, C + 1) and mask logits (B, K, h, w) of the last layer; the others' are not made."""
+        if isinstance(self.head, CASTMask2FormerHead):
+            outputs = self.head.decode(*self.head.pixel_decoder(features), every_layer=False)
+        else:
+            outputs = self.head(features, None)
+        return outputs[0][-1], outputs[1][-1]
+
+    def encode(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's maps; those of a :class:`DINOv2` without its questions about the image's size."""
+        return encode(self.backbone, inputs) if isinstance(self.backbone, DINOv2) else self.backbone(inputs)
+
+
+def encode(backbone: DINOv2, inputs: Tensor) -> tuple[Tensor, ...]:
+    """``backbone(inputs)`` for sides that are multiples of the patch size.
+
+    The original pads where needed and interpolates the position embedding where its grid differs. An exporter
+    would take either answer for all images; here the embedding is interpolated always, which changes nothing
+    at equal size.
+    """
+    patches = backbone.patch_embed.projection(inputs)
+    grid = patches.shape[-2:]
+    positions = backbone.pos_embed[:, 1:].transpose(1, 2).unflatten(2, backbone.patch_resolution)
+    positions = F.interpolate(positions, grid, mode=backbone.interpolate_mode, align_corners=False)
+    tokens = (patches + positions).flatten(2).transpose(1, 2)
+    first = (backbone.cls_token + backbone.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
+    tokens = torch.cat([first, tokens], dim=1)
+    maps = []
+    for index, layer in enumerate(backbone.layers):
+        tokens = layer(tokens)
+        if index in backbone.out_indices:
+            maps.append(backbone.ln1(tokens)[:, 1:].transpose(1, 2).unflatten(2, grid))
+    return tuple(maps)
+
+
+def binarise(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks (N, H, W) of bool, and their scores (N,): the mean probability inside, as in mmdet."""
+    masks = logits > 0
+    inside = masks.flatten(1).float()
+    return masks, (logits.sigmoid().flatten(1) * inside).sum(1) / (inside.sum(1) + 1e-6)
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """Tight boxes (N, 4) of masks (N, H, W), x2 and y2 exclusive; zeros for an empty mask."""
+    sides = []
+    for touched in (masks.any(1), masks.any(2)):  # columns, rows
+        place = torch.arange(touched.shape[1], device=masks.device)
+        far = torch.where(touched, place + 1, 0).amax(1)
+        near = torch.where(touched, place, touched.shape[1]).amin(1)
+        sides.append((torch.minimum(near, far), far))
+    (x1, x2), (y1, y2) = sides
+    return torch.stack([x1, y1, x2, y2], dim=1).float()

@@ -1,0 +1,185 @@
+"""From a student's config and weights to one ONNX file, checked against torch before it is put in place."""
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmcast.errors import CASTError
+from mmcast.files import sha256_of_file
+from mmcast.version import __version__
+from .agreement import Agreement, compare
+from .exportable import ExportableStudent
+from .onnx_student import KIND, OnnxStudent
+from .optional import require
+from .student import (Source, build_network, check_fits, dataset_meta, load_config, resize_scale,
+                      student_config, student_state)
+
+PRECISIONS = ('fp32', 'fp16', 'int8')
+OPSET = 18
+INPUTS = ('images', 'score_threshold')
+OUTPUTS = ('boxes', 'masks', 'scores', 'labels', 'image_indices')
+_INSTALL = 'pip install "mmcast[deploy]", or pip install onnx onnxscript onnxruntime'
+# Names of the dimensions in the file.
+_DIMENSIONS = dict(images=('batch', 'height', 'width', None), boxes=('instances', None),
+                   masks=('instances', 'height', 'width'), scores=('instances', ), labels=('instances', ),
+                   image_indices=('instances', ))
+
+
+def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', score_threshold: float = 0.3,
+                force: bool = False) -> Agreement:
+    """Export, compare onnxruntime with torch at three sizes and two batch sizes, and remove what differs.
+
+    Args:
+        source: config and checkpoint, see :func:`mmcast.deploy.find_source`; those of an exported student
+            serve too.
+        out_file: the ONNX file.
+        precision: ``fp32``; ``fp16`` (weights of half the size, for GPUs: a CPU computes in fp32 all the
+            same); or ``int8`` (matrix products with weights of 8 bits, quantised dynamically, for CPUs).
+        score_threshold: the file's default; a caller may give another one with every image.
+        force: replace an existing file.
+
+    Returns:
+        How far the two agree.
+
+    Raises:
+        CASTError: a package is missing, the checkpoint is not that of the config, the config resizes images
+            in a way that cannot be written down, the file exists or cannot be written, or the two differ.
+    """
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        require(package, _INSTALL)
+    out_file = Path(out_file)
+    if out_file.exists() and not force:
+        raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
+    cfg = student_config(load_config(source.config))
+    metadata = describe(cfg, source, precision, score_threshold)
+    network = load_network(cfg, source)
+    with _temporary_file(out_file) as temporary:
+        model = to_onnx(ExportableStudent(network).eval())
+        finish_graph(model, metadata)
+        write(model, temporary, precision)
+        agreement = compare(network, OnnxStudent(temporary), cfg, precision)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, out_file)
+    return agreement
+
+
+def load_network(cfg: Config, source: Source) -> nn.Module:
+    """The student with its weights.
+
+    Raises:
+        CASTError: they do not fit.
+    """
+    network, state = build_network(cfg), student_state(source.checkpoint)
+    check_fits(network, state, source)
+    network.load_state_dict(state)
+    return network
+
+
+def describe(cfg: Config, source: Source, precision: str, score_threshold: float) -> dict:
+    """What the file says about itself, by key."""
+    preprocessor = cfg.model.data_preprocessor
+    return dict(mmcast=__version__,
+                classes=dataset_meta(cfg)['classes'],
+                precision=precision,
+                score_threshold=score_threshold,
+                resize=resize_scale(cfg),
+                input='uint8, batch x height x width x 3, RGB',
+                mean=preprocessor.get('mean'),
+                std=preprocessor.get('std'),
+                bgr_to_rgb=preprocessor.get('bgr_to_rgb', False),
+                pad_size_divisor=preprocessor.get('pad_size_divisor', 1),
+                normalisation='inside the graph',
+                max_per_image=cfg.model.test_cfg.get('max_per_image', 100),
+                step=source.step,
+                checkpoint_sha256=sha256_of_file(source.checkpoint))
+
+
+def to_onnx(student: ExportableStudent):
+    """The ``onnx.ModelProto`` of a student, of any batch and image size."""
+    divisor = student.divisor
+    # No side divides another or is a multiple of the patch: no accident is to become a rule.
+    example = torch.randint(0, 256, (2, 7 * divisor + 3, 11 * divisor + 1, 3), dtype=torch.uint8)
+    dynamic = torch.export.Dim.DYNAMIC
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            student, (example, torch.tensor(0.0)), dynamo=True, opset_version=OPSET, verbose=False,
+            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic}, None), input_names=INPUTS,
+            output_names=OUTPUTS)
+    return program.model_proto
+
+
+def finish_graph(model, metadata: dict) -> None:
+    """Name the dimensions, make the threshold optional, and write the metadata, in place."""
+    onnx = require('onnx')
+    graph = model.graph
+    for value in (*graph.input, *graph.output):
+        for place, name in enumerate(_DIMENSIONS.get(value.name, ())):
+            if name:
+                value.type.tensor_type.shape.dim[place].dim_param = name
+    del graph.value_info[:]  # they speak of dimensions by the exporter's names
+    # An input that is an initializer too has a default.
+    graph.initializer.append(onnx.helper.make_tensor(
+        'score_threshold', onnx.TensorProto.FLOAT, [], [metadata['score_threshold']]))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(
+        kind=KIND, **{key: json.dumps(value) for key, value in metadata.items()}))
+    model.producer_name, model.producer_version = 'mmcast', __version__
+
+
+def write(model, path: Path, precision: str) -> None:
+    """Save a graph in one of :data:`PRECISIONS`."""
+    onnx = require('onnx')
+    if precision == 'fp16':
+        model = to_half(model)
+    onnx.save(model, path)
+    if precision == 'int8':
+        quantization = require('onnxruntime.quantization', _INSTALL)
+        with _quiet():
+            quantization.quantize_dynamic(path, path, op_types_to_quantize=['MatMul', 'Gemm'],
+                                          extra_options=dict(DefaultTensorType=onnx.TensorProto.FLOAT))
+
+
+def to_half(model):
+    """The same graph with weights and arithmetic of 16 bits; inputs and outputs keep their types."""
+    float16 = require('onnxruntime.transformers.float16', _INSTALL)
+    with _quiet():
+        return float16.convert_float_to_float16(
+            model, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST])
+
+
+@contextlib.contextmanager
+def _temporary_file(out_file: Path):
+    """A neighbour of ``out_file``, removed where it is not renamed."""
+    try:
+        out_file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=out_file.parent, prefix=f'.{out_file.stem}.', suffix='.onnx')
+    except OSError as error:
+        raise CASTError(f'cannot write {out_file} ({error.strerror}); choose another --out') from error
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporter and the quantiser describe their progress in hundreds of lines."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    nowhere = io.StringIO()
+    with (warnings.catch_warnings(), contextlib.redirect_stdout(nowhere),
+          contextlib.redirect_stderr(nowhere)):
+        warnings.simplefilter('ignore')
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -1,0 +1,91 @@
+"""Runs an exported ONNX file with onnxruntime and numpy; OpenCV only resizes. Never torch or mmdet."""
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmcast.errors import CASTError
+from .instances import Instances, boxes_of
+from .optional import require
+
+KIND = 'mmcast student'
+
+
+class OnnxStudent:
+    """A student in onnxruntime.
+
+    Args:
+        path: a file of ``tools/export_onnx.py``.
+        threads: of one operator; default onnxruntime's choice, one a core.
+        providers: onnxruntime's execution providers, by default those installed, a GPU before the CPU.
+
+    Attributes:
+        classes: names by label.
+        score_threshold: the default.
+        metadata: everything that the file says about itself: ``classes``, ``mean``, ``std``,
+            ``score_threshold``, ``resize``, ``precision``, ``mmcast``, ``checkpoint_sha256`` and others.
+
+    Raises:
+        CASTError: onnxruntime is not installed, or the file is missing, damaged or not one of ours.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int | None = None,
+                 providers: Sequence[str] | None = None) -> None:
+        runtime = require('onnxruntime')
+        if not Path(path).is_file():
+            raise CASTError(f'ONNX file {path} not found; make one with tools/export_onnx.py')
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors; fp16 files warn of every cast that the CPU needs
+        options.intra_op_num_threads = threads or 0
+        try:
+            self.session = runtime.InferenceSession(
+                os.fspath(path), options, providers=list(providers or runtime.get_available_providers()))
+        except Exception as error:  # onnxruntime has a dozen types of its own
+            raise CASTError(
+                f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be cut '
+                'short, export it again') from error
+        properties = self.session.get_modelmeta().custom_metadata_map
+        if properties.get('kind') != KIND:
+            raise CASTError(f'{path} is no student of tools/export_onnx.py; export one with it')
+        # onnxruntime's quantiser adds a property of its own.
+        self.metadata = {key: json.loads(value) for key, value in properties.items()
+                         if key != 'kind' and not key.startswith('onnx.')}
+        self.classes: list[str] = self.metadata['classes']
+        self.score_threshold: float = self.metadata['score_threshold']
+
+    def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
+        """Instances of an RGB image (H, W, 3) of uint8, masks of its size.
+
+        The image is resized as in the test pipeline that the student was exported with, the masks are resized
+        back.
+        """
+        size = image.shape[:2]
+        inner = scaled_size(size, self.metadata['resize'])
+        if inner == size:
+            return self.run(image[None], score_threshold)[0]
+        cv2 = require('cv2')
+        resized = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_LINEAR)
+        found = self.run(resized[None], score_threshold)[0]
+        masks = [cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+                 for mask in found.masks]
+        masks = np.stack(masks) if masks else np.zeros((0, *size), bool)
+        return Instances(boxes_of(masks), masks, found.scores, found.labels)
+
+    def run(self, images: np.ndarray, score_threshold: float | None = None) -> list[Instances]:
+        """Instances of every image of a batch (B, H, W, 3) of uint8, RGB, as they are: nothing is resized."""
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+        feed = dict(images=np.ascontiguousarray(images), score_threshold=np.array(threshold, np.float32))
+        boxes, masks, scores, labels, owners = self.session.run(
+            ['boxes', 'masks', 'scores', 'labels', 'image_indices'], feed)
+        every = Instances(boxes, masks, scores, labels)
+        return [every[owners == index].best_first() for index in range(len(images))]
+
+
+def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:
+    """Height and width of an image fitted, in its own shape, into ``scale`` (long and short side)."""
+    if scale is None:
+        return tuple(size)
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    return tuple(int(side * factor + 0.5) for side in size)

@@ -1,0 +1,321 @@
+"""Masks for an image, a folder of images or a video; one picture is in memory at a time."""
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mmcast.errors import CASTError
+from mmcast.files import IMAGE_SUFFIXES, write_atomically
+from .instances import Instances
+from .onnx_student import OnnxStudent
+from .optional import require
+
+VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
+_PALETTE = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75),
+            (227, 119, 194), (188, 189, 34), (23, 190, 207), (127, 127, 127))
+
+
+@dataclass
+class Picture:
+    """A picture of the source: its name, and its pixels, RGB (H, W, 3) of uint8, or why there are none."""
+    name: str
+    pixels: np.ndarray | None = None
+    problem: str = ''
+
+
+@dataclass
+class Result:
+    """What :func:`predict` did."""
+    pictures: int = 0
+    instances: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def load_student(model: str | os.PathLike, checkpoint: str | os.PathLike | None = None,
+                 device: str | None = None) -> Callable[[np.ndarray, float | None], Instances]:
+    """A student that is called with an RGB image (H, W, 3) of uint8, and a score threshold if need be.
+
+        student = load_student('student.onnx')
+        found = student(image)
+        found.masks, found.scores, [student.classes[label] for label in found.labels]
+
+    Args:
+        model: an ONNX file; the folder of an exported student; or a config, with its ``checkpoint``.
+        checkpoint: weights of that config.
+        device: for torch, by default the accelerator if there is one. onnxruntime takes the providers
+            installed.
+
+    Raises:
+        CASTError: a path is wrong, or a file is damaged or does not fit the other.
+    """
+    path = Path(model)
+    if path.suffix == '.onnx':
+        return OnnxStudent(path)
+    from .torch_student import TorchStudent  # imports torch and mmdet
+    if path.is_dir():
+        return TorchStudent(path / 'student.py', path / 'student.pth', device)
+    if checkpoint is None:
+        raise CASTError(
+            f'{model} is neither an ONNX file nor the folder of an exported student; a config needs '
+            '--checkpoint')
+    return TorchStudent(path, Path(checkpoint), device)
+
+
+def predict(student: Callable[[np.ndarray, float | None], Instances], source: str | os.PathLike,
+            out_dir: str | os.PathLike, score_threshold: float | None = None, overlays: bool = True,
+            force: bool = False, show: Callable[[str], None] | None = None) -> Result:
+    """Segment all pictures of a source; write overlays and one COCO JSON.
+
+    Args:
+        student: see :func:`load_student`.
+        source: an image; a folder, searched with its subfolders; or a video.
+        out_dir: gets ``predictions.json`` (images, categories, and annotations with RLE masks and ``score``)
+            and the overlays, ``overlays/NAME.jpg`` or ``overlay.mp4``.
+        score_threshold: by default the student's own.
+        overlays: whether to draw.
+        force: replace earlier results.
+        show: is told of progress and of files that cannot be read, which are skipped.
+
+    Raises:
+        CASTError: the source or a folder is wrong, results exist, or not a single picture could be read.
+    """
+    source, out_dir = Path(source), Path(out_dir)
+    pictures, total = open_source(source)
+    json_file = _prepare(out_dir, force)
+    is_video = source.suffix.lower() in VIDEO_SUFFIXES
+    drawing = VideoWriter(out_dir / 'overlay.mp4', source) if is_video else ImageWriter(out_dir / 'overlays')
+    result, show = Result(), show or (lambda line: None)
+    progress = Progress(total, show)
+    with CocoWriter(json_file, student.classes) as labels, drawing:
+        for picture in pictures:
+            if picture.pixels is None:
+                result.skipped.append(picture.name)
+                show(f'skipped: {picture.name} {picture.problem}')
+                continue
+            found = student(picture.pixels, score_threshold)
+            labels.write(picture, found)
+            if overlays:
+                drawing.write(picture.name, draw(picture.pixels, found, student.classes))
+            result.pictures += 1
+            result.instances += len(found)
+            progress.step()
+        if not result.pictures:
+            raise CASTError(
+                f'{source}: {"a video without frames" if is_video else "no picture in it can be read"}; '
+                'nothing was written')
+    return result
+
+
+def _prepare(out_dir: Path, force: bool) -> Path:
+    """The JSON file to write; before the work, not after it."""
+    json_file = out_dir / 'predictions.json'
+    if json_file.exists() and not force:
+        raise CASTError(f'{json_file} exists: delete it, choose another --out or use --force')
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CASTError(f'cannot write to {out_dir} ({error.strerror}); choose another --out') from error
+    return json_file
+
+
+# ---- reading
+
+def open_source(source: Path) -> tuple[Iterator[Picture], int | None]:
+    """The pictures of an image, folder or video, read one by one, and how many there are, None if not known.
+
+    Raises:
+        CASTError: it does not exist, or has nothing that could be a picture.
+    """
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise CASTError(f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder')
+        return (read_image(path, str(path.relative_to(source))) for path in paths), len(paths)
+    if not source.is_file():
+        raise CASTError(f'{source} not found; give an image, a folder of images or a video')
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        return read_video(source)
+    return iter([read_image(source, source.name)]), 1
+
+
+def read_image(path: Path, name: str) -> Picture:
+    """One image file; turned as EXIF says, as in training."""
+    cv2 = require('cv2')
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error) as error:
+        return Picture(name, problem=f'cannot be read ({error})')
+    if pixels is None:
+        return Picture(name, problem='is not a readable image')
+    return Picture(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def read_video(path: Path) -> tuple[Iterator[Picture], int | None]:
+    """The frames of a video, called ``NAME/000000`` and so on.
+
+    Raises:
+        CASTError: OpenCV cannot open it.
+    """
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # it complains of a broken file in lines of its own
+    cv2 = require('cv2')
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise CASTError(
+            f'{path} cannot be opened as a video; it may be damaged or of a kind that OpenCV does not read: '
+            'convert it to mp4')
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def frames() -> Iterator[Picture]:
+        number = 0
+        while True:
+            there, frame = video.read()
+            if not there:
+                video.release()
+                return
+            yield Picture(f'{path.stem}/{number:06d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            number += 1
+    return frames(), count if count > 0 else None
+
+
+# ---- writing
+
+class CocoWriter:
+    """Streams predictions to a neighbour of the JSON file, which is put in place at the end."""
+
+    def __init__(self, path: Path, classes: list[str]) -> None:
+        self.path, self.mask_api = path, require('pycocotools.mask')
+        self.categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
+        self.partial = path.with_name(f'{path.name}.partial')
+        self.images = self.annotations = 0
+
+    def __enter__(self) -> 'CocoWriter':
+        self.file = self.partial.open('w', encoding='utf-8')
+        return self
+
+    def write(self, picture: Picture, found: Instances) -> None:
+        """Record one picture; masks without a pixel are left out."""
+        height, width = picture.pixels.shape[:2]
+        self.images += 1
+        annotations = []
+        for box, mask, score, label in zip(found.boxes.tolist(), found.masks, found.scores, found.labels):
+            if not mask.any():
+                continue
+            self.annotations += 1
+            rle = self.mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+            rle = dict(size=rle['size'], counts=rle['counts'].decode())
+            x1, y1, x2, y2 = box
+            annotations.append(
+                dict(id=self.annotations,
+                     image_id=self.images,
+                     category_id=int(label) + 1,
+                     segmentation=rle,
+                     score=round(float(score), 6),
+                     bbox=[x1, y1, x2 - x1, y2 - y1],
+                     area=int(mask.sum()),
+                     iscrowd=0))
+        image = dict(id=self.images, file_name=picture.name, height=height, width=width)
+        self.file.write(json.dumps([image, annotations]) + '\n')
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.file.close()
+        if kind is None:
+            with self.partial.open(encoding='utf-8') as file:
+                lines = [json.loads(line) for line in file]
+            write_atomically(self.path, json.dumps(dict(
+                images=[image for image, _ in lines], categories=self.categories,
+                annotations=[annotation for _, annotations in lines for annotation in annotations])))
+        self.partial.unlink()
+
+
+class ImageWriter:
+    """Overlays as one JPEG an image; subfolders stay."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> 'ImageWriter':
+        return self
+
+    def write(self, name: str, overlay: np.ndarray) -> None:
+        cv2 = require('cv2')
+        _, data = cv2.imencode('.jpg', cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+        write_atomically(self.folder / f'{name}.jpg', data.tobytes())
+
+    def __exit__(self, *error) -> None:
+        pass
+
+
+class VideoWriter:
+    """Overlays as one video of the source's frame rate."""
+
+    def __init__(self, path: Path, source: Path) -> None:
+        cv2 = require('cv2')
+        video = cv2.VideoCapture(str(source))
+        self.rate = video.get(cv2.CAP_PROP_FPS) or 25
+        video.release()
+        self.path, self.partial, self.video = path, path.with_name(f'.partial.{path.name}'), None
+
+    def __enter__(self) -> 'VideoWriter':
+        return self
+
+    def write(self, name: str, overlay: np.ndarray) -> None:
+        cv2 = require('cv2')
+        if self.video is None:
+            code, size = cv2.VideoWriter_fourcc(*'mp4v'), overlay.shape[1::-1]
+            self.video = cv2.VideoWriter(str(self.partial), code, self.rate, size)
+            if not self.video.isOpened():
+                raise CASTError(f'OpenCV cannot write {self.path}; use --no-overlays')
+        self.video.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self.video is not None:
+            self.video.release()
+            if kind is None:
+                os.replace(self.partial, self.path)
+        self.partial.unlink(missing_ok=True)
+
+
+def draw(image: np.ndarray, found: Instances, classes: list[str]) -> np.ndarray:
+    """A copy of an RGB image (H, W, 3) with masks, outlines, class names and scores, the best on top."""
+    cv2 = require('cv2')
+    drawing = image.copy()
+    for place in range(len(found) - 1, -1, -1):
+        mask, label = found.masks[place], int(found.labels[place])
+        colour = _PALETTE[label % len(_PALETTE)]
+        drawing[mask] = (0.55 * drawing[mask] + 0.45 * np.array(colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(drawing, outlines, -1, colour, 1 + max(image.shape) // 1000)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, max(image.shape) / 2000)
+    for place in range(len(found) - 1, -1, -1):
+        text = f'{classes[int(found.labels[place])]} {found.scores[place]:.2f}'
+        (width, height), _ = cv2.getTextSize(text, font, scale, 1)
+        left, top = (int(side) for side in found.boxes[place, :2])
+        corner = (max(0, min(left, image.shape[1] - width)), max(top - 3, height))
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any ground
+            cv2.putText(drawing, text, corner, font, scale, colour, thickness, cv2.LINE_AA)
+    return drawing
+
+
+class Progress:
+    """Tells every two seconds how many pictures are done and how long the rest will take."""
+
+    def __init__(self, total: int | None, show: Callable[[str], None]) -> None:
+        self.total, self.show, self.done = total, show, 0
+        self.begin = self.told = time.monotonic()
+
+    def step(self) -> None:
+        """One picture more is done."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.told < 2:
+            return
+        self.told, rate = now, self.done / (now - self.begin)
+        left = ''
+        if self.total:
+            left = f' of {self.total}, about {max(0, self.total - self.done) / rate:.0f} s left'
+        self.show(f'{self.done}{left} ({rate:.1f} a second)')

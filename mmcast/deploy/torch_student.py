@@ -1,0 +1,61 @@
+"""A student, or any mmdet instance segmentation model, in torch, called like one in onnxruntime."""
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+
+from mmcast.engine.runs import verify_weights
+from mmcast.errors import CASTError
+from .agreement import to_instances
+from .instances import Instances
+from .student import build_network, dataset_meta, load_config
+
+
+class TorchStudent:
+    """A model with its test pipeline, predicting on images in memory.
+
+    Args:
+        config: of a model that segments instances, with ``test_dataloader``.
+        checkpoint: its weights.
+        device: by default the accelerator if there is one.
+
+    Attributes:
+        classes: names by label.
+        score_threshold: the default, 0.3.
+
+    Raises:
+        CASTError: a file is missing or damaged, or the weights are not those of the config.
+    """
+
+    def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None) -> None:
+        cfg = load_config(Path(config))
+        if not cfg.get('model') or not cfg.get('test_dataloader'):
+            raise CASTError(f'{config} has no model or no test_dataloader; give the config of one run')
+        self.model = build_network(cfg)
+        verify_weights(self.model, str(checkpoint))
+        self.model.to(device or get_device()).eval()
+        self.classes = dataset_meta(cfg)['classes']
+        self.score_threshold = 0.3
+        self.pipeline = _pipeline_of_arrays(cfg)
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
+        """Instances of an RGB image (H, W, 3) of uint8, masks of its size."""
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+        data = self.pipeline(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0, img_path=''))
+        found = to_instances(self.model.test_step(pseudo_collate([data]))[0])
+        return found[found.scores > threshold]
+
+
+def _pipeline_of_arrays(cfg: Config) -> Compose:
+    """The test pipeline with an array, BGR, in place of a file, and without annotations."""
+    steps = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+    kept = [step for step in steps if 'Load' not in step['type']]
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
+        return Compose([dict(type='mmdet.LoadImageFromNDArray'), *kept])

@@ -1,0 +1,236 @@
+"""The ONNX file: the same instances as torch, at any size, without torch; and what is refused."""
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mmdet.structures.mask import mask2bbox
+
+from mmcast.deploy import agreement, onnx_export
+from mmcast.deploy.accuracy import compare_ap
+from mmcast.deploy.agreement import Agreement, run_torch
+from mmcast.deploy.exportable import ExportableStudent, binarise, boxes_of
+from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
+from mmcast.errors import CASTError
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(monkeypatch, *args) -> str:
+    monkeypatch.setattr(sys, 'argv', ['export_onnx.py', *map(str, args)])
+    try:
+        runpy.run_path(str(ROOT / 'tools/export_onnx.py'), run_name='__main__')
+    except SystemExit as stop:
+        return str(stop.code)
+    return ''
+
+
+# ---- the graph in torch
+
+def test_exportable_student_finds_what_mmdet_finds(network, photos):
+    student = ExportableStudent(network).eval()
+    images = np.stack([photo[:101, :203] for photo in photos[:2]])  # no multiples of the patch
+    with torch.no_grad():
+        boxes, masks, scores, labels, owners = student(torch.from_numpy(images), torch.tensor(0.0))
+    for index, expected in enumerate(run_torch(network, images)):
+        expected = expected[expected.scores > 0]  # a mask without a pixel scores 0
+        mine = owners == index
+        order = scores[mine].argsort(descending=True, stable=True)
+        assert torch.allclose(scores[mine][order], torch.from_numpy(expected.scores), atol=1e-5)
+        for found, wanted in ((masks, expected.masks), (labels, expected.labels), (boxes, expected.boxes)):
+            assert np.array_equal(found[mine][order].numpy(), wanted)
+
+
+def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, monkeypatch):
+    """However many queries there are, memory is that of the instances that are returned, or nearly so."""
+    upsampled = []
+    resize = torch.nn.functional.interpolate
+
+    def watch(masks, size, **kwargs):
+        if masks.shape[1] == 1:
+            upsampled.append(len(masks))
+        return resize(masks, size, **kwargs)
+    monkeypatch.setattr('torch.nn.functional.interpolate', watch)
+    with torch.no_grad():
+        *_, owners = ExportableStudent(network).eval()(torch.from_numpy(photos[0][None]), torch.tensor(0.5))
+    assert 0 < len(owners) <= upsampled[0] < 24
+
+
+def test_boxes_and_mask_scores_are_mmdets():
+    logits = torch.randn(6, 9, 13, generator=torch.Generator().manual_seed(0)) - 1.5
+    logits[2] = -1
+    masks, scores = binarise(logits)
+    assert torch.equal(boxes_of(masks), mask2bbox(masks)) and boxes_of(masks)[2].tolist() == [0, 0, 0, 0]
+    assert scores[0] == pytest.approx(logits[0].sigmoid()[logits[0] > 0].mean().item(), rel=1e-4)
+    assert scores[2] == 0
+
+
+def test_images_of_a_network_for_bgr_are_turned(network, photos):
+    student = ExportableStudent(network)
+    image = torch.from_numpy(photos[0][None])
+    student.bgr = True
+    turned = student.prepare(image)
+    student.bgr = False
+    assert torch.allclose(turned, student.prepare(image.flip(-1)), atol=0.3) and not torch.equal(
+        turned, student.prepare(image))
+
+
+# ---- the file
+
+@pytest.mark.parametrize('size', [(112, 224), (67, 205), (203, 97)])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_onnxruntime_finds_the_same_instances_as_torch(network, onnx_file, photos, size, batch):
+    import cv2
+    images = np.stack([cv2.resize(photo, size[::-1]) for photo in photos[:batch]])
+    found = Agreement()
+    for expected, got in zip(run_torch(network, images), OnnxStudent(onnx_file).run(images, -1.0)):
+        assert len(got) == 24 and got.masks.shape[1:] == size
+        found.add(expected[expected.scores > 0.05], got)
+    assert found.instances > batch and found.alone == 0 and min(found.ious) > 0.99
+    assert max(found.score_differences) < 1e-3
+
+
+def test_no_instance_passes_a_threshold_of_one(onnx_file, photos):
+    found, = OnnxStudent(onnx_file).run(photos[0][None], 1.0)
+    assert len(found) == 0 and found.masks.shape == (0, 112, 224) and found.boxes.shape == (0, 4)
+
+
+def test_mask_ap_is_that_of_torch(trained, onnx_file):
+    ap = compare_ap(trained, onnx_file)
+    assert ap['torch'] > 0.02 and ap['onnx'] == pytest.approx(ap['torch'], abs=0.001)
+
+
+def test_the_file_describes_itself(onnx_file, photos):
+    session = onnxruntime.InferenceSession(onnx_file)
+    image, = session.get_inputs()  # the threshold has a default
+    assert (image.name, image.shape, image.type) == ('images', ['batch', 'height', 'width',
+                                                                3], 'tensor(uint8)')
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    assert shapes['masks'] == ['instances', 'height', 'width'] and shapes['image_indices'] == ['instances']
+    student = OnnxStudent(onnx_file)
+    assert student.classes[2] == 'car' and student.score_threshold == 0.3 and student.metadata[
+        'step'] == 'transfer'
+    assert student.metadata['mean'] == [123.675, 116.28, 103.53] and student.metadata['resize'] == [224, 112]
+    scores = session.run(['scores'], dict(images=photos[0][None]))[0]
+    assert len(scores) and scores.min() > 0.3
+
+
+ALONE = '''
+import sys
+class OnlyNumpyAndOnnxruntime:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain', 'cv2',
+                                  'PIL', 'scipy', 'pycocotools', 'onnx', 'rich', 'jinja2', 'safetensors'):
+            raise ImportError(f'{name} is not in the clean environment')
+sys.meta_path.insert(0, OnlyNumpyAndOnnxruntime())
+import numpy as np
+from mmcast.deploy import OnnxStudent
+student = OnnxStudent(sys.argv[1])
+found = student(np.load(sys.argv[2]))
+print(len(found), found.masks.shape, [student.classes[label] for label in found.labels][:1])
+'''
+
+
+def test_numpy_and_onnxruntime_are_enough(onnx_file, photos, tmp_path):
+    np.save(tmp_path / 'photo.npy', photos[0])
+    done = subprocess.run([sys.executable, '-c', ALONE, onnx_file, tmp_path / 'photo.npy'],
+                          capture_output=True,
+                          text=True,
+                          env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert done.returncode == 0, done.stderr
+    expected = OnnxStudent(onnx_file)(photos[0])
+    assert done.stdout.startswith(f'{len(expected)} ({len(expected)}, 112, 224)')
+
+
+def test_an_image_of_another_size_gets_masks_of_its_own(onnx_file, photos):
+    import cv2
+    student = OnnxStudent(onnx_file)
+    small, large = student(photos[0]), student(
+        cv2.resize(photos[0], (448, 224), interpolation=cv2.INTER_NEAREST))
+    assert large.masks.shape[1:] == (224, 448) and len(large) == len(small) > 0
+    for mask, box, one in zip(large.masks, large.boxes, small.masks):
+        wanted = np.kron(one, np.ones((2, 2), bool))
+        assert (mask & wanted).sum() > 0.9 * (mask | wanted).sum()
+        rows = np.flatnonzero(mask.any(1))
+        assert (box[1], box[3]) == (rows[0], rows[-1] + 1)
+
+
+@pytest.mark.parametrize('size, scale, expected', [
+    ((1024, 2048), (2048, 1024), (1024, 2048)), ((100, 400), (2560, 630), (630, 2520)),
+    ((100, 500), (2560, 630), (512, 2560)), ((480, 640), None, (480, 640))])
+def test_images_are_fitted_as_mmcv_fits_them(size, scale, expected):
+    from mmcv.image import rescale_size
+    assert scaled_size(size, scale) == expected
+    if scale:
+        assert rescale_size(size[::-1], scale) == expected[::-1]
+
+
+@pytest.mark.parametrize('precision', ['fp16', 'int8'])
+def test_smaller_precisions_agree_within_their_tolerance(graph_at_hand, trained, onnx_file, tmp_path,
+                                                         precision):
+    found = onnx_export.export_onnx(trained, tmp_path / 'small.onnx', precision)
+    assert found.instances > 5 and np.mean(found.ious) > 0.9
+    assert (tmp_path / 'small.onnx').stat().st_size < 0.8 * onnx_file.stat().st_size
+    assert OnnxStudent(tmp_path / 'small.onnx').metadata['precision'] == precision
+
+
+# ---- what is refused
+
+def test_a_file_that_differs_is_removed(graph_at_hand, trained, tmp_path, monkeypatch):
+    original = agreement.run_torch
+
+    def shifted(network, images):
+        return [Instances(each.boxes, np.roll(each.masks, 9, axis=2), each.scores, each.labels)
+                for each in original(network, images)]
+    monkeypatch.setattr(agreement, 'run_torch', shifted)
+    error = call(monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'student.onnx')
+    assert error.startswith('error: the fp32 ONNX file does not agree with torch (') and '\n' not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_instances_that_one_of_the_two_lacks_are_counted():
+    masks = np.zeros((2, 20, 20), bool)
+    masks[0, :10], masks[1, 12:] = True, True
+    expected = Instances(np.zeros((2, 4)), masks, np.array([0.9, 0.8]), np.array([1, 1]))
+    found = Agreement()
+    found.add(expected, expected[np.array([0])])
+    found.add(expected, Instances(expected.boxes, masks, expected.scores, np.array([1, 2])))
+    assert (found.instances, found.alone, found.ious) == (4, 2, [1.0, 1.0])
+    duplicate = Instances(expected.boxes, masks[[0, 0]], np.array([0.9, 0.3]), np.array([1, 1]))
+    found.add(duplicate, duplicate)  # two queries that found one object: each is compared with itself
+    assert found.score_differences == [0.0] * 4
+    assert found.problems(agreement.TOLERANCES['fp32']) == ['2 of 6 instances are found by torch alone']
+
+
+def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(trained, onnx_file, tmp_path,
+                                                                             monkeypatch):
+    both = (trained.config, trained.checkpoint)
+    error = call(monkeypatch, *both, '--out', onnx_file)
+    assert error.startswith(f'error: {onnx_file} exists') and '--force' in error
+    (tmp_path / 'file').touch()
+    error = call(monkeypatch, *both, '--out', tmp_path / 'file/student.onnx')
+    assert error.startswith(f'error: cannot write {tmp_path}/file/student.onnx') and '\n' not in error
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    error = call(monkeypatch, *both, '--out', tmp_path / 'student.onnx')
+    assert error.startswith('error: onnxscript is needed') and 'pip install "mmcast[deploy]"' in error
+
+
+def test_a_network_that_is_no_mask2former_is_named():
+    with pytest.raises(CASTError, match='Linear is no Mask2Former'):
+        ExportableStudent(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize('content, reason', [(None, 'not found'), (b'', 'cannot be loaded'),
+                                             (b'no', 'cannot be loaded')])
+def test_a_file_that_is_no_onnx_is_named(tmp_path, content, reason):
+    path = tmp_path / 'student.onnx'
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CASTError, match=f'student.onnx {reason}'):
+        OnnxStudent(path)
