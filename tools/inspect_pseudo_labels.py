@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='HTML', help='page to write')
     parser.add_argument('--json', help='file for the same figures')
     parser.add_argument('--labeled', metavar='JSON', help='COCO JSON of the labeled images, to compare with')
-    parser.add_argument('--hidden', metavar='JSON', 
+    parser.add_argument('--hidden', metavar='JSON',
                         help='COCO JSON with labels that the teacher has not seen')
     parser.add_argument('--img-dir', help='folder of the images, for overlays')
     parser.add_argument('--images', type=int, default=6,
@@ -27,6 +27,7 @@ def parse_args() -> argparse.Namespace:
                         help='use labels with a score above (default 0.3)')
     parser.add_argument('--class-score-thr', type=float, help='and with a class score above')
     parser.add_argument('--mask-quality-thr', type=float, help='and with a mask quality above')
+    parser.add_argument('--agreement-thr', type=float, help='and with an agreement of the teacher\'s halves above')
     parser.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
     parser.add_argument('--top-k', type=int, help='at most so many an image')
     parser.add_argument('--force', action='store_true', help='replace existing files of --out and --json')
@@ -55,7 +56,7 @@ def main() -> None:
         dict(zip(titles, args.stores)), args.out, json_file=args.json, labeled=args.labeled,
         hidden=args.hidden, img_dir=args.img_dir, score_thr=args.score_thr,
         class_score_thr=args.class_score_thr, mask_quality_thr=args.mask_quality_thr,
-        min_area=args.min_area, top_k=args.top_k, images=args.images)
+        agreement_thr=args.agreement_thr, min_area=args.min_area, top_k=args.top_k, images=args.images)
     for title, figures in report['stores'].items():
         line = f'{title}: {figures["used"]} of {figures["stored"]} labels used, on {figures["images"]} images'
         quality = figures.get('quality', {})

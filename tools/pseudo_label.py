@@ -26,6 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--flip', action='store_true', help='let the teacher look at mirrored images too')
     parser.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='FACTOR',
                         help='let the teacher look at the images in these sizes (default 1)')
+    parser.add_argument('--confidence', action='store_true',
+                        help='store how sure the teacher is of every pixel, to weight the mask loss with')
     parser.add_argument('--num-workers', type=int, help='processes that load images; default: the config\'s')
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...; default the accelerator if there is one')
     parser.add_argument('--limit', type=int, help='only the first so many images')
@@ -49,6 +51,7 @@ def main() -> None:
     summary = generate_pseudo_labels(cfg, args.checkpoint, args.out, ann_file=args.ann_file,
                                      img_dir=args.img_dir, score_floor=args.score_floor, device=args.device,
                                      limit=args.limit, strict=args.strict, flip=args.flip, scales=args.scales,
+                                     confidence=args.confidence,
                                      num_workers=args.num_workers,
                                      distributed=args.launcher != 'none')
     if int(os.environ.get('RANK', 0)):

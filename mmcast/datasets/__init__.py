@@ -1,5 +1,7 @@
-from .loading import LoadCompressedAnnotations, LoadImage
+from .loading import LoadCompressedAnnotations, LoadConfidenceMap, LoadImage
 from .pseudo_labeled import PseudoLabelDataset
 from .unlabeled import UnlabeledDataset
 
-__all__ = ['LoadCompressedAnnotations', 'LoadImage', 'PseudoLabelDataset', 'UnlabeledDataset']
+__all__ = [
+    'LoadCompressedAnnotations', 'LoadConfidenceMap', 'LoadImage', 'PseudoLabelDataset', 'UnlabeledDataset'
+]

@@ -1,10 +1,12 @@
 """Loading of images and annotations, with errors that say which file is broken."""
+import mmcv
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations
 from pycocotools import mask as mask_api
 
 from mmcast.errors import CASTError
+from mmcast.pseudo_labels.confidence import decode_map
 from mmcast.registry import TRANSFORMS
 
 from .compressed_masks import CompressedMasks
@@ -48,6 +50,21 @@ class LoadCompressedAnnotations(LoadAnnotations):
             raise CASTError(f"{results['img_path']} is {height} x {width} but has a mask of {wrong[0][0]} x "
                             f'{wrong[0][1]} (height x width): take both from the same data set')
         results['gt_masks'] = CompressedMasks(rles, np.arange(height), np.arange(width))
+
+
+@TRANSFORMS.register_module()
+class LoadConfidenceMap(BaseTransform):
+    """Adds a pseudo-labeled image's ``confidence`` as ``gt_seg_map`` (H, W) of uint8, 0 to ``LEVELS``.
+
+    Every transform that moves pixels moves a segmentation map with them; no class is meant by it.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """At the size of the image, before any transform changed it."""
+        height, width = results['ori_shape']
+        levels = decode_map(results['confidence'])
+        results['gt_seg_map'] = mmcv.imresize(levels, (width, height), interpolation='nearest')
+        return results
 
 
 def encode(mask: list | dict, height: int, width: int) -> dict:

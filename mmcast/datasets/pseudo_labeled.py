@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
@@ -28,28 +29,38 @@ class PseudoLabelDataset(CocoDataset):
         class_score_thr: The same for `class_score`, how sure the teacher is of the class; to threshold the
             two apart, set `score_thr=0`.
         mask_quality_thr: The same for `mask_quality`, how good it thinks the mask is.
+        agreement_thr: The same for `agreement`, how well the two halves of a foundation teacher agree.
         thresholds_from: A threshold on `score` for each class, set from data, where that is above
             `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each class,
             `dict(labeled='labeled.json')` keeps as many labels an image as the labeled images have.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
         top_k: At most so many labels an image, those of the highest `score`.
         resolve_overlaps: A pixel that several labels claim goes to the one with the highest `score`.
+        confidence: Weight the pixels of the mask loss with the stored maps of the teacher's confidence; the
+            pipeline carries them as `gt_seg_map`.
 
     Raises:
-        CASTError: If the file is no pseudo-label file, lacks a score that has a threshold, or its classes or
-            those of a threshold are not the data set's.
+        CASTError: If the file is no pseudo-label file, lacks a score that has a threshold or the confidence that
+            is asked for, or its classes or those of a threshold are not the data set's.
     """
 
     def __init__(self, *args, score_thr: float | dict[str, float] = 0.3,
                  class_score_thr: float | dict[str, float] | None = None,
                  mask_quality_thr: float | dict[str, float] | None = None,
+                 agreement_thr: float | dict[str, float] | None = None,
                  thresholds_from: dict | None = None, min_area: int = 0, top_k: int | None = None,
-                 resolve_overlaps: bool = True, **kwargs):
-        given = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr)
+                 resolve_overlaps: bool = True, confidence: bool = False, pipeline: Sequence[dict] = (), **kwargs):
+        given = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr,
+                     agreement=agreement_thr)
         self.thresholds = {field: threshold for field, threshold in given.items() if threshold is not None}
         self.thresholds_from = thresholds_from
         self.filter_options = dict(min_area=min_area, top_k=top_k, resolve_overlaps=resolve_overlaps)
-        super().__init__(*args, **kwargs)
+        self.confidence = confidence
+        if confidence:  # before anything changes the image's size
+            loading = [place for place, step in enumerate(pipeline, 1) if 'Load' in str(step['type'])]
+            pipeline = [*pipeline]
+            pipeline.insert(max(loading, default=0), dict(type='mmcast.LoadConfidenceMap'))
+        super().__init__(*args, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         # Not through pycocotools, as the parent does: that reads the file a second time and keeps it.
@@ -57,6 +68,9 @@ class PseudoLabelDataset(CocoDataset):
         ids = self._match_classes(content['categories'])
         self.cat_ids = list(ids.values())
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
+        if self.confidence and not content['info'].get('confidence'):
+            raise CASTError(f'{self.ann_file} has no confidence maps: make it with confidence=True (a key of the '
+                            'pseudo_label step; tools/pseudo_label.py --confidence), or leave confidence out here')
         choose = LabelFilter(self._make_thresholds(content, ids), **self.filter_options)
         annotations = defaultdict(list)
         for annotation in content.pop('annotations'):
@@ -79,6 +93,8 @@ class PseudoLabelDataset(CocoDataset):
         for instance, annotation in zip(data_info['instances'], raw_data_info['raw_ann_info'], strict=True):
             instance.update({field: annotation[field] for field in SCORES if field in annotation})
         data_info['source'] = 'pseudo'
+        if self.confidence:
+            data_info['confidence'] = raw_data_info['raw_img_info']['confidence']
         return data_info
 
     def filter_data(self) -> list[dict]:

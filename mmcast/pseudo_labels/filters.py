@@ -19,8 +19,8 @@ class LabelFilter:
     In this order: thresholds, ``top_k``, overlaps, ``min_area``.
 
     Args:
-        thresholds: by field (``score``, ``class_score``, ``mask_quality``) and category id; a label is used
-            if each of its scores is above. Labels of other categories do not exist.
+        thresholds: by field (``score``, ``class_score``, ``mask_quality``, ``agreement``) and category id; a
+            label is used if each of its scores is above. Labels of other categories do not exist.
         min_area: smallest number of pixels, of those that overlaps leave.
         top_k: at most so many labels an image, those of the highest ``score``.
         resolve_overlaps: a pixel that several labels claim goes to the one of the highest ``score``.

@@ -21,6 +21,7 @@ from pycocotools import mask as mask_utils
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
+from mmcast.pseudo_labels.confidence import ask_for_probabilities, confidence_map, encode_map
 from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
 from mmcast.pseudo_labels.store import encode_mask, make_info, read_pseudo_labels, write_store
@@ -36,7 +37,7 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
                            out_file: str | os.PathLike, *, ann_file: str | os.PathLike | None = None,
                            img_dir: str | os.PathLike | None = None, score_floor: float = 0.05,
                            device: str | None = None, limit: int | None = None, strict: bool = False,
-                           flip: bool = False, scales: Sequence[float] = (1.0,),
+                           flip: bool = False, scales: Sequence[float] = (1.0,), confidence: bool = False,
                            num_workers: int | None = None, distributed: bool = False,
                            progress: bool = True) -> dict:
     """Predict on every image and store the masks as they are; thresholds and overlaps come when reading.
@@ -61,6 +62,8 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         strict: stop at an image that cannot be read.
         flip: let the teacher look at the mirrored image too, and merge what it sees, see ``merge_views``.
         scales: let it look at the image in these sizes, as factors of what the test pipeline gives.
+        confidence: store with every image a map of how sure the teacher is of its pixels, see
+            ``mmcast.pseudo_labels.confidence``.
         num_workers: processes that load images; default the config's ``test_dataloader.num_workers``, or 2.
         distributed: every process of the process group calls this, and they share the images.
         progress: print how far it is and the remaining time, every ten seconds.
@@ -78,13 +81,14 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
+    more = dict(confidence=True) if confidence else {}
 
     def on_first(function: Callable):
         return on_main(function, share=True) if distributed else function()
 
     with contextlib.ExitStack() as stack:
         job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit,
-                                        score_floor, views, stack))
+                                        score_floor, views, more, stack))
         if not job.summary:
             job.places = job.places[rank::world_size]
             if job.places:
@@ -120,7 +124,7 @@ class _Job:
 
 
 def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_file, img_dir, limit: int | None,
-             score_floor: float, views: dict, stack: contextlib.ExitStack) -> _Job:
+             score_floor: float, views: dict, more: dict, stack: contextlib.ExitStack) -> _Job:
     """Checks everything that can be checked before the teacher is loaded, and locks the output."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if 'pipeline' not in dataset:
@@ -136,7 +140,7 @@ def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_fil
     categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
     info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
                      prompt=' . '.join(classes) if dataset.get('return_classes') else None,
-                     score_floor=score_floor, views=views, images=hash_of_images(listing))
+                     score_floor=score_floor, views=views, images=hash_of_images(listing), **more)
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
     if out_file.exists():
         job.summary = _check_finished(out_file, info)
@@ -197,6 +201,8 @@ def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, dev
         images = ImagesToLabel(str(job.listing), job.img_dir, pipeline=pipeline, **options)
         model = MODELS.build(cfg.model)
     verify_weights(model, str(checkpoint))
+    if job.info.get('confidence'):
+        ask_for_probabilities(model)
     model.to(device or get_device()).eval()
     if num_workers is None:
         num_workers = cfg.test_dataloader.get('num_workers', 2)
@@ -264,17 +270,20 @@ def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dic
     if len(views) > 1:
         prediction = merge_views(views, floor)
         prediction = prediction[prediction.scores > floor]
+    if job.info.get('confidence'):
+        levels = confidence_map(prediction.probabilities.numpy(), prediction.scores.numpy())
+        image = dict(image, confidence=encode_map(levels))
     return dict(image=image, annotations=_to_annotations(prediction, job))
 
 
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     """COCO annotations of the instances with any pixel; boxes and areas from masks.
 
-    Where the teacher tells class confidence and mask quality apart (``class_scores``, ``mask_quality`` beside
-    ``scores``), these are stored too.
+    What the teacher tells of class confidence, mask quality and its halves' agreement (``class_scores``,
+    ``mask_quality``, ``agreement`` beside ``scores``) is stored too.
     """
     columns = dict(score=prediction.scores)
-    for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_quality')):
+    for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_quality'), ('agreement', 'agreement')):
         if name in prediction:
             columns[field] = prediction[name]
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]

@@ -18,7 +18,7 @@ from mmcast.version import __version__
 
 KIND = 'mmcast pseudo-labels'
 FORMAT_VERSION = 2
-SCORES = ('score', 'class_score', 'mask_quality')  # fields of an annotation; only the first is always there
+SCORES = ('score', 'class_score', 'mask_quality', 'agreement')  # of an annotation; only the first is always there
 
 
 def make_info(**identity) -> dict:

@@ -38,7 +38,9 @@ def predict_views(model: nn.Module, data: dict, flip: bool, scales: Sequence[flo
                 raise CASTError(f'the teacher {type(model).__name__} predicts no masks; '
                                 'take one that segments instances')
             if mirrored:
-                prediction.masks = prediction.masks.flip(-1)
+                for field in ('masks', 'probabilities'):
+                    if field in prediction:
+                        prediction[field] = prediction[field].flip(-1)
             views.append(prediction)
     return views
 
@@ -65,11 +67,12 @@ def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceDa
     scores, an instance joins the one that it overlaps most, of its class, with IoU 0.5 or more and not yet
     seen in its view, or begins a new one. A pixel is in the merged mask if those with more than half of the
     scores say so. ``scores`` and ``class_scores`` are means over all V views, 0 where an instance is not
-    seen; ``mask_quality`` is the mean over the views that see it.
+    seen; ``mask_quality`` and ``agreement`` are means over the views that see it, ``probabilities`` too, weighted by
+    their scores.
 
     Args:
         views: each with ``scores`` and ``labels`` (N,), ``masks`` (N, H, W) of bool and perhaps
-            ``class_scores`` and ``mask_quality`` (N,), on the CPU.
+            ``class_scores``, ``mask_quality``, ``agreement`` (N,) and ``probabilities`` (N, h, w), on the CPU.
         score_floor: instances below are not looked at.
 
     Returns:
@@ -97,16 +100,24 @@ def _average(views: Sequence[InstanceData], groups: Sequence[dict]) -> InstanceD
         labels=torch.tensor([group['label'] for group in groups], dtype=torch.long),
         masks=torch.stack([_mean_mask(views, group['seen']) for group in groups])
         if groups else first.masks.new_zeros((0, *first.masks.shape[1:])))
-    for field, of_all in (('scores', True), ('class_scores', True), ('mask_quality', False)):
+    for field, of_all in (('scores', True), ('class_scores', True), ('mask_quality', False), ('agreement', False)):
         if field in first:
             sums = [sum(float(views[view][field][index]) for view, index in group['seen'].items())
                     for group in groups]
             counts = [len(views) if of_all else len(group['seen']) for group in groups]
             merged[field] = torch.tensor([total / count for total, count in zip(sums, counts)])
+    if 'probabilities' in first:
+        means = [_mean_of(views, group['seen'], 'probabilities').round().byte() for group in groups]
+        merged.probabilities = torch.stack(means) if groups else first.probabilities[:0]
     return merged
 
 
 def _mean_mask(views: Sequence[InstanceData], seen: dict[int, int]) -> Tensor:
-    masks = torch.stack([views[view].masks[index] for view, index in seen.items()])
+    return _mean_of(views, seen, 'masks') > 0.5
+
+
+def _mean_of(views: Sequence[InstanceData], seen: dict[int, int], field: str) -> Tensor:
+    """Mean (H, W) of an instance's maps in the views that see it, weighted by their scores."""
+    maps = torch.stack([views[view][field][index] for view, index in seen.items()])
     weights = torch.stack([views[view].scores[index] for view, index in seen.items()])
-    return (masks * weights[:, None, None]).sum(0) > weights.sum() / 2
+    return (maps * weights[:, None, None]).sum(0) / weights.sum()

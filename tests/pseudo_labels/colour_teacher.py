@@ -22,9 +22,11 @@ CLASSES = ('person', 'car')
 class ColourTeacher(BaseModel):
     """Blue is a person with score `confidence`, green a car with 0.5; then an empty mask and a weak one."""
 
-    def __init__(self, with_masks=True, with_factors=False, seconds=0.0):
+    def __init__(self, with_masks=True, with_factors=False, with_probabilities=False, seconds=0.0):
         super().__init__(data_preprocessor=dict(type='mmdet.DetDataPreprocessor'))
         self.confidence = torch.nn.Parameter(torch.tensor(0.0))
+        if with_probabilities:  # it can, where it is asked to
+            self.mask_probabilities = False
         self.with_masks, self.with_factors, self.seconds = with_masks, with_factors, seconds
 
     def forward(self, inputs, data_samples, mode='predict'):
@@ -37,6 +39,11 @@ class ColourTeacher(BaseModel):
             prediction.masks = torch.stack(masks)
         if self.with_factors:
             prediction.class_scores, prediction.mask_quality = scores.sqrt(), scores.sqrt()
+            prediction.agreement = 1 - scores
+        if getattr(self, 'mask_probabilities', False):
+            # Unsure of the first two rows, but not that nothing is nothing.
+            prediction.probabilities = torch.stack(masks).byte() * 255
+            prediction.probabilities[prediction.probabilities.flatten(1).bool().any(1), :2] = 128
         data_samples[0].pred_instances = prediction
         return data_samples
 

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.registry import MODELS
+from mmcast.window_joining import Windows
+from .confidence import confidence_of
 from .instances import make_instances, path_weights, sizes_of
 from .masked_attention import decoder_layer
 from .query_masks import QueryMasks
-from .windows import Windows, predict_in_windows
+from .windows import predict_in_windows
 
 
 @dataclass
@@ -65,6 +67,37 @@ def match_cost(term: Callable, pred: InstanceData, gt: InstanceData, meta: dict)
         return term(pred, gt, img_meta=meta)
     as_background = F.softplus(pred.masks).sum(1, keepdim=True)
     return (as_background - pred.masks @ gt.masks.T) * (term.weight / pred.masks.shape[1])
+
+
+def at_points(maps: Tensor, uncertain: Tensor, anywhere: Tensor, padding: str = 'zeros') -> Tensor:
+    """Values of maps (G, H, W), or of one map (1, H, W) for all, where the mask losses look.
+
+    Args:
+        padding: What is around a map, as in ``grid_sample``.
+        uncertain: (G, L, U, 2) points of each layer.
+        anywhere: (G, R, 2) points of all layers.
+
+    Returns:
+        (G, L, U + R).
+    """
+    num_gts, num_layers, num_uncertain, _ = uncertain.shape
+    points = torch.cat([uncertain.flatten(1, 2), anywhere], dim=1)
+    values = point_sample(maps[:, None], points.reshape(len(maps), -1, 2), padding_mode=padding).view(num_gts, -1)
+    own, shared = values.split([num_layers * num_uncertain, anywhere.shape[1]], dim=1)
+    return torch.cat([own.view(num_gts, num_layers, -1), shared[:, None].expand(-1, num_layers, -1)], dim=2)
+
+
+def weights_at_points(confidence: Sequence[tuple[int, Tensor | None]], uncertain: Tensor,
+                      anywhere: Tensor) -> Tensor:
+    """Weights (G, L, U + R) of the points: per image the number of its ground truths and its map (H, W)."""
+    sizes = [size for size, _ in confidence]
+    parts = []
+    for (size, weights), own, shared in zip(confidence, uncertain.split(sizes), anywhere.split(sizes)):
+        if weights is None:
+            parts.append(own.new_ones((size, own.shape[1], own.shape[2] + shared.shape[1])))
+        elif size:  # an interpolation of weights does not end in 0 at the border
+            parts.append(at_points(weights[None], own, shared, padding='border'))
+    return torch.cat(parts)
 
 
 @MODELS.register_module()
@@ -149,7 +182,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
         return self.loss_by_feat(*outputs, gt_instances, [s.metainfo for s in batch_data_samples])
 
     def loss_by_feat(self, all_cls_scores: list[Tensor], all_mask_preds: QueryMasks,
-                     batch_gt_instances: InstanceList, batch_img_metas: list[dict]) -> dict[str, Tensor]:
+                     batch_gt_instances: InstanceList, batch_img_metas: list[dict],
+                     batch_confidence: Sequence[Tensor | None] = ()) -> dict[str, Tensor]:
         """Losses of L decoder layers for B images, all layers in one batch.
 
         Args:
@@ -157,6 +191,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
             all_mask_preds: The masks of the same layers and images.
             batch_gt_instances: Per image ``labels`` (G_b,) and ``masks`` (G_b, H, W).
             batch_img_metas: Per image meta information.
+            batch_confidence: Per image a weight (H, W) of each pixel in the mask loss, or None for 1.
 
         Returns:
             ``loss_cls``, ``loss_mask``, ``loss_dice`` of the last layer and ``d{i}.*`` of the others, as in
@@ -190,7 +225,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
             mask_logits = all_mask_preds.of(query_of_gt.to(gt_labels.device), sizes).float()
             gt_masks = torch.cat([gt.masks for gt in batch_gt_instances])
             loss_mask, loss_dice = self._mask_losses(
-                mask_logits, gt_masks, matched.to(gt_labels.device), num_masks)
+                mask_logits, gt_masks, matched.to(gt_labels.device), num_masks,
+                list(zip(sizes, batch_confidence)))
         else:
             loss_mask = loss_dice = all_mask_preds.zero().expand(num_layers)
         return self._name_losses(loss_cls, loss_mask, loss_dice)
@@ -237,8 +273,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
             start += part.shape[2]
         return query_of_gt, matched
 
-    def _mask_losses(self, mask_logits: Tensor, gt_masks: Tensor, matched: Tensor,
-                     num_masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _mask_losses(self, mask_logits: Tensor, gt_masks: Tensor, matched: Tensor, num_masks: Tensor,
+                     confidence: Sequence[tuple[int, Tensor | None]] = ()) -> tuple[Tensor, Tensor]:
         """Point-sampled mask and dice loss of each layer.
 
         Args:
@@ -246,6 +282,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
             gt_masks: (G, H, W) in {0, 1}, floating point.
             matched: (L, G), False where the pair is a filler.
             num_masks: Scalar normaliser.
+            confidence: Per image how many of the G are its, and the weights (H, W) of its pixels or None for 1.
         """
         num_layers, num_gts = matched.shape
         logits = mask_logits.transpose(0, 1)  # (G, L, h, w): layers are channels
@@ -253,14 +290,13 @@ class CASTMask2FormerHead(Mask2FormerHead):
         preds = point_sample(logits.flatten(0, 1)[:, None], uncertain.flatten(0, 1))  # (G L, 1, U)
         preds = torch.cat([preds.view(num_gts, num_layers, -1), point_sample(logits, anywhere)], dim=2)
         preds = preds.flatten(0, 1)  # (G L, P)
-        targets, shared = point_sample(
-            gt_masks[:, None], torch.cat([uncertain.flatten(1, 2), anywhere], dim=1)).split(
-                [uncertain.shape[1] * uncertain.shape[2], anywhere.shape[1]], dim=2)
-        targets = torch.cat([targets.view(num_gts, num_layers, -1), shared.expand(-1, num_layers, -1)], dim=2)
-        targets = targets.flatten(0, 1)
+        targets = at_points(gt_masks, uncertain, anywhere).flatten(0, 1)
         loss_dice = self.loss_dice(preds, targets, reduction_override='none')
         loss_mask = self.loss_mask(preds.flatten(), targets.flatten(), reduction_override='none')
-        loss_mask = loss_mask.view(num_gts * num_layers, -1).mean(1)
+        loss_mask = loss_mask.view(num_gts, num_layers, -1)
+        if any(weights is not None for _, weights in confidence):
+            loss_mask = loss_mask * weights_at_points(confidence, uncertain, anywhere)
+        loss_mask = loss_mask.mean(2)
         return tuple((loss.view(num_gts, num_layers) * matched.T).sum(0) / num_masks
                      for loss in (loss_mask, loss_dice))
 
@@ -315,7 +351,12 @@ class CASTMask2Former(Mask2Former):
     Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the backbone
     ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs shipped.
     ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
+
+    Attributes:
+        mask_probabilities: Whether predictions have ``probabilities``, see
+            ``mmcast.pseudo_labels.confidence``.
     """
+    mask_probabilities = False
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Encoder features of images (B, 3, H, W).
@@ -352,7 +393,7 @@ class CASTMask2Former(Mask2Former):
         samples = [batch_data_samples[i] for i in indices]
         gt_instances = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
         return head.loss_by_feat(outputs.class_logits, outputs.mask_logits, gt_instances,
-                                 [s.metainfo for s in samples])
+                                 [s.metainfo for s in samples], [confidence_of(s) for s in samples])
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
@@ -393,5 +434,6 @@ class CASTMask2Former(Mask2Former):
                 masks.features.shape[-2:], padded, image, original))
             sample.pred_instances = make_instances(
                 class_logits[-1][i], masks.embeds[-1, i], masks.features[i], rows, columns,
-                config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes)
+                config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes,
+                self.mask_probabilities)
         return batch_data_samples

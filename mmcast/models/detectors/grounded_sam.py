@@ -10,16 +10,20 @@ from functools import cached_property, partial
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import OptSampleList, SampleList
+from mmdet.structures.bbox import bbox_overlaps
+from mmdet.structures.mask import mask2bbox
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmcast.errors import CASTError
 from mmcast.models.activation_checkpointing import checkpoint_activations
+from mmcast.pseudo_labels.confidence import map_size
 from mmcast.registry import MODELS
 from .prompted_grounding_dino import BoxOutputs
 
 HALVES = ('grounding_dino', 'sam2')
+SCORE_FACTORS = ('mask_quality', 'agreement')
 
 
 @dataclass
@@ -71,17 +75,24 @@ class GroundedSAM(BaseDetector):
             stride 16 of its square) or ``grounding_dino`` (its backbone's maps). Default ``sam2`` if it
             learns.
         num_pixel_queries: K of the pixel loss, the queries with the highest class scores.
+        score_factors: What ``scores`` are the product of, beside the class scores: ``mask_quality``,
+            ``agreement``.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         data_preprocessor: With the ``mean`` and ``std`` that the batch is normalised by.
         init_cfg: As everywhere in MMEngine.
 
     Raises:
         CASTError: If classes cannot be prompted, nothing is left to learn, or a half is unknown or frozen.
+
+    Attributes:
+        mask_probabilities: Whether predictions have ``probabilities``, see
+            ``mmcast.pseudo_labels.confidence``.
     """
+    mask_probabilities = False
 
     def __init__(self, grounding_dino: ConfigType, sam2: ConfigType, classes: Sequence[str],
                  frozen: Sequence[str] = (), pixel_encoder: str | None = None, num_pixel_queries: int = 50,
-                 activation_checkpointing: bool = False, data_preprocessor: OptConfigType = None,
+                 score_factors: Sequence[str] = (), activation_checkpointing: bool = False, data_preprocessor: OptConfigType = None,
                  init_cfg: OptMultiConfig = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
@@ -97,6 +108,9 @@ class GroundedSAM(BaseDetector):
         self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
         self.sam2 = MODELS.build(sam2)
         self.num_pixel_queries = num_pixel_queries
+        self.score_factors = tuple(score_factors)
+        if set(score_factors) - set(SCORE_FACTORS):
+            raise CASTError(f'GroundedSAM: score_factors={self.score_factors}: use {" and ".join(SCORE_FACTORS)}')
         for name in self.frozen:
             getattr(self, name).requires_grad_(False).eval()
         if activation_checkpointing:
@@ -133,7 +147,8 @@ class GroundedSAM(BaseDetector):
         Returns:
             The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,), ``masks``
             (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality`` (N,), SAM2's estimate
-            of the mask's IoU, and ``scores``, which are the class scores.
+            of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's box and that of SAM2's mask, and
+            ``scores``, the class scores times ``score_factors``.
         """
         images = [image[:, :sample.img_shape[0], :sample.img_shape[1]]
                   for image, sample in zip(self._pixels(batch_inputs), batch_data_samples)]
@@ -147,11 +162,19 @@ class GroundedSAM(BaseDetector):
         boxes = found.bboxes * found.bboxes.new_tensor([size[1], size[0]]).repeat(2)
         if len(boxes):
             logits, quality = self.sam2.decode(self.sam2.encode(image[None]), boxes, size)
-            masks = self.sam2.to_full_size(logits, size)
         else:
-            masks, quality = torch.zeros((0, *size), dtype=torch.bool, device=boxes.device), found.scores
-        return InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores, masks=masks,
-                            class_scores=found.scores, mask_quality=quality.float())
+            logits, quality = boxes.new_zeros((0, 1, 1)), found.scores
+        masks = self.sam2.to_full_size(logits, size)
+        instances = InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores, masks=masks,
+                                 class_scores=found.scores, mask_quality=quality.float(),
+                                 agreement=bbox_overlaps(boxes, mask2bbox(masks), is_aligned=True))
+        if self.mask_probabilities:
+            instances.probabilities = self.sam2.probabilities(logits, map_size(size))
+        for name in self.score_factors:
+            instances.scores = instances.scores * instances[name].clamp(0, 1)
+        if not self.score_factors:
+            return instances
+        return instances[instances.scores.argsort(descending=True, stable=True)]
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None):
         raise NotImplementedError('the teacher only predicts and trains')

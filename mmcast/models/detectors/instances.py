@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmcast.pseudo_labels.confidence import map_size
+
 
 def resize_weights(size_in: int, size_out: int, like: Tensor) -> Tensor:
     """(size_out, size_in): the matrix that bilinear resizing of one dimension is, on ``like``'s device."""
@@ -42,7 +44,7 @@ def keep_best(class_logits: Tensor, num_kept: int) -> tuple[Tensor, Tensor, Tens
 
 
 def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows: Tensor, columns: Tensor,
-                   max_per_image: int, num_things: int) -> InstanceData:
+                   max_per_image: int, num_things: int, probabilities: bool = False) -> InstanceData:
     """The instances of one image.
 
     Args:
@@ -52,11 +54,12 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
         rows: (H, h) how masks are resized, see :func:`path_weights`; ``columns`` (W, w) likewise.
         max_per_image: Instances kept.
         num_things: Classes from this one on are stuff and left out.
+        probabilities: Whether to return those of all pixels as well.
 
     Returns:
         ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's pixels) and their
         product ``scores``; ``labels``, ``masks`` (N, H, W) of bool and ``bboxes`` (N, 4) as x1, y1, x2, y2, zeros
-        for an empty mask.
+        for an empty mask. Also ``probabilities`` (N, h', w') of uint8, 255 is 1, of ``map_size``.
     """
     scores, queries, labels = keep_best(class_logits, max_per_image)
     is_thing = labels < num_things
@@ -65,8 +68,19 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
     logits = torch.einsum('nc,chw->nhw', embeds[kept], features).float()
     masks, mask_scores, boxes = resize_and_score(logits, rows, columns)
     quality = mask_scores[mask_of]
-    return InstanceData(scores=scores * quality, class_scores=scores, mask_quality=quality, labels=labels,
-                        masks=masks[mask_of], bboxes=boxes[mask_of])
+    found = InstanceData(scores=scores * quality, class_scores=scores, mask_quality=quality, labels=labels,
+                         masks=masks[mask_of], bboxes=boxes[mask_of])
+    if probabilities:
+        small = map_size(masks.shape[1:])
+        rows, columns = (F.adaptive_avg_pool1d(weights.T[None], size)[0].T
+                         for weights, size in zip((rows, columns), small))
+        found.probabilities = to_bytes((rows @ logits @ columns.T).sigmoid())[mask_of]
+    return found
+
+
+def to_bytes(probabilities: Tensor) -> Tensor:
+    """[0, 1] as 0 to 255 of uint8."""
+    return (probabilities * 255).round().byte()
 
 
 def resize_and_score(logits: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:

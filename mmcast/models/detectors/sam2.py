@@ -13,6 +13,8 @@ from transformers import Sam2Config, Sam2Model
 from mmcast.errors import CASTError
 from mmcast.models.losses.mask_losses import prompted_mask_losses
 from mmcast.registry import MODELS
+from .confidence import confidence_of
+from .instances import to_bytes
 
 # The published SAM2.1 encoders (Ravi et al., arXiv 2408.00714, and Meta's sam2.1 configuration files).
 SIZES = {
@@ -37,6 +39,7 @@ SIZES = {
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1], RGB
 LARGEST_JITTER = 20.0  # pixels of the square
+LARGEST_LOGIT = 32.0  # of a mask that prompts, as SAM2 clamps them
 
 
 @MODELS.register_module()
@@ -53,6 +56,8 @@ class BoxPromptedSAM2(BaseModule):
             win over those of the size.
         num_prompts: In training, so many ground truths of an image prompt it at most, drawn anew each time.
         box_jitter: Standard deviation of a prompting box's corners in training, in sides of the box.
+        reprompts: So often a box prompts the decoder again together with the mask it just gave, as in SAM2's
+            interactive use; in training the losses are means over all passes.
         mask_weight, dice_weight, quality_weight: Of the focal, the dice and the IoU loss.
 
     Raises:
@@ -67,6 +72,7 @@ class BoxPromptedSAM2(BaseModule):
                  decoder: dict | None = None,
                  num_prompts: int = 32,
                  box_jitter: float = 0.1,
+                 reprompts: int = 0,
                  mask_weight: float = 20.0,
                  dice_weight: float = 1.0,
                  quality_weight: float = 1.0,
@@ -80,10 +86,11 @@ class BoxPromptedSAM2(BaseModule):
         self.boxes_per_chunk = boxes_per_chunk
         self.num_prompts = num_prompts
         self.box_jitter = box_jitter
+        self.reprompts = reprompts
         self.weights = dict(mask=mask_weight, dice=dice_weight, mask_quality=quality_weight)
         self.model = Sam2Model(_config(dict(SIZES[size], **(encoder or {})), image_size, decoder or {}))
-        # Boxes prompt it, never masks, and a box always has an object: these two would get no gradient.
-        self.model.prompt_encoder.mask_embed.requires_grad_(False)
+        # A box always has an object, and without re-prompting no mask prompts it: these would get no gradient.
+        self.model.prompt_encoder.mask_embed.requires_grad_(reprompts > 0)
         self.model.mask_decoder.pred_obj_score_head.requires_grad_(False)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
@@ -112,16 +119,28 @@ class BoxPromptedSAM2(BaseModule):
         Returns:
             Mask logits (N, S / 4, S / 4) in SAM2's square frame, and SAM2's estimate of their IoU (N,).
         """
-        scale = boxes.new_tensor([self.image_size / size[1], self.image_size / size[0]]).repeat(2)
-        parts = [
-            self.model(image_embeddings=embeddings, input_boxes=(chunk * scale)[None], multimask_output=False)
-            for chunk in boxes.split(self.boxes_per_chunk)
-        ]
         if not len(boxes):
             side = self.image_size // 4
             return boxes.new_zeros((0, side, side)), boxes.new_zeros(0)
-        return (torch.cat([part.pred_masks[0, :, 0] for part in parts]),
-                torch.cat([part.iou_scores[0, :, 0] for part in parts]))
+        return self.passes(embeddings, boxes, size)[-1]
+
+    def passes(self, embeddings: list[Tensor], boxes: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+        """What :meth:`decode` returns, of at least one box, after the first pass and after every re-prompting."""
+        scale = boxes.new_tensor([self.image_size / size[1], self.image_size / size[0]]).repeat(2)
+        chunks = [self._passes_of_chunk(embeddings, chunk * scale) for chunk in boxes.split(self.boxes_per_chunk)]
+        return [tuple(map(torch.cat, zip(*parts))) for parts in zip(*chunks)]
+
+    def _passes_of_chunk(self, embeddings: list[Tensor], boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The same of boxes (N, 4) in SAM2's square, all at a time."""
+        found = self.model(image_embeddings=embeddings, input_boxes=boxes[None].clone(), multimask_output=False)
+        passes = [(found.pred_masks[0, :, 0], found.iou_scores[0, :, 0])]
+        for _ in range(self.reprompts):
+            # A mask prompts a whole image, so every box has the image for itself.
+            each = [part.expand(len(boxes), -1, -1, -1) for part in embeddings]
+            found = self.model(image_embeddings=each, input_boxes=boxes[:, None].clone(), multimask_output=False,
+                               input_masks=passes[-1][0][:, None].detach().clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+            passes.append((found.pred_masks[:, 0, 0], found.iou_scores[:, 0, 0]))
+        return passes
 
     def to_full_size(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks (N, H, W) of bool from logits (N, h, w); few are held as logits of that size at a time."""
@@ -129,6 +148,12 @@ class BoxPromptedSAM2(BaseModule):
                  for chunk in mask_logits.split(self.boxes_per_chunk) if len(chunk)]
         empty = torch.zeros(0, *size, dtype=torch.bool, device=mask_logits.device)
         return torch.cat(masks) if masks else empty
+
+    def probabilities(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Probabilities (N, h', w') of uint8, 255 is 1, of a size, from logits (N, h, w)."""
+        parts = [to_bytes(F.interpolate(chunk[None].float(), size, mode='bilinear', antialias=True)[0].sigmoid())
+                 for chunk in mask_logits.split(self.boxes_per_chunk) if len(chunk)]
+        return torch.cat(parts) if parts else mask_logits.new_zeros((0, *size), dtype=torch.uint8)
 
     def losses(self, embeddings: list[Tensor], samples: SampleList,
                indices: Sequence[int]) -> dict[str, Tensor]:
@@ -150,8 +175,8 @@ class BoxPromptedSAM2(BaseModule):
                 total = total + self._losses_of_image(of_image, samples[i], chosen)
                 count += len(chosen)
         if not count:  # the same graph as ever, from a box that counts for nothing
-            outputs = self.decode([part[:1] for part in embeddings], total.new_tensor([[0, 0, 1, 1]]), (1, 1))
-            total = total + 0 * sum(output.float().sum() for output in outputs)
+            passes = self.passes([part[:1] for part in embeddings], total.new_tensor([[0, 0, 1, 1]]), (1, 1))
+            total = total + 0 * sum(output.float().sum() for outputs in passes for output in outputs)
         total = total / reduce_mean(total.new_tensor(count)).clamp(min=1)
         return {f'loss_{name}': weight * loss for (name, weight), loss in zip(self.weights.items(), total)}
 
@@ -160,12 +185,17 @@ class BoxPromptedSAM2(BaseModule):
         gt, size = sample.gt_instances, tuple(sample.batch_input_shape)
         boxes = gt.bboxes[chosen.to(gt.bboxes.device)].float()
         largest = LARGEST_JITTER / self.image_size * boxes.new_tensor([size[1], size[0]])
-        logits, quality = self.decode(embeddings, jitter_boxes(boxes, self.box_jitter, largest, size), size)
+        prompts = jitter_boxes(boxes, self.box_jitter, largest, size)
         masks = gt.masks[chosen.numpy()].pad(size).to_tensor(torch.uint8, boxes.device)
         target = image_functional.resize(masks, [self.image_size] * 2,
                                          image_functional.InterpolationMode.NEAREST)
+        confidence = confidence_of(sample)
+        if confidence is not None:
+            confidence = image_functional.resize(confidence[None], [self.image_size] * 2, antialias=True)
         with torch.autocast(boxes.device.type, enabled=False):
-            return torch.stack(prompted_mask_losses(logits, quality, target))
+            return torch.stack([
+                torch.stack(prompted_mask_losses(*output, target, confidence))
+                for output in self.passes(embeddings, prompts, size)]).mean(0)
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -169,6 +169,66 @@ def test_boxes_outside_the_image_or_without_area_are_dropped_and_others_clipped(
     assert found == {(0.0, 19.2, 19.2, 28.8), (0.0, 0.0, 96.0, 48.0)}
 
 
+def test_agreement_is_the_iou_of_the_halves_boxes(model):
+    pred = predict(model, image_of((48, 96)))[0]
+    for box, mask, agreement in zip(pred.bboxes.tolist(), pred.masks.numpy(), pred.agreement.tolist()):
+        if not mask.any():
+            assert agreement == 0
+            continue
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        both = max(0, min(box[2], x2) - max(box[0], x1)) * max(0, min(box[3], y2) - max(box[1], y1))
+        either = (box[2] - box[0]) * (box[3] - box[1]) + (x2 - x1) * (y2 - y1) - both
+        assert agreement == pytest.approx(both / either, abs=1e-4)
+    assert 0 < pred.agreement.max() <= 1
+
+
+def test_scores_are_a_product_where_asked_for_and_the_order_is_theirs(model):
+    plain = predict(model, image_of((48, 96)))[0]
+    with mock.patch.object(model, 'score_factors', ('mask_quality', 'agreement')):
+        product = predict(model, image_of((48, 96)))[0]
+    expected = plain.scores * plain.mask_quality.clamp(0, 1) * plain.agreement
+    torch.testing.assert_close(product.scores, expected.sort(descending=True, stable=True).values)
+    torch.testing.assert_close(product.scores, product.class_scores * product.mask_quality.clamp(0, 1)
+                               * product.agreement)
+
+
+def test_probabilities_are_those_of_the_masks(model):
+    with mock.patch.object(model, 'mask_probabilities', True):
+        pred = predict(model, image_of((48, 96)))[0]
+        with mock.patch.dict(model.grounding_dino.test_cfg, score_thr=1.0):
+            empty = predict(model, image_of((48, 96)))[0]
+    unsure = (pred.probabilities == 127) | (pred.probabilities == 128)
+    assert torch.equal((pred.probabilities > 127) | unsure, pred.masks | unsure) and not unsure.all()
+    assert empty.probabilities.shape == (0, 48, 96)
+
+
+def test_a_box_prompts_again_with_its_own_mask(model):
+    """Against the same calls of transformers' network, one box after the other."""
+    image = image_of((48, 96))
+    plain = predict(model, image)[0]
+    with mock.patch.object(model.sam2, 'reprompts', 2):
+        refined = predict(model, image)[0]
+    network, square = model.sam2.model, plain.bboxes * torch.tensor([64 / 96, 64 / 48] * 2)
+    pixels = torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy())[None]
+    with torch.no_grad():
+        embeddings = model.sam2.encode(pixels)
+        for box, mask, quality in zip(square, refined.masks, refined.mask_quality):
+            logits = None
+            for _ in range(3):
+                found = network(image_embeddings=embeddings, input_boxes=box[None, None].clone(), input_masks=logits,
+                                multimask_output=False)
+                logits = found.pred_masks[:, 0].clamp(-32, 32)
+            expected = torch.nn.functional.interpolate(found.pred_masks[0], (48, 96), mode='bilinear')[0, 0] > 0
+            assert (mask ^ expected).sum() <= 1 and quality.item() == pytest.approx(found.iou_scores.item(), abs=1e-4)
+    assert not torch.equal(plain.masks, refined.masks) and torch.equal(plain.bboxes, refined.bboxes)
+
+
+def test_an_unknown_score_factor_is_refused(tmp_path):
+    with pytest.raises(CASTError, match="score_factors=\\('size',\\): use mask_quality and agreement"):
+        teacher(tmp_path, score_factors=['size'])
+
+
 def test_one_encoding_an_image_and_boxes_in_chunks(model):
     calls = []
 

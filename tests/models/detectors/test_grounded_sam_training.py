@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
+from mmengine.structures import PixelData
 from tiny_teacher import CLASSES, teacher, teacher_config
 
 from mmcast.models.detectors.sam2 import jitter_boxes
@@ -51,6 +52,26 @@ def test_every_parameter_that_learns_has_a_gradient_and_no_other_has(model, obje
     assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())
     zero = {name for name, loss in losses.items() if loss == 0}
     assert MASK_LOSSES - zero == (MASK_LOSSES if any(objects) else set())
+
+
+@pytest.mark.parametrize('objects', [[2, 1], [0, 0]], ids=str)
+def test_what_reads_mask_prompts_learns_where_they_are_given(tmp_path, objects):
+    model = teacher(tmp_path, sam2=dict(teacher_config(tmp_path).sam2, reprompts=1)).train()
+    images, samples = make_samples(objects, size=SIZE)
+    losses, gradients = losses_and_gradients(model, images, samples)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert set(gradients) == learning and any('mask_embed.conv' in name for name in learning)
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_the_teachers_confidence_weights_its_own_mask_loss(model):
+    images, samples = make_samples([2], size=SIZE)
+    samples[0].set_metainfo(dict(source='pseudo'))
+    plain = losses_and_gradients(model, images, samples)[0]
+    samples[0].gt_sem_seg = PixelData(sem_seg=torch.full((1, *SIZE), 5, dtype=torch.uint8))  # a third
+    weighted = losses_and_gradients(model, images, samples)[0]
+    for name, loss in plain.items():
+        torch.testing.assert_close(weighted[name], loss / 3 if name == 'loss_mask' else loss)
 
 
 def test_keys_are_the_same_whatever_the_batch_holds(model):
@@ -241,9 +262,9 @@ def test_jitter_moves_corners_by_shares_of_the_box_and_stays_in_the_image():
 def test_no_more_prompts_than_allowed(model):
     images, samples = make_samples([8], size=SIZE)
     with mock.patch.object(model.sam2, 'num_prompts', 5), \
-            mock.patch.object(model.sam2, 'decode', wraps=model.sam2.decode) as decode:
+            mock.patch.object(model.sam2, 'passes', wraps=model.sam2.passes) as passes:
         model.loss(images, samples)
-    assert [call.args[1].shape for call in decode.call_args_list] == [(5, 4)]
+    assert [call.args[1].shape for call in passes.call_args_list] == [(5, 4)]
 
 
 # Two processes

@@ -43,6 +43,20 @@ def test_against_a_loop_over_pixels():
         assert value.item() == pytest.approx(reference, rel=1e-5)
 
 
+def test_confidence_weights_the_pixels_of_the_focal_loss_alone():
+    generator = torch.Generator().manual_seed(0)
+    logits, quality = torch.randn(3, 4, 6, generator=generator), torch.rand(3, generator=generator)
+    target = torch.randint(0, 2, (3, 4, 6), generator=generator)
+    left = torch.zeros(4, 6)
+    left[:, :3] = 1
+    plain, on_left, on_right = (prompted_mask_losses(logits, quality, target, weights)
+                                for weights in (None, left, 1 - left))
+    assert plain[0].item() == pytest.approx((on_left[0] + on_right[0]).item())
+    half = prompted_mask_losses(logits[..., :3], quality, target[..., :3])
+    assert on_left[0].item() == pytest.approx(half[0].item() / 2)
+    assert plain[1:] == on_left[1:]
+
+
 def test_masks_are_enlarged_to_the_target():
     """A left half at 4x4 is one at 16x16, but for the border between."""
     logits = torch.full((1, 4, 4), -30.0)
