@@ -91,6 +91,7 @@ def describe(cfg: Config, source: Source, precision: str, score_threshold: float
                 precision=precision,
                 score_threshold=score_threshold,
                 resize=resize_scale(cfg),
+                windows=cfg.model.test_cfg.get('windows'),
                 input='uint8, batch x height x width x 3, RGB',
                 mean=preprocessor.get('mean'),
                 std=preprocessor.get('std'),

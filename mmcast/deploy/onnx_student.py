@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcast.errors import CASTError
+from mmcast.window_joining import Views, Windows
 from .instances import Instances, boxes_of
 from .optional import require
 
@@ -76,6 +77,35 @@ class OnnxStudent:
     def run(self, images: np.ndarray, score_threshold: float | None = None) -> list[Instances]:
         """Instances of every image of a batch (B, H, W, 3) of uint8, RGB, as they are: nothing is resized."""
         threshold = self.score_threshold if score_threshold is None else score_threshold
+        if self.metadata.get('windows'):
+            return [self._run_in_windows(image, threshold) for image in images]
+        return self._run_whole(images, threshold)
+
+    def _run_in_windows(self, image: np.ndarray, threshold: float) -> Instances:
+        """Instances of one image, as ``test_cfg.windows`` of the student has them."""
+        windows, divisor = Windows(**self.metadata['windows']), self.metadata['pad_size_divisor']
+        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for rounding.
+        height, width = image.shape[:2]
+        size = tuple(-(-side // divisor) * divisor for side in (height, width))
+        mean = self.metadata['mean'] or (0, 0, 0)
+        canvas = np.empty((*size, 3), np.uint8)
+        canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
+        canvas[:height, :width] = image
+        places = windows.places(size)
+        crops = np.stack([canvas[y:y + windows.size, x:x + windows.size] for y, x in places])
+        parts = self._run_whole(crops, windows.score_thr)
+        parts = [part[part.masks.any((1, 2))] for part in parts]
+        masks, scores, labels = (np.concatenate([getattr(part, name) for part in parts])
+                                 for name in ('masks', 'scores', 'labels'))
+        views = Views(masks, scores, labels, np.repeat(places, [len(part) for part in parts], axis=0), size)
+        groups = views.groups()
+        best = [group[0] for group in groups]
+        masks = views.paste(groups)[:, :height, :width]
+        found = Instances(boxes_of(masks), masks, scores[best], labels[best])
+        return found[(found.scores > threshold) & masks.any((1, 2))].best_first()
+
+    def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
+        """Instances of every image of a batch, each looked at as a whole."""
         feed = dict(images=np.ascontiguousarray(images), score_threshold=np.array(threshold, np.float32))
         boxes, masks, scores, labels, owners = self.session.run(
             ['boxes', 'masks', 'scores', 'labels', 'image_indices'], feed)

@@ -3,6 +3,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from mmdet.structures.mask import mask2bbox
+from mmengine.config import Config
 
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
@@ -178,6 +180,21 @@ def test_smaller_precisions_agree_within_their_tolerance(graph_at_hand, trained,
     assert found.instances > 5 and np.mean(found.ious) > 0.9
     assert (tmp_path / 'small.onnx').stat().st_size < 0.8 * onnx_file.stat().st_size
     assert OnnxStudent(tmp_path / 'small.onnx').metadata['precision'] == precision
+
+
+def test_windows_are_joined_as_in_torch(graph_at_hand, trained, onnx_file, photos, tmp_path):
+    """The export compares the two at sizes that divide into patches and at sizes that do not."""
+    cfg = Config.fromfile(trained.config)
+    side = 5 * cfg.model.detector.data_preprocessor.pad_size_divisor
+    cfg.model.detector.test_cfg.windows = dict(size=side, overlap=side // 2)
+    cfg.dump(tmp_path / 'windows.py')
+    found = onnx_export.export_onnx(replace(trained, config=tmp_path / 'windows.py'), tmp_path / 'windows.onnx')
+    assert found.instances > 5 and found.alone == 0
+    student = OnnxStudent(tmp_path / 'windows.onnx')
+    assert student.metadata['windows'] == dict(size=side, overlap=side // 2)
+    found, whole = student.run(photos[0][None], 0.05)[0], OnnxStudent(onnx_file).run(photos[0][None], 0.05)[0]
+    assert found.masks.shape[1:] == whole.masks.shape[1:] and len(found) != len(whole)
+    assert len(student.run(photos[0][None], 1.0)[0]) == 0
 
 
 # ---- what is refused

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from mmcast.errors import CASTError
-from mmcast.models.detectors.windows import Windows, predict_in_windows
+from mmcast.models.detectors.windows import predict_in_windows
 from mmcast.testing import build_model, make_samples, tiny_student_config
+from mmcast.window_joining import Windows
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
