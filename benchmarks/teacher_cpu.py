@@ -1,8 +1,7 @@
 """The foundation teacher in full size on the CPU: its parameters, and one image from file to masks.
 
-    python benchmarks/teacher_cpu.py                        # random weights, bert-base with a small
-    vocabulary file python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth
-    --language-model FOLDER
+    python benchmarks/teacher_cpu.py        # random weights, bert-base with a small vocabulary file
+    python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth --language-model FOLDER
 
 Random weights find nothing, so every box counts (score_thr=0) and 100 boxes go through the mask decoder.
 """

@@ -19,8 +19,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     A parameter belongs to the part with the longest prefix of its name (``detector.`` of a ``CASTDetector``
     left out). The options are ``lr_mult`` (1), ``weight_decay`` (the optimizer's), ``decay_norm_and_bias``
-    (True) and
-    ``layer_decay`` (1): each block of an encoder learns by this factor less than the next one, ``blocks.N``
+    (True) and ``layer_decay`` (1): each block of an encoder learns by this factor less than the next one, ``blocks.N``
     being its number, the embedding less than the first block and what follows the blocks in full (BEiT, arXiv
     2106.08254).
 
