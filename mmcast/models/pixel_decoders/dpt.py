@@ -42,8 +42,9 @@ class ResidualConvUnit(nn.Module):
 class FusionBlock(nn.Module):
     """Refine the lateral map, add the one from below if there is any, refine again, project."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, below_channels: int) -> None:
         super().__init__()
+        self.below = nn.Identity() if below_channels == channels else nn.Conv2d(below_channels, channels, 1)
         self.lateral = ResidualConvUnit(channels)
         self.refine = ResidualConvUnit(channels)
         self.project = nn.Conv2d(channels, channels, 1)
@@ -52,7 +53,7 @@ class FusionBlock(nn.Module):
         x = self.lateral(lateral)
         if below is not None:
             # By size, not by factor two: a level of odd size has a coarser neighbour that was rounded up.
-            x = x + F.interpolate(below, x.shape[-2:], mode='bilinear', align_corners=False)
+            x = x + F.interpolate(self.below(below), x.shape[-2:], mode='bilinear', align_corners=False)
         return self.project(self.refine(x))
 
 
@@ -69,32 +70,39 @@ class DPTPixelDecoder(BaseModule):
             pyramid.
         num_groups: Groups of the normalisation after the lateral convolutions.
         num_outs: Fused maps handed to the transformer decoder, from the coarsest on.
+        fine_channels: Channels of the finest level, of which only the mask features are made, by default
+            ``feat_channels``. Most of the decoder's operations are there, and they grow with its square.
         init_cfg: As everywhere in MMEngine.
 
     Raises:
-        ValueError: If the per-level arguments differ in length or a scale is not supported.
+        ValueError: If the per-level arguments differ in length, a scale is not supported, or the finest level is
+            of other channels than the rest and handed out.
     """
 
     def __init__(self, in_channels: Sequence[int], feat_channels: int = 256, out_channels: int = 256,
                  reassemble_channels: Sequence[int] = (96, 192, 384, 768),
                  scales: Sequence[float] = VIT_SCALES, num_groups: int = 32, num_outs: int = 3,
-                 init_cfg: dict | None = None) -> None:
+                 fine_channels: int | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if not len(in_channels) == len(reassemble_channels) == len(scales):
             raise ValueError('DPTPixelDecoder: in_channels, reassemble_channels and scales need one entry a '
                              f'level, got {len(in_channels)}, {len(reassemble_channels)} and {len(scales)}')
+        channels = [fine_channels or feat_channels, *[feat_channels] * (len(scales) - 1)]
+        if num_outs == len(scales) and channels[0] != feat_channels:
+            raise ValueError(f'DPTPixelDecoder: fine_channels={fine_channels} leaves {len(scales) - 1} maps of '
+                             f'{feat_channels} channels; num_outs={num_outs} asks for more')
         self.num_outs = num_outs
         self.reassemble = ModuleList(
             nn.Sequential(nn.Conv2d(c_in, c, 1), _resize_layer(c, scale))
             for c_in, c, scale in zip(in_channels, reassemble_channels, scales))
         norm_cfg = dict(type='GN', num_groups=num_groups)
         self.lateral = ModuleList(
-            ConvModule(c, feat_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
-            for c in reassemble_channels)
-        self.fusion = ModuleList(FusionBlock(feat_channels) for _ in in_channels)
+            ConvModule(c_in, c, 3, padding=1, norm_cfg=norm_cfg, act_cfg=None)
+            for c_in, c in zip(reassemble_channels, channels))
+        self.fusion = ModuleList(FusionBlock(c, below) for c, below in zip(channels, [*channels[1:], channels[-1]]))
         self.mask_feature = nn.Sequential(
-            ConvModule(feat_channels, feat_channels, 3, padding=1, norm_cfg=norm_cfg),
-            nn.Conv2d(feat_channels, out_channels, 3, padding=1))
+            ConvModule(channels[0], channels[0], 3, padding=1, norm_cfg=norm_cfg),
+            nn.Conv2d(channels[0], out_channels, 3, padding=1))
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Decode.

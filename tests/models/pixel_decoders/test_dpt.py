@@ -54,3 +54,18 @@ def test_wrong_number_of_feature_maps_is_refused():
 def test_unknown_scale_is_refused():
     with pytest.raises(ValueError, match='scale 3 is not one of 4, 2, 1, 0.5'):
         DPTPixelDecoder((4, 4, 4, 4), reassemble_channels=(8, 8, 8, 8), scales=(4, 3, 1, 0.5), **SMALL)
+
+
+def test_a_narrow_finest_level_changes_the_mask_features_path_alone():
+    torch.manual_seed(0)
+    options = dict(reassemble_channels=(8, 8, 8, 8), fine_channels=4, **SMALL)
+    decoder = DPTPixelDecoder((4, 4, 4, 4), **options)
+    feats = [torch.randn(1, 4, 3, 5) for _ in range(4)]
+    mask_feature, memories = decoder(feats)
+    assert mask_feature.shape == (1, 6, 12, 20) and [memory.shape[1] for memory in memories] == [8, 8, 8]
+    mask_feature.square().sum().backward()
+    assert [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()] == []
+    wide = DPTPixelDecoder((4, 4, 4, 4), **dict(options, fine_channels=None))
+    assert sum(p.numel() for p in decoder.parameters()) < sum(p.numel() for p in wide.parameters())
+    with pytest.raises(ValueError, match='fine_channels=4 leaves 3 maps of 8 channels; num_outs=4 asks for more'):
+        DPTPixelDecoder((4, 4, 4, 4), num_outs=4, **options)
