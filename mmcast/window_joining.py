@@ -59,7 +59,8 @@ class Views:
     def groups(self) -> list[list[int]]:
         """Indices of the views of each instance, the best first: sure and not cut.
 
-        Others are in the group only to complete an instance that no window shows whole.
+        Others are in the group only to complete an instance that no window shows whole. Of one window, only the
+        best of several views of an instance counts: queries that were trained on few images often share one.
         """
         cut, rivals = self._cut(), self._rivals()
         rank = self.scores * np.where(cut, CUT_FACTOR, 1.0)
@@ -69,7 +70,7 @@ class Views:
                 rivals[i, j] and self._agreement(i, j) > SAME_INSTANCE for j in group)), None)
             if group is None:
                 groups.append([i])
-            elif cut[i] and cut[group[0]]:
+            elif cut[i] and cut[group[0]] and not (self.corners[i] == self.corners[group]).all(1).any():
                 group.append(i)
         return groups
 
@@ -91,11 +92,10 @@ class Views:
         return np.any([edge.any(1) & within for edge, within in zip(edges, inner)], axis=0)
 
     def _rivals(self) -> np.ndarray:
-        """(V, V): of one class and two windows, with boxes that overlap."""
+        """(V, V): of one class, with boxes that overlap."""
         near, far = self._boxes()
         overlap = (near[:, None] < far).all(2) & (near < far[:, None]).all(2)
-        other_window = (self.corners[:, None] != self.corners).any(2)
-        return overlap & other_window & (self.labels[:, None] == self.labels)
+        return overlap & (self.labels[:, None] == self.labels)
 
     def _boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last + 1 pixel (V, 2) of each view in the image, vertical and horizontal."""

@@ -1,5 +1,5 @@
-# The same student, the same initial weights and as many iterations as transfer and refinement together, on the 10 % of
-# labels alone; read at its best checkpoint.
+# The same student, the same initial weights and 300 iterations more than transfer and refinement together, on the 10 %
+# of labels alone; read at its best checkpoint.
 _base_ = [
     '../_base_/models/dsb2018_student.py', '../_base_/datasets/dsb2018.py', '../_base_/schedules/toy.py',
     '../_base_/default_runtime.py'

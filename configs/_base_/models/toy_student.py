@@ -17,7 +17,8 @@ model = dict(
             out_channels=48,
             num_queries=24,
             # Finest stride 4: at stride 2 the decoder would cost more than all the rest.
-            pixel_decoder=dict(reassemble_channels=(24, 32, 48, 64), scales=(2, 1, 1, 0.5), num_groups=8),
+            pixel_decoder=dict(
+                reassemble_channels=(24, 32, 48, 64), scales=(2, 1, 1, 0.5), num_groups=8, fine_channels=None),
             positional_encoding=dict(num_feats=24),
             transformer_decoder=dict(
                 num_layers=3,
