@@ -29,6 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--mask-quality-thr', type=float, help='and with a mask quality above')
     parser.add_argument('--agreement-thr', type=float, help='and with an agreement of the teacher\'s halves above')
     parser.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
+    parser.add_argument('--min-visible', type=float, default=0,
+                        help='and of which better ones leave this share of the pixels')
     parser.add_argument('--top-k', type=int, help='at most so many an image')
     parser.add_argument('--force', action='store_true', help='replace existing files of --out and --json')
     return parser.parse_args()
@@ -56,7 +58,8 @@ def main() -> None:
         dict(zip(titles, args.stores)), args.out, json_file=args.json, labeled=args.labeled,
         hidden=args.hidden, img_dir=args.img_dir, score_thr=args.score_thr,
         class_score_thr=args.class_score_thr, mask_quality_thr=args.mask_quality_thr,
-        agreement_thr=args.agreement_thr, min_area=args.min_area, top_k=args.top_k, images=args.images)
+        agreement_thr=args.agreement_thr, min_area=args.min_area, min_visible=args.min_visible,
+        top_k=args.top_k, images=args.images)
     for title, figures in report['stores'].items():
         line = f'{title}: {figures["used"]} of {figures["stored"]} labels used, on {figures["images"]} images'
         quality = figures.get('quality', {})

@@ -34,6 +34,8 @@ class PseudoLabelDataset(CocoDataset):
             `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each class,
             `dict(labeled='labeled.json')` keeps as many labels an image as the labeled images have.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
+        min_visible: Smallest share of its pixels, 0 to 1, that labels of a higher `score` leave to one. Of two
+            labels of one object the second keeps a sliver, which is no object.
         top_k: At most so many labels an image, those of the highest `score`.
         resolve_overlaps: A pixel that several labels claim goes to the one with the highest `score`.
         confidence: Weight the pixels of the mask loss with the stored maps of the teacher's confidence; the
@@ -48,13 +50,15 @@ class PseudoLabelDataset(CocoDataset):
                  class_score_thr: float | dict[str, float] | None = None,
                  mask_quality_thr: float | dict[str, float] | None = None,
                  agreement_thr: float | dict[str, float] | None = None,
-                 thresholds_from: dict | None = None, min_area: int = 0, top_k: int | None = None,
+                 thresholds_from: dict | None = None, min_area: int = 0, min_visible: float = 0,
+                 top_k: int | None = None,
                  resolve_overlaps: bool = True, confidence: bool = False, pipeline: Sequence[dict] = (), **kwargs):
         given = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr,
                      agreement=agreement_thr)
         self.thresholds = {field: threshold for field, threshold in given.items() if threshold is not None}
         self.thresholds_from = thresholds_from
-        self.filter_options = dict(min_area=min_area, top_k=top_k, resolve_overlaps=resolve_overlaps)
+        self.filter_options = dict(min_area=min_area, min_visible=min_visible, top_k=top_k,
+                                   resolve_overlaps=resolve_overlaps)
         self.confidence = confidence
         if confidence:  # before anything changes the image's size
             loading = [place for place, step in enumerate(pipeline, 1) if 'Load' in str(step['type'])]

@@ -16,28 +16,30 @@ from .store import SCORES
 class LabelFilter:
     """Chooses among the annotations of one image after the other, and counts.
 
-    In this order: thresholds, ``top_k``, overlaps, ``min_area``.
+    In this order: thresholds, ``top_k``, overlaps, ``min_visible``, ``min_area``.
 
     Args:
         thresholds: by field (``score``, ``class_score``, ``mask_quality``, ``agreement``) and category id; a
             label is used if each of its scores is above. Labels of other categories do not exist.
         min_area: smallest number of pixels, of those that overlaps leave.
         top_k: at most so many labels an image, those of the highest ``score``.
+        min_visible: smallest share of its pixels that better labels leave to one; doubles keep less.
         resolve_overlaps: a pixel that several labels claim goes to the one of the highest ``score``.
 
     Attributes:
         found, kept: number of labels by category id.
         dropped: number of labels by reason: the field whose threshold was first missed, ``top_k``,
-            ``covered`` (overlaps left no pixel), ``min_area``.
+            ``covered`` (overlaps left no pixel), ``min_visible``, ``min_area``.
     """
 
     def __init__(self, thresholds: Mapping[str, Mapping[int, float]], min_area: int = 0,
-                 top_k: int | None = None, resolve_overlaps: bool = True) -> None:
+                 top_k: int | None = None, min_visible: float = 0, resolve_overlaps: bool = True) -> None:
         self._limits = defaultdict(list)
         for field, limits in thresholds.items():
             for category, limit in limits.items():
                 self._limits[category].append((field, limit))
-        self.min_area, self.top_k, self.resolve_overlaps = min_area, top_k, resolve_overlaps
+        self.min_area, self.top_k = min_area, top_k
+        self.min_visible, self.resolve_overlaps = min_visible, resolve_overlaps
         self.found, self.kept, self.dropped = Counter(), Counter(), Counter()
 
     def __call__(self, annotations: Sequence[dict]) -> list[dict]:
@@ -54,16 +56,21 @@ class LabelFilter:
         if not chosen:
             return []
         masks = [ann['segmentation'] for ann in chosen]
+        whole = mask_utils.area(masks).tolist()
         if self.resolve_overlaps:
             masks = resolve_rle_overlaps(masks, [ann['score'] for ann in chosen])
         areas, boxes = mask_utils.area(masks).tolist(), mask_utils.toBbox(masks).tolist()
         used = []
-        for ann, mask, area, box in zip(chosen, masks, areas, boxes):
-            if area >= max(1, self.min_area):
+        for ann, mask, before, area, box in zip(chosen, masks, whole, areas, boxes):
+            if not area:
+                self.dropped['covered'] += 1
+            elif area < self.min_visible * before:
+                self.dropped['min_visible'] += 1
+            elif area < self.min_area:
+                self.dropped['min_area'] += 1
+            else:
                 used.append(dict(ann, segmentation=mask, area=area, bbox=box))
                 self.kept[ann['category_id']] += 1
-            else:
-                self.dropped['min_area' if area else 'covered'] += 1
         return used
 
     def _is_sure(self, annotation: dict) -> bool:
@@ -85,8 +92,8 @@ class LabelFilter:
         per_class = ', '.join(f'{name} {self.kept[category]}/{self.found[category]}'
                               for category, name in names.items())
         line = f'kept {self.kept.total()} of {self.found.total()} pseudo-labels ({per_class})'
-        reasons = ', '.join(f'{reason} {self.dropped[reason]}'
-                            for reason in (*SCORES, 'top_k', 'covered', 'min_area') if self.dropped[reason])
+        order = (*SCORES, 'top_k', 'covered', 'min_visible', 'min_area')
+        reasons = ', '.join(f'{reason} {self.dropped[reason]}' for reason in order if self.dropped[reason])
         return line + (f', dropped by {reasons}' if reasons else '')
 
 

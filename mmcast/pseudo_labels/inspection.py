@@ -25,8 +25,8 @@ def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | o
                           labeled: str | os.PathLike | None = None, hidden: str | os.PathLike | None = None,
                           img_dir: str | os.PathLike | None = None, score_thr: float = 0.3,
                           class_score_thr: float | None = None, mask_quality_thr: float | None = None,
-                          agreement_thr: float | None = None, min_area: int = 0, top_k: int | None = None,
-                          images: int = 6) -> dict:
+                          agreement_thr: float | None = None, min_area: int = 0, min_visible: float = 0,
+                          top_k: int | None = None, images: int = 6) -> dict:
     """Describes one pseudo-label file, or several of the same images side by side, on one HTML page.
 
     Args:
@@ -36,8 +36,8 @@ def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | o
         labeled: COCO JSON of the labeled images, to compare counts and areas with.
         hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare with.
         img_dir: folder of the images, for overlays.
-        score_thr, class_score_thr, mask_quality_thr, agreement_thr, min_area, top_k: which labels are used, as
-            in ``PseudoLabelDataset``; calibration and AP are those of all labels.
+        score_thr, class_score_thr, mask_quality_thr, agreement_thr, min_area, min_visible, top_k: which labels
+            are used, as in ``PseudoLabelDataset``; calibration and AP are those of all labels.
         images: how many of the worst and of the best images to draw.
 
     Returns:
@@ -50,7 +50,7 @@ def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | o
     thresholds = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr,
                       agreement=agreement_thr)
     thresholds = {name: value for name, value in thresholds.items() if value is not None}
-    options = dict(thresholds=thresholds, min_area=min_area, top_k=top_k)
+    options = dict(thresholds=thresholds, min_area=min_area, min_visible=min_visible, top_k=top_k)
     loaded = [_load(title, path, options, hidden) for title, path in stores.items()]
     _check_same_images(loaded)
     people = _describe_labeled(labeled, loaded[0].names.values()) if labeled else None
@@ -88,7 +88,7 @@ def _load(title: str, path: str | os.PathLike, options: dict,
     content = read_pseudo_labels(path)
     ids = {category['name']: category['id'] for category in content['categories']}
     limits = {name: expand_threshold(value, ids, name) for name, value in options['thresholds'].items()}
-    choose = LabelFilter(limits, options['min_area'], options['top_k'])
+    choose = LabelFilter(limits, options['min_area'], options['top_k'], options['min_visible'])
     stored = {image['id']: [] for image in content['images']}
     for annotation in content['annotations']:
         stored[annotation['image_id']].append(annotation)

@@ -50,6 +50,14 @@ def test_area_counts_after_overlaps():
     assert scores == [0.9] and found.dropped == dict(score=1, covered=1, min_area=1)
 
 
+def test_what_better_labels_cover_is_dropped_by_the_share_that_is_left():
+    """0.6 keeps three of its four columns, 0.5 nothing."""
+    for share, kept in ((0.75, [0.9, 0.6]), (0.76, [0.9])):
+        found, scores = choose(dict(score=0.45), min_visible=share)
+        assert scores == kept and found.dropped.get('min_visible', 0) == 2 - len(kept)
+    assert choose(dict(score=0.45), min_visible=1, resolve_overlaps=False)[1] == [0.9, 0.6, 0.5]
+
+
 def test_labels_without_a_field_are_named():
     with pytest.raises(CASTError, match='on mask_quality is set, but the labels have no mask_quality'):
         LabelFilter(dict(mask_quality={CAR: 0.5}))([label(CAR, rectangle(0, 0, 2, 2), 0.9)])
