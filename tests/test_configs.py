@@ -27,7 +27,7 @@ SMALL = dict(
                   out_indices=(0, 1, 2, 3)),
     panoptic_head=dict(
         in_channels=[16] * 4, feat_channels=16, out_channels=16,
-        pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4),
+        pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4, fine_channels=8),
         positional_encoding=dict(num_feats=8),
         transformer_decoder=dict(num_layers=3, layer_cfg=dict(
             self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,

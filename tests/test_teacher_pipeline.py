@@ -19,7 +19,7 @@ ATTENTION = dict(embed_dims=16, num_heads=2)
 LAYER = dict(self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,
              ffn_cfg=dict(embed_dims=16, feedforward_channels=32))
 HEAD = dict(in_channels=[16] * 4, feat_channels=16, out_channels=16, num_queries=10,
-            pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4),
+            pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4, fine_channels=8),
             positional_encoding=dict(num_feats=8), transformer_decoder=dict(num_layers=3, layer_cfg=LAYER))
 STUDENT = dict(panoptic_head=HEAD, train_cfg=dict(num_points=64), test_cfg=dict(max_per_image=10))
 
