@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcast.errors import CASTError
-from mmcast.files import IMAGE_SUFFIXES, write_atomically
+from mmcast.files import IMAGE_SUFFIXES, image_files, write_atomically
 from .instances import Instances
 from .onnx_student import OnnxStudent
 from .optional import require
@@ -131,7 +131,7 @@ def open_source(source: Path) -> tuple[Iterator[Picture], int | None]:
         CASTError: it does not exist, or has nothing that could be a picture.
     """
     if source.is_dir():
-        paths = sorted(path for path in source.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+        paths = image_files(source)
         if not paths:
             raise CASTError(f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder')
         return (read_image(path, str(path.relative_to(source))) for path in paths), len(paths)

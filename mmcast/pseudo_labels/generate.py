@@ -24,7 +24,7 @@ from mmcast.files import sha256_of_file, write_atomically
 from mmcast.pseudo_labels.confidence import ask_for_probabilities, confidence_map, encode_map
 from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
-from mmcast.pseudo_labels.store import encode_mask, make_info, read_pseudo_labels, write_store
+from mmcast.pseudo_labels.store import PREDICTED, encode_mask, make_info, read_pseudo_labels, write_store
 from mmcast.pseudo_labels.views import merge_views, predict_views
 from mmcast.registry import MODELS
 
@@ -81,14 +81,13 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
-    more = dict(confidence=True) if confidence else {}
 
     def on_first(function: Callable):
         return on_main(function, share=True) if distributed else function()
 
     with contextlib.ExitStack() as stack:
         job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit,
-                                        score_floor, views, more, stack))
+                                        score_floor, views, confidence, stack))
         if not job.summary:
             job.places = job.places[rank::world_size]
             if job.places:
@@ -124,7 +123,8 @@ class _Job:
 
 
 def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_file, img_dir, limit: int | None,
-             score_floor: float, views: dict, more: dict, stack: contextlib.ExitStack) -> _Job:
+             score_floor: float, views: dict, confidence: bool,
+             stack: contextlib.ExitStack) -> _Job:
     """Checks everything that can be checked before the teacher is loaded, and locks the output."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if 'pipeline' not in dataset:
@@ -140,7 +140,8 @@ def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_fil
     categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
     info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
                      prompt=' . '.join(classes) if dataset.get('return_classes') else None,
-                     score_floor=score_floor, views=views, images=hash_of_images(listing), **more)
+                     score_floor=score_floor, views=views, images=hash_of_images(listing),
+                     **(dict(confidence=True) if confidence else {}))
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
     if out_file.exists():
         job.summary = _check_finished(out_file, info)
@@ -282,10 +283,7 @@ def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     What the teacher tells of class confidence, mask quality and its halves' agreement (``class_scores``,
     ``mask_quality``, ``agreement`` beside ``scores``) is stored too.
     """
-    columns = dict(score=prediction.scores)
-    for field, name in (('class_score', 'class_scores'), ('mask_quality', 'mask_quality'), ('agreement', 'agreement')):
-        if name in prediction:
-            columns[field] = prediction[name]
+    columns = {field: prediction[name] for field, name in PREDICTED.items() if name in prediction}
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]
     annotations = []
     for mask, label, *values in zip(prediction.masks.numpy(), prediction.labels.tolist(), *scores):

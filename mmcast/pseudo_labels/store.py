@@ -18,7 +18,10 @@ from mmcast.version import __version__
 
 KIND = 'mmcast pseudo-labels'
 FORMAT_VERSION = 2
-SCORES = ('score', 'class_score', 'mask_quality', 'agreement')  # of an annotation; only the first is always there
+# What a teacher may tell of an instance, by the field of an annotation and that of its predictions; only the first is
+# always there.
+PREDICTED = dict(score='scores', class_score='class_scores', mask_quality='mask_quality', agreement='agreement')
+SCORES = tuple(PREDICTED)
 
 
 def make_info(**identity) -> dict:

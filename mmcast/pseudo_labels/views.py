@@ -9,8 +9,9 @@ from pycocotools import mask as mask_utils
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
-from mmcast.pseudo_labels.store import encode_mask
+from mmcast.pseudo_labels.store import PREDICTED, encode_mask
 
+_MEANS_OVER_ALL = ('scores', 'class_scores')  # what is not seen counts as 0; of the rest nothing is known there
 _SAME_IOU = 0.5  # masks of one class and of two views are one instance from here on
 
 
@@ -100,11 +101,11 @@ def _average(views: Sequence[InstanceData], groups: Sequence[dict]) -> InstanceD
         labels=torch.tensor([group['label'] for group in groups], dtype=torch.long),
         masks=torch.stack([_mean_mask(views, group['seen']) for group in groups])
         if groups else first.masks.new_zeros((0, *first.masks.shape[1:])))
-    for field, of_all in (('scores', True), ('class_scores', True), ('mask_quality', False), ('agreement', False)):
+    for field in PREDICTED.values():
         if field in first:
             sums = [sum(float(views[view][field][index]) for view, index in group['seen'].items())
                     for group in groups]
-            counts = [len(views) if of_all else len(group['seen']) for group in groups]
+            counts = [len(views) if field in _MEANS_OVER_ALL else len(group['seen']) for group in groups]
             merged[field] = torch.tensor([total / count for total, count in zip(sums, counts)])
     if 'probabilities' in first:
         means = [_mean_of(views, group['seen'], 'probabilities').round().byte() for group in groups]
