@@ -18,10 +18,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 BASELINES = dict(mask2former='mask2former_r50.py', mask_rcnn='mask_rcnn_r50.py')
 
 
-def export(folder: Path, precisions: list[str]) -> list[str]:
+def export(folder: Path, precisions: list[str], attention: str) -> list[str]:
     """Entries of the student with random weights as checkpoint and ONNX files, made where missing."""
     import torch
-    from mmcast.deploy import exportable, onnx_export
+    from mmcast.deploy import onnx_export
     from mmcast.deploy.student import build_network, load_config
     from mmcast.files import write_atomically
     from mmcast.models.checkpoints import read_state_dict, write_state_dict
@@ -35,11 +35,11 @@ def export(folder: Path, precisions: list[str]) -> list[str]:
     entries = [f'student={config},{weights}']
     graph = None
     for precision in precisions:
-        path = folder / f'student_{precision}.onnx'
+        path = folder / f'student_{precision}_{attention}.onnx'
         if not path.exists():
             if graph is None:
                 network.load_state_dict(read_state_dict(weights))
-                graph = onnx_export.to_onnx(exportable.ExportableStudent(network.eval()))
+                graph = onnx_export.to_onnx(network, attention)
             finished = copy.deepcopy(graph)
             onnx_export.finish_graph(
                 finished,
@@ -64,11 +64,13 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--backends', nargs='+', choices=['eager', 'compiled'], default=['eager'])
     parser.add_argument('--precisions', nargs='+', choices=['fp32', 'fp16', 'int8'], default=['fp32', 'int8'])
+    parser.add_argument('--attention', choices=['standard', 'onnxruntime'], default='onnxruntime',
+                        help='of the ONNX files: standard operators, or the one of onnxruntime')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/student_speed'))
     args = parser.parse_args()
     from mmcast.deploy.speed import Setting, benchmark, parse_entries, to_markdown
     logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
-    entries = export(args.out, args.precisions)
+    entries = export(args.out, args.precisions, args.attention)
     entries += [f'{name}={CONFIGS / "benchmarks" / file}' for name, file in BASELINES.items()]
     setting = Setting(tuple(args.size), runs=args.runs, warmup=1, threads=args.threads)
     rows = benchmark(parse_entries(entries, args.backends),

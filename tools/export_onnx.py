@@ -21,6 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--step', help='of the pipeline; default the last one that trained the student')
     parser.add_argument('--out', required=True, help='ONNX file to write')
     parser.add_argument('--precision', choices=['fp32', 'fp16', 'int8'], default='fp32')
+    parser.add_argument('--attention', choices=['standard', 'onnxruntime'], default='standard',
+                        help="of the encoder: standard operators, or onnxruntime's own one, which is faster")
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='default threshold of the file (default 0.3); callers may give another')
     parser.add_argument(
@@ -39,7 +41,7 @@ def main() -> None:
     args = parse_args()
     from mmcast.deploy import export_onnx, find_source  # here, so that --help does not wait for torch
     source = find_source(args.source, args.step)
-    agreement = export_onnx(source, args.out, args.precision, args.score_thr, args.force)
+    agreement = export_onnx(source, args.out, args.precision, args.score_thr, args.force, args.attention)
     print(f'{args.out}: {args.precision}, agrees with torch: {agreement}')
     if args.ap:
         from mmcast.deploy.accuracy import compare_ap

@@ -1,5 +1,5 @@
 """The student as one graph of standard operators, from images to instances."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +21,23 @@ class ExportableStudent(nn.Module):
 
     Args:
         network: a Mask2Former, such as ``CASTMask2Former``, whose ``test_cfg`` has ``max_per_image``.
+        fused_attention: whether a :class:`DINOv2` attends with onnxruntime's own operator instead of standard ones;
+            such a module can be exported but not run.
 
     Raises:
-        CASTError: it is no MaskFormer of instances.
+        CASTError: it is no MaskFormer of instances, or its encoder is another one and ``fused_attention`` is set.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, fused_attention: bool = False) -> None:
         super().__init__()
         if not isinstance(network, MaskFormer) or not network.test_cfg.get('instance_on'):
             raise CASTError(f'{type(network).__name__} is no Mask2Former that segments instances '
                             '(test_cfg.instance_on); only such a student is exported to ONNX')
         self.backbone, self.head = network.backbone, network.panoptic_head
+        self.attend = attend_in_onnxruntime if fused_attention else attend
+        if fused_attention and not isinstance(self.backbone, DINOv2):
+            raise CASTError(f'{type(self.backbone).__name__} is no DINOv2, whose attention alone onnxruntime can fuse '
+                            'here; export with standard operators')
         self.neck = getattr(network, 'neck', None) or nn.Identity()
         preprocessor = network.data_preprocessor
         self.divisor = preprocessor.pad_size_divisor
@@ -62,12 +68,13 @@ class ExportableStudent(nn.Module):
         image, rank = torch.nonzero(scores > score_threshold, as_tuple=True)
         scores, places = scores[image, rank], places[image, rank]
         masks = mask_logits[image, places // self.num_classes]
-        masks = F.interpolate(masks[:, None], inputs.shape[-2:], mode='bilinear', align_corners=False)[:, 0]
-        masks, mask_scores = binarise(masks[:, :height, :width])
-        scores = scores * mask_scores
+        masks = F.interpolate(masks[:, None], inputs.shape[-2:], mode='bilinear', align_corners=False).squeeze(1)
+        masks = masks[:, :height, :width]
+        inside = indicator(masks)
+        scores = scores * mean_probability(masks, inside)
         kept, = torch.nonzero(scores > score_threshold, as_tuple=True)
-        masks = masks[kept]
-        return boxes_of(masks), masks, scores[kept], (places % self.num_classes)[kept], image[kept]
+        return (boxes_of(inside)[kept], masks[kept] > 0, scores[kept], (places % self.num_classes)[kept],
+                image[kept])
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H', W'), padded at the bottom and right to multiples of the patch size."""
@@ -90,10 +97,26 @@ class ExportableStudent(nn.Module):
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The encoder's maps; those of a :class:`DINOv2` without its questions about the image's size."""
-        return encode(self.backbone, inputs) if isinstance(self.backbone, DINOv2) else self.backbone(inputs)
+        if isinstance(self.backbone, DINOv2):
+            return encode(self.backbone, inputs, self.attend)
+        return self.backbone(inputs)
 
 
-def encode(backbone: DINOv2, inputs: Tensor) -> tuple[Tensor, ...]:
+def attend(attention: nn.Module, tokens: Tensor) -> Tensor:
+    """Self attention (B, N, C) of mmpretrain's module, as it is."""
+    return attention(tokens)
+
+
+def attend_in_onnxruntime(attention: nn.Module, tokens: Tensor) -> Tensor:
+    """The same as one operator of onnxruntime's, which never holds the weights of all pairs of tokens."""
+    mixed = torch.onnx.ops.symbolic('com.microsoft::MultiHeadAttention', attention.qkv(tokens).chunk(3, dim=-1),
+                                    dict(num_heads=attention.num_heads), dtype=tokens.dtype, shape=tokens.shape,
+                                    version=1)
+    return attention.gamma1(attention.proj(mixed))
+
+
+def encode(backbone: DINOv2, inputs: Tensor,
+           attend: Callable[[nn.Module, Tensor], Tensor] = attend) -> tuple[Tensor, ...]:
     """``backbone(inputs)`` for sides that are multiples of the patch size.
 
     The original pads where needed and interpolates the position embedding where its grid differs. An exporter
@@ -103,30 +126,49 @@ def encode(backbone: DINOv2, inputs: Tensor) -> tuple[Tensor, ...]:
     patches = backbone.patch_embed.projection(inputs)
     grid = patches.shape[-2:]
     positions = backbone.pos_embed[:, 1:].transpose(1, 2).unflatten(2, backbone.patch_resolution)
-    positions = F.interpolate(positions, grid, mode=backbone.interpolate_mode, align_corners=False)
+    rows, columns = (resizing_matrix(*sizes, backbone.interpolate_mode, positions)
+                     for sizes in zip(backbone.patch_resolution, grid))
+    positions = rows @ positions @ columns.T
     tokens = (patches + positions).flatten(2).transpose(1, 2)
     first = (backbone.cls_token + backbone.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
     tokens = torch.cat([first, tokens], dim=1)
     maps = []
     for index, layer in enumerate(backbone.layers):
-        tokens = layer(tokens)
+        tokens = tokens + attend(layer.attn, layer.ln1(tokens))
+        tokens = layer.ffn(layer.ln2(tokens), identity=tokens)
         if index in backbone.out_indices:
             maps.append(backbone.ln1(tokens)[:, 1:].transpose(1, 2).unflatten(2, grid))
     return tuple(maps)
 
 
-def binarise(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks (N, H, W) of bool, and their scores (N,): the mean probability inside, as in mmdet."""
-    masks = logits > 0
-    inside = masks.flatten(1).float()
-    return masks, (logits.sigmoid().flatten(1) * inside).sum(1) / (inside.sum(1) + 1e-6)
+def resizing_matrix(size_in: int, size_out: int, mode: str, like: Tensor) -> Tensor:
+    """(size_out, size_in): what resizing one dimension of a map multiplies by; separable in every mode used.
+
+    Resizing this small identity and multiplying is far faster in onnxruntime than its cubic resize of all channels.
+    """
+    identity = torch.eye(size_in, dtype=like.dtype, device=like.device)
+    return F.interpolate(identity[None, None], (size_out, size_in), mode=mode, align_corners=False)[0, 0]
 
 
-def boxes_of(masks: Tensor) -> Tensor:
-    """Tight boxes (N, 4) of masks (N, H, W), x2 and y2 exclusive; zeros for an empty mask."""
+def indicator(logits: Tensor) -> Tensor:
+    """1.0 where logits are positive, else 0.0.
+
+    The mask as numbers, for sums and boxes. ONNX' cast from bool runs on one thread in onnxruntime and takes ten
+    times as long as this.
+    """
+    return logits.clamp(0, 1).ceil()
+
+
+def mean_probability(logits: Tensor, inside: Tensor) -> Tensor:
+    """Mask scores (N,): the mean probability inside of masks (N, H, W), as in mmdet."""
+    return (logits.sigmoid() * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6)
+
+
+def boxes_of(inside: Tensor) -> Tensor:
+    """Tight boxes (N, 4) of masks (N, H, W) of 0 and 1, x2 and y2 exclusive; zeros for an empty mask."""
     sides = []
-    for touched in (masks.any(1), masks.any(2)):  # columns, rows
-        place = torch.arange(touched.shape[1], device=masks.device)
+    for touched in (inside.amax(1) > 0, inside.amax(2) > 0):  # columns, rows
+        place = torch.arange(touched.shape[1], device=inside.device)
         far = torch.where(touched, place + 1, 0).amax(1)
         near = torch.where(touched, place, touched.shape[1]).amin(1)
         sides.append((torch.minimum(near, far), far))

@@ -23,7 +23,8 @@ from .student import (Source, build_network, check_fits, dataset_meta, load_conf
                       student_config, student_state)
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
-OPSET = 18
+#: Who attends, and the version of the standard operators around it: 20 is the first with GELU, 23 with attention.
+OPSETS = dict(standard=20, onnxruntime=23)
 INPUTS = ('images', 'score_threshold')
 OUTPUTS = ('boxes', 'masks', 'scores', 'labels', 'image_indices')
 _INSTALL = 'pip install "mmcast[deploy]", or pip install onnx onnxscript onnxruntime'
@@ -34,7 +35,7 @@ _DIMENSIONS = dict(images=('batch', 'height', 'width', None), boxes=('instances'
 
 
 def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', score_threshold: float = 0.3,
-                force: bool = False) -> Agreement:
+                force: bool = False, attention: str = 'standard') -> Agreement:
     """Export, compare onnxruntime with torch at three sizes and two batch sizes, and remove what differs.
 
     Args:
@@ -45,6 +46,8 @@ def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', s
             same); or ``int8`` (matrix products with weights of 8 bits, quantised dynamically, for CPUs).
         score_threshold: the file's default; a caller may give another one with every image.
         force: replace an existing file.
+        attention: of the encoder, of ``standard`` operators, or ``onnxruntime``'s own one, which is faster and which
+            other runtimes may not know.
 
     Returns:
         How far the two agree.
@@ -59,10 +62,10 @@ def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', s
     if out_file.exists() and not force:
         raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
     cfg = student_config(load_config(source.config))
-    metadata = describe(cfg, source, precision, score_threshold)
+    metadata = dict(describe(cfg, source, precision, score_threshold), attention=attention)
     network = load_network(cfg, source)
     with _temporary_file(out_file) as temporary:
-        model = to_onnx(ExportableStudent(network).eval())
+        model = to_onnx(network, attention)
         finish_graph(model, metadata)
         write(model, temporary, precision)
         agreement = compare(network, OnnxStudent(temporary), cfg, precision)
@@ -103,15 +106,16 @@ def describe(cfg: Config, source: Source, precision: str, score_threshold: float
                 checkpoint_sha256=sha256_of_file(source.checkpoint))
 
 
-def to_onnx(student: ExportableStudent):
+def to_onnx(network: nn.Module, attention: str = 'standard'):
     """The ``onnx.ModelProto`` of a student, of any batch and image size."""
+    student = ExportableStudent(network, fused_attention=attention == 'onnxruntime').eval()
     divisor = student.divisor
     # No side divides another or is a multiple of the patch: no accident is to become a rule.
     example = torch.randint(0, 256, (2, 7 * divisor + 3, 11 * divisor + 1, 3), dtype=torch.uint8)
     dynamic = torch.export.Dim.DYNAMIC
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            student, (example, torch.tensor(0.0)), dynamo=True, opset_version=OPSET, verbose=False,
+            student, (example, torch.tensor(0.0)), dynamo=True, opset_version=OPSETS[attention], verbose=False,
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic}, None), input_names=INPUTS,
             output_names=OUTPUTS)
     return program.model_proto

@@ -13,7 +13,6 @@ from mmengine.registry import DefaultScope
 
 from mmcast.datasets.toy_cityscapes import prepare
 from mmcast.deploy import onnx_export
-from mmcast.deploy.exportable import ExportableStudent
 from mmcast.deploy.student import Source, export_student, student_config
 from mmcast.models.checkpoints import read_state_dict
 from mmcast.registry import MODELS
@@ -67,13 +66,13 @@ def network(trained):
 @pytest.fixture(scope='session')
 def graph(network):
     """The student's ONNX graph, before it is given names and metadata."""
-    return onnx_export.to_onnx(ExportableStudent(network).eval())
+    return onnx_export.to_onnx(network)
 
 
 @pytest.fixture
 def graph_at_hand(graph, monkeypatch):
     """Lets ``export_onnx`` take the graph that is there; making one takes most of an export's time."""
-    def copy_of_graph(student):
+    def copy_of_graph(student, attention):
         copy = type(graph)()
         copy.CopyFrom(graph)
         return copy
@@ -86,7 +85,7 @@ def onnx_file(graph, trained, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp('onnx') / 'student.onnx'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_export, 'to_onnx',
-                      lambda student: type(graph).FromString(graph.SerializeToString()))
+                      lambda student, attention: type(graph).FromString(graph.SerializeToString()))
         onnx_export.export_onnx(replace(trained, step='transfer'), path)
     return path
 

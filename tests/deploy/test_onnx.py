@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -16,7 +17,7 @@ from mmengine.config import Config
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
 from mmcast.deploy.agreement import Agreement, run_torch
-from mmcast.deploy.exportable import ExportableStudent, binarise, boxes_of
+from mmcast.deploy.exportable import ExportableStudent, boxes_of, indicator, mean_probability
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
@@ -55,7 +56,7 @@ def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, m
     resize = torch.nn.functional.interpolate
 
     def watch(masks, size, **kwargs):
-        if masks.shape[1] == 1:
+        if masks.shape[1] == 1 and len(masks) > 1:  # resized identities are not masks
             upsampled.append(len(masks))
         return resize(masks, size, **kwargs)
     monkeypatch.setattr('torch.nn.functional.interpolate', watch)
@@ -67,8 +68,11 @@ def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, m
 def test_boxes_and_mask_scores_are_mmdets():
     logits = torch.randn(6, 9, 13, generator=torch.Generator().manual_seed(0)) - 1.5
     logits[2] = -1
-    masks, scores = binarise(logits)
-    assert torch.equal(boxes_of(masks), mask2bbox(masks)) and boxes_of(masks)[2].tolist() == [0, 0, 0, 0]
+    logits[3, 4, 5] = 1e-30  # a mask begins above 0, however little
+    inside = indicator(logits)
+    assert torch.equal(inside, (logits > 0).float())
+    assert torch.equal(boxes_of(inside), mask2bbox(logits > 0)) and boxes_of(inside)[2].tolist() == [0, 0, 0, 0]
+    scores = mean_probability(logits, inside)
     assert scores[0] == pytest.approx(logits[0].sigmoid()[logits[0] > 0].mean().item(), rel=1e-4)
     assert scores[2] == 0
 
@@ -96,6 +100,25 @@ def test_onnxruntime_finds_the_same_instances_as_torch(network, onnx_file, photo
         found.add(expected[expected.scores > 0.05], got)
     assert found.instances > batch and found.alone == 0 and min(found.ious) > 0.99
     assert max(found.score_differences) < 1e-3
+
+
+def test_attention_of_onnxruntime_finds_the_same_instances(trained, network, photos, tmp_path, monkeypatch):
+    assert call(monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'fused.onnx', '--attention',
+                'onnxruntime') == ''
+    graph = onnx.load(tmp_path / 'fused.onnx').graph
+    assert [node.op_type for node in graph.node if node.domain == 'com.microsoft'] == ['MultiHeadAttention'] * len(
+        network.backbone.layers)
+    student, found = OnnxStudent(tmp_path / 'fused.onnx'), Agreement()
+    assert student.metadata['attention'] == 'onnxruntime'
+    for expected, got in zip(run_torch(network, np.stack(photos[:2])), student.run(np.stack(photos[:2]), -1.0)):
+        found.add(expected[expected.scores > 0.05], got)
+    assert found.instances > 2 and found.alone == 0 and min(found.ious) > 0.99
+
+
+def test_attention_of_another_encoder_is_not_fused(network, monkeypatch):
+    monkeypatch.setattr(network, 'backbone', torch.nn.Identity())
+    with pytest.raises(CASTError, match='Identity is no DINOv2'):
+        ExportableStudent(network, fused_attention=True)
 
 
 def test_no_instance_passes_a_threshold_of_one(onnx_file, photos):

@@ -65,6 +65,8 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
     is_thing = labels < num_things
     scores, queries, labels = scores[is_thing], queries[is_thing], labels[is_thing]
     kept, mask_of = queries.unique(return_inverse=True)
+    if len(kept) == len(queries):  # one class a query: no mask has to be copied
+        kept, mask_of = queries, slice(None)
     logits = torch.einsum('nc,chw->nhw', embeds[kept], features).float()
     masks, mask_scores, boxes = resize_and_score(logits, rows, columns)
     quality = mask_scores[mask_of]
