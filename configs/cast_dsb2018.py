@@ -8,7 +8,7 @@ seed = 0
 variables = dict(
     data_root='../shared/data/dsb2018',
     percent=10,
-    foundation_teacher='{config_dir}/toy/weights/toy_teacher.pth',
+    foundation_teacher='{config_dir}/dsb2018/weights/nuclei_teacher.pth',
     pretrained_student='{config_dir}/toy/weights/toy_student.pth')
 
 step_options = {**_base_.data_roots, **_base_.coco_metric}
@@ -23,16 +23,17 @@ steps = [
         name='start',
         kind='call',
         function='mmcast.models.start_weights.prepare',
-        kwargs=dict(
-            out_dir='{work_dir}/02_start',
-            num_queries=48,
-            teacher='{foundation_teacher}',
-            student='{pretrained_student}')),
+        kwargs=dict(out_dir='{work_dir}/02_start', num_queries=48, student='{pretrained_student}')),
+    dict(
+        name='zero_shot',
+        kind='test',
+        config='dsb2018/dsb2018_teacher_adapt_labeled.py',
+        checkpoint='{foundation_teacher}'),
     dict(
         name='adapt_labeled',
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_labeled.py',
-        load_from='{start.teacher}',
+        load_from='{foundation_teacher}',
         cfg_options=_base_.labeled),
     dict(
         name='pseudo_label_1',
@@ -40,12 +41,13 @@ steps = [
         config='dsb2018/dsb2018_teacher_adapt_labeled.py',
         checkpoint='{adapt_labeled.checkpoint}',
         ann_file='{data.unlabeled}',
-        img_dir='{data.train_images}'),
+        img_dir='{data.train_images}',
+        flip=True),
     dict(
         name='adapt_self_training',
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_self_training.py',
-        load_from='{start.teacher}',
+        load_from='{foundation_teacher}',
         cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_1.annotations}'}),
     dict(
         name='pseudo_label_2',
@@ -53,7 +55,8 @@ steps = [
         config='dsb2018/dsb2018_teacher_adapt_self_training.py',
         checkpoint='{adapt_self_training.checkpoint}',
         ann_file='{data.unlabeled}',
-        img_dir='{data.train_images}'),
+        img_dir='{data.train_images}',
+        flip=True),
     dict(
         name='transfer',
         kind='train',
@@ -67,6 +70,8 @@ steps = [
         load_from='{transfer.checkpoint}',
         cfg_options=_base_.labeled),
 ]
+
+summary = [dict(row='teacher, zero-shot', step='zero_shot')] + _base_.summary
 
 report = dict(
     images=12,
@@ -88,6 +93,6 @@ report = dict(
 model_card = dict(
     data='DSB2018: nuclei of the 2018 Data Science Bowl, stage1_train (BBBC038v1).',
     licences={
-        'toy_teacher.pth': 'Apache-2.0, made by mmcast',
+        'nuclei_teacher.pth': 'Apache-2.0, made by mmcast',
         'toy_student.pth': 'Apache-2.0, made by mmcast',
     })

@@ -1,11 +1,10 @@
-# Step 1a: the teacher on the labeled images, l_semi = 0, l_pxl on.
+# Step 1a: adapt the foundation teacher on the labeled images, l_semi = 0, l_pxl on. Also tests it zero-shot.
 _base_ = [
     '../_base_/models/dsb2018_teacher.py', '../_base_/datasets/dsb2018.py', '../_base_/schedules/toy.py',
     '../_base_/default_runtime.py'
 ]
 
-load_from = 'work_dirs/cast_dsb2018/start/teacher_160queries.pth'  # the pipeline puts its own here
-new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
+load_from = 'configs/dsb2018/weights/nuclei_teacher.pth'
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=1500, val_interval=1500)
+train_cfg = dict(max_iters=800, val_interval=800)
 custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

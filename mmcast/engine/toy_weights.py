@@ -1,4 +1,5 @@
-"""The committed recipe of the toy's pretrained weights: a foundation teacher and a pretrained student."""
+"""The committed recipe of the shipped weights: foundation teachers and a pretrained student."""
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
@@ -6,26 +7,45 @@ from torch import Tensor
 
 from mmcast.datasets.cityscapes import convert_cityscapes
 from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
+from mmcast.datasets.toy_nuclei import generate_toy_nuclei
 from mmcast.errors import CASTError
+from mmcast.models import start_weights
 from mmcast.models.checkpoints import read_state_dict, write_state_dict
 from .runs import latest_sound_checkpoint, train_run
 
-#: File to make and the configs that train it, one after the other.
-RECIPES = {'toy_teacher.pth': ('toy_teacher_source.py', 'toy_teacher_varied.py'),
-           'toy_student.pth': ('toy_student_source.py', )}
-DATA_ROOTS = {'source': 'data/toy_cityscapes_source', 'varied': 'data/toy_cityscapes_varied'}
+STREETS = {'source': 'data/toy_cityscapes_source', 'varied': 'data/toy_cityscapes_varied'}
+NUCLEI = 'data/toy_nuclei'
 NUM_TRAIN, NUM_VAL = 3000, 60
 
 
-def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]:
-    """Draw the data, train both networks on it and write their weights in half precision.
+@dataclass(frozen=True)
+class Recipe:
+    """How one weights file is made: by training with ``configs`` one after the other.
 
-    The teacher sees varied scenes after those of a clear day, the student those of a clear day only. That is about
-    an hour and a half on two cores. Called again, an interrupted run goes on from its last checkpoint.
+    ``start`` is the file of another recipe to start from, with its queries repeated up to ``num_queries``.
+    """
+    configs: tuple[str, ...]
+    start: str | None = None
+    num_queries: int | None = None
+
+
+RECIPES = {
+    'toy_teacher.pth': Recipe(('toy/toy_teacher_source.py', 'toy/toy_teacher_varied.py')),
+    'toy_student.pth': Recipe(('toy/toy_student_source.py', )),
+    'nuclei_teacher.pth': Recipe(('dsb2018/dsb2018_teacher_source.py', ), 'toy_teacher.pth', 48),
+}
+
+
+def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]:
+    """Draw the data, train every network on it and write the weights in half precision.
+
+    The toy's teacher sees varied street scenes after those of a clear day, the student those of a clear day only; the
+    nuclei's teacher goes on from the toy's on drawn microscopy images. That is about two hours on two cores. Called
+    again, an interrupted run goes on from its last checkpoint.
 
     Args:
-        config_dir: The folder ``configs/toy``.
-        out_dir: Where the two files go.
+        config_dir: The folder ``configs``.
+        out_dir: Where the files go.
         work_dir: Where the runs keep logs and checkpoints.
 
     Raises:
@@ -35,14 +55,18 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
         if Path(out_dir, name).exists():
             raise CASTError(f'{Path(out_dir, name)} exists and is not overwritten: move it away or choose another '
                             'folder')
-    for domain, root in DATA_ROOTS.items():
+    for domain, root in STREETS.items():
         generate_toy_cityscapes(root, domain=domain, num_train=NUM_TRAIN, num_val=NUM_VAL)
         for split in ('train', 'val'):
             convert_cityscapes(root, split, f'{root}/annotations/instances_{split}.json')
+    generate_toy_nuclei(NUCLEI, num_train=NUM_TRAIN, num_val=NUM_VAL)
     written = []
-    for name, config_names in RECIPES.items():
+    for name, recipe in RECIPES.items():
         checkpoint = None
-        for config_name in config_names:
+        if recipe.start:
+            checkpoint = start_weights.prepare(Path(work_dir, 'start'), recipe.num_queries,
+                                               teacher=str(Path(out_dir, recipe.start)))['teacher']
+        for config_name in recipe.configs:
             config = Config.fromfile(str(Path(config_dir, config_name)))
             config.work_dir = str(Path(work_dir, Path(config_name).stem))
             config.load_from = checkpoint and str(checkpoint)

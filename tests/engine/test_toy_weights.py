@@ -19,5 +19,5 @@ def test_packed_weights_are_the_plain_network_in_half_precision(tmp_path):
 def test_existing_weights_are_not_overwritten(tmp_path):
     (tmp_path / 'toy_student.pth').write_bytes(b'mine')
     with pytest.raises(CASTError, match='toy_student.pth exists'):
-        make_toy_weights('configs/toy', str(tmp_path), str(tmp_path / 'work'))
+        make_toy_weights('configs', str(tmp_path), str(tmp_path / 'work'))
     assert (tmp_path / 'toy_student.pth').read_bytes() == b'mine'
