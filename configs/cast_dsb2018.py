@@ -47,7 +47,7 @@ steps = [
         name='adapt_self_training',
         kind='train',
         config='dsb2018/dsb2018_teacher_adapt_self_training.py',
-        load_from='{foundation_teacher}',
+        load_from='{adapt_labeled.checkpoint}',
         cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_1.annotations}'}),
     dict(
         name='pseudo_label_2',

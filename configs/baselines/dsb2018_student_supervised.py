@@ -1,4 +1,4 @@
-# The same student, the same initial weights and 200 iterations more than transfer and refinement together, on the 10 %
+# The same student, the same initial weights and 100 iterations more than transfer and refinement together, on the 10 %
 # of labels alone; read at its best checkpoint.
 _base_ = [
     '../_base_/models/dsb2018_student.py', '../_base_/datasets/dsb2018.py', '../_base_/schedules/toy.py',
