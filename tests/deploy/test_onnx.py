@@ -1,4 +1,5 @@
 """The ONNX file: the same instances as torch, at any size, without torch; and what is refused."""
+import copy
 import os
 import runpy
 import subprocess
@@ -115,10 +116,11 @@ def test_attention_of_onnxruntime_finds_the_same_instances(trained, network, pho
     assert found.instances > 2 and found.alone == 0 and min(found.ious) > 0.99
 
 
-def test_attention_of_another_encoder_is_not_fused(network, monkeypatch):
-    monkeypatch.setattr(network, 'backbone', torch.nn.Identity())
+def test_attention_of_another_encoder_is_not_fused(network):
+    other = copy.deepcopy(network)  # the network is shared by all tests
+    other.backbone = torch.nn.Identity()
     with pytest.raises(CASTError, match='Identity is no DINOv2'):
-        ExportableStudent(network, fused_attention=True)
+        ExportableStudent(other, fused_attention=True)
 
 
 def test_no_instance_passes_a_threshold_of_one(onnx_file, photos):
