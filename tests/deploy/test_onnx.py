@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
 from mmcast.deploy.agreement import Agreement, run_torch
-from mmcast.deploy.exportable import ExportableStudent, boxes_of, indicator, mean_probability
+from mmcast.deploy.exportable import ExportableStudent, boxes_of, mean_probability, surplus_probability
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
@@ -54,13 +54,11 @@ def test_exportable_student_finds_what_mmdet_finds(network, photos):
 def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, monkeypatch):
     """However many queries there are, memory is that of the instances that are returned, or nearly so."""
     upsampled = []
-    resize = torch.nn.functional.interpolate
 
-    def watch(masks, size, **kwargs):
-        if masks.shape[1] == 1 and len(masks) > 1:  # resized identities are not masks
-            upsampled.append(len(masks))
-        return resize(masks, size, **kwargs)
-    monkeypatch.setattr('torch.nn.functional.interpolate', watch)
+    def watch(logits):
+        upsampled.append(len(logits))
+        return surplus_probability(logits)
+    monkeypatch.setattr('mmcast.deploy.exportable.surplus_probability', watch)
     with torch.no_grad():
         *_, owners = ExportableStudent(network).eval()(torch.from_numpy(photos[0][None]), torch.tensor(0.5))
     assert 0 < len(owners) <= upsampled[0] < 24
@@ -70,10 +68,10 @@ def test_boxes_and_mask_scores_are_mmdets():
     logits = torch.randn(6, 9, 13, generator=torch.Generator().manual_seed(0)) - 1.5
     logits[2] = -1
     logits[3, 4, 5] = 1e-30  # a mask begins above 0, however little
-    inside = indicator(logits)
-    assert torch.equal(inside, (logits > 0).float())
-    assert torch.equal(boxes_of(inside), mask2bbox(logits > 0)) and boxes_of(inside)[2].tolist() == [0, 0, 0, 0]
-    scores = mean_probability(logits, inside)
+    surplus = surplus_probability(logits / 2)
+    assert torch.equal(surplus > 0, logits > 0)
+    assert torch.equal(boxes_of(surplus), mask2bbox(logits > 0)) and boxes_of(surplus)[2].tolist() == [0, 0, 0, 0]
+    scores = mean_probability(surplus)
     assert scores[0] == pytest.approx(logits[0].sigmoid()[logits[0] > 0].mean().item(), rel=1e-4)
     assert scores[2] == 0
 
