@@ -9,6 +9,7 @@ from mmcast.datasets.cityscapes import convert_cityscapes
 from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
 from mmcast.datasets.toy_nuclei import generate_toy_nuclei
 from mmcast.errors import CASTError
+from mmcast.files import write_atomically
 from mmcast.models import start_weights
 from mmcast.models.checkpoints import read_state_dict, write_state_dict
 from .runs import latest_sound_checkpoint, train_run
@@ -32,7 +33,8 @@ class Recipe:
 RECIPES = {
     'toy_teacher.pth': Recipe(('toy/toy_teacher_source.py', 'toy/toy_teacher_varied.py')),
     'toy_student.pth': Recipe(('toy/toy_student_source.py', )),
-    'nuclei_teacher.pth': Recipe(('dsb2018/dsb2018_teacher_source.py', ), 'toy_teacher.pth', 48),
+    'nuclei_teacher.pth': Recipe(('dsb2018/dsb2018_teacher_source.py', 'dsb2018/dsb2018_teacher_source_longer.py'),
+                                 'toy_teacher.pth', 48),
 }
 
 
@@ -40,40 +42,51 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
     """Draw the data, train every network on it and write the weights in half precision.
 
     The toy's teacher sees varied street scenes after those of a clear day, the student those of a clear day only; the
-    nuclei's teacher goes on from the toy's on drawn microscopy images. That is about two hours on two cores. Called
-    again, an interrupted run goes on from its last checkpoint.
+    nuclei's teacher goes on from the toy's on drawn microscopy images. That is about three hours on two cores. Called
+    again, an interrupted run goes on from its last checkpoint; no file is in ``out_dir`` before all are made.
 
     Args:
         config_dir: The folder ``configs``.
         out_dir: Where the files go.
-        work_dir: Where the runs keep logs and checkpoints.
+        work_dir: Where the runs keep logs and checkpoints, and in ``packed`` finished weights.
 
     Raises:
-        CASTError: If an output exists.
+        CASTError: If an output exists that an earlier call with this ``work_dir`` did not make.
     """
+    packed = Path(work_dir, 'packed')
     for name in RECIPES:
-        if Path(out_dir, name).exists():
-            raise CASTError(f'{Path(out_dir, name)} exists and is not overwritten: move it away or choose another '
-                            'folder')
+        target, made = Path(out_dir, name), packed / name
+        if target.exists() and not (made.exists() and target.read_bytes() == made.read_bytes()):
+            raise CASTError(f'{target} exists and is not overwritten: move it away or choose another folder')
+    _draw_data()
+    for name, recipe in RECIPES.items():
+        if not (packed / name).exists():
+            pack_weights(_train(recipe, Path(config_dir), Path(work_dir), packed), packed / name)
+    for name in RECIPES:
+        write_atomically(Path(out_dir, name), (packed / name).read_bytes())
+    return [Path(out_dir, name) for name in RECIPES]
+
+
+def _draw_data() -> None:
     for domain, root in STREETS.items():
         generate_toy_cityscapes(root, domain=domain, num_train=NUM_TRAIN, num_val=NUM_VAL)
         for split in ('train', 'val'):
             convert_cityscapes(root, split, f'{root}/annotations/instances_{split}.json')
     generate_toy_nuclei(NUCLEI, num_train=NUM_TRAIN, num_val=NUM_VAL)
-    written = []
-    for name, recipe in RECIPES.items():
-        checkpoint = None
-        if recipe.start:
-            checkpoint = start_weights.prepare(Path(work_dir, 'start'), recipe.num_queries,
-                                               teacher=str(Path(out_dir, recipe.start)))['teacher']
-        for config_name in recipe.configs:
-            config = Config.fromfile(str(Path(config_dir, config_name)))
-            config.work_dir = str(Path(work_dir, Path(config_name).stem))
-            config.load_from = checkpoint and str(checkpoint)
-            checkpoint = train_run(config, latest_sound_checkpoint(Path(config.work_dir))).checkpoint
-        written.append(Path(out_dir, name))
-        pack_weights(checkpoint, written[-1])
-    return written
+
+
+def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> str | Path:
+    """Train by a recipe, or go on with it; the last checkpoint."""
+    checkpoint = None
+    if recipe.start:
+        checkpoint = start_weights.prepare(work_dir / 'start', recipe.num_queries,
+                                           teacher=str(packed / recipe.start))['teacher']
+    for name in recipe.configs:
+        config = Config.fromfile(str(config_dir / name))
+        config.work_dir = str(work_dir / Path(name).stem)
+        config.load_from = checkpoint and str(checkpoint)
+        checkpoint = train_run(config, latest_sound_checkpoint(Path(config.work_dir))).checkpoint
+    return checkpoint
 
 
 def pack_weights(checkpoint: str | Path, out_file: str | Path) -> None:

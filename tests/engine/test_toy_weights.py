@@ -1,7 +1,10 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from mmcast.engine.toy_weights import make_toy_weights, pack_weights
+from mmcast.engine.toy_weights import RECIPES, make_toy_weights, pack_weights
 from mmcast.errors import CASTError
 
 
@@ -21,3 +24,25 @@ def test_existing_weights_are_not_overwritten(tmp_path):
     with pytest.raises(CASTError, match='toy_student.pth exists'):
         make_toy_weights('configs', str(tmp_path), str(tmp_path / 'work'))
     assert (tmp_path / 'toy_student.pth').read_bytes() == b'mine'
+
+
+def test_an_interrupted_call_goes_on_and_leaves_no_half_set_of_files(tmp_path, monkeypatch):
+    trained, out = [], tmp_path / 'out'
+
+    def train(config, resume):
+        trained.append(Path(config.work_dir).name)
+        if trained.count('dsb2018_teacher_source') == 1 and trained[-1] == 'dsb2018_teacher_source':
+            raise KeyboardInterrupt
+        state = {'detector.panoptic_head.query_embed.weight': torch.full((2, 3), len(trained) * 1.0)}
+        torch.save(dict(state_dict=state, meta=dict()), tmp_path / f'{len(trained)}.pth')
+        return SimpleNamespace(checkpoint=tmp_path / f'{len(trained)}.pth')
+    monkeypatch.setattr('mmcast.engine.toy_weights.train_run', train)
+    monkeypatch.setattr('mmcast.engine.toy_weights._draw_data', lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        make_toy_weights('configs', str(out), str(tmp_path / 'work'))
+    assert not out.exists()
+    written = make_toy_weights('configs', str(out), str(tmp_path / 'work'))
+    assert [path.name for path in written] == list(RECIPES) and all(path.is_file() for path in written)
+    assert trained == ['toy_teacher_source', 'toy_teacher_varied', 'toy_student_source', 'dsb2018_teacher_source',
+                       'dsb2018_teacher_source', 'dsb2018_teacher_source_longer']
+    assert make_toy_weights('configs', str(out), str(tmp_path / 'work')) == written and len(trained) == 6
