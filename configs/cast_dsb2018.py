@@ -9,7 +9,7 @@ variables = dict(
     data_root='../shared/data/dsb2018',
     percent=10,
     foundation_teacher='{config_dir}/dsb2018/weights/nuclei_teacher.pth',
-    pretrained_student='{config_dir}/toy/weights/toy_student.pth')
+    pretrained_student='{config_dir}/dsb2018/weights/nuclei_student.pth')
 
 step_options = {**_base_.data_roots, **_base_.coco_metric}
 
@@ -20,15 +20,15 @@ steps = [
         function='mmcast.datasets.coco_folder.prepare',
         kwargs=dict(root='{data_root}', out_dir='{work_dir}/01_data', seed='{seed}', percent='{percent}')),
     dict(
-        name='start',
-        kind='call',
-        function='mmcast.models.start_weights.prepare',
-        kwargs=dict(out_dir='{work_dir}/02_start', num_queries=48, student='{pretrained_student}')),
-    dict(
         name='zero_shot',
         kind='test',
         config='dsb2018/dsb2018_teacher_adapt_labeled.py',
         checkpoint='{foundation_teacher}'),
+    dict(
+        name='zero_shot_student',
+        kind='test',
+        config='dsb2018/dsb2018_student_transfer.py',
+        checkpoint='{pretrained_student}'),
     dict(
         name='adapt_labeled',
         kind='train',
@@ -61,7 +61,7 @@ steps = [
         name='transfer',
         kind='train',
         config='dsb2018/dsb2018_student_transfer.py',
-        load_from='{start.student}',
+        load_from='{pretrained_student}',
         cfg_options={**_base_.semi, _base_.pseudo: '{pseudo_label_2.annotations}'}),
     dict(
         name='refine',
@@ -71,7 +71,10 @@ steps = [
         cfg_options=_base_.labeled),
 ]
 
-summary = [dict(row='teacher, zero-shot', step='zero_shot')] + _base_.summary
+summary = [
+    dict(row='teacher, zero-shot', step='zero_shot'),
+    dict(row='student, zero-shot', step='zero_shot_student'),
+] + _base_.summary
 
 report = dict(
     images=12,
@@ -94,5 +97,5 @@ model_card = dict(
     data='DSB2018: nuclei of the 2018 Data Science Bowl, stage1_train (BBBC038v1).',
     licences={
         'nuclei_teacher.pth': 'Apache-2.0, made by mmcast',
-        'toy_student.pth': 'Apache-2.0, made by mmcast',
+        'nuclei_student.pth': 'Apache-2.0, made by mmcast',
     })

@@ -1,4 +1,4 @@
-"""Makes the shipped weights again, from drawn street scenes and nuclei (about three hours on two cores)."""
+"""Makes the shipped weights again, from drawn street scenes and nuclei (between three and four hours on two cores)."""
 import argparse
 
 import mmcast  # noqa: F401  before anything imports mmdet

@@ -4,7 +4,9 @@ _base_ = '../_base_/pipelines/cast.py'
 work_dir = 'work_dirs/cast_dsb2018_baselines'
 seed = 0
 variables = dict(
-    data_root='../shared/data/dsb2018', percent=10, pretrained_student='{config_dir}/../toy/weights/toy_student.pth')
+    data_root='../shared/data/dsb2018',
+    percent=10,
+    pretrained_student='{config_dir}/../dsb2018/weights/nuclei_student.pth')
 
 step_options = {
     **_base_.data_roots,
@@ -20,15 +22,10 @@ steps = [
         function='mmcast.datasets.coco_folder.prepare',
         kwargs=dict(root='{data_root}', out_dir='{work_dir}/01_data', seed='{seed}', percent='{percent}')),
     dict(
-        name='start',
-        kind='call',
-        function='mmcast.models.start_weights.prepare',
-        kwargs=dict(out_dir='{work_dir}/02_start', num_queries=48, student='{pretrained_student}')),
-    dict(
         name='supervised',
         kind='train',
         config='dsb2018_student_supervised.py',
-        load_from='{start.student}',
+        load_from='{pretrained_student}',
         cfg_options={'train_dataloader.dataset.ann_file': '{data.labeled}'}),
 ]
 

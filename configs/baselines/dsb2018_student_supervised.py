@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(pixel_contrast=None)
-load_from = 'work_dirs/cast_dsb2018/start/student_48queries.pth'  # the pipeline puts its own here
-new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
-train_cfg = dict(max_iters=2600, val_interval=300)
+load_from = 'configs/dsb2018/weights/nuclei_student.pth'
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+train_cfg = dict(max_iters=2500, val_interval=250)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))

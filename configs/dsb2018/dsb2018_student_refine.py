@@ -6,5 +6,5 @@ _base_ = [
 
 model = dict(pixel_contrast=None)
 load_from = 'work_dirs/cast_dsb2018/transfer.pth'  # the pipeline puts its own here
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=1000, val_interval=1000)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+train_cfg = dict(max_iters=600, val_interval=600)

@@ -5,7 +5,7 @@ _base_ = [
 ]
 
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-load_from = 'work_dirs/cast_dsb2018/start/student_48queries.pth'  # the pipeline puts its own here
-new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
-train_cfg = dict(max_iters=2500, val_interval=2500)
+load_from = 'configs/dsb2018/weights/nuclei_student.pth'
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+train_cfg = dict(max_iters=1800, val_interval=1800)
 custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

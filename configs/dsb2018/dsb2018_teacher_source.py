@@ -6,6 +6,6 @@ _base_ = [
 ]
 
 model = dict(pixel_contrast=None)
-load_from = 'work_dirs/toy_weights/start/teacher_48queries.pth'  # tools/make_toy_weights.py puts its own here
+load_from = 'work_dirs/toy_weights/start/toy_teacher_48queries.pth'  # tools/make_toy_weights.py puts its own here
 new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
 train_cfg = dict(max_iters=3600, val_interval=1200)

@@ -1,4 +1,4 @@
-"""The committed recipe of the shipped weights: foundation teachers and a pretrained student."""
+"""The committed recipe of the shipped weights: foundation teachers and pretrained students."""
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ RECIPES = {
     'toy_student.pth': Recipe(('toy/toy_student_source.py', )),
     'nuclei_teacher.pth': Recipe(('dsb2018/dsb2018_teacher_source.py', 'dsb2018/dsb2018_teacher_source_longer.py'),
                                  'toy_teacher.pth', 48),
+    'nuclei_student.pth': Recipe(('dsb2018/dsb2018_student_source.py', ), 'toy_student.pth', 48),
 }
 
 
@@ -42,8 +43,8 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
     """Draw the data, train every network on it and write the weights in half precision.
 
     The toy's teacher sees varied street scenes after those of a clear day, the student those of a clear day only; the
-    nuclei's teacher goes on from the toy's on drawn microscopy images. That is about three hours on two cores. Called
-    again, an interrupted run goes on from its last checkpoint; no file is in ``out_dir`` before all are made.
+    nuclei's networks go on from the toy's on drawn microscopy images. That is between three and four hours on two cores.
+    Called again, an interrupted run goes on from its last checkpoint; no file is in ``out_dir`` before all are made.
 
     Args:
         config_dir: The folder ``configs``.
@@ -79,8 +80,9 @@ def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> st
     """Train by a recipe, or go on with it; the last checkpoint."""
     checkpoint = None
     if recipe.start:
+        stem = Path(recipe.start).stem
         checkpoint = start_weights.prepare(work_dir / 'start', recipe.num_queries,
-                                           teacher=str(packed / recipe.start))['teacher']
+                                           **{stem: str(packed / recipe.start)})[stem]
     for name in recipe.configs:
         config = Config.fromfile(str(config_dir / name))
         config.work_dir = str(work_dir / Path(name).stem)

@@ -44,5 +44,5 @@ def test_an_interrupted_call_goes_on_and_leaves_no_half_set_of_files(tmp_path, m
     written = make_toy_weights('configs', str(out), str(tmp_path / 'work'))
     assert [path.name for path in written] == list(RECIPES) and all(path.is_file() for path in written)
     assert trained == ['toy_teacher_source', 'toy_teacher_varied', 'toy_student_source', 'dsb2018_teacher_source',
-                       'dsb2018_teacher_source', 'dsb2018_teacher_source_longer']
-    assert make_toy_weights('configs', str(out), str(tmp_path / 'work')) == written and len(trained) == 6
+                       'dsb2018_teacher_source', 'dsb2018_teacher_source_longer', 'dsb2018_student_source']
+    assert make_toy_weights('configs', str(out), str(tmp_path / 'work')) == written and len(trained) == 7
