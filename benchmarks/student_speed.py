@@ -81,7 +81,8 @@ def main() -> None:
     found = {(row['name'], row['backend'], row['precision']): row for row in rows if 'problem' not in row}
     eager = found['student', 'eager', 'fp32']
     for key, row in found.items():
-        print(f'{" ".join(key)}: {row["fps"] / eager["fps"]:.2f} x the FPS of the student in torch eager, '
+        faster = eager['latency_ms']['median'] / row['latency_ms']['median']
+        print(f'{" ".join(key)}: {faster:.2f} x the FPS of the student in torch eager, '
               f'{eager["cpu_s"] / row["cpu_s"]:.2f} x in processor time')
     (args.out / 'speed.json').write_text(json.dumps(rows, indent=1))
     (args.out / 'speed.md').write_text(text)
