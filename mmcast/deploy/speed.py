@@ -70,8 +70,8 @@ def benchmark(entries: Sequence[Entry], setting: Setting = Setting(),
     """Measure models from an image in memory to masks of its size.
 
     Every model lives in a process of its own; they take turns, run by run, so that a busy minute of the
-    machine hits all of them, each time after one run that is not measured. Time is wall clock; ``cpu_s`` is processor time, which other processes hardly
-    disturb.
+    machine hits all of them, each time after one run that is not measured. Time is wall clock; ``cpu_s`` is
+    processor time, which other processes hardly disturb.
 
     Returns:
         One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms (median,
