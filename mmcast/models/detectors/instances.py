@@ -13,10 +13,10 @@ from torch import Tensor
 from mmcast.pseudo_labels.confidence import map_size
 
 
-def resize_weights(size_in: int, size_out: int, like: Tensor) -> Tensor:
-    """(size_out, size_in): the matrix that bilinear resizing of one dimension is, on ``like``'s device."""
+def resize_weights(size_in: int, size_out: int, like: Tensor, mode: str = 'bilinear') -> Tensor:
+    """(size_out, size_in): the matrix that resizing of one dimension is, on ``like``'s device; modes are separable."""
     identity = torch.eye(size_in, dtype=torch.float32, device=like.device)
-    return F.interpolate(identity[None], size_out, mode='linear', align_corners=False)[0].T
+    return F.interpolate(identity[None, None], (size_out, size_in), mode=mode, align_corners=False)[0, 0]
 
 
 def path_weights(mask_size: int, padded_size: int, image_size: int, original_size: int | None,
