@@ -28,9 +28,8 @@ from mmcast.pseudo_labels.store import PREDICTED, encode_mask, make_info, read_p
 from mmcast.pseudo_labels.views import merge_views, predict_views
 from mmcast.registry import MODELS
 
-_ENCODERS = 2  # threads; the work is done by OpenCV and numpy, which let the teacher run meanwhile
 _PROGRESS_SECONDS = 10
-_WAITING = 4  # images whose masks may wait to be encoded
+_WAITING = 4  # images whose masks may wait to be encoded and written
 
 
 def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str | os.PathLike,
@@ -209,35 +208,51 @@ def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, dev
         num_workers = cfg.test_dataloader.get('num_workers', 2)
     loader = load_ahead(images, job.places, num_workers)
     with ShardWriter(job.folder / f'shard_{rank:04d}.jsonl', job.info) as writer, \
-            ThreadPoolExecutor(_ENCODERS) as encoders:
-        _predict_and_write(model, loader, writer, encoders, job, strict, progress)
+            ThreadPoolExecutor(1) as thread:  # a second one would take turns with the teacher more often
+        _predict_and_write(model, loader, writer, thread, job, strict, progress)
 
 
 @torch.no_grad()
 def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], writer: ShardWriter,
-                       encoders: ThreadPoolExecutor, job: _Job, strict: bool, progress: bool) -> None:
-    """The loop over the images. An interruption loses none that was predicted."""
-    waiting: deque[tuple[int, Future]] = deque()
+                       thread: ThreadPoolExecutor, job: _Job, strict: bool, progress: bool) -> None:
+    """The loop over the images. An interruption loses none that was predicted.
+
+    Masks of an image are encoded from the moment when the teacher begins to look at the next one: then
+    Python waits for the accelerator. Begun earlier, the encoding would take turns with the preparation of
+    that image, and delay the teacher.
+    """
+    predicted: list[tuple[LoadedImage, list[InstanceData]]] = []
+    waiting: deque[Future] = deque()
     report = _Progress(len(job.places)) if progress else None
 
-    def write_next() -> None:
-        place, record = waiting.popleft()
-        writer.write(place, record.result())
+    def encode_and_write(loaded: LoadedImage, views: list[InstanceData]) -> None:
+        writer.write(loaded.place, _to_record(loaded, views, job))
+
+    def begin_to_encode(*of_hook) -> None:
+        while predicted:
+            waiting.append(thread.submit(encode_and_write, *predicted.pop()))
+
+    def wait_for_next() -> None:
+        waiting.popleft().result()
         if report:
             report.step()
 
+    hook = model.register_forward_pre_hook(begin_to_encode)
     try:
         for loaded in loader:
             if loaded.unreadable and strict:
                 raise CASTError(f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
                                 f'({loaded.unreadable}); replace it, take it out, or leave out --strict')
             views = [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
-            waiting.append((loaded.place, encoders.submit(_to_record, loaded, views, job)))
+            begin_to_encode()  # what is before an unreadable image
+            predicted.append((loaded, views))
             if len(waiting) > _WAITING:
-                write_next()
+                wait_for_next()
     finally:
+        hook.remove()
+        begin_to_encode()
         while waiting:
-            write_next()
+            wait_for_next()
 
 
 class _Progress:
@@ -266,15 +281,18 @@ def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dic
     if (height, width) != (image['height'], image['width']):
         raise CASTError(f'the teacher\'s masks of {image["file_name"]} are {width}x{height}, the image is '
                         f'{image["width"]}x{image["height"]}; its predictions must be of the image\'s size')
-    views = [view[view.scores > floor].cpu() for view in views]
-    prediction = views[0]
-    if len(views) > 1:
-        prediction = merge_views(views, floor)
-        prediction = prediction[prediction.scores > floor]
+    views = [_above(view, floor).cpu() for view in views]
+    prediction = _above(merge_views(views, floor), floor) if len(views) > 1 else views[0]
     if job.info.get('confidence'):
         levels = confidence_map(prediction.probabilities.numpy(), prediction.scores.numpy())
         image = dict(image, confidence=encode_map(levels))
     return dict(image=image, annotations=_to_annotations(prediction, job))
+
+
+def _above(prediction: InstanceData, floor: float) -> InstanceData:
+    """The instances with a score above the floor; full-size masks are not copied where all are."""
+    kept = prediction.scores > floor
+    return prediction if kept.all() else prediction[kept]
 
 
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
@@ -285,15 +303,11 @@ def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     """
     columns = {field: prediction[name] for field, name in PREDICTED.items() if name in prediction}
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]
-    annotations = []
-    for mask, label, *values in zip(prediction.masks.numpy(), prediction.labels.tolist(), *scores):
-        rle = encode_mask(mask)
-        area = int(mask_utils.area(rle))
-        if area:
-            annotations.append(dict(category_id=job.category_ids[label], segmentation=rle,
-                                    **dict(zip(columns, values)), bbox=mask_utils.toBbox(rle).tolist(),
-                                    area=area, iscrowd=0))
-    return annotations
+    rles = [encode_mask(mask) for mask in prediction.masks.numpy()]
+    areas, boxes = mask_utils.area(rles).tolist(), mask_utils.toBbox(rles).tolist()
+    return [dict(category_id=job.category_ids[label], segmentation=rle, **dict(zip(columns, values)), bbox=box,
+                 area=area, iscrowd=0)
+            for rle, area, box, label, *values in zip(rles, areas, boxes, prediction.labels.tolist(), *scores) if area]
 
 
 def _merge(job: _Job) -> dict:

@@ -45,9 +45,20 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
 
 
 def encode_mask(mask: np.ndarray) -> dict:
-    """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's loading want it so."""
-    columns = cv2.transpose(np.ascontiguousarray(mask).view(np.uint8))  # much faster than numpy
-    rle = mask_utils.encode(columns.T)
+    """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's loading want it so.
+
+    The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets no other thread of
+    Python run meanwhile; here numpy finds the runs, in the columns that have any pixel, and pycocotools packs them.
+    """
+    pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
+    columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
+    first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
+    flat = cv2.transpose(pixels[:, first:end]).ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    changes = np.concatenate((np.flatnonzero(flat[:1]), changes, np.flatnonzero(flat[-1:]) + len(flat)))
+    changes += first * height
+    runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
+    rle = mask_utils.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
     return dict(size=rle['size'], counts=rle['counts'].decode())
 
 

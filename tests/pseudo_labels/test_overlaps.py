@@ -28,6 +28,14 @@ def test_rle_overlaps_are_those_of_bitmaps(seed):
         assert np.array_equal(mask_utils.decode(rle), mask)
 
 
+@pytest.mark.parametrize('density', [0, 0.01, 0.5, 0.99, 1])
+def test_masks_are_encoded_as_pycocotools_encodes_them(density):
+    rng = np.random.default_rng(0)
+    for mask in (masks_of(rng, 1, density)[0] for _ in range(200)):
+        reference = mask_utils.encode(np.asfortranarray(mask, np.uint8))
+        assert encode_mask(mask) == dict(size=reference['size'], counts=reference['counts'].decode())
+
+
 @pytest.mark.parametrize('density', [0, 0.01, 0.5, 0.99, 1, None])
 def test_complement_is_the_other_pixels_as_coco_writes_them(density):
     rng = np.random.default_rng(0)
