@@ -1,22 +1,28 @@
 """What adaptation does to the foundation teacher, in miniature on Toy Cityscapes, on a CPU.
 
-    python benchmarks/tiny_teacher.py --work-dir work_dirs/tiny_teacher
+    python benchmarks/tiny_teacher.py --work-dir work_dirs/tiny_teacher --seeds 0 1 2
 
 A teacher of 5 M parameters learns on scenes of a clear day, which makes it the "foundation" model. Then it is
 tested on the target domain as it is, after step 1a (10 % of the labels) and after step 1b (with its own
-pseudo-labels), through the shipped configs with sizes, iterations and learning rates changed. Printed are the loss at
-the beginning and at the end of each step and mask AP. Finished steps are kept.
+pseudo-labels), through the shipped configs with sizes, iterations and learning rates changed. A seed decides which
+images are labeled, and the random numbers of 1a and 1b. Printed are mask AP, the loss at the beginning and at the
+end of each step, and what the options that only a teacher of two halves has change in the labels of both
+generations: SAM2 prompted again with its own mask, and scores that are products with SAM2's estimate of IoU and
+the halves' agreement.
+Finished steps are kept.
 """
 import argparse
+import copy
 import json
 import statistics
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
 from mmcast.command_line import report_errors
+from seeds import LABELS, collect, quality_in_percent, show
 
 ADAPT = 'configs/cityscapes/cityscapes_teacher_adapt_{}.py'
-#: Of the tests' tiny teacher: encoders that can learn something, and no map at stride 4, where most of the time would go.
+#: Of the tests' tiny teacher: encoders that can learn something, and no map at stride 4, where most time would go.
 LEARNS_IN_AN_HOUR = {
     'activation_checkpointing': False,
     'grounding_dino.box_scale': (224, 112),
@@ -33,6 +39,17 @@ LEARNS_IN_AN_HOUR = {
 }
 
 
+#: Options of the detector for better labels (docs/pseudo_labels.md).
+OPTIONS = {
+    'plain': {},
+    'prompted again': {'sam2.reprompts': 1},
+    'score times mask quality': {'score_factors': ['mask_quality']},
+    'score times agreement': {'score_factors': ['agreement']},
+    'score times both': {'score_factors': ['mask_quality', 'agreement']},
+}
+STEPS = dict(ap='mask AP', ap50='AP50', first_loss='first loss', last_loss='last loss')
+
+
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,27 +57,56 @@ def main() -> None:
     parser.add_argument('--pretrain', type=int, default=4000, help='iterations on the source domain (4000)')
     parser.add_argument('--adapt', type=int, default=600, help='iterations of 1a and of 1b (600)')
     parser.add_argument('--images', type=int, nargs=2, default=[1000, 100], metavar=('SOURCE', 'TARGET'))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     args = parser.parse_args()
 
     from mmcast.datasets.toy_cityscapes import prepare
-    from mmcast.pseudo_labels import generate_pseudo_labels
     folder = args.work_dir
     source = prepare(folder / 'source', percent=50, domain='source', num_train=args.images[0], num_val=10)
     target = prepare(folder / 'target', percent=10, num_train=args.images[1], num_val=60)
-
-    start = train(folder, 'pretrained', 'labeled', args.pretrain, [source['train']], source, target)
-    report('zero-shot', start)
-    adapted = train(folder, 'adapted', 'labeled', args.adapt, [target['labeled']], target, target, start)
-    report('1a', adapted)
-    pseudo = folder / 'pseudo_labels.json'
-    config = small_config(folder, 'labeled', args.adapt, [target['labeled']], target, target)
-    generate_pseudo_labels(config, adapted['checkpoint'], pseudo, ann_file=target['unlabeled'],
-                           img_dir=target['train_images'])
-    report('1b', train(folder, 'self_trained', 'self_training', args.adapt, [target['labeled'], str(pseudo)],
-                       target, target, start))
+    steps, labels = {}, {}
+    config = small_config(folder, 'labeled', args.pretrain, [source['train']], source, target)
+    start = train(folder / 'pretrained', config)
+    collect(steps, {'zero-shot': start}, STEPS)
+    for seed in args.seeds:
+        target = prepare(folder / 'target', seed=seed, percent=10, num_train=args.images[1], num_val=60)
+        adapt(folder / f'seed{seed}', folder, args.adapt, target, start, seed, steps, labels)
+    show('', steps, STEPS)
+    show('pseudo-labels', labels, LABELS)
 
 
-def small_config(folder: Path, kind: str, iterations: int, ann_files: list[str], data: dict, val: dict):
+def adapt(out: Path, folder: Path, iterations: int, data: dict, start: dict, seed: int, steps: dict,
+          labels: dict) -> None:
+    """Steps 1a and 1b of one seed, and the labels of both teachers with each option."""
+    config = small_config(folder, 'labeled', iterations, [data['labeled']], data, data, seed)
+    adapted = train(out / 'adapted', config, start)
+    collect(steps, {'1a': adapted}, STEPS)
+    collect(labels, label_with_options('1a', config, adapted, out, data), LABELS)
+    pseudo = str(out / '1a_plain.json')
+    config = small_config(folder, 'self_training', iterations, [data['labeled'], pseudo], data, data, seed)
+    self_trained = train(out / 'self_trained', config, start)
+    collect(steps, {'1b': self_trained}, STEPS)
+    collect(labels, label_with_options('1b', config, self_trained, out, data), LABELS)
+
+
+def label_with_options(generation: str, config, teacher: dict, out: Path, data: dict) -> dict[str, dict]:
+    """Quality in percent of a teacher's labels with each option, against the hidden ones."""
+    from mmcast.pseudo_labels import generate_pseudo_labels
+    from mmcast.pseudo_labels.inspection import inspect_pseudo_labels
+    stores = {}
+    for name, options in OPTIONS.items():
+        title = f'{generation}, {name}'
+        stores[title] = out / f'{generation}_{name.replace(" ", "_")}.json'
+        changed = copy.deepcopy(config)
+        changed.merge_from_dict({f'model.detector.{key}': value for key, value in options.items()})
+        generate_pseudo_labels(changed, teacher['checkpoint'], stores[title], ann_file=data['unlabeled'],
+                               img_dir=data['train_images'])
+    report = inspect_pseudo_labels(stores, out / f'{generation}.html', hidden=data['train'],
+                                   img_dir=data['train_images'])
+    return quality_in_percent(report['stores'])
+
+
+def small_config(folder: Path, kind: str, iterations: int, ann_files: list[str], data: dict, val: dict, seed: int = 0):
     """The shipped config of 1a or 1b for a tiny teacher and the toy's images."""
     from mmengine.config import Config
 
@@ -91,36 +137,30 @@ def small_config(folder: Path, kind: str, iterations: int, ann_files: list[str],
     config.default_hooks.checkpoint.interval = max(1, iterations // 4)
     config.default_hooks.logger.interval = max(1, iterations // 40)
     config.load_from = None
+    config.randomness = dict(seed=seed)
     return config
 
 
-def train(folder: Path, name: str, kind: str, iterations: int, ann_files: list[str], data: dict, val: dict,
-          start: dict | None = None) -> dict:
-    """Checkpoint, AP and losses of one run; what an earlier call finished is read."""
+def train(folder: Path, config, start: dict | None = None) -> dict:
+    """Checkpoint, AP in percent and losses of one run; what an earlier call finished is read."""
     from mmcast.engine.curves import read_curves
     from mmcast.engine.runs import latest_sound_checkpoint, train_run
-    out = folder / f'{name}.json'
+    out = folder / 'result.json'
     if out.exists():
         return json.loads(out.read_text())
-    config = small_config(folder, kind, iterations, ann_files, data, val)
-    config.work_dir = str(folder / name)
+    config.work_dir = str(folder)
     if start:
         config.load_from = start['checkpoint']
     else:
         config.model.pixel_contrast = None
-    result = train_run(config, latest_sound_checkpoint(Path(config.work_dir)))
-    losses = [value for _, value in read_curves(Path(config.work_dir))['loss']]
+    result = train_run(config, latest_sound_checkpoint(folder))
+    losses = [value for _, value in read_curves(folder)['loss']]
     end = max(1, len(losses) // 10)
-    found = dict(checkpoint=str(result.checkpoint), ap=result.metrics['coco/segm_mAP'],
-                 ap50=result.metrics['coco/segm_mAP_50'], first_loss=statistics.mean(losses[:end]),
+    found = dict(checkpoint=str(result.checkpoint), ap=100 * result.metrics['coco/segm_mAP'],
+                 ap50=100 * result.metrics['coco/segm_mAP_50'], first_loss=statistics.mean(losses[:end]),
                  last_loss=statistics.mean(losses[-end:]))
     out.write_text(json.dumps(found))
     return found
-
-
-def report(row: str, found: dict) -> None:
-    print(f'{row:10s} {100 * found["ap"]:5.1f} mask AP {100 * found["ap50"]:5.1f} AP50   training loss '
-          f'{found["first_loss"]:.2f} to {found["last_loss"]:.2f}', flush=True)
 
 
 if __name__ == '__main__':
