@@ -1,8 +1,9 @@
-# How much pixel loss: the transfer step of cast_toy.py with three weights, same start and pseudo-labels. The
+# How much pixel loss: the transfer step of cast_toy.py with several weights, same start and pseudo-labels. The
 # report has margin and false negatives of each; `python benchmarks/margin.py` draws them in one picture.
 _base_ = './cast_toy.py'
 work_dir = 'work_dirs/cast_toy_pixel_weight'
-weights = dict(low=0.01, usual=0.1, high=0.5)
+# 'none' is so little that not even Adam moves the projector; at 0 there would be no embeddings to look at.
+weights = dict(low=0.01, usual=0.1, high=0.5, higher=3.0, highest=15.0, none=1e-12)
 
 steps = _base_.steps[:6] + [
     dict(
