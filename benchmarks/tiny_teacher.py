@@ -8,8 +8,7 @@ pseudo-labels), through the shipped configs with sizes, iterations and learning 
 images are labeled, and the random numbers of 1a and 1b. Printed are mask AP, the loss at the beginning and at the
 end of each step, and what the options that only a teacher of two halves has change in the labels of both
 generations: SAM2 prompted again with its own mask, and scores that are products with SAM2's estimate of IoU and
-the halves' agreement.
-Finished steps are kept.
+the halves' agreement. Finished steps are kept.
 """
 import argparse
 import copy
@@ -37,7 +36,6 @@ LEARNS_IN_AN_HOUR = {
     'sam2.boxes_per_chunk': 32,
     'sam2.encoder.hidden_size': 16,
 }
-
 
 #: Options of the detector for better labels (docs/pseudo_labels.md).
 OPTIONS = {
@@ -70,23 +68,23 @@ def main() -> None:
     collect(steps, {'zero-shot': start}, STEPS)
     for seed in args.seeds:
         target = prepare(folder / 'target', seed=seed, percent=10, num_train=args.images[1], num_val=60)
-        adapt(folder / f'seed{seed}', folder, args.adapt, target, start, seed, steps, labels)
+        found = adapt(folder, args.adapt, target, start, seed)
+        collect(steps, found[0], STEPS)
+        collect(labels, found[1], LABELS)
     show('', steps, STEPS)
     show('pseudo-labels', labels, LABELS)
 
 
-def adapt(out: Path, folder: Path, iterations: int, data: dict, start: dict, seed: int, steps: dict,
-          labels: dict) -> None:
-    """Steps 1a and 1b of one seed, and the labels of both teachers with each option."""
-    config = small_config(folder, 'labeled', iterations, [data['labeled']], data, data, seed)
-    adapted = train(out / 'adapted', config, start)
-    collect(steps, {'1a': adapted}, STEPS)
-    collect(labels, label_with_options('1a', config, adapted, out, data), LABELS)
-    pseudo = str(out / '1a_plain.json')
-    config = small_config(folder, 'self_training', iterations, [data['labeled'], pseudo], data, data, seed)
-    self_trained = train(out / 'self_trained', config, start)
-    collect(steps, {'1b': self_trained}, STEPS)
-    collect(labels, label_with_options('1b', config, self_trained, out, data), LABELS)
+def adapt(folder: Path, iterations: int, data: dict, start: dict, seed: int) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Results of steps 1a and 1b of one seed, and the quality of both teachers' labels with each option."""
+    steps, labels, out = {}, {}, folder / f'seed{seed}'
+    ann_files = [data['labeled']]
+    for step, kind in {'1a': 'labeled', '1b': 'self_training'}.items():
+        config = small_config(folder, kind, iterations, ann_files, data, data, seed)
+        steps[step] = train(out / kind, config, start)
+        labels |= label_with_options(step, config, steps[step], out, data)
+        ann_files = [data['labeled'], str(out / '1a_plain.json')]
+    return steps, labels
 
 
 def label_with_options(generation: str, config, teacher: dict, out: Path, data: dict) -> dict[str, dict]:

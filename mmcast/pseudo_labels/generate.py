@@ -25,7 +25,7 @@ from mmcast.pseudo_labels.confidence import ask_for_probabilities, confidence_ma
 from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
 from mmcast.pseudo_labels.store import PREDICTED, encode_mask, make_info, read_pseudo_labels, write_store
-from mmcast.pseudo_labels.views import merge_views, predict_views
+from mmcast.pseudo_labels.views import above, merge_views, predict_views
 from mmcast.registry import MODELS
 
 _PROGRESS_SECONDS = 10
@@ -281,18 +281,12 @@ def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dic
     if (height, width) != (image['height'], image['width']):
         raise CASTError(f'the teacher\'s masks of {image["file_name"]} are {width}x{height}, the image is '
                         f'{image["width"]}x{image["height"]}; its predictions must be of the image\'s size')
-    views = [_above(view, floor).cpu() for view in views]
-    prediction = _above(merge_views(views, floor), floor) if len(views) > 1 else views[0]
+    views = [above(view, floor).cpu() for view in views]
+    prediction = above(merge_views(views, floor), floor) if len(views) > 1 else views[0]
     if job.info.get('confidence'):
         levels = confidence_map(prediction.probabilities.numpy(), prediction.scores.numpy())
         image = dict(image, confidence=encode_map(levels))
     return dict(image=image, annotations=_to_annotations(prediction, job))
-
-
-def _above(prediction: InstanceData, floor: float) -> InstanceData:
-    """The instances with a score above the floor; full-size masks are not copied where all are."""
-    kept = prediction.scores > floor
-    return prediction if kept.all() else prediction[kept]
 
 
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:

@@ -53,10 +53,8 @@ def encode_mask(mask: np.ndarray) -> dict:
     pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
     columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
     first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-    flat = cv2.transpose(pixels[:, first:end]).ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    changes = np.concatenate((np.flatnonzero(flat[:1]), changes, np.flatnonzero(flat[-1:]) + len(flat)))
-    changes += first * height
+    flat = cv2.transpose(pixels[:, first:end]).ravel().view(bool)
+    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
     runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
     rle = mask_utils.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
     return dict(size=rle['size'], counts=rle['counts'].decode())

@@ -61,6 +61,12 @@ def _scale(data: dict, scale: float) -> dict:
     return dict(inputs=resized.to(inputs.dtype), data_samples=sample)
 
 
+def above(prediction: InstanceData, score_floor: float) -> InstanceData:
+    """The instances with a score above the floor; full-size masks are not copied where all are."""
+    kept = prediction.scores > score_floor
+    return prediction if kept.all() else prediction[kept]
+
+
 def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceData:
     """One set of instances from those of V views, like weighted boxes fusion but with masks.
 
@@ -79,7 +85,7 @@ def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceDa
     Returns:
         The same fields.
     """
-    views = [view[view.scores > score_floor] for view in views]
+    views = [above(view, score_floor) for view in views]
     members = [(view, index) for view, found in enumerate(views) for index in range(len(found))]
     rles = [encode_mask(mask) for found in views for mask in found.masks.numpy()]
     members = sorted(zip(members, rles), key=lambda member: -float(views[member[0][0]].scores[member[0][1]]))
