@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 
 from mmcast.errors import CASTError
 from .overlaps import resolve_rle_overlaps
-from .store import SCORES
+from .store import SCORES, mask_areas
 
 
 class LabelFilter:
@@ -56,10 +56,10 @@ class LabelFilter:
         if not chosen:
             return []
         masks = [ann['segmentation'] for ann in chosen]
-        whole = mask_utils.area(masks).tolist()
+        whole = mask_areas(masks)
         if self.resolve_overlaps:
             masks = resolve_rle_overlaps(masks, [ann['score'] for ann in chosen])
-        areas, boxes = mask_utils.area(masks).tolist(), mask_utils.toBbox(masks).tolist()
+        areas, boxes = mask_areas(masks), mask_utils.toBbox(masks).tolist()
         used = []
         for ann, mask, before, area, box in zip(chosen, masks, whole, areas, boxes):
             if not area:

@@ -24,7 +24,8 @@ from mmcast.files import sha256_of_file, write_atomically
 from mmcast.pseudo_labels.confidence import ask_for_probabilities, confidence_map, encode_map
 from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
-from mmcast.pseudo_labels.store import PREDICTED, encode_mask, make_info, read_pseudo_labels, write_store
+from mmcast.pseudo_labels.store import (PREDICTED, encode_mask, make_info, mask_areas, read_pseudo_labels,
+                                        write_store)
 from mmcast.pseudo_labels.views import above, merge_views, predict_views
 from mmcast.registry import MODELS
 
@@ -298,7 +299,7 @@ def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     columns = {field: prediction[name] for field, name in PREDICTED.items() if name in prediction}
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]
     rles = [encode_mask(mask) for mask in prediction.masks.numpy()]
-    areas, boxes = mask_utils.area(rles).tolist(), mask_utils.toBbox(rles).tolist()
+    areas, boxes = mask_areas(rles), mask_utils.toBbox(rles).tolist()
     return [dict(category_id=job.category_ids[label], segmentation=rle, **dict(zip(columns, values)), bbox=box,
                  area=area, iscrowd=0)
             for rle, area, box, label, *values in zip(rles, areas, boxes, prediction.labels.tolist(), *scores) if area]

@@ -60,6 +60,11 @@ def encode_mask(mask: np.ndarray) -> dict:
     return dict(size=rle['size'], counts=rle['counts'].decode())
 
 
+def mask_areas(rles: list[dict]) -> list[int]:
+    """Pixels of each COCO RLE, however many: pycocotools' ``area`` overflows above 255 masks with NumPy 2."""
+    return [area for start in range(0, len(rles), 255) for area in mask_utils.area(rles[start:start + 255]).tolist()]
+
+
 def write_store(path: Path, info: dict, categories: list[dict], records: Iterable[dict]) -> None:
     """Writes a pseudo-label file, holding one record at a time, and syncs it to the disk.
 

@@ -20,14 +20,17 @@ CLASSES = ('person', 'car')
 
 @MODELS.register_module(force=True)
 class ColourTeacher(BaseModel):
-    """Blue is a person with score `confidence`, green a car with 0.5; then an empty mask and a weak one."""
+    """Blue is a person with score `confidence`, green a car with 0.5; then an empty mask and a weak one.
 
-    def __init__(self, with_masks=True, with_factors=False, with_probabilities=False, seconds=0.0):
+    All of them `copies` times."""
+
+    def __init__(self, with_masks=True, with_factors=False, with_probabilities=False, seconds=0.0, copies=1):
         super().__init__(data_preprocessor=dict(type='mmdet.DetDataPreprocessor'))
         self.confidence = torch.nn.Parameter(torch.tensor(0.0))
         if with_probabilities:  # it can, where it is asked to
             self.mask_probabilities = False
         self.with_masks, self.with_factors, self.seconds = with_masks, with_factors, seconds
+        self.copies = copies
 
     def forward(self, inputs, data_samples, mode='predict'):
         time.sleep(self.seconds)
@@ -44,7 +47,7 @@ class ColourTeacher(BaseModel):
             # Unsure of the first two rows, but not that nothing is nothing.
             prediction.probabilities = torch.stack(masks).byte() * 255
             prediction.probabilities[prediction.probabilities.flatten(1).bool().any(1), :2] = 128
-        data_samples[0].pred_instances = prediction
+        data_samples[0].pred_instances = InstanceData.cat([prediction] * self.copies)
         return data_samples
 
 

@@ -58,6 +58,13 @@ def test_what_better_labels_cover_is_dropped_by_the_share_that_is_left():
     assert choose(dict(score=0.45), min_visible=1, resolve_overlaps=False)[1] == [0.9, 0.6, 0.5]
 
 
+def test_more_than_255_labels_in_an_image():
+    """pycocotools 2.0.11 counts the masks in 8 bits, which NumPy 2 refuses."""
+    cells = [label(CAR, rectangle(row, column, 1, 1 + row % 2), 0.5) for row in range(20) for column in range(0, 30, 2)]
+    chosen = LabelFilter(dict(score={CAR: 0.3}))(cells)
+    assert [ann['area'] for ann in chosen] == [1 + row % 2 for row in range(20) for _ in range(15)]
+
+
 def test_labels_without_a_field_are_named():
     with pytest.raises(CASTError, match='on mask_quality is set, but the labels have no mask_quality'):
         LabelFilter(dict(mask_quality={CAR: 0.5}))([label(CAR, rectangle(0, 0, 2, 2), 0.9)])

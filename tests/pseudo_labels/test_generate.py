@@ -206,6 +206,11 @@ def test_folder_without_a_list(data):
         generate(data, ann_file=None)
 
 
+def test_more_than_255_instances_in_an_image(data):
+    """pycocotools 2.0.11 counts the masks in 8 bits, which NumPy 2 refuses."""
+    assert generate(data, config=make_config(copies=150))['instances'] == 8 * 150
+
+
 def test_factors_of_the_score_are_stored_where_the_teacher_tells_them(data):
     generate(data, config=make_config(with_factors=True))
     person, car = json.loads((data / 'labels.json').read_text())['annotations'][:2]
