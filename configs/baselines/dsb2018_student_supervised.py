@@ -7,6 +7,6 @@ _base_ = [
 
 model = dict(pixel_contrast=None)
 load_from = 'configs/dsb2018/weights/nuclei_student.pth'
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=2500, val_interval=250)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+train_cfg = dict(max_iters=3100, val_interval=310)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))
