@@ -82,7 +82,7 @@ report = dict(
     img_dir='{data.val_images}',
     score_thr=0.3,
     # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
-    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.5),
+    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3, min_visible=0.5),
     columns=[
         dict(
             title='teacher pseudo-labels',

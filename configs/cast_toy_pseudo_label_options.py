@@ -8,6 +8,8 @@ views = dict(flip=dict(flip=True), scales=dict(scales=scales), both=dict(flip=Tr
 first, second = [step for step in _base_.steps if step['kind'] == 'pseudo_label']
 
 steps = _base_.steps[:6] + [
+    dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}'),
+] + [
     dict(step, name=f'{step["name"]}_{name}', **options) for step in (first, second) for name, options in views.items()
 ] + [
     dict(second, name='pseudo_label_2_confidence', confidence=True),

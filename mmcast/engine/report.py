@@ -67,7 +67,7 @@ def write_inspection(pipeline: 'Pipeline') -> dict | None:
         return None
     *_, last = definitions.values()
     stores = {name: pipeline.state.outputs(name)['annotations'] for name, definition in definitions.items()
-              if all(definition[key] == last[key] for key in ('ann_file', 'img_dir'))}
+              if all(definition.get(key) == last.get(key) for key in ('ann_file', 'img_dir', 'limit'))}
     options = pipeline.config.get('report', {}).get('pseudo_labels', {})
     options = pipeline.resolve(dict(options), 'report.pseudo_labels')
     files = [*stores.values(), *(options[key] for key in ('labeled', 'hidden') if key in options)]

@@ -12,7 +12,7 @@ from .checks import check_config_data
 from .runs import latest_sound_checkpoint, test_run, train_run
 
 # What a pseudo_label step hands on to generate_pseudo_labels.
-_OPTIONS = ('score_floor', 'device', 'strict', 'flip', 'scales', 'confidence', 'num_workers')
+_OPTIONS = ('score_floor', 'device', 'limit', 'strict', 'flip', 'scales', 'confidence', 'num_workers')
 # What a step of each kind must and may say, besides name and kind; a misspelt key is not to be ignored.
 _KEYS = dict(
     call=({'function'}, {'kwargs'}),

@@ -93,9 +93,10 @@ def test_existing_page_is_kept(files, monkeypatch):
 
 
 def test_pipeline_inspects_its_generations_once(files, tmp_path):
-    """A step that labels other images stays off the page, which is made again when a store changes."""
+    """Steps that label other images stay off the page, which is made again when a store changes."""
     step = dict(kind='pseudo_label', ann_file='list.json', img_dir=str(files / 'images'))
-    steps = dict(data=dict(kind='call'), other=dict(step, ann_file='x.json'), before=step, after=step)
+    steps = dict(data=dict(kind='call'), other=dict(step, ann_file='x.json'), fewer=dict(step, limit=1), before=step,
+                 after=step)
     steps = {name: ConfigDict(definition) for name, definition in steps.items()}
     pipeline = SimpleNamespace(
         definitions=steps, work_dir=tmp_path, resolve=lambda value, user: value,
