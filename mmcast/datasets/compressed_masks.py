@@ -117,6 +117,9 @@ class CompressedMasks(BitmapMasks):
 
 
 def nearest(index: np.ndarray, size: int) -> np.ndarray:
-    """The vector resized to `size` as mmdet resizes a mask, so that the same pixels are chosen."""
-    column = index.astype(np.float32)[:, None]  # exact up to 2**24
-    return mmcv.imresize(column, (1, size), interpolation='nearest')[:, 0].astype(np.int32)
+    """The vector resized to ``size``: each new pixel takes the old one under its centre, as images are resized.
+
+    OpenCV's ``INTER_NEAREST``, with which mmdet resizes masks, takes the one under its corner: masks move right and
+    down, by half a pixel on average where images are enlarged, and a network learns to see objects there.
+    """
+    return index[(2 * np.arange(size) + 1) * len(index) // (2 * size)]
