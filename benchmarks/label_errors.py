@@ -17,31 +17,22 @@ import argparse
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 from mmcast.command_line import report_errors
-from mmcast.pseudo_labels.quality import MATCHING_IOU, read_hidden_labels
+from mmcast.pseudo_labels.quality import pair, read_hidden_labels
 from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels, write_store
 from pycocotools import mask as mask_utils
 
 FILES = ('no_wrong', 'mended', 'all_found', 'hidden')
 
 
-def pair(labels: list[dict], truths: list[dict]) -> list[int | None]:
-    """The position in ``truths`` of what each of ``labels``, best first, has to itself."""
-    if not labels or not truths:
-        return [None] * len(labels)
-    ious = mask_utils.iou(*([ann['segmentation'] for ann in part] for part in (labels, truths)), [0] * len(truths))
-    ious *= [[label['category_id'] == truth['category_id'] for truth in truths] for label in labels]
-    own = []
-    for row in ious:
-        best = int(row.argmax())
-        own.append(best if row[best] >= MATCHING_IOU else None)
-        ious[:, best] *= own[-1] is None  # taken
-    return own
-
-
 def mend(labels: list[dict], truths: list[dict]) -> dict[str, list[dict]]:
     """The labels of one image, best first, for each of ``FILES``; what a hidden label brings in has scores of 1."""
-    own = pair(labels, truths)
+    ious = np.zeros((len(labels), len(truths)))
+    if labels and truths:
+        ious = mask_utils.iou(*([ann['segmentation'] for ann in part] for part in (labels, truths)), [0] * len(truths))
+        ious *= [[label['category_id'] == truth['category_id'] for truth in truths] for label in labels]
+    own = pair(ious)
     right = {index: label for index, label in zip(own, labels) if index is not None}
     wrong = [label for index, label in zip(own, labels) if index is None]
     sure = [_as_label(truth) for truth in truths]

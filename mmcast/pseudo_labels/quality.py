@@ -123,22 +123,37 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
     if found and truths:
         ious = mask_utils.iou(*([ann['segmentation'] for ann in part] for part in (found, truths)),
                               (~single).astype(int).tolist())
-    free, matched, counted = single.copy(), [], 0
-    for ann, iou in zip(found, ious):
-        left = np.where(free, iou, 0)
-        correct = bool(len(left)) and left.max() >= MATCHING_IOU
-        if correct:
-            free[left.argmax()] = False
-            matched.append(float(left.max()))
+    matched, counted = [], 0
+    for ann, iou, own in zip(found, ious, pair(ious * single)):
+        if own is not None:
+            matched.append(float(iou[own]))
         elif (iou[~single] >= MATCHING_IOU).any():
             continue
         counted += 1
-        rows.correct.append(correct)
+        rows.correct.append(own is not None)
         rows.iou.append(float(np.where(single, iou, 0).max(initial=0)))
         for name in SCORES:
             if name in ann:
                 rows.scores[name].append(ann[name])
     return matched, int(single.sum()), counted
+
+
+def pair(ious: np.ndarray) -> list[int | None]:
+    """For each of N labels, best score first, the one of M hidden labels that it has to itself, or None.
+
+    Args:
+        ious: (N, M), 0 where the two may not match.
+
+    Returns:
+        The column of the highest IoU that the labels before have left, where that is 0.5 or more.
+    """
+    left, own = np.array(ious, float), []
+    for row in left:
+        best = int(row.argmax()) if row.size else None
+        own.append(best if row.size and row[best] >= MATCHING_IOU else None)
+        if own[-1] is not None:
+            left[:, best] = 0
+    return own
 
 
 def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dict:

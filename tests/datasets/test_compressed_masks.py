@@ -88,8 +88,8 @@ def test_any_sequence_of_transforms_gives_the_bitmaps_of_mmdet(seed, centred):
 
 @pytest.mark.parametrize('size', [(1024, 2048), (512, 683), (37, 41)])
 def test_resized_masks_stay_on_their_objects(size):
-    """For the sizes of Cityscapes and ADE20K, over the whole range of the large-scale jitter, whose images are resized
-    by the centres of pixels: OpenCV's nearest neighbour, mmdet's, moves masks right and down by half a pixel."""
+    """Images, here enlarged at the sizes of Cityscapes and ADE20K, are resized by the centres of pixels: OpenCV's
+    nearest neighbour, mmdet's, moves masks right and down by half a pixel."""
     rng, shifts, mmdets = np.random.default_rng(0), [], []
     for scale in rng.uniform(1, 2, 100):
         top, left = rng.integers(5, 15, 2)
