@@ -13,6 +13,10 @@ variables = dict(
 
 step_options = {**_base_.data_roots, **_base_.coco_metric}
 
+# The teacher looks at every image in three sizes, for the student's labels also mirrored: docs/pseudo_labels.md says what
+# that changes.
+scales = [0.75, 1.0, 1.25]
+
 steps = [
     dict(
         name='data',
@@ -42,7 +46,7 @@ steps = [
         checkpoint='{adapt_labeled.checkpoint}',
         ann_file='{data.unlabeled}',
         img_dir='{data.train_images}',
-        flip=True),
+        scales=scales),
     dict(
         name='adapt_self_training',
         kind='train',
@@ -56,7 +60,8 @@ steps = [
         checkpoint='{adapt_self_training.checkpoint}',
         ann_file='{data.unlabeled}',
         img_dir='{data.train_images}',
-        flip=True),
+        flip=True,
+        scales=scales),
     dict(
         name='transfer',
         kind='train',
@@ -82,7 +87,7 @@ report = dict(
     img_dir='{data.val_images}',
     score_thr=0.3,
     # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
-    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3, min_visible=0.5),
+    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.4, min_visible=0.5),
     columns=[
         dict(
             title='teacher pseudo-labels',

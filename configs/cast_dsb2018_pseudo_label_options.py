@@ -3,16 +3,15 @@
 _base_ = './cast_dsb2018.py'
 work_dir = 'work_dirs/cast_dsb2018_pseudo_label_options'
 
-scales = [0.75, 1.0, 1.25]
 views = dict(
-    plain=dict(flip=False),
-    flip=dict(flip=True),
-    scales=dict(flip=False, scales=scales),
-    both=dict(flip=True, scales=scales))
+    plain=dict(flip=False, scales=[1.0]),
+    flip=dict(flip=True, scales=[1.0]),
+    scales=dict(flip=False, scales=_base_.scales),
+    both=dict(flip=True, scales=_base_.scales))
 first, second = [step for step in _base_.steps if step['kind'] == 'pseudo_label']
 
 steps = _base_.steps[:6] + [
-    dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}', limit=100, flip=False),
+    dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}', limit=100, **views['plain']),
 ] + [
     dict(step, name=f'{step["name"]}_{name}', limit=100, **options) for step in (first, second)
     for name, options in views.items()

@@ -7,5 +7,5 @@ _base_ = [
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'configs/dsb2018/weights/nuclei_student.pth'
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
-train_cfg = dict(max_iters=2400, val_interval=2400)
+train_cfg = dict(max_iters=2000, val_interval=2000)
 custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

@@ -6,7 +6,7 @@ pseudo_dataset = dict(
     metainfo=_base_.metainfo,
     ann_file='work_dirs/cast_dsb2018/pseudo_labels.json',  # the pipeline puts its own here
     data_prefix=dict(img=_base_.data_root + 'images/'),
-    score_thr=0.3,
+    score_thr=0.4,
     min_visible=0.5,
     pipeline=_base_.train_pipeline,
     backend_args=_base_.backend_args)

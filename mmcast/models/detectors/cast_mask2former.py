@@ -407,17 +407,18 @@ class CASTMask2Former(Mask2Former):
         if not windows:
             return self.predict_whole(batch_inputs, batch_data_samples, rescale)
         return predict_in_windows(self.predict_whole, batch_inputs, batch_data_samples, Windows(**windows),
-                                  rescale)
+                                  rescale, self.mask_probabilities)
 
     @torch.no_grad()
     def predict_whole(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                      rescale: bool = True) -> SampleList:
+                      rescale: bool = True, logits_above: float | None = None) -> SampleList:
         """mmdet's predictions, without a graph; of the masks only those that are kept are ever resized.
 
         Args:
             batch_inputs: (B, 3, H, W) normalised images.
             batch_data_samples: Their meta information.
             rescale: Whether masks and boxes are those of the original images.
+            logits_above: Predict the mask ``logits`` as well, but only instances whose class score is above this.
 
         Returns:
             The samples with ``pred_instances``: scores, labels, bboxes, masks.
@@ -435,5 +436,5 @@ class CASTMask2Former(Mask2Former):
             sample.pred_instances = make_instances(
                 class_logits[-1][i], masks.embeds[-1, i], masks.features[i], rows, columns,
                 config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes,
-                self.mask_probabilities)
+                self.mask_probabilities and logits_above is None, logits_above)
         return batch_data_samples

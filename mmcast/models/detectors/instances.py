@@ -44,7 +44,8 @@ def keep_best(class_logits: Tensor, num_kept: int) -> tuple[Tensor, Tensor, Tens
 
 
 def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows: Tensor, columns: Tensor,
-                   max_per_image: int, num_things: int, probabilities: bool = False) -> InstanceData:
+                   max_per_image: int, num_things: int, probabilities: bool = False,
+                   logits_above: float | None = None) -> InstanceData:
     """The instances of one image.
 
     Args:
@@ -55,15 +56,19 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
         max_per_image: Instances kept.
         num_things: Classes from this one on are stuff and left out.
         probabilities: Whether to return those of all pixels as well.
+        logits_above: Return the mask logits as well, but only instances whose class score is above this.
 
     Returns:
         ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's pixels) and their
         product ``scores``; ``labels``, ``masks`` (N, H, W) of bool and ``bboxes`` (N, 4) as x1, y1, x2, y2, zeros
-        for an empty mask. Also ``probabilities`` (N, h', w') of uint8, 255 is 1, of ``map_size``.
+        for an empty mask. Also ``probabilities`` (N, h', w') of uint8, 255 is 1, of ``map_size``, or ``logits``
+        (N, H, W) of float16.
     """
     scores, queries, labels = keep_best(class_logits, max_per_image)
-    is_thing = labels < num_things
-    scores, queries, labels = scores[is_thing], queries[is_thing], labels[is_thing]
+    chosen = labels < num_things
+    if logits_above is not None:
+        chosen &= scores > logits_above
+    scores, queries, labels = scores[chosen], queries[chosen], labels[chosen]
     kept, mask_of = queries.unique(return_inverse=True)
     if len(kept) == len(queries):  # one class a query: no mask has to be copied
         kept, mask_of = queries, slice(None)
@@ -72,6 +77,8 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
     quality = mask_scores[mask_of]
     found = InstanceData(scores=scores * quality, class_scores=scores, mask_quality=quality, labels=labels,
                          masks=masks[mask_of], bboxes=boxes[mask_of])
+    if logits_above is not None:
+        found.logits = (rows @ logits @ columns.T).half()[mask_of]
     if probabilities:
         small = map_size(masks.shape[1:])
         rows, columns = (F.adaptive_avg_pool1d(weights.T[None], size)[0].T

@@ -3,7 +3,7 @@
 Learned queries divide an image's instances among themselves by place and look. Trained on crops with ten nuclei, they
 do not divide a hundred that all look alike; in a window as large as a crop they do.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from mmdet.structures import DetDataSample, SampleList
@@ -14,17 +14,23 @@ from torch.nn import functional as F
 
 from mmcast.pseudo_labels.confidence import map_size
 from mmcast.window_joining import Views, Windows
+from .instances import to_bytes
 
+NOWHERE = -20.0  # logit of a pixel that no view of an instance shows
 
 def predict_in_windows(predict: Callable[..., SampleList], images: Tensor, samples: SampleList, windows: Windows,
-                       rescale: bool) -> SampleList:
+                       rescale: bool, probabilities: bool = False) -> SampleList:
     """Predict on overlapping windows and join what they show of the same instances.
 
+    Masks are resized as logits. As yes or no they would grow or shrink: where a border halves a pixel, as every second
+    one does in a doubled image, nothing is left to say which half weighs more.
+
     Args:
-        predict: ``predict(images, samples, rescale=False)`` of a detector.
+        predict: ``predict(images, samples, rescale=False, logits_above=score)`` of a detector.
         images: (B, 3, H, W).
         samples: With ``img_shape`` and ``ori_shape``; get ``pred_instances``.
         rescale: Masks and boxes at ``ori_shape``, else at ``img_shape``.
+        probabilities: Whether instances tell those of all pixels, of ``map_size``.
 
     Returns:
         The samples.
@@ -35,11 +41,11 @@ def predict_in_windows(predict: Callable[..., SampleList], images: Tensor, sampl
         shape = tuple(crops.shape[-2:])
         parts = predict(crops, [DetDataSample(metainfo=dict(
             img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0)))
-            for _ in places], rescale=False)
+            for _ in places], rescale=False, logits_above=windows.score_thr)
         found = InstanceData.cat([
             _instances_of(part.pred_instances, place, windows.score_thr) for part, place in zip(parts, places)])
         views = Views(*(found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')), size)
-        sample.pred_instances = _place(found, views, sample, rescale)
+        sample.pred_instances = _place(found, views, sample, rescale, probabilities)
     return samples
 
 
@@ -50,38 +56,33 @@ def _instances_of(found: InstanceData, place: tuple[int, int], score_thr: float)
     return kept
 
 
-def _place(found: InstanceData, views: Views, sample: DetDataSample, rescale: bool) -> InstanceData:
+def _place(found: InstanceData, views: Views, sample: DetDataSample, rescale: bool,
+           probabilities: bool) -> InstanceData:
     """One instance a group with its mask on the whole image: without padding, and of ``ori_shape`` if ``rescale``."""
     groups = views.groups()
-    masks = torch.from_numpy(views.paste(groups)).to(found.masks.device)
-    masks = masks[:, :sample.img_shape[0], :sample.img_shape[1]]
-    if rescale and masks.shape[-2:] != tuple(sample.ori_shape[:2]):
-        masks = F.interpolate(masks[:, None].float(), size=sample.ori_shape[:2], mode='bilinear')[:, 0] >= 0.5
-    best = found[torch.tensor([group[0] for group in groups], dtype=torch.long, device=masks.device)]
-    best.pop('corner')
-    best.masks, best.bboxes = masks, mask2bbox(masks)
-    if 'probabilities' in found:
-        best.probabilities = _place_probabilities(found, groups, sample, views.size, masks)
-    return best[masks.flatten(1).any(1)]
+    best = found[torch.tensor([group[0] for group in groups], dtype=torch.long, device=found.scores.device)]
+    for field in ('corner', 'logits'):
+        best.pop(field)
+    size = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
+    best.masks = found.masks.new_zeros((len(groups), *size))
+    if probabilities:
+        best.probabilities = found.masks.new_zeros((len(groups), *map_size(size)), dtype=torch.uint8)
+    for i, group in enumerate(groups):  # one by one: as numbers, all masks of a crowded image are a gigabyte
+        logits = _paste(found, group, views.size)[None, None, :sample.img_shape[0], :sample.img_shape[1]]
+        logits = F.interpolate(logits, size, mode='bilinear')
+        best.masks[i] = logits[0, 0] > 0
+        if probabilities:
+            best.probabilities[i] = to_bytes(F.adaptive_avg_pool2d(logits, map_size(size))[0, 0].sigmoid())
+    best.bboxes = mask2bbox(best.masks)
+    return best[best.masks.flatten(1).any(1)]
 
 
-def _place_probabilities(found: InstanceData, groups: list[list[int]], sample: DetDataSample, size: Sequence[int],
-                         masks: Tensor) -> Tensor:
-    """The groups' mask probabilities (N, h, w) of uint8, as those of an image that is predicted whole.
-
-    Where several views show a pixel, it is as probable as in the one that is surest of it.
-    """
-    height, width = found.masks.shape[-2:]
-    small = map_size(masks.shape[1:])
-    placed = [found.probabilities.new_zeros((0, *small))]
-    for group in groups:
-        canvas = torch.zeros(tuple(size), device=masks.device)
-        for i in group:
-            top, left = found.corner[i].tolist()
-            part = F.interpolate(found.probabilities[i][None, None].float(), (height, width), mode='bilinear')[0, 0]
-            there = canvas[top:top + height, left:left + width]
-            torch.maximum(there, part, out=there)
-        canvas = canvas[None, None, :sample.img_shape[0], :sample.img_shape[1]]
-        placed.append(F.adaptive_avg_pool2d(F.interpolate(canvas, masks.shape[1:], mode='bilinear', antialias=True),
-                                            small)[0].round().byte())
-    return torch.cat(placed)
+def _paste(found: InstanceData, group: list[int], size: tuple[int, int]) -> Tensor:
+    """Logits (H, W) of an instance; where several views show a pixel, those of the one that is surest that it belongs."""
+    height, width = found.logits.shape[-2:]
+    canvas = torch.full(size, NOWHERE, device=found.logits.device)
+    for i in group:
+        top, left = found.corner[i].tolist()
+        there = canvas[top:top + height, left:left + width]
+        torch.maximum(there, found.logits[i].float(), out=there)
+    return canvas

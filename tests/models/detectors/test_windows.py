@@ -17,17 +17,20 @@ def draw(boxes, size=(40, 56)):
     return image
 
 
-def see(images, samples, rescale):
+def see(images, samples, rescale, logits_above):
     """A detector that finds every instance that is drawn; what it sees more of, it is surer of."""
-    assert not rescale
+    assert not rescale and logits_above == SCORE_THR
     for image, sample in zip(images, samples):
         assert sample.img_shape == tuple(image.shape[1:])
         numbers = image[0].unique()
         masks = image[0] == numbers[numbers > 0][:, None, None]
         sample.pred_instances = InstanceData(
-            masks=masks, scores=0.5 + masks.flatten(1).sum(1) / 1000, labels=torch.zeros(len(masks), dtype=torch.long),
+            masks=masks, logits=torch.where(masks, 5.0, -5.0).half(), scores=0.5 + masks.flatten(1).sum(1) / 1000, labels=torch.zeros(len(masks), dtype=torch.long),
             bboxes=mask2bbox(masks))
     return samples
+
+
+SCORE_THR = Windows(2, 1).score_thr
 
 
 def predict(image, windows, img_shape=None, ori_shape=None, rescale=False, detector=see):
@@ -57,8 +60,8 @@ def test_every_instance_is_found_once_and_whole():
 
 
 def test_a_cut_view_gives_way_to_a_whole_one_that_is_less_sure():
-    def timid(images, samples, rescale):
-        samples = see(images, samples, rescale)
+    def timid(images, samples, **options):
+        samples = see(images, samples, **options)
         for sample in samples:  # the larger the piece, the less sure
             sample.pred_instances.scores = 1 - sample.pred_instances.scores + 0.2
         return samples
@@ -75,8 +78,8 @@ def test_an_instance_larger_than_a_window_is_put_together():
 
 
 def test_doubles_of_one_window_are_dropped_and_two_classes_are_not_joined():
-    def doubled(images, samples, rescale):
-        samples = see(images, samples, rescale)
+    def doubled(images, samples, **options):
+        samples = see(images, samples, **options)
         for sample in samples:
             one = sample.pred_instances
             same, other = one.clone(), one.clone()
@@ -90,12 +93,13 @@ def test_doubles_of_one_window_are_dropped_and_two_classes_are_not_joined():
 
 def test_doubles_of_one_window_do_not_complete_what_it_cuts():
     """The better one is as it was, though the side of the window cuts both."""
-    def twice(images, samples, rescale):
-        samples = see(images, samples, rescale)
+    def twice(images, samples, **options):
+        samples = see(images, samples, **options)
         for sample in samples:
             one = sample.pred_instances
             wide = one.clone()
             wide.masks = wide.masks | wide.masks.roll(1, 1)
+            wide.logits = torch.where(wide.masks, 5.0, -5.0).half()
             wide.scores = wide.scores - 0.1
             sample.pred_instances = InstanceData.cat([one, wide])
         return samples
@@ -106,7 +110,11 @@ def test_doubles_of_one_window_do_not_complete_what_it_cuts():
 
 
 def test_unsure_instances_are_dropped():
-    assert len(predict(draw(BOXES), Windows(size=24, overlap=12, score_thr=0.99))) == 0
+    def unsure(images, samples, rescale, logits_above):
+        assert logits_above == 0.99
+        return see(images, samples, rescale, SCORE_THR)
+
+    assert len(predict(draw(BOXES), Windows(size=24, overlap=12, score_thr=0.99), detector=unsure)) == 0
 
 
 def test_an_empty_image_gives_no_instance_of_its_size():
@@ -119,6 +127,25 @@ def test_masks_come_out_without_padding_and_at_the_original_size():
     found = predict(draw(boxes), Windows(size=24, overlap=12), img_shape=(36, 48), ori_shape=(18, 24), rescale=True)
     halved = torch.stack([draw([tuple(side // 2 for side in box)], size=(18, 24))[0] == 1 for box in boxes])
     assert as_set(found.masks) == as_set(halved)
+
+
+def test_of_a_halved_pixel_the_surer_half_decides():
+    """Borders after odd pixels, left and right, of boxes 5 wide: one loses its half pixels and one gains them."""
+    boxes = [(3, 4, 8, 8), (15, 4, 20, 8)]
+    logits = {3: (-0.5, 0.25), 7: (0.25, -0.5), 15: (-0.25, 0.5), 19: (0.5, -0.25)}  # of the pixel pairs at the borders
+
+    def soft(images, samples, **options):
+        samples = see(images, samples, **options)
+        for sample in samples:
+            found = sample.pred_instances
+            for number, edges in enumerate(((3, 7), (15, 19))):
+                for edge in edges:
+                    left = edge // 2 * 2
+                    found.logits[number, 4:8, left:left + 2] = torch.tensor(logits[edge]).half()
+        return samples
+
+    found = predict(draw(boxes, (24, 24)), Windows(size=24, overlap=12), ori_shape=(12, 12), rescale=True, detector=soft)
+    assert as_set(found.masks) == as_set(torch.stack([draw([box], (12, 12))[0] == 1 for box in [(2, 2, 3, 4), (7, 2, 10, 4)]]))
 
 
 @pytest.mark.parametrize('overlap', [-1, 24, 30])
