@@ -13,8 +13,8 @@ variables = dict(
 
 step_options = {**_base_.data_roots, **_base_.coco_metric}
 
-# The teacher looks at every image in three sizes, for the student's labels also mirrored: docs/pseudo_labels.md says what
-# that changes.
+# The teacher looks at every image in three sizes, for the student's labels also mirrored: docs/pseudo_labels.md says
+# what that changes.
 scales = [0.75, 1.0, 1.25]
 
 steps = [

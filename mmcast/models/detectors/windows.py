@@ -78,7 +78,7 @@ def _place(found: InstanceData, views: Views, sample: DetDataSample, rescale: bo
 
 
 def _paste(found: InstanceData, group: list[int], size: tuple[int, int]) -> Tensor:
-    """Logits (H, W) of an instance; where several views show a pixel, those of the one that is surest that it belongs."""
+    """Logits (H, W) of an instance; of several views of a pixel, that of the one that is surest that it belongs."""
     height, width = found.logits.shape[-2:]
     canvas = torch.full(size, NOWHERE, device=found.logits.device)
     for i in group:

@@ -25,8 +25,8 @@ def see(images, samples, rescale, logits_above):
         numbers = image[0].unique()
         masks = image[0] == numbers[numbers > 0][:, None, None]
         sample.pred_instances = InstanceData(
-            masks=masks, logits=torch.where(masks, 5.0, -5.0).half(), scores=0.5 + masks.flatten(1).sum(1) / 1000, labels=torch.zeros(len(masks), dtype=torch.long),
-            bboxes=mask2bbox(masks))
+            masks=masks, logits=torch.where(masks, 5.0, -5.0).half(), scores=0.5 + masks.flatten(1).sum(1) / 1000,
+            labels=torch.zeros(len(masks), dtype=torch.long), bboxes=mask2bbox(masks))
     return samples
 
 
@@ -144,8 +144,10 @@ def test_of_a_halved_pixel_the_surer_half_decides():
                     found.logits[number, 4:8, left:left + 2] = torch.tensor(logits[edge]).half()
         return samples
 
-    found = predict(draw(boxes, (24, 24)), Windows(size=24, overlap=12), ori_shape=(12, 12), rescale=True, detector=soft)
-    assert as_set(found.masks) == as_set(torch.stack([draw([box], (12, 12))[0] == 1 for box in [(2, 2, 3, 4), (7, 2, 10, 4)]]))
+    found = predict(draw(boxes, (24, 24)), Windows(size=24, overlap=12), ori_shape=(12, 12), rescale=True,
+                    detector=soft)
+    expected = [draw([box], (12, 12))[0] == 1 for box in [(2, 2, 3, 4), (7, 2, 10, 4)]]
+    assert as_set(found.masks) == as_set(torch.stack(expected))
 
 
 @pytest.mark.parametrize('overlap', [-1, 24, 30])
