@@ -402,10 +402,17 @@ class CASTMask2Former(Mask2Former):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
                 rescale: bool = True) -> SampleList:
-        """:meth:`predict_whole`, or window by window where ``test_cfg.windows`` says so."""
+        """:meth:`predict_whole`, or window by window where ``test_cfg.windows`` says so.
+
+        Raises:
+            CASTError: With windows, if other things than instances are asked for.
+        """
         windows = self.test_cfg.get('windows')
         if not windows:
             return self.predict_whole(batch_inputs, batch_data_samples, rescale)
+        if not self._only_instances():
+            raise CASTError('test_cfg.windows joins instances alone: set test_cfg.instance_on=True and '
+                            'test_cfg.panoptic_on=False, or test_cfg.windows=None')
         return predict_in_windows(self.predict_whole, batch_inputs, batch_data_samples, Windows(**windows),
                                   rescale, self.mask_probabilities)
 
@@ -423,10 +430,9 @@ class CASTMask2Former(Mask2Former):
         Returns:
             The samples with ``pred_instances``: scores, labels, bboxes, masks.
         """
-        config = self.panoptic_fusion_head.test_cfg
-        if config.get('panoptic_on', True) or not config.get('instance_on', False):
+        if not self._only_instances():
             return super().predict(batch_inputs, batch_data_samples, rescale)
-        head = self.panoptic_head
+        config, head = self.panoptic_fusion_head.test_cfg, self.panoptic_head
         pixels = head.pixel_decoder(self.extract_feat(batch_inputs))
         class_logits, masks = head.decode(*pixels, every_layer=False)
         for i, sample in enumerate(batch_data_samples):
@@ -438,3 +444,8 @@ class CASTMask2Former(Mask2Former):
                 config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes,
                 self.mask_probabilities and logits_above is None, logits_above)
         return batch_data_samples
+
+    def _only_instances(self) -> bool:
+        """Whether predictions are instances without a panoptic map, as mmdet decides it."""
+        config = self.panoptic_fusion_head.test_cfg
+        return config.get('instance_on', False) and not config.get('panoptic_on', True)

@@ -183,3 +183,12 @@ def test_of_an_image_no_larger_than_a_window_doubles_go_and_the_rest_stays(resca
         one, other = (part[part.scores.argsort(stable=True)] for part in (one, other))
         assert len(one) > 0 and torch.equal(one.scores, other.scores) and torch.equal(one.labels, other.labels)
         assert as_set(one.masks) == as_set(other.masks)
+
+
+@pytest.mark.parametrize('setting', [dict(panoptic_on=True), dict(instance_on=False)])
+def test_windows_of_other_things_than_instances_are_refused(setting):
+    detector = build_model(tiny_student_config()).eval()
+    detector.test_cfg.update(windows=dict(size=64, overlap=16))
+    detector.panoptic_fusion_head.test_cfg.update(setting)
+    with pytest.raises(CASTError, match=r'test_cfg.panoptic_on=False, or test_cfg.windows=None'):
+        detector.predict(*make_samples([1]))
