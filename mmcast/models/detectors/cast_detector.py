@@ -1,5 +1,4 @@
 """One detector for every training step of CAST: L_sup + l_semi L_semi + l_pxl L_pxl."""
-import inspect
 from contextlib import contextmanager
 from typing import Iterator, Sequence
 
@@ -35,10 +34,8 @@ class CASTDetector(BaseDetector):
         teacher: A detector that labels ``unlabeled`` images on the fly. It never gets a gradient, stays in
             eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``.
         pixel_contrast: Config of :class:`PixelContrast`; ``None`` or a weight of 0 is l_pxl = 0.
-        semi_train_cfg: ``semi_weight`` (l_semi, default 0); ``no_object_weight``, of queries without a pseudo-label
-            in the classification part of L_semi (default: the detector's, as in the paper; less where pseudo-labels
-            lack objects, which would be taught to be background); and for the online teacher ``score_thr``
-            (default 0.3) and ``min_area`` in pixels (default 0).
+        semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher ``score_thr`` (default
+            0.3) and ``min_area`` in pixels (default 0).
         semi_test_cfg: ``predict_on``: ``student`` (default) or ``teacher``.
         data_preprocessor: Overrides the detector's.
         init_cfg: As everywhere in MMEngine.
@@ -63,7 +60,6 @@ class CASTDetector(BaseDetector):
                 raise CASTError('pixel_contrast makes strong views of pixels, so it must know how they were '
                                 'normalised: set mean and std in data_preprocessor, or pixel_contrast=None')
         self.semi_train_cfg = dict(dict(semi_weight=0.0, score_thr=0.3, min_area=0), **(semi_train_cfg or {}))
-        self._check_no_object_weight()
         self.predict_on = (semi_test_cfg or {}).get('predict_on', 'student')
         if self.predict_on not in ('student', *(['teacher'] if teacher else [])):
             raise CASTError(f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' "
@@ -108,23 +104,12 @@ class CASTDetector(BaseDetector):
         losses = _prefix('sup_', self.detector.loss_on(outputs, batch_data_samples, labeled))
         if semi_weight:
             rest = [i for i in range(len(sources)) if i not in labeled]
-            options = {key: value for key, value in self.semi_train_cfg.items() if key == 'no_object_weight'}
-            unsup = self.detector.loss_on(outputs, batch_data_samples, rest, **options)
+            unsup = self.detector.loss_on(outputs, batch_data_samples, rest)
             losses |= _prefix('unsup_', {name: semi_weight * loss for name, loss in unsup.items()})
         if self.pixel_contrast is not None:
             losses['loss_pxl'] = self.pixel_loss(batch_inputs, batch_data_samples, outputs)
         self._check_finite(losses, batch_data_samples)
         return losses
-
-    def _check_no_object_weight(self) -> None:
-        weight = self.semi_train_cfg.get('no_object_weight')
-        if weight is None:
-            return
-        if weight < 0:
-            raise CASTError(f'semi_train_cfg.no_object_weight={weight}: a weight is 0 or more')
-        if 'no_object_weight' not in inspect.signature(self.detector.loss_on).parameters:
-            raise CASTError(f'semi_train_cfg.no_object_weight: {type(self.detector).__name__} has no class "no object"; '
-                            'leave it out')
 
     def pixel_loss(self, batch_inputs: Tensor, batch_data_samples: SampleList,
                    outputs: NetworkOutputs) -> Tensor:

@@ -183,8 +183,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     def loss_by_feat(self, all_cls_scores: list[Tensor], all_mask_preds: QueryMasks,
                      batch_gt_instances: InstanceList, batch_img_metas: list[dict],
-                     batch_confidence: Sequence[Tensor | None] = (),
-                     no_object_weight: float | None = None) -> dict[str, Tensor]:
+                     batch_confidence: Sequence[Tensor | None] = ()) -> dict[str, Tensor]:
         """Losses of L decoder layers for B images, all layers in one batch.
 
         Args:
@@ -193,8 +192,6 @@ class CASTMask2FormerHead(Mask2FormerHead):
             batch_gt_instances: Per image ``labels`` (G_b,) and ``masks`` (G_b, H, W).
             batch_img_metas: Per image meta information.
             batch_confidence: Per image a weight (H, W) of each pixel in the mask loss, or None for 1.
-            no_object_weight: Of queries without a ground truth in the classification loss, in place of the last of
-                ``loss_cls.class_weight``.
 
         Returns:
             ``loss_cls``, ``loss_mask``, ``loss_dice`` of the last layer and ``d{i}.*`` of the others, as in
@@ -217,18 +214,13 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
         # The normalisers, averaged over the ranks in one call: class weights by layer, matched masks of any.
         class_weight = class_logits.new_tensor(self.class_weight)
-        factor = torch.ones_like(class_weight)  # on the loss's own class weights
-        if no_object_weight is not None:
-            factor[-1] = no_object_weight / class_weight[-1]
         num_masks = sum(min(max(size, 1), num_queries) for size in sizes)
         normalisers = reduce_mean(torch.cat([
-            (class_weight * factor)[labels].sum((1, 2)), class_weight.new_tensor([num_masks])]))
+            class_weight[labels].sum((1, 2)), class_weight.new_tensor([num_masks])]))
         weight_sum, num_masks = normalisers[:-1], normalisers[-1]
 
-        loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), factor[labels].flatten(),
-                                 reduction_override='none')
-        # Without any object, and "no object" of no weight, there is nothing to be divided.
-        loss_cls = loss_cls.view(num_layers, -1).sum(1) / weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)
+        loss_cls = self.loss_cls(class_logits.flatten(0, 2), labels.flatten(), reduction_override='none')
+        loss_cls = loss_cls.view(num_layers, -1).sum(1) / weight_sum
         if len(gt_labels):
             mask_logits = all_mask_preds.of(query_of_gt.to(gt_labels.device), sizes).float()
             gt_masks = torch.cat([gt.masks for gt in batch_gt_instances])
@@ -391,13 +383,9 @@ class CASTMask2Former(Mask2Former):
         mask_features, memories = self.panoptic_head.pixel_decoder(features)
         return (*memories, mask_features)
 
-    def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList, indices: Sequence[int],
-                no_object_weight: float | None = None) -> dict[str, Tensor]:
-        """The head's losses on the images ``indices`` of a forward pass; of none, zeros with a graph.
-
-        ``no_object_weight`` is that of queries without a ground truth in the classification loss, in place of the
-        config's.
-        """
+    def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList,
+                indices: Sequence[int]) -> dict[str, Tensor]:
+        """The head's losses on the images ``indices`` of a forward pass; of none, zeros with a graph."""
         head = self.panoptic_head
         if not len(indices):
             return head.empty_loss(outputs.class_logits, outputs.mask_logits)
@@ -405,7 +393,7 @@ class CASTMask2Former(Mask2Former):
         samples = [batch_data_samples[i] for i in indices]
         gt_instances = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
         return head.loss_by_feat(outputs.class_logits, outputs.mask_logits, gt_instances,
-                                 [s.metainfo for s in samples], [confidence_of(s) for s in samples], no_object_weight)
+                                 [s.metainfo for s in samples], [confidence_of(s) for s in samples])
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""

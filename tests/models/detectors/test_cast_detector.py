@@ -355,29 +355,6 @@ def test_mixed_precision_gives_finite_gradients_to_everything():
     assert all(p.grad.isfinite().all() and p.grad.any() for p in trained)
 
 
-# The weight of "no object"
-
-def test_no_object_weighs_less_on_pseudo_labeled_images_alone():
-    images, samples = make_samples([2, 1, 1], ['labeled', 'pseudo', 'pseudo'])
-    torch.manual_seed(0)
-    cast = build_model(tiny_cast_config(semi_weight=2.0))
-    torch.manual_seed(0)
-    lighter = build_model(tiny_cast_config(semi_weight=2.0, no_object_weight=0.02))
-    with same_points():
-        usual, found = cast.loss(images, samples), lighter.loss(images, samples)
-        outputs = cast.detector.forward_once(images, samples)
-        expected = cast.detector.loss_on(outputs, samples, [1, 2], no_object_weight=0.02)
-    assert all(torch.equal(found[name], usual[name]) for name in usual if name.startswith('sup_'))
-    assert found['unsup_loss_cls'] != usual['unsup_loss_cls']
-    for name, loss in expected.items():
-        torch.testing.assert_close(found[f'unsup_{name}'], 2 * loss)
-
-
-def test_a_weight_of_no_object_below_zero_is_refused():
-    with pytest.raises(CASTError, match='no_object_weight=-0.1: a weight is 0 or more'):
-        build_model(tiny_cast_config(semi_weight=1.0, no_object_weight=-0.1))
-
-
 # What must not go unnoticed
 
 def test_a_term_that_is_not_finite_is_named_with_its_images():

@@ -28,9 +28,9 @@ def random_outputs(num_images, seed=0):
     return [torch.randn(shape, generator=generator).mul(2).requires_grad_() for shape in shapes]
 
 
-def loss_by_feat(head, outputs, samples, **options):
+def loss_by_feat(head, outputs, samples):
     gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
-    return head.loss_by_feat(list(outputs[0]), QueryMasks(*outputs[1:]), gt, [s.metainfo for s in samples], **options)
+    return head.loss_by_feat(list(outputs[0]), QueryMasks(*outputs[1:]), gt, [s.metainfo for s in samples])
 
 
 def losses_and_gradients(head, outputs, samples, stock):
@@ -61,29 +61,6 @@ def test_values_and_gradients_are_mmdets_at_the_same_points(head, objects):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(our_gradients, their_gradients):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('objects', [[2, 4, 1], [3, 0]], ids=str)
-def test_another_weight_of_no_object_is_that_of_mmdets_head_configured_with_it(head, objects):
-    samples, outputs = make_samples(objects, num_classes=CLASSES)[1], random_outputs(len(objects))
-    with same_points():
-        ours = loss_by_feat(head, outputs, samples, no_object_weight=0.03)
-    other = [1.0] * CLASSES + [0.03]
-    with mock.patch.object(head, 'class_weight', other), mock.patch.object(head.loss_cls, 'class_weight', other):
-        theirs, _ = losses_and_gradients(head, outputs, samples, stock=True)
-    for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
-
-
-def test_no_object_of_no_weight_teaches_nothing_of_queries_without_an_object(head):
-    """And of an image without any object nothing at all, instead of dividing zero by zero."""
-    samples, outputs = make_samples([2], num_classes=CLASSES)[1], random_outputs(1)
-    losses = loss_by_feat(head, outputs, samples, no_object_weight=0.0)
-    gradient, = torch.autograd.grad(losses['loss_cls'], outputs[0])
-    assert gradient[-1, 0].any(1).sum() == 2
-    losses = loss_by_feat(head, outputs, make_samples([0], num_classes=CLASSES)[1], no_object_weight=0.0)
-    gradient, = torch.autograd.grad(losses['loss_cls'], outputs[0])
-    assert losses['loss_cls'] == 0 and not gradient.any()
 
 
 @pytest.mark.parametrize('num_images, size', [(1, (64, 64)), (2, (48, 80))])
