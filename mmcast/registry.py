@@ -16,7 +16,7 @@ def _child(name: str, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mmcast', locations=list(locations))
 
 
-DATA_SAMPLERS = _child('DATA_SAMPLERS')
+DATA_SAMPLERS = _child('DATA_SAMPLERS', 'mmcast.datasets')
 DATASETS = _child('DATASETS', 'mmcast.datasets')
 EVALUATOR = _child('EVALUATOR')
 HOOKS = _child('HOOKS', 'mmcast.engine.hooks')

@@ -10,6 +10,7 @@ from mmcast.errors import CASTError
 from mmcast.image_size import read_image_size
 
 _IMAGES_LOOKED_AT = 5
+_GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
 
 
 def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
@@ -30,12 +31,12 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
             ann_file = os.path.join(root, dataset['ann_file'])
             img_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
             images[ann_file] = check_labels(ann_file, img_dir, classes_of(dataset))
-        if (loader.get('sampler') or {}).get('type') == 'GroupMultiSourceSampler':
+        if (loader.get('sampler') or {}).get('type') in _GROUP_SAMPLERS:
             _check_orientations(images)
 
 
 def _check_orientations(images: dict[str, list[dict]]) -> None:
-    """mmdet's GroupMultiSourceSampler waits for ever for an image where a source has none of an orientation.
+    """A GroupMultiSourceSampler waits for ever for an image where a source has none of an orientation.
 
     Args:
         images: COCO's entries, by the label file that lists them.

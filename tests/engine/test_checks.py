@@ -76,7 +76,8 @@ def test_all_datasets_of_a_config_are_checked(labels, tmp_path):
         check_config_data(Config(loaders), ('val_dataloader', ))
 
 
-@pytest.mark.parametrize('sampler, refused', [('GroupMultiSourceSampler', True), ('MultiSourceSampler', False)])
+@pytest.mark.parametrize('sampler, refused', [
+    ('GroupMultiSourceSampler', True), ('ResumableGroupMultiSourceSampler', True), ('MultiSourceSampler', False)])
 def test_a_source_without_portrait_images_cannot_be_grouped(labels, tmp_path, sampler, refused):
     """The sampler would wait for ever for a portrait labeled image to go with the portrait unlabeled one."""
     Image.new('RGB', (10, 20)).save(tmp_path / 'images/b.png')

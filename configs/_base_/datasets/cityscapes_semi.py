@@ -11,5 +11,5 @@ pseudo_dataset = dict(
     backend_args=_base_.backend_args)
 
 train_dataloader = dict(
-    sampler=dict(_delete_=True, type='GroupMultiSourceSampler', batch_size=8, source_ratio=[1, 1]),
+    sampler=dict(_delete_=True, type='ResumableGroupMultiSourceSampler', batch_size=8, source_ratio=[1, 1]),
     dataset=dict(_delete_=True, type='ConcatDataset', datasets=[_base_.labeled_dataset, pseudo_dataset]))
