@@ -12,7 +12,7 @@ class ResumableGroupMultiSourceSampler(GroupMultiSourceSampler):
     """mmdet's sampler, which a resumed run need not load again what it has trained on.
 
     MMEngine winds a data loader forward to where the checkpoint was. Without ``skip`` it does so by loading every
-    image up to there, for hours late in a long run; with it, only their indices are drawn.
+    image up to there; with it, only their indices are drawn.
     """
 
     _skipped = 0
