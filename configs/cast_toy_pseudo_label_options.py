@@ -6,33 +6,27 @@ work_dir = 'work_dirs/cast_toy_pseudo_label_options'
 scales = [0.75, 1.0, 1.25]
 views = dict(flip=dict(flip=True), scales=dict(scales=scales), both=dict(flip=True, scales=scales))
 first, second = [step for step in _base_.steps if step['kind'] == 'pseudo_label']
+transfer = _base_.steps[6]
 
-steps = _base_.steps[:6] + [
+steps = _base_.steps[:7] + [
     dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}'),
 ] + [
     dict(step, name=f'{step["name"]}_{name}', **options) for step in (first, second) for name, options in views.items()
 ] + [
     dict(second, name='pseudo_label_2_confidence', confidence=True),
-] + [
     dict(
-        name=f'transfer_{name}',
-        kind='train',
-        config='toy/toy_student_transfer.py',
-        load_from='{pretrained_student}',
+        transfer,
+        name='transfer_confidence',
         cfg_options={
-            **_base_.semi, _base_.pseudo: f'{{{step}.annotations}}',
-            'train_dataloader.dataset.datasets.1.confidence': name == 'confidence'
-        }) for name, step in dict(
-            plain='pseudo_label_2', confidence='pseudo_label_2_confidence', both='pseudo_label_2_both').items()
+            **_base_.semi, _base_.pseudo: '{pseudo_label_2_confidence.annotations}',
+            'train_dataloader.dataset.datasets.1.confidence': True
+        }),
 ]
 
-summary = _base_.summary[:3] + [
-    dict(row='student, transferred', step='transfer_plain'),
+summary = _base_.summary[:4] + [
     dict(row='student, transferred with confidence maps', step='transfer_confidence'),
-    dict(row='student, transferred with flip and scales', step='transfer_both'),
 ]
 report = dict(columns=[
-    dict(title='student', config='toy/toy_student_transfer.py', checkpoint='{transfer_plain.checkpoint}'),
+    dict(title='student', config='toy/toy_student_transfer.py', checkpoint='{transfer.checkpoint}'),
     dict(title='with confidence', config='toy/toy_student_transfer.py', checkpoint='{transfer_confidence.checkpoint}'),
-    dict(title='with flip and scales', config='toy/toy_student_transfer.py', checkpoint='{transfer_both.checkpoint}'),
 ])
