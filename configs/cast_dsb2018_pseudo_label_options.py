@@ -1,5 +1,5 @@
 # What each option for better pseudo-labels changes with cast_dsb2018.py: labels of both generations with flip, with scales
-# and with both, on 60 of the unlabeled images, beside those of the foundation teacher, on one page (pseudo_labels.html);
+# and with both, on 40 of the unlabeled images, beside those of the foundation teacher, on one page (pseudo_labels.html);
 # and the teacher self-trained (1b) with and without confidence maps. There is no student.
 _base_ = './cast_dsb2018.py'
 work_dir = 'work_dirs/cast_dsb2018_pseudo_label_options'
@@ -18,9 +18,9 @@ steps = _base_.steps[:2] + [_base_.steps[3], dict(first, confidence=True), self_
         self_training,
         name='adapt_self_training_confidence',
         cfg_options=dict(self_training['cfg_options'], **{'train_dataloader.dataset.datasets.1.confidence': True})),
-    dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}', limit=60, **views['plain']),
+    dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}', limit=40, **views['plain']),
 ] + [
-    dict(step, name=f'{step["name"]}_{name}', limit=60, **options) for step in (first, second)
+    dict(step, name=f'{step["name"]}_{name}', limit=40, **options) for step in (first, second)
     for name, options in views.items()
 ]
 
