@@ -7,7 +7,7 @@ UNFINISHED := $(VENV)/.mmcast-unfinished
 .PHONY: help demo test setup clean
 
 help:
-	@echo 'make demo   train the student on toy street scenes, all stages (set-up 6 min once, then about 12 min)'
+	@echo 'make demo   train the student on toy street scenes, all stages (set-up 6 min once, then 9 to 15 min)'
 	@echo 'make test   run the tests (about 15 min after set-up)'
 	@echo 'make setup  only make $(VENV) with the pinned stack and mmcast'
 	@echo 'make clean  remove $(VENV) and what builds left behind; results in work_dirs stay'
