@@ -24,9 +24,7 @@ steps = _base_.steps[:2] + [_base_.steps[3], dict(first, confidence=True), self_
     for name, options in views.items()
 ]
 
-summary = [
-    dict(row='teacher, zero-shot', step='zero_shot'),
-] + _base_.summary[2:4] + [
+summary = _base_.summary[:1] + _base_.summary[2:4] + [
     dict(row='teacher, self-trained with confidence maps', step='adapt_self_training_confidence'),
 ]
 report = dict(columns=_base_.report['columns'][:1])

@@ -8,19 +8,18 @@ views = dict(flip=dict(flip=True), scales=dict(scales=scales), both=dict(flip=Tr
 first, second = [step for step in _base_.steps if step['kind'] == 'pseudo_label']
 transfer = _base_.steps[6]
 
-steps = _base_.steps[:7] + [
+# The maps lie in the second file all the same for the student that does not read them.
+steps = _base_.steps[:5] + [
+    dict(second, confidence=True),
+    transfer,
     dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}'),
 ] + [
     dict(step, name=f'{step["name"]}_{name}', **options) for step in (first, second) for name, options in views.items()
 ] + [
-    dict(second, name='pseudo_label_2_confidence', confidence=True),
     dict(
         transfer,
         name='transfer_confidence',
-        cfg_options={
-            **_base_.semi, _base_.pseudo: '{pseudo_label_2_confidence.annotations}',
-            'train_dataloader.dataset.datasets.1.confidence': True
-        }),
+        cfg_options=dict(transfer['cfg_options'], **{'train_dataloader.dataset.datasets.1.confidence': True})),
 ]
 
 summary = _base_.summary[:4] + [
