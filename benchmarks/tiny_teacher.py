@@ -1,19 +1,24 @@
-"""What adaptation does to the foundation teacher, in miniature on Toy Cityscapes, on a CPU.
+"""What adaptation does to the foundation teacher, in miniature on Toy Cityscapes or DSB2018, on a CPU.
 
     python benchmarks/tiny_teacher.py --work-dir work_dirs/tiny_teacher --seeds 0 1 2
+    python benchmarks/tiny_teacher.py --data dsb2018 --work-dir work_dirs/tiny_teacher_dsb2018 --seeds 0 1 2
 
-A teacher of 5 M parameters learns on scenes of a clear day, which makes it the "foundation" model. Then it is
-tested on the target domain as it is, after step 1a (10 % of the labels) and after step 1b (with its own
-pseudo-labels), through the shipped configs with sizes, iterations and learning rates changed. A seed decides which
-images are labeled, and the random numbers of 1a and 1b. Printed are mask AP, the loss at the beginning and at the
-end of each step, and what the options that only a teacher of two halves has change in the labels of both
+A teacher of 5 M parameters learns on drawn images, which makes it the "foundation" model: scenes of a clear day, or
+nuclei. Then it is tested on the target domain as it is, after step 1a (10 % of the labels) and after step 1b (with
+its own pseudo-labels), through the shipped configs with sizes, iterations and learning rates changed. A seed decides
+which images are labeled, and the random numbers of 1a and 1b. Printed are mask AP, the loss at the beginning and at
+the end of each step, and what the options that only a teacher of two halves has change in the labels of both
 generations: SAM2 prompted again with its own mask, and scores that are products with SAM2's estimate of IoU and
 the halves' agreement. Finished steps are kept.
+
+Of DSB2018, and of drawn nuclei, every image is cut into tiles of 80 pixels: half of the nuclei are less than 13
+pixels wide, and this teacher could not see them in whole images.
 """
 import argparse
 import copy
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
@@ -37,6 +42,15 @@ LEARNS_IN_AN_HOUR = {
     'sam2.encoder.hidden_size': 16,
 }
 
+#: The teacher looks at a tile in 1.6 times its size.
+LOOKS_AT_TILES = {
+    'grounding_dino.box_scale': (128, 128),
+    'grounding_dino.train_box_scales': [(128, 128)],
+}
+TILE = 80        # pixels, height and width
+VALIDATION = 24  # images of DSB2018
+SMALLEST = 8     # pixels of a nucleus in a tile; what is less is background
+
 #: Options of the detector for better labels (docs/pseudo_labels.md).
 OPTIONS = {
     'plain': {},
@@ -51,36 +65,102 @@ STEPS = dict(ap='mask AP', ap50='AP50', first_loss='first loss', last_loss='last
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', choices=DATA, default='toy_cityscapes')
+    parser.add_argument('--data-root', type=Path, default=Path('../shared/data/dsb2018'), help='of DSB2018')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/tiny_teacher'))
     parser.add_argument('--pretrain', type=int, default=4000, help='iterations on the source domain (4000)')
     parser.add_argument('--adapt', type=int, default=600, help='iterations of 1a and of 1b (600)')
-    parser.add_argument('--images', type=int, nargs=2, default=[1000, 100], metavar=('SOURCE', 'TARGET'))
+    parser.add_argument('--images', type=int, nargs=2, default=[1000, 100], metavar=('SOURCE', 'TARGET'),
+                        help='drawn ones, and those of the target domain: all of them, or of DSB2018 those that the '
+                             'teacher labels (1000 100)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     args = parser.parse_args()
 
-    from mmcast.datasets.toy_cityscapes import prepare
-    folder = args.work_dir
-    source = prepare(folder / 'source', percent=50, domain='source', num_train=args.images[0], num_val=10)
-    target = prepare(folder / 'target', percent=10, num_train=args.images[1], num_val=60)
+    data_of = DATA[args.data]['prepare']
+    source, target = data_of(args, 'source'), data_of(args, 'target')
     steps, labels = {}, {}
-    config = small_config(folder, 'labeled', args.pretrain, [source['train']], source, target)
-    start = train(folder / 'pretrained', config)
+    config = small_config(args, 'labeled', args.pretrain, [source['train']], source, target)
+    start = train(args.work_dir / 'pretrained', config)
     collect(steps, {'zero-shot': start}, STEPS)
     for seed in args.seeds:
-        target = prepare(folder / 'target', seed=seed, percent=10, num_train=args.images[1], num_val=60)
-        found = adapt(folder, args.adapt, target, start, seed)
+        found = adapt(args, data_of(args, 'target', seed), start, seed)
         collect(steps, found[0], STEPS)
         collect(labels, found[1], LABELS)
     show('', steps, STEPS)
     show('pseudo-labels', labels, LABELS)
 
 
-def adapt(folder: Path, iterations: int, data: dict, start: dict, seed: int) -> tuple[dict[str, dict], dict[str, dict]]:
+def scenes(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
+    """Paths as ``toy_cityscapes.prepare`` has them, of one domain."""
+    from mmcast.datasets.toy_cityscapes import prepare
+    options = dict(source=dict(percent=50, num_train=args.images[0], num_val=10),
+                   target=dict(percent=10, num_train=args.images[1], num_val=60))
+    return prepare(args.work_dir / domain, seed=seed, domain=domain, **options[domain])
+
+
+def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
+    """The same of tiles, of drawn images or of DSB2018, of which 10 % are labeled."""
+    from mmcast.datasets.coco_folder import prepare
+    from mmcast.datasets.toy_nuclei import generate_toy_nuclei
+    out = args.work_dir / domain
+    if domain == 'source':
+        generate_toy_nuclei(out, num_train=args.images[0], num_val=0)
+        return dict(train=cut(out / 'annotations/instances_train.json', out / 'images', out / 'tiles'),
+                    train_images=str(out / 'tiles'))
+    data = prepare(args.data_root, out, seed=seed)
+    names = {part: [image['file_name'] for image in json.loads(Path(data[part]).read_text())['images']]
+             for part in ('labeled', 'unlabeled', 'val')}
+    names['unlabeled'], names['val'] = names['unlabeled'][:args.images[1]], names['val'][:VALIDATION]
+    tiles = {part: cut(data['val' if part == 'val' else 'train'], data['train_images'], out / 'tiles',
+                       f'{part}_seed{seed}.json', names[part]) for part in names}
+    # The hidden labels lie in the file of the unlabeled tiles, of which labeling reads but the names.
+    return dict(tiles, train=tiles['unlabeled'], train_images=str(out / 'tiles'), val_images=str(out / 'tiles'))
+
+
+def cut(ann_file: str | Path, img_dir: str | Path, out: Path, name: str = 'train.json',
+        file_names: list[str] | None = None) -> str:
+    """The COCO file ``name`` of tiles of the images, all or those named; what is left at the borders is not used."""
+    from pycocotools.coco import COCO
+
+    from mmcast.datasets.instance_maps import convert_maps
+    coco = COCO(str(ann_file))
+    places = [f'{image["id"]}_{top}_{left}' for image in coco.dataset['images']
+              if file_names is None or image['file_name'] in file_names
+              for top in range(0, image['height'] - TILE + 1, TILE)
+              for left in range(0, image['width'] - TILE + 1, TILE)]
+    convert_maps(partial(cut_one, coco, Path(img_dir), out), places, coco.dataset['categories'], out / name,
+                 f'tiles of {Path(ann_file).name}', force=True)
+    return str(out / name)
+
+
+def cut_one(coco, img_dir: Path, out: Path, place: str) -> tuple[dict, list[dict]]:
+    """Writes one tile, at ``image_top_left``; its COCO entries, without ids."""
+    from mmcast.datasets.instance_maps import annotation
+    from PIL import Image
+    image_id, top, left = map(int, place.split('_'))
+    image = coco.imgs[image_id]
+    path = out / f'{Path(image["file_name"]).stem}_{top}_{left}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with Image.open(img_dir / image['file_name']) as whole:
+            whole.convert('RGB').crop((left, top, left + TILE, top + TILE)).save(path)
+    masks = [coco.annToMask(instance)[top:top + TILE, left:left + TILE] for instance in coco.imgToAnns[image_id]]
+    return (dict(file_name=path.name, height=TILE, width=TILE),
+            [annotation(mask > 0, 1, index) for index, mask in enumerate(masks, start=1) if mask.sum() >= SMALLEST])
+
+
+#: Where the images come from, what is in them (None: the classes of Cityscapes), and the teacher's sizes.
+DATA = dict(
+    toy_cityscapes=dict(prepare=scenes, classes=None, sizes={}),
+    dsb2018=dict(prepare=nuclei, classes=('nucleus', ), sizes=LOOKS_AT_TILES))
+
+
+def adapt(args: argparse.Namespace, data: dict, start: dict, seed: int) -> tuple[dict[str, dict], dict[str, dict]]:
     """Results of steps 1a and 1b of one seed, and the quality of both teachers' labels with each option."""
-    steps, labels, out = {}, {}, folder / f'seed{seed}'
+    steps, labels, out = {}, {}, args.work_dir / f'seed{seed}'
     ann_files = [data['labeled']]
     for step, kind in {'1a': 'labeled', '1b': 'self_training'}.items():
-        config = small_config(folder, kind, iterations, ann_files, data, data, seed)
+        config = small_config(args, kind, args.adapt, ann_files, data, data, seed)
         steps[step] = train(out / kind, config, start)
         labels |= label_with_options(step, config, steps[step], out, data)
         ann_files = [data['labeled'], str(out / '1a_plain.json')]
@@ -104,27 +184,32 @@ def label_with_options(generation: str, config, teacher: dict, out: Path, data: 
     return quality_in_percent(report['stores'])
 
 
-def small_config(folder: Path, kind: str, iterations: int, ann_files: list[str], data: dict, val: dict, seed: int = 0):
-    """The shipped config of 1a or 1b for a tiny teacher and the toy's images."""
+def small_config(args: argparse.Namespace, kind: str, iterations: int, ann_files: list[str], data: dict, val: dict,
+                 seed: int = 0):
+    """The shipped config of 1a or 1b for a tiny teacher and the data in use."""
     from mmengine.config import Config
 
     from mmcast.testing import shrink_teacher, write_tiny_bert
     config = Config.fromfile(ADAPT.format(kind))
-    words = sorted({word for name in config.metainfo.classes for word in name.split()})
-    detector = shrink_teacher(config.model.detector, write_tiny_bert(folder / 'bert', words))
+    classes = DATA[args.data]['classes'] or config.metainfo.classes
+    words = sorted({word for name in classes for word in name.split()})
+    detector = shrink_teacher(config.model.detector, write_tiny_bert(args.work_dir / 'bert', words))
     config.model.detector = detector
-    config.merge_from_dict({f'model.detector.{name}': value for name, value in LEARNS_IN_AN_HOUR.items()})
+    sizes = LEARNS_IN_AN_HOUR | DATA[args.data]['sizes'] | dict(classes=classes)
+    config.merge_from_dict({f'model.detector.{name}': value for name, value in sizes.items()})
     loaders = config.train_dataloader, config.val_dataloader, config.test_dataloader
     for loader in loaders:
         loader.update(num_workers=0, persistent_workers=False)
     config.train_dataloader.batch_size = 4
     train = config.train_dataloader.dataset
     for part, ann_file in zip(train.get('datasets', [train]), ann_files, strict=True):
-        part.update(data_root='', ann_file=ann_file, data_prefix=dict(img=data['train_images']))
+        part.update(data_root='', ann_file=ann_file, data_prefix=dict(img=data['train_images']),
+                    metainfo=dict(classes=classes))
     if 'datasets' in train:
         config.train_dataloader.sampler.batch_size = 4
     for loader, evaluator in zip(loaders[1:], (config.val_evaluator, config.test_evaluator)):
-        loader.dataset.update(data_root='', ann_file=val['val'], data_prefix=dict(img=val['val_images']))
+        loader.dataset.update(data_root='', ann_file=val['val'], data_prefix=dict(img=val['val_images']),
+                              metainfo=dict(classes=classes))
         loader.dataset.pipeline[1] = dict(type='Resize', scale_factor=1.0, keep_ratio=True)
         evaluator.ann_file = val['val']
     config.optim_wrapper.optimizer.lr = 2e-4
