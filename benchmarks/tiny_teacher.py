@@ -1,7 +1,8 @@
 """What adaptation does to the foundation teacher, in miniature on Toy Cityscapes or DSB2018, on a CPU.
 
     python benchmarks/tiny_teacher.py --work-dir work_dirs/tiny_teacher --seeds 0 1 2
-    python benchmarks/tiny_teacher.py --data dsb2018 --work-dir work_dirs/tiny_teacher_dsb2018 --seeds 0 1 2
+    python benchmarks/tiny_teacher.py --data dsb2018 --pretrain 1500 --adapt 500 --images 150 20 \\
+        --work-dir work_dirs/tiny_teacher_dsb2018
 
 A teacher of 5 M parameters learns on drawn images, which makes it the "foundation" model: scenes of a clear day, or
 nuclei. Then it is tested on the target domain as it is, after step 1a (10 % of the labels) and after step 1b (with
