@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
+import numpy as np
 from mmcast.command_line import report_errors
 from seeds import LABELS, collect, quality_in_percent, show
 
@@ -68,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', choices=DATA, default='toy_cityscapes')
     parser.add_argument('--data-root', type=Path, default=Path('../shared/data/dsb2018'), help='of DSB2018')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/tiny_teacher'))
+    parser.add_argument('--work-dir', type=Path, help='one for each --data (work_dirs/tiny_teacher_DATA)')
     parser.add_argument('--pretrain', type=int, default=4000, help='iterations on the source domain (4000)')
     parser.add_argument('--adapt', type=int, default=600, help='iterations of 1a and of 1b (600)')
     parser.add_argument('--images', type=int, nargs=2, default=[1000, 100], metavar=('SOURCE', 'TARGET'),
@@ -76,15 +77,16 @@ def main() -> None:
                              'teacher labels (1000 100)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     args = parser.parse_args()
+    args.work_dir = args.work_dir or Path(f'work_dirs/tiny_teacher_{args.data}')
 
     data_of = DATA[args.data]['prepare']
-    source, target = data_of(args, 'source'), data_of(args, 'target')
+    source, targets = data_of(args, 'source'), {seed: data_of(args, 'target', seed) for seed in args.seeds}
     steps, labels = {}, {}
-    config = small_config(args, 'labeled', args.pretrain, [source['train']], source, target)
+    config = small_config(args, 'labeled', args.pretrain, [source['train']], source, targets[args.seeds[0]])
     start = train(args.work_dir / 'pretrained', config)
     collect(steps, {'zero-shot': start}, STEPS)
-    for seed in args.seeds:
-        found = adapt(args, data_of(args, 'target', seed), start, seed)
+    for seed, target in targets.items():
+        found = adapt(args, target, start, seed)
         collect(steps, found[0], STEPS)
         collect(labels, found[1], LABELS)
     show('', steps, STEPS)
@@ -103,19 +105,23 @@ def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, st
     """The same of tiles, of drawn images or of DSB2018, of which 10 % are labeled."""
     from mmcast.datasets.coco_folder import prepare
     from mmcast.datasets.toy_nuclei import generate_toy_nuclei
+    from mmcast.files import read_coco
     out = args.work_dir / domain
     if domain == 'source':
         generate_toy_nuclei(out, num_train=args.images[0], num_val=0)
         return dict(train=cut(out / 'annotations/instances_train.json', out / 'images', out / 'tiles'),
                     train_images=str(out / 'tiles'))
     data = prepare(args.data_root, out, seed=seed)
-    names = {part: [image['file_name'] for image in json.loads(Path(data[part]).read_text())['images']]
-             for part in ('labeled', 'unlabeled', 'val')}
-    names['unlabeled'], names['val'] = names['unlabeled'][:args.images[1]], names['val'][:VALIDATION]
-    tiles = {part: cut(data['val' if part == 'val' else 'train'], data['train_images'], out / 'tiles',
-                       f'{part}_seed{seed}.json', names[part]) for part in names}
+
+    def tiles(part: str, ann_file: str, number: int | None = None) -> str:
+        names = [image['file_name'] for image in read_coco(data[part])['images'][:number]]
+        return cut(ann_file, data['train_images'], out / 'tiles', f'{part}_seed{seed}.json', names)
+
     # The hidden labels lie in the file of the unlabeled tiles, of which labeling reads but the names.
-    return dict(tiles, train=tiles['unlabeled'], train_images=str(out / 'tiles'), val_images=str(out / 'tiles'))
+    unlabeled = tiles('unlabeled', data['train'], args.images[1])
+    return dict(train=unlabeled, unlabeled=unlabeled, labeled=tiles('labeled', data['labeled']),
+                val=tiles('val', data['val'], VALIDATION),
+                train_images=str(out / 'tiles'), val_images=str(out / 'tiles'))
 
 
 def cut(ann_file: str | Path, img_dir: str | Path, out: Path, name: str = 'train.json',
@@ -125,27 +131,27 @@ def cut(ann_file: str | Path, img_dir: str | Path, out: Path, name: str = 'train
 
     from mmcast.datasets.instance_maps import convert_maps
     coco = COCO(str(ann_file))
-    places = [f'{image["id"]}_{top}_{left}' for image in coco.dataset['images']
-              if file_names is None or image['file_name'] in file_names
-              for top in range(0, image['height'] - TILE + 1, TILE)
-              for left in range(0, image['width'] - TILE + 1, TILE)]
-    convert_maps(partial(cut_one, coco, Path(img_dir), out), places, coco.dataset['categories'], out / name,
+    stems = [f'{image["id"]}_{top}_{left}' for image in coco.dataset['images']
+             if file_names is None or image['file_name'] in file_names
+             for top in range(0, image['height'] - TILE + 1, TILE)
+             for left in range(0, image['width'] - TILE + 1, TILE)]
+    convert_maps(partial(cut_one, coco, Path(img_dir), out), stems, coco.dataset['categories'], out / name,
                  f'tiles of {Path(ann_file).name}', force=True)
     return str(out / name)
 
 
-def cut_one(coco, img_dir: Path, out: Path, place: str) -> tuple[dict, list[dict]]:
+def cut_one(coco, img_dir: Path, out: Path, stem: str) -> tuple[dict, list[dict]]:
     """Writes one tile, at ``image_top_left``; its COCO entries, without ids."""
+    import cv2
     from mmcast.datasets.instance_maps import annotation
-    from PIL import Image
-    image_id, top, left = map(int, place.split('_'))
+    from mmcast.files import write_atomically
+    image_id, top, left = map(int, stem.split('_'))
     image = coco.imgs[image_id]
     path = out / f'{Path(image["file_name"]).stem}_{top}_{left}.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
+    place = np.s_[top:top + TILE, left:left + TILE]
     if not path.exists():
-        with Image.open(img_dir / image['file_name']) as whole:
-            whole.convert('RGB').crop((left, top, left + TILE, top + TILE)).save(path)
-    masks = [coco.annToMask(instance)[top:top + TILE, left:left + TILE] for instance in coco.imgToAnns[image_id]]
+        write_atomically(path, cv2.imencode('.png', cv2.imread(str(img_dir / image['file_name']))[place])[1].tobytes())
+    masks = [coco.annToMask(instance)[place] for instance in coco.imgToAnns[image_id]]
     return (dict(file_name=path.name, height=TILE, width=TILE),
             [annotation(mask > 0, 1, index) for index, mask in enumerate(masks, start=1) if mask.sum() >= SMALLEST])
 
