@@ -13,10 +13,10 @@ from unittest import mock
 import mmcast  # noqa: F401  before anything imports mmdet
 import torch
 import torch.nn.functional as F
-from mmcast.command_line import report_errors
-from mmcast.models.detectors.query_masks import QueryMasks
+from mmcast.cli.errors import report_errors
+from mmcast.models.student.lazy_masks import LazyMasks
 from mmcast.registry import MODELS
-from mmcast.testing import make_samples
+from mmcast.testing.data import make_samples
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.detectors import Mask2Former
 from mmengine.config import Config
@@ -55,7 +55,7 @@ def predictors(student, images: Tensor, samples: list, noise: bool) -> dict:
 
     def ours(*pixels, every_layer=True):
         classes, masks = decode(head, *pixels, every_layer)
-        return classes, masks if noise else QueryMasks(queries, scene)
+        return classes, masks if noise else LazyMasks(queries, scene)
 
     def predict(cls):
         with torch.no_grad(), mock.patch.multiple(head, forward=theirs, decode=ours):

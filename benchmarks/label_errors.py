@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmcast.pseudo_labels.quality import pair, read_hidden_labels
 from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels, write_store
 from pycocotools import mask as mask_utils

@@ -17,9 +17,9 @@ import cv2
 import mmcast  # noqa: F401  before anything imports mmdet
 import numpy as np
 import torch
-from mmcast.command_line import report_errors
-from mmcast.datasets.cityscapes import convert_cityscapes
-from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
+from mmcast.cli.errors import report_errors
+from mmcast.coco.converters.cityscapes import convert_cityscapes
+from mmcast.toy.cityscapes import generate_toy_cityscapes
 from mmcast.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import Compose

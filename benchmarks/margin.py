@@ -12,8 +12,8 @@ from statistics import mean
 
 import mmcast  # noqa: F401  before anything imports mmdet
 from matplotlib.figure import Figure
-from mmcast.command_line import report_errors
-from mmcast.engine.curves import read_curves
+from mmcast.cli.errors import report_errors
+from mmcast.training.curves import read_curves
 from mmcast.errors import CASTError
 from mmengine.config import Config
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import mmcast  # noqa: F401  before anything imports mmdet
 import torch
 import torch.nn.functional as F
-from mmcast.command_line import report_errors
-from mmcast.models.losses import PixelContrastiveLoss
+from mmcast.cli.errors import report_errors
+from mmcast.models.losses.pixel_contrastive_loss import PixelContrastiveLoss
 from torch import Tensor
 
 PAPER = dict(batch=8, height=19, width=37)  # 512 x 1024 pixels at stride 28

@@ -28,10 +28,11 @@ import cv2
 import mmcast.models  # noqa: F401  before anything imports mmdet
 import numpy as np
 import torch
-from mmcast.command_line import report_errors
-from mmcast.pseudo_labels import generate_pseudo_labels
+from mmcast.cli.errors import report_errors
+from mmcast.pseudo_labels.generate import generate_pseudo_labels
 from mmcast.pseudo_labels.images import ImagesToLabel, load_ahead
-from mmcast.pseudo_labels.store import encode_mask, make_info, write_store
+from mmcast.masks.rle import encode_mask
+from mmcast.pseudo_labels.store import make_info, write_store
 from mmcast.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate

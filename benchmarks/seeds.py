@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
 import numpy as np
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +22,7 @@ LABELS = dict(ap='mask AP', ap50='AP50', precision='precision', recall='recall')
 
 def run(config: Path, seed: int, work_dir: Path) -> tuple[dict[str, dict], dict[str, dict]]:
     """The summary rows of one pipeline with one seed, and the quality of its pseudo-labels in percent, by step."""
-    from mmcast.engine.pipeline import run_pipeline
+    from mmcast.pipeline.pipeline import run_pipeline
     run_pipeline(config, work_dir=work_dir, seed=seed)
     rows = {row['row']: row for row in json.loads((work_dir / 'summary.json').read_text())}
     inspection = work_dir / 'pseudo_labels.json'

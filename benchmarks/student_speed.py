@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 BASELINES = dict(mask2former='mask2former_r50.py', mask_rcnn='mask_rcnn_r50.py')
@@ -22,9 +22,9 @@ def export(folder: Path, precisions: list[str], attention: str) -> list[str]:
     """Entries of the student with random weights as checkpoint and ONNX files, made where missing."""
     import torch
     from mmcast.deploy import onnx_export
-    from mmcast.deploy.student import build_network, load_config
+    from mmcast.deploy.export import build_network, load_config
     from mmcast.files import write_atomically
-    from mmcast.models.checkpoints import read_state_dict, write_state_dict
+    from mmcast.models.weights.reading import read_state_dict, write_state_dict
     config, weights = CONFIGS / '_base_/models/cast_student.py', folder / 'student.pth'
     cfg = load_config(config)
     torch.manual_seed(0)
@@ -68,7 +68,7 @@ def main() -> None:
                         help='of the ONNX files: standard operators, or the one of onnxruntime')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/student_speed'))
     args = parser.parse_args()
-    from mmcast.deploy.speed import Setting, benchmark, parse_entries, to_markdown
+    from mmcast.deploy.benchmarking import Setting, benchmark, parse_entries, to_markdown
     logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
     entries = export(args.out, args.precisions, args.attention)
     entries += [f'{name}={CONFIGS / "benchmarks" / file}' for name, file in BASELINES.items()]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 
 
 @report_errors
@@ -30,9 +30,9 @@ def main() -> None:
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    from mmcast.engine.runs import count_parameters, verify_weights
+    from mmcast.models.weights.loading import count_parameters, load_weights
     from mmcast.registry import MODELS
-    from mmcast.testing import write_tiny_bert
+    from mmcast.testing.teacher import write_tiny_bert
 
     init_default_scope('mmcast')
     torch.manual_seed(0)
@@ -46,7 +46,7 @@ def main() -> None:
         start = time.perf_counter()
         model = MODELS.build(config).eval()
     if args.checkpoint:
-        verify_weights(model, args.checkpoint)
+        load_weights(model, args.checkpoint)
     built = time.perf_counter() - start
     count = count_parameters(model) / 1e6
     print(f'{count:.1f} M parameters, {100 * (count / 560 - 1):+.2f} % of 560 M; built in {built:.0f} s, '

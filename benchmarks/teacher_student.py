@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
 
 STEPS = {'1a': 'cityscapes_teacher_adapt_labeled', '1b': 'cityscapes_teacher_adapt_self_training',
@@ -52,7 +52,7 @@ def build(config_name: str, folder: str, boxes: int):
     from mmengine.registry import init_default_scope
 
     from mmcast.registry import MODELS
-    from mmcast.testing import write_tiny_bert
+    from mmcast.testing.teacher import write_tiny_bert
     MMLogger.get_current_instance().setLevel('WARNING')  # the optimizer's line for every parameter
     init_default_scope('mmcast')
     torch.manual_seed(0)
@@ -112,8 +112,8 @@ def train(args: argparse.Namespace, folder: str, step: str, config_name: str) ->
     import torch
     from mmengine.optim import build_optim_wrapper
 
-    from mmcast.engine.runs import use_full_precision
-    from mmcast.testing import make_samples
+    from mmcast.training.runner import use_full_precision
+    from mmcast.testing.data import make_samples
     config, model = build(config_name, folder, args.boxes)
     model = model.train().to(args.device)
     use_full_precision(config.optim_wrapper)  # the autocast is here

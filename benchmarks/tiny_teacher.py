@@ -24,7 +24,7 @@ from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
 import numpy as np
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from seeds import LABELS, collect, quality_in_percent, show
 
 ADAPT = 'configs/cityscapes/cityscapes_teacher_adapt_{}.py'
@@ -95,23 +95,22 @@ def main() -> None:
 
 def scenes(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
     """Paths as ``toy_cityscapes.prepare`` has them, of one domain."""
-    from mmcast.datasets.toy_cityscapes import prepare
     options = dict(source=dict(percent=50, num_train=args.images[0], num_val=10),
                    target=dict(percent=10, num_train=args.images[1], num_val=60))
-    return prepare(args.work_dir / domain, seed=seed, domain=domain, **options[domain])
+    return prepare_coco_folder(args.work_dir / domain, seed=seed, domain=domain, **options[domain])
 
 
 def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
     """The same of tiles, of drawn images or of DSB2018, of which 10 % are labeled."""
-    from mmcast.datasets.coco_folder import prepare
-    from mmcast.datasets.toy_nuclei import generate_toy_nuclei
-    from mmcast.files import read_coco
+    from mmcast.coco.folder import prepare_coco_folder
+    from mmcast.toy.nuclei import generate_toy_nuclei
+    from mmcast.coco.reading import read_coco
     out = args.work_dir / domain
     if domain == 'source':
         generate_toy_nuclei(out, num_train=args.images[0], num_val=0)
         return dict(train=cut(out / 'annotations/instances_train.json', out / 'images', out / 'tiles'),
                     train_images=str(out / 'tiles'))
-    data = prepare(args.data_root, out, seed=seed)
+    data = prepare_coco_folder(args.data_root, out, seed=seed)
 
     def tiles(part: str, ann_file: str, number: int | None = None) -> str:
         names = [image['file_name'] for image in read_coco(data[part])['images'][:number]]
@@ -129,7 +128,7 @@ def cut(ann_file: str | Path, img_dir: str | Path, out: Path, name: str = 'train
     """The COCO file ``name`` of tiles of the images, all or those named; what is left at the borders is not used."""
     from pycocotools.coco import COCO
 
-    from mmcast.datasets.instance_maps import convert_maps
+    from mmcast.coco.converters.instance_maps import convert_maps
     coco = COCO(str(ann_file))
     stems = [f'{image["id"]}_{top}_{left}' for image in coco.dataset['images']
              if file_names is None or image['file_name'] in file_names
@@ -143,7 +142,7 @@ def cut(ann_file: str | Path, img_dir: str | Path, out: Path, name: str = 'train
 def cut_one(coco, img_dir: Path, out: Path, stem: str) -> tuple[dict, list[dict]]:
     """Writes one tile, at ``image_top_left``; its COCO entries, without ids."""
     import cv2
-    from mmcast.datasets.instance_maps import annotation
+    from mmcast.coco.converters.instance_maps import annotation
     from mmcast.files import write_atomically
     image_id, top, left = map(int, stem.split('_'))
     image = coco.imgs[image_id]
@@ -176,8 +175,8 @@ def adapt(args: argparse.Namespace, data: dict, start: dict, seed: int) -> tuple
 
 def label_with_options(generation: str, config, teacher: dict, out: Path, data: dict) -> dict[str, dict]:
     """Quality in percent of a teacher's labels with each option, against the hidden ones."""
-    from mmcast.pseudo_labels import generate_pseudo_labels
-    from mmcast.pseudo_labels.inspection import inspect_pseudo_labels
+    from mmcast.pseudo_labels.generate import generate_pseudo_labels
+    from mmcast.reports.pseudo_labels import inspect_pseudo_labels
     stores = {}
     for name, options in OPTIONS.items():
         title = f'{generation}, {name}'
@@ -196,7 +195,7 @@ def small_config(args: argparse.Namespace, kind: str, iterations: int, ann_files
     """The shipped config of 1a or 1b for a tiny teacher and the data in use."""
     from mmengine.config import Config
 
-    from mmcast.testing import shrink_teacher, write_tiny_bert
+    from mmcast.testing.teacher import shrink_teacher, write_tiny_bert
     config = Config.fromfile(ADAPT.format(kind))
     classes = DATA[args.data]['classes'] or config.metainfo.classes
     words = sorted({word for name in classes for word in name.split()})
@@ -233,8 +232,9 @@ def small_config(args: argparse.Namespace, kind: str, iterations: int, ann_files
 
 def train(folder: Path, config, start: dict | None = None) -> dict:
     """Checkpoint, AP in percent and losses of one run; what an earlier call finished is read."""
-    from mmcast.engine.curves import read_curves
-    from mmcast.engine.runs import latest_sound_checkpoint, train_run
+    from mmcast.training.curves import read_curves
+    from mmcast.training.checkpoints import latest_intact_checkpoint
+    from mmcast.training.runner import train_run
     out = folder / 'result.json'
     if out.exists():
         return json.loads(out.read_text())
@@ -243,7 +243,7 @@ def train(folder: Path, config, start: dict | None = None) -> dict:
         config.load_from = start['checkpoint']
     else:
         config.model.pixel_contrast = None
-    result = train_run(config, latest_sound_checkpoint(folder))
+    result = train_run(config, latest_intact_checkpoint(folder))
     losses = [value for _, value in read_curves(folder)['loss']]
     end = max(1, len(losses) // 10)
     found = dict(checkpoint=str(result.checkpoint), ap=100 * result.metrics['coco/segm_mAP'],

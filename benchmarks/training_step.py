@@ -16,9 +16,9 @@ from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
 import torch
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmcast.registry import MODELS
-from mmcast.testing import make_samples, same_points
+from mmcast.testing.data import make_samples, same_points
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmengine.config import Config
 from mmengine.registry import init_default_scope

@@ -1,30 +1,17 @@
-# What each option for better pseudo-labels changes with cast_dsb2018.py: labels of both generations with flip, with scales
-# and with both, on 40 of the unlabeled images, beside those of the foundation teacher, on one page (pseudo_labels.html);
+# What each option for better pseudo-labels changes with cast_dsb2018.py: labels of both generations with flip,
+# with scales and with both, on 40 of the unlabeled images, beside those of the foundation teacher, on one page;
 # and the teacher self-trained (1b) with and without confidence maps. There is no student.
 _base_ = './cast_dsb2018.py'
 work_dir = 'work_dirs/cast_dsb2018_pseudo_label_options'
-
-views = dict(
-    plain=dict(flip=False, scales=[1.0]),
-    flip=dict(flip=True, scales=[1.0]),
-    scales=dict(flip=False, scales=_base_.scales),
-    both=dict(flip=True, scales=_base_.scales))
-first, second = [step for step in _base_.steps if step['kind'] == 'pseudo_label']
-self_training = _base_.steps[5]
-
-# data, zero-shot, 1a, labels, 1b; the maps lie in the file all the same where nobody reads them.
-steps = _base_.steps[:2] + [_base_.steps[3], dict(first, confidence=True), self_training] + [
-    dict(
-        self_training,
-        name='adapt_self_training_confidence',
-        cfg_options=dict(self_training['cfg_options'], **{'train_dataloader.dataset.datasets.1.confidence': True})),
-    dict(first, name='pseudo_label_0', checkpoint='{foundation_teacher}', limit=40, **views['plain']),
-] + [
-    dict(step, name=f'{step["name"]}_{name}', limit=40, **options) for step in (first, second)
-    for name, options in views.items()
-]
-
-summary = _base_.summary[:1] + _base_.summary[2:4] + [
-    dict(row='teacher, self-trained with confidence maps', step='adapt_self_training_confidence'),
-]
-report = dict(columns=_base_.report['columns'][:1])
+off, on = dict(flip=False, scales=[1.0]), dict(flip=True, scales=_base_.scales)
+tta = dict(plain=off, flip=dict(off, flip=True), scales=dict(on, flip=False), both=on)
+self_training, generations = _base_.steps.adapt_self_training, ('pseudo_label_1', 'pseudo_label_2')
+confidence = {'train_dataloader.dataset.datasets.1.confidence': True}
+steps = dict(
+    zero_shot_student=None, pseudo_label_2=None, transfer=None, refine=None,
+    pseudo_label_1=dict(confidence=True),
+    adapt_self_training_confidence=dict(self_training, cfg_options=confidence),
+    pseudo_label_0=dict(_base_.steps.pseudo_label_1, checkpoint='{foundation_teacher}', limit=40, **off)) | {
+        f'{name}_{option}': dict(_base_.steps[name], limit=40, **settings)
+        for name in generations for option, settings in tta.items()}
+summary = dict(adapt_self_training_confidence='teacher, self-trained with confidence maps')

@@ -1,30 +1,14 @@
-# How much pixel loss: the transfer step of cast_toy.py with several weights, same start and pseudo-labels. The
-# report has margin and false negatives of each; `python benchmarks/margin.py` draws them in one picture.
+# How much pixel loss: the transfer step of cast_toy.py with several weights, same start and pseudo-labels.
+# The report has margin and false negatives of each; `python benchmarks/margin.py` draws them in one picture.
 _base_ = './cast_toy.py'
 work_dir = 'work_dirs/cast_toy_pixel_weight'
 # 'none' is so little that not even Adam moves the projector; at 0 there would be no embeddings to look at.
 weights = dict(low=0.01, usual=0.1, high=0.5, higher=3.0, highest=15.0, none=1e-12)
-
-steps = _base_.steps[:6] + [
-    dict(
-        name=f'transfer_{name}',
-        kind='train',
-        config='toy/toy_student_transfer.py',
-        load_from='{pretrained_student}',
-        cfg_options={
-            **_base_.semi, _base_.pseudo: '{pseudo_label_2.annotations}',
-            'model.pixel_contrast.loss_weight': weight,
-            'custom_hooks.0.interval': 25,
-            'default_hooks.logger.interval': 25
-        }) for name, weight in weights.items()
-]
-summary = [
-    dict(row=f'student, transferred, l_pxl {weight}', step=f'transfer_{name}')
-    for name, weight in weights.items()
-]
+intervals = {'custom_hooks.0.interval': 25, 'default_hooks.logger.interval': 25}
+steps = dict(transfer=None, refine=None) | {
+    f'transfer_{name}': dict(
+        _base_.steps.transfer, cfg_options={'model.pixel_contrast.loss_weight': weight, **intervals})
+    for name, weight in weights.items()}
+summary = {f'transfer_{name}': f'student, transferred, l_pxl {weight}' for name, weight in weights.items()}
 report = dict(columns=[
-    dict(
-        title=f'student, l_pxl {weight}',
-        config='toy/toy_student_transfer.py',
-        checkpoint=f'{{transfer_{name}.checkpoint}}') for name, weight in weights.items()
-])
+    dict(title=f'student, l_pxl {weight}', step=f'transfer_{name}') for name, weight in weights.items()])

@@ -7,13 +7,6 @@ from pathlib import Path
 
 from mmcast.errors import CASTError
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')  # what is an image in a folder
-
-
-def image_files(folder: str | os.PathLike) -> list[Path]:
-    """All image files of a folder, at any depth, in the order of their paths; none where there is no folder."""
-    return sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file, and its folder if need be, so that a reader finds the old or the new content whole.
@@ -34,6 +27,18 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def move_aside(path: str | os.PathLike) -> Path | None:
+    """Renames a file or folder to ``<name>.old<n>``, the first free n; None where there is nothing."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    number = 1
+    while (backup := path.with_name(f'{path.name}.old{number}')).exists():
+        number += 1
+    path.rename(backup)
+    return backup
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:
@@ -63,22 +68,3 @@ def write_json_files(contents: dict[str | os.PathLike, dict], force: bool = Fals
         write_atomically(path, encoded[path])
 
 
-def read_coco(path: str | os.PathLike) -> dict:
-    """Read a COCO annotation file.
-
-    Raises:
-        CASTError: if it is missing, not JSON or without `images`, `categories` or `annotations`.
-    """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise CASTError(
-            f'{path}: cannot read the annotation file ({error.strerror}): check the path') from error
-    except ValueError as error:
-        raise CASTError(f'{path} is not valid JSON ({error}): make the annotation file again') from error
-    missing = [key for key in ('images', 'annotations', 'categories')
-               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if missing:
-        raise CASTError(f'{path} is no COCO annotation file, it has no list {", ".join(missing)}: '
-                        'convert the data set with tools/dataset_converters')
-    return content

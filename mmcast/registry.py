@@ -1,37 +1,58 @@
 """Child registries of mmdet's: a plain type name finds ours first, then mmdet's, then mmengine's.
 
 There is one for every kind of object that a config builds, also where mmcast adds nothing: MMEngine warns about a
-scope that has no registry of some kind.
+scope that has no registry of some kind. Nothing is imported before the first object of a kind is asked for.
 """
+
+from importlib import import_module
+
 from mmdet import registry as mmdet_registry
-from mmdet.utils import register_all_modules
 from mmengine.registry import Registry
 
-# A child asks its parents for what is registered already, it does not make them import their packages.
-register_all_modules(init_default_scope=False)
+
+class LazyRegistry(Registry):
+    """A registry that imports a module when a name of it is asked for.
+
+    Args:
+        lazy: Module by the name that it registers; for names behind large libraries.
+        kwargs: Those of MMEngine's ``Registry``.
+    """
+
+    def __init__(self, *args, lazy: dict[str, str], **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def get(self, key: str) -> type | None:
+        """The class of a name, with or without scope."""
+        if isinstance(key, str):
+            module = self._lazy.get(key.rpartition('.')[2])
+            if module is not None:
+                import_module(module)
+        return super().get(key)
 
 
-def _child(name: str, *locations: str) -> Registry:
+def _child(name: str, *locations: str, lazy: dict[str, str] | None = None) -> Registry:
+    """A registry of mmcast's below mmdet's; the first location is mmdet's, which no child asks for by itself."""
     parent = getattr(mmdet_registry, name)
-    return Registry(parent.name, parent=parent, scope='mmcast', locations=list(locations))
+    return LazyRegistry(parent.name, parent=parent, scope='mmcast', locations=list(locations), lazy=lazy or {})
 
 
-DATA_SAMPLERS = _child('DATA_SAMPLERS', 'mmcast.datasets')
-DATASETS = _child('DATASETS', 'mmcast.datasets')
-EVALUATOR = _child('EVALUATOR')
-HOOKS = _child('HOOKS', 'mmcast.engine.hooks')
-LOG_PROCESSORS = _child('LOG_PROCESSORS')
-LOOPS = _child('LOOPS')
-METRICS = _child('METRICS', 'mmcast.evaluation')
-MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
-MODELS = _child('MODELS', 'mmcast.models')
-OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'mmcast.engine.optimizers')
-OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
-OPTIMIZERS = _child('OPTIMIZERS')
-PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
-RUNNERS = _child('RUNNERS')
-TASK_UTILS = _child('TASK_UTILS')
-TRANSFORMS = _child('TRANSFORMS', 'mmcast.datasets')
-VISBACKENDS = _child('VISBACKENDS')
-VISUALIZERS = _child('VISUALIZERS')
-WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')
+DATA_SAMPLERS = _child('DATA_SAMPLERS', 'mmdet.datasets', 'mmcast.data')
+DATASETS = _child('DATASETS', 'mmdet.datasets', 'mmcast.data', 'mmcast.pseudo_labels.dataset')
+EVALUATOR = _child('EVALUATOR', 'mmdet.evaluation')
+HOOKS = _child('HOOKS', 'mmdet.engine', 'mmcast.training.hooks')
+LOG_PROCESSORS = _child('LOG_PROCESSORS', 'mmdet.engine')
+LOOPS = _child('LOOPS', 'mmdet.engine')
+METRICS = _child('METRICS', 'mmdet.evaluation')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'mmdet.models')
+MODELS = _child('MODELS', 'mmdet.models', 'mmcast.models', lazy=dict(DINOv2='mmcast.models.encoders.dinov2'))
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'mmdet.engine', 'mmcast.training.optimizers')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmdet.engine')
+OPTIMIZERS = _child('OPTIMIZERS', 'mmdet.engine')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmdet.engine')
+RUNNERS = _child('RUNNERS', 'mmdet.engine')
+TASK_UTILS = _child('TASK_UTILS', 'mmdet.models')
+TRANSFORMS = _child('TRANSFORMS', 'mmdet.datasets', 'mmcast.data')
+VISBACKENDS = _child('VISBACKENDS', 'mmdet.visualization')
+VISUALIZERS = _child('VISUALIZERS', 'mmdet.visualization')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'mmdet.models')

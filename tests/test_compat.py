@@ -278,7 +278,7 @@ def test_installing_twice_changes_nothing():
 
 def test_importing_mmcast_brings_nothing_heavy_in():
     """Who runs an ONNX file need not wait for torch, nor have it."""
-    code = ('import sys, mmcast, mmcast.command_line, mmcast.deploy; '
+    code = ('import sys, mmcast, mmcast.cli.errors, mmcast.deploy; '
             'print({"torch", "mmengine", "mmcv", "mmdet", "cv2"} & set(sys.modules))')
     assert run_python(code) == 'set()'
 

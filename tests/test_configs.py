@@ -2,7 +2,6 @@
 
 New files under configs/ are picked up by themselves.
 """
-import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,13 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from mmcast.engine.runs import use_full_precision
+from mmcast.configs import find_config
+from mmcast.pipeline.plan import Plan
+from mmcast.training.runner import use_full_precision
 from mmcast.registry import MODELS as MODELS_REGISTRY
-from mmcast.testing import build_model, build_without_memory, make_samples, shrink_teacher, write_tiny_bert
+from mmcast.testing.models import build_model, build_without_memory
+from mmcast.testing.data import make_samples
+from mmcast.testing.teacher import shrink_teacher, write_tiny_bert
 
 ROOT = Path(__file__).parents[1] / 'configs'
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
@@ -170,12 +173,36 @@ def test_no_basename_occurs_twice():
 
 # Pipelines
 
-def strings_in(value):
-    """All strings of a nested structure, keys left out."""
-    if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else []
-    return [string for part in parts for string in strings_in(part)]
+DATA = ('train', 'labeled', 'unlabeled', 'val', 'train_images', 'unlabeled_images', 'val_images', 'val_masks', 'classes',
+        'num_classes', 'num_queries', 'class_weight')
+
+
+class AnyOutput(dict):
+    """The outputs of a step that left whatever is asked for."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __contains__(self, output):
+        return True
+
+    def __getitem__(self, output):
+        return f'{self.step}/{output}'
+
+    def get(self, output, default=None):
+        return self[output]
+
+
+class AllFinished:
+    """A pipeline's state after its last step."""
+
+    def finished(self, step):
+        return True
+
+    def outputs(self, step):
+        if step == 'data':
+            return {key: f'data/{key}' for key in DATA}
+        return AnyOutput(step)
 
 
 def test_there_is_a_pipeline():
@@ -183,43 +210,57 @@ def test_there_is_a_pipeline():
 
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
-def test_step_configs_exist_and_load(path):
-    pipeline = Config.fromfile(path)
-    columns = pipeline.get('report', {}).get('columns', [])
-    for config in [part['config'] for part in [*pipeline.steps, *columns] if 'config' in part]:
-        assert (path.parent / config).is_file(), f'{path.name} names {config}, which is not there'
-        assert 'model' in Config.fromfile(path.parent / config)
-
-
-@pytest.mark.parametrize('path', PIPELINES, ids=relative)
 def test_steps_use_what_earlier_steps_made(path):
-    """Every {step.output} is of a step before, every {name} a variable; summary and report know all steps."""
-    pipeline = Config.fromfile(path)
-    names = [step.name for step in pipeline.steps]
-    assert len(set(names)) == len(names)
-    known = set(pipeline.variables) | {'seed', 'work_dir', 'config_dir'}
-
-    def used(value):
-        text = ' '.join(strings_in(value))
-        return {name.split('.')[0] for name in re.findall(r'{([\w.]+)}', text)}
-
-    for number, step in enumerate(pipeline.steps):
-        options = [step.to_dict(), pipeline.get('step_options', {}) if step['kind'] != 'call' else {}]
-        assert used(options) <= known | set(names[:number]), step.name
-    assert {row['step'] for row in pipeline.summary} <= set(names)
-    assert used(pipeline.get('report', {})) <= known | set(names)
+    """Every step config is there; every {step.output} is of a step before, every {name} a variable."""
+    plan, before = Plan(path), set()
+    for name in plan.definitions:
+        assert plan.needs(name) <= before, name
+        before.add(name)
+    assert plan.rows and {row['step'] for row in plan.rows} <= before
+    plan.resolve(dict(plan.config.get('report', {})), 'report', AllFinished())
+    for column in plan.report_columns():
+        assert 'model' in plan.column_config(plan.resolve(column, 'report', AllFinished()), AllFinished())
 
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
 def test_step_options_change_values_that_the_step_configs_have(path):
     """An option with a mistyped name would be added beside the one that was meant, and change nothing."""
-    pipeline = Config.fromfile(path)
-    for step in pipeline.steps:
-        if 'config' not in step:
+    plan = Plan(path)
+    for name, definition in plan.definitions.items():
+        if definition['kind'] == 'call':
             continue
-        config = Config.fromfile(path.parent / step['config'])
-        for option in [*pipeline.get('step_options', {}), *step.get('cfg_options', {})]:
+        own = plan.resolve(definition.get('cfg_options', {}), name, AllFinished())
+        config = Config.fromfile(find_config(plan.resolve(definition['config'], name), path.parent))
+        for option in [*plan.config.get('step_options', {}), *own]:
             node = config
             for key in option.split('.')[:-1]:
                 node = node[int(key)] if key.isdigit() else node.get(key)
-                assert node is not None, f'{step["name"]}: {step["config"]} has no {option}'
+                assert node is not None, f'{name}: {definition["config"]} has no {option}'
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=relative)
+def test_every_step_reads_the_pipelines_data(path, tmp_path):
+    """Labeled, pseudo-labeled and validation images of every step are those that the pipeline made or found."""
+    plan = Plan(path)
+    for name, definition in plan.definitions.items():
+        if definition['kind'] == 'call':
+            continue
+        step = plan.step(name, tmp_path, AllFinished())
+        for evaluator in ('val_evaluator', 'test_evaluator'):
+            metrics = step.config[evaluator]
+            metrics = metrics if isinstance(metrics, list) else [metrics]
+            assert metrics[0].ann_file == 'data/val'
+            assert all(metric.seg_prefix == 'data/val_masks' for metric in metrics[1:])
+        for loader in ('val_dataloader', 'test_dataloader'):
+            dataset = step.config[loader].dataset
+            assert (dataset.ann_file, dataset.data_prefix.img, dataset.data_root) == ('data/val', 'data/val_images', '')
+        if definition['kind'] == 'pseudo_label':
+            assert step.definition['ann_file'] == 'data/unlabeled'
+            assert step.definition['img_dir'].startswith('data/')
+        if definition['kind'] == 'train':
+            dataset = step.config.train_dataloader.dataset
+            for part in dataset.get('datasets', [dataset]):
+                pseudo = part.type == 'PseudoLabelDataset'
+                expected = definition['pseudo_labels'] if pseudo else definition.get('labeled', '{data.labeled}')
+                assert part.ann_file == plan.resolve(expected, name, AllFinished())
+                assert part.data_prefix.img == ('data/unlabeled_images' if pseudo else 'data/train_images')

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcast.datasets.coco_folder import prepare
+from mmcast.coco.folder import prepare_coco_folder
+from shared_data import DSB2018
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
 SHORT = ['step_options.train_cfg.max_iters=3', 'step_options.train_cfg.val_interval=3',
          'step_options.default_hooks.checkpoint.interval=1']
 STEPS = ['data', 'zero_shot', 'adapt_labeled', 'pseudo_label_1', 'adapt_self_training', 'pseudo_label_2', 'transfer',
@@ -47,8 +47,8 @@ def kill_in_step(process: subprocess.Popen, work_dir: Path, name: str) -> None:
 @pytest.mark.parametrize('killed, processes', [((), 2), (STEPS, 1)], ids=['two processes', 'killed in every step'])
 def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, processes):
     """All eight steps finish in order, the table has a figure in every row, the report shows pictures."""
-    options = [f'variables.data_root={tmp_path}/data', 'variables.percent=25', 'steps.0.kwargs.num_train=40',
-               'steps.0.kwargs.num_val=4', 'report.images=2']
+    options = [f'variables.data_root={tmp_path}/data', 'variables.percent=25', 'steps.data.kwargs.num_train=40',
+               'steps.data.kwargs.num_val=4', 'report.images=2']
     for name in killed:
         kill_in_step(start('cast_toy.py', tmp_path / 'run', *options), tmp_path / 'run', name)
     process = start('cast_toy.py', tmp_path / 'run', *options, processes=processes)
@@ -105,18 +105,16 @@ def test_own_data_needs_no_edited_config(tmp_path):
 @pytest.mark.shared_data
 def test_nuclei_pipeline_runs_on_the_real_images(tmp_path):
     """Real microscopy images go through all steps; 17 unlabeled ones and 3 for validation, for the time's sake."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f'{SHARED_DATA} is absent')
-    val = json.loads((SHARED_DATA / 'annotations/instances_val.json').read_text())
+    if not DSB2018.is_dir():
+        pytest.skip(f'{DSB2018} is absent')
+    val = json.loads((DSB2018 / 'annotations/instances_val.json').read_text())
     val['images'] = val['images'][:3]
     kept = {image['id'] for image in val['images']}
     val['annotations'] = [ann for ann in val['annotations'] if ann['image_id'] in kept]
     small_val = tmp_path / 'val.json'
     small_val.write_text(json.dumps(val))
-    options = [f'variables.data_root={SHARED_DATA}', 'variables.percent=95', f'steps.0.kwargs.val={small_val}',
-               'report.images=2', *(
-        f'step_options.{key}={small_val}' for key in (
-            'val_dataloader.dataset.ann_file', 'test_dataloader.dataset.ann_file'))]
+    options = [f'variables.data_root={DSB2018}', 'variables.percent=95', f'steps.data.kwargs.val={small_val}',
+               'report.images=2']
     process = start('cast_dsb2018.py', tmp_path / 'run', *options)
     output = process.communicate()[0]
     assert process.returncode == 0, output[-3000:]
@@ -125,9 +123,9 @@ def test_nuclei_pipeline_runs_on_the_real_images(tmp_path):
 
 @pytest.mark.shared_data
 def test_ten_percent_of_the_nuclei_are_33_images(tmp_path):
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f'{SHARED_DATA} is absent')
-    paths = prepare(SHARED_DATA, tmp_path, percent=10)
+    if not DSB2018.is_dir():
+        pytest.skip(f'{DSB2018} is absent')
+    paths = prepare_coco_folder(DSB2018, tmp_path, percent=10)
     labeled, unlabeled = (json.loads(Path(paths[part]).read_text()) for part in ('labeled', 'unlabeled'))
     assert (len(labeled['images']), len(unlabeled['images']), unlabeled['annotations']) == (33, 298, [])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcast import __version__
+from mmcast.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ('mmcast', 'configs', 'tools', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in',

@@ -9,9 +9,11 @@ import torch
 from mmengine.config import Config
 from tiny_teacher import teacher
 
-from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
-from mmcast.models.backbones import DINOv2
-from mmcast.testing import tiny_teacher_sizes, write_tiny_bert
+from mmcast.toy.cityscapes import generate_toy_cityscapes
+from mmcast.configs import find_config
+from mmcast.models.encoders.dinov2 import DINOv2
+from mmcast.pipeline.plan import Plan
+from mmcast.testing.teacher import tiny_teacher_sizes, write_tiny_bert
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCH = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
@@ -78,13 +80,15 @@ def tiny_pipeline(name, folder, downloads, iterations=2):
     pipeline = Config.fromfile(ROOT / 'configs' / name)
     pipeline.work_dir = str(folder / 'run')
     pipeline.variables.update(downloads, percent=50)
-    pipeline.steps[0].kwargs.num_workers = 0
+    pipeline.steps.data.kwargs.num_workers = 0
     pipeline.report.images = 1
-    for step in [*pipeline.steps, *pipeline.report.columns]:
-        if 'config' in step:
-            step.config = str(ROOT / 'configs' / step.config)
-            small = sizes(step.config, iterations)
-            step.cfg_options = {**small, **step.get('cfg_options', {})}
+    plan = Plan(ROOT / 'configs' / name)
+    for step, definition in plan.definitions.items():
+        if 'config' in definition:
+            small = sizes(find_config(plan.resolve(definition['config'], step), ROOT / 'configs'), iterations)
+            own = plan.config.variables.teacher_options if definition.get('cfg_options') == '{teacher_options}' else \
+                definition.get('cfg_options', {})
+            pipeline.steps[step].cfg_options = {**small, **own}
     pipeline.dump(folder / 'tiny.py')
     return folder / 'tiny.py'
 
@@ -96,7 +100,7 @@ def test_the_pipeline_goes_from_downloads_to_the_table(tmp_path, downloads):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     records = json.loads((tmp_path / 'run/pipeline.json').read_text())['steps']
     assert [name for name, record in records.items() if record['status'] == 'finished'] == [
-        step.name for step in Config.fromfile(path).steps]
+        *Plan(path).definitions]
     assert {'cityscapes/mAP', 'coco/segm_mAP_50'} <= set(records['zero_shot']['metrics'])
     assert {'cityscapes/mAP', 'coco/segm_mAP_50'} <= set(records['refine']['metrics'])
     rows = json.loads((tmp_path / 'run/summary.json').read_text())

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     for path in filter(None, (args.json, args.md)):
         if Path(path).exists() and not args.force:
             raise CASTError(f'{path} exists: delete it, name another file or use --force')
-    from mmcast.deploy.speed import HEADERS, Setting, benchmark, cells, machine, parse_entries, write_results
+    from mmcast.deploy.benchmarking import HEADERS, Setting, benchmark, cells, machine, parse_entries, write_results
     from rich.console import Console
     from rich.table import Table
     setting = Setting(tuple(args.size), args.batch, args.runs, args.warmup, args.threads, args.device,

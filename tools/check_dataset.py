@@ -7,7 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from mmcast.dataset_check import check_dataset, write_sheet
+from mmcast.coco.checks.run import check_dataset
+from mmcast.reports.data_set import write_sheet
 from mmcast.errors import CASTError
 from mmcast.files import write_json
 

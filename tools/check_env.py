@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 try:
-    from mmcast.env_check import check, look, print_report
+    from mmcast.environment import check, look, print_report
 except ModuleNotFoundError:  # not installed yet, which is a thing to report
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from mmcast.env_check import check, look, print_report
+    from mmcast.environment import check, look, print_report
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ runs.
 import argparse
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 
 
 def parse_args() -> argparse.Namespace:

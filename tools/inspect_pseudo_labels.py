@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     if len(titles) != len(args.stores) or len(set(titles)) != len(titles):
         raise CASTError(f'{len(args.stores)} files need as many different titles: give them with --titles')
     check_outputs(args)
-    from mmcast.pseudo_labels.inspection import inspect_pseudo_labels
+    from mmcast.reports.pseudo_labels import inspect_pseudo_labels
     report = inspect_pseudo_labels(
         dict(zip(titles, args.stores)), args.out, json_file=args.json, labeled=args.labeled,
         hidden=args.hidden, img_dir=args.img_dir, score_thr=args.score_thr,

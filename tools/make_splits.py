@@ -2,8 +2,8 @@
 import argparse
 from pathlib import Path
 
-from mmcast.command_line import report_errors
-from mmcast.datasets.splits import make_split
+from mmcast.cli.errors import report_errors
+from mmcast.coco.splits import make_split
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 import argparse
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
-    from mmcast.engine.toy_weights import make_toy_weights  # here, so that --help does not wait for torch
+    from mmcast.toy.weights import make_toy_weights  # here, so that --help does not wait for torch
     for path in make_toy_weights(args.config_dir, args.out_dir, args.work_dir):
         print(path)
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmcast.deploy import load_student, predict
 
 

@@ -7,7 +7,7 @@ import json
 import os
 
 import mmcast  # noqa: F401  before anything imports mmdet
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 from mmengine.config import Config, DictAction
 
 
@@ -43,8 +43,8 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
-    from mmcast.engine.distributed import start_distributed  # here, so that --help does not wait for torch
-    from mmcast.pseudo_labels import generate_pseudo_labels
+    from mmcast.training.distributed import start_distributed  # here, so that --help does not wait for torch
+    from mmcast.pseudo_labels.generate import generate_pseudo_labels
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     start_distributed(args.launcher)

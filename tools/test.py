@@ -4,7 +4,7 @@ import os
 
 import mmcast  # noqa: F401  before anything imports mmdet
 from mmengine.config import DictAction
-from mmcast.command_line import report_errors
+from mmcast.cli.errors import report_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
-    from mmcast.engine import test  # here, so that --help does not wait for torch
+    from mmcast.cli.test import test  # here, so that --help does not wait for torch
     test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out, cfg_options=args.cfg_options,
          launcher=args.launcher)
 

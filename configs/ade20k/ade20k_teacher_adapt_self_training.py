@@ -1,14 +1,4 @@
 # Step 1b: the foundation teacher again, on labeled and pseudo-labeled images, l_semi = 1, l_pxl on.
-_base_ = [
-    '../_base_/models/grounded_sam.py', '../_base_/datasets/ade20k_teacher_semi.py', '../_base_/schedules/teacher.py',
-    '../_base_/default_runtime.py'
-]
-
-model = dict(
-    detector=dict(
-        # 100 names in one text are harder to tell apart: as mmdet does for LVIS, 40 at a time.
-        grounding_dino=dict(test_cfg=dict(classes_per_prompt=40)),
-        classes=_base_.classes),
-    semi_train_cfg=dict(semi_weight=1.0))
-load_from = 'work_dirs/cast_ade20k/start/teacher.pth'  # the pipeline puts its own here
-default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=1))  # 6.7 GB with the optimizer's state
+_base_ = './ade20k_teacher_adapt_labeled.py'
+model = dict(semi_train_cfg=dict(semi_weight=1.0))
+train_dataloader = dict(_base_.semi_dataloader, _delete_=True)

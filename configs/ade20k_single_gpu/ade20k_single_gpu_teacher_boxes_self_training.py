@@ -1,17 +1,6 @@
-# Step 1b on one GPU, first half: Grounding-DINO on labels and pseudo-labels, SAM2 frozen. Batches of 2, the
-# gradients of four together, so four times the iterations of the recipe.
-_base_ = '../ade20k/ade20k_teacher_adapt_self_training.py'
-
-model = dict(
-    detector=dict(frozen=('sam2', )),
-    pixel_contrast=dict(in_channels=1536, pool=1))  # Swin's coarsest map, stride 32
-train_dataloader = dict(batch_size=2, num_workers=4, sampler=dict(batch_size=2))
-optim_wrapper = dict(
-    accumulative_counts=4,
-    paramwise_cfg=dict(
-        _delete_=True, parts={
-            'grounding_dino.': dict(),
-            'grounding_dino.backbone.': dict(lr_mult=0.1)
-        }))
-param_scheduler = [dict(type='MultiStepLR', by_epoch=False, milestones=[2800, 3600], gamma=0.1)]
-train_cfg = dict(max_iters=4000, val_interval=4000)
+# Step 1b on one GPU: Grounding-DINO on labels and pseudo-labels, SAM2 frozen.
+_base_ = './ade20k_single_gpu_teacher_boxes_labeled.py'
+model = dict(semi_train_cfg=dict(semi_weight=1.0))
+sampler = dict(_base_.semi_dataloader.sampler, batch_size=2)
+train_dataloader = dict(
+    _base_.semi_dataloader, _delete_=True, batch_size=2, num_workers=4, sampler=sampler)

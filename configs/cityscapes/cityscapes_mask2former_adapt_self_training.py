@@ -1,12 +1,4 @@
-# Step 1b with another teacher: Mask2Former Swin-L again, on labeled and pseudo-labeled images, l_semi = 1,
-# l_pxl on.
-_base_ = [
-    '../_base_/models/mask2former_swin_l.py', '../_base_/datasets/cityscapes_semi.py', '../_base_/schedules/student.py',
-    '../_base_/default_runtime.py'
-]
-
+# Step 1b with another teacher: Mask2Former Swin-L again, on labels and pseudo-labels, l_semi = 1, l_pxl on.
+_base_ = './cityscapes_mask2former_adapt_labeled.py'
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-load_from = 'weights/mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic_20220407_104949-82f8d28d.pth'
-new_parameters = ['panoptic_head.cls_embed.']  # COCO's 133 classes are not these
-train_cfg = dict(max_iters=5000, val_interval=5000)
-default_hooks = dict(checkpoint=dict(interval=1000))
+train_dataloader = dict(_base_.semi_dataloader, _delete_=True)

@@ -1,21 +1,10 @@
 # Step 3: refine the transferred student on the labels alone, l_semi = l_pxl = 0. A tenth of the learning rate
 # and of the iterations; the paper does not say.
 _base_ = [
-    '../_base_/models/cast_student.py', '../_base_/datasets/cityscapes.py', '../_base_/schedules/student.py',
-    '../_base_/default_runtime.py'
-]
-
-model = dict(
-    detector=dict(backbone=dict(init_cfg=None)),
-    pixel_contrast=None)
+    '../_base_/models/cast_student.py', '../_base_/datasets/cityscapes.py',
+    '../_base_/schedules/student.py']
 load_from = 'work_dirs/cast_cityscapes/transfer.pth'  # the pipeline puts its own here
 optim_wrapper = dict(optimizer=dict(lr=5e-6))
 train_cfg = dict(max_iters=9000, val_interval=9000)
-default_hooks = dict(checkpoint=dict(interval=5000))
-
-# COCO's mask AP and that of cityscapesscripts.
-val_evaluator = [
-    _base_.val_evaluator,
-    dict(type='CityScapesMetric', seg_prefix=_base_.data_root + 'gtFine/val', outfile_prefix=None),
-]
+val_evaluator = [_base_.val_evaluator, _base_.official_metric]
 test_evaluator = val_evaluator

@@ -1,6 +1,5 @@
 # Step 3 on one GPU: half the batch, half the learning rate, twice the iterations.
 _base_ = '../cityscapes/cityscapes_student_refine.py'
-
 train_dataloader = dict(batch_size=4, num_workers=4)
 optim_wrapper = dict(optimizer=dict(lr=2.5e-6))
 train_cfg = dict(max_iters=18000, val_interval=18000)

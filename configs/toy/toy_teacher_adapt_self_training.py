@@ -1,11 +1,5 @@
 # Step 1b: the foundation teacher again, on labeled and pseudo-labeled images, l_semi = 1, l_pxl on.
-_base_ = [
-    '../_base_/models/toy_teacher.py', '../_base_/datasets/toy_cityscapes_semi.py', '../_base_/schedules/toy.py',
-    '../_base_/default_runtime.py'
-]
-
+_base_ = './toy_teacher_adapt_labeled.py'
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
-load_from = 'configs/toy/weights/toy_teacher.pth'
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
+train_dataloader = dict(_base_.semi_dataloader, _delete_=True)
 train_cfg = dict(max_iters=200, val_interval=200)
-custom_hooks = [dict(type='PixelDiagnosticsHook', interval=50)]

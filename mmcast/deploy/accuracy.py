@@ -11,12 +11,12 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmcast.engine.checks import check_config_data
+from mmcast.data.config_data import check_config_data
+from mmcast.deploy.export import Source, load_config, student_config
+from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_export import load_network
+from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.errors import CASTError
-from .instances import Instances
-from .onnx_export import load_network
-from .onnx_student import OnnxStudent
-from .student import Source, load_config, student_config
 
 
 def compare_ap(source: Source, onnx_file: str | Path) -> dict[str, float]:

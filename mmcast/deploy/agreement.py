@@ -9,11 +9,11 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import nn
 
+from mmcast.coco.reading import read_coco
+from mmcast.deploy.export import resize_scale
+from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
-from mmcast.files import read_coco
-from .instances import Instances
-from .onnx_student import OnnxStudent, scaled_size
-from .student import resize_scale
 
 THRESHOLD = 0.05  # instances above it are compared
 _BATCHES = (1, 3)
@@ -88,7 +88,7 @@ def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
     return shared / union
 
 
-def compare(network: nn.Module, student: OnnxStudent, cfg: Config, precision: str) -> Agreement:
+def compare_runtimes(network: nn.Module, student: OnnxStudent, cfg: Config, precision: str) -> Agreement:
     """Compare at three image sizes and two batch sizes, on the test set's images where they are there.
 
     Raises:

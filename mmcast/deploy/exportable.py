@@ -7,9 +7,9 @@ from mmdet.models.detectors import MaskFormer
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
-from mmcast.models.backbones import DINOv2
-from mmcast.models.detectors.cast_mask2former import CASTMask2FormerHead
-from mmcast.models.detectors.instances import resize_weights
+from mmcast.models.encoders.dinov2 import DINOv2
+from mmcast.models.student.mask2former_head import CASTMask2FormerHead
+from mmcast.models.student.postprocess import resize_weights
 
 
 class ExportableStudent(nn.Module):
@@ -35,7 +35,7 @@ class ExportableStudent(nn.Module):
             raise CASTError(f'{type(network).__name__} is no Mask2Former that segments instances '
                             '(test_cfg.instance_on); only such a student is exported to ONNX')
         self.backbone, self.head = network.backbone, network.panoptic_head
-        self.attend = attend_in_onnxruntime if fused_attention else attend
+        self.attend = attend_in_onnxruntime if fused_attention else standard_attention
         if fused_attention and not isinstance(self.backbone, DINOv2):
             raise CASTError(f'{type(self.backbone).__name__} is no DINOv2, whose attention alone onnxruntime can fuse '
                             'here; export with standard operators')
@@ -75,7 +75,7 @@ class ExportableStudent(nn.Module):
         scores = scores * mean_probability(surplus)
         kept, = torch.nonzero(scores > score_threshold, as_tuple=True)
         masks = surplus > 0
-        return boxes_of(surplus)[kept], masks[kept], scores[kept], (places % self.num_classes)[kept], image[kept]
+        return boxes_from_surplus(surplus)[kept], masks[kept], scores[kept], (places % self.num_classes)[kept], image[kept]
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H', W'), padded at the bottom and right to multiples of the patch size."""
@@ -99,11 +99,11 @@ class ExportableStudent(nn.Module):
     def encode(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The encoder's maps; those of a :class:`DINOv2` without its questions about the image's size."""
         if isinstance(self.backbone, DINOv2):
-            return encode(self.backbone, inputs, self.attend)
+            return encode_images(self.backbone, inputs, self.attend)
         return self.backbone(inputs)
 
 
-def attend(attention: nn.Module, tokens: Tensor) -> Tensor:
+def standard_attention(attention: nn.Module, tokens: Tensor) -> Tensor:
     """Self attention (B, N, C) of mmpretrain's module, as it is."""
     return attention(tokens)
 
@@ -116,8 +116,8 @@ def attend_in_onnxruntime(attention: nn.Module, tokens: Tensor) -> Tensor:
     return attention.gamma1(attention.proj(mixed))
 
 
-def encode(backbone: DINOv2, inputs: Tensor,
-           attend: Callable[[nn.Module, Tensor], Tensor] = attend) -> tuple[Tensor, ...]:
+def encode_images(backbone: DINOv2, inputs: Tensor,
+           standard_attention: Callable[[nn.Module, Tensor], Tensor] = standard_attention) -> tuple[Tensor, ...]:
     """``backbone(inputs)`` for sides that are multiples of the patch size.
 
     The original pads where needed and interpolates the position embedding where its grid differs. An exporter
@@ -136,7 +136,7 @@ def encode(backbone: DINOv2, inputs: Tensor,
     tokens = torch.cat([first, tokens], dim=1)
     maps = []
     for index, layer in enumerate(backbone.layers):
-        tokens = tokens + attend(layer.attn, layer.ln1(tokens))
+        tokens = tokens + standard_attention(layer.attn, layer.ln1(tokens))
         tokens = layer.ffn(layer.ln2(tokens), identity=tokens)
         if index in backbone.out_indices:
             maps.append(backbone.ln1(tokens)[:, 1:].transpose(1, 2).unflatten(2, grid))
@@ -158,7 +158,7 @@ def mean_probability(surplus: Tensor) -> Tensor:
     return (area + surplus.sum((1, 2))) / 2 / (area + 1e-6)
 
 
-def boxes_of(surplus: Tensor) -> Tensor:
+def boxes_from_surplus(surplus: Tensor) -> Tensor:
     """Tight boxes (N, 4) of masks (N, H, W) that are positive inside, x2 and y2 exclusive; zeros for an empty mask."""
     sides = []
     for touched in (surplus.amax(1) > 0, surplus.amax(2) > 0):  # columns, rows

@@ -78,7 +78,7 @@ def _operations(module: nn.Module, name: str, by_module: dict[str, int]) -> int:
         _operations(child, f'{name}.{part}', by_module) for part, child in module.named_children())
 
 
-def count_parameters(network: nn.Module) -> dict[str, int]:
+def parameters_by_part(network: nn.Module) -> dict[str, int]:
     """Parameters, split like the operations of :func:`count_flops`."""
     parts = {}
     for name, child in network.named_children():

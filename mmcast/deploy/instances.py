@@ -29,11 +29,3 @@ class Instances:
         return self[np.argsort(-self.scores, kind='stable')]
 
 
-def boxes_of(masks: np.ndarray) -> np.ndarray:
-    """Tight boxes (N, 4) of masks (N, H, W); zeros for an empty one."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks):
-        columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
-        if len(rows):
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes

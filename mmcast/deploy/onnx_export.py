@@ -12,15 +12,23 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmcast.deploy.agreement import Agreement, compare_runtimes
+from mmcast.deploy.export import (
+    Source,
+    build_network,
+    check_fits,
+    dataset_meta,
+    load_config,
+    resize_scale,
+    student_config,
+    student_state,
+)
+from mmcast.deploy.exportable import ExportableStudent
+from mmcast.deploy.onnx_student import KIND, OnnxStudent
+from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
 from mmcast.version import __version__
-from .agreement import Agreement, compare
-from .exportable import ExportableStudent
-from .onnx_student import KIND, OnnxStudent
-from .optional import require
-from .student import (Source, build_network, check_fits, dataset_meta, load_config, resize_scale,
-                      student_config, student_state)
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
 #: Who attends, and the version of the standard operators around it: 20 is the first with GELU, 23 with attention.
@@ -62,13 +70,13 @@ def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', s
     if out_file.exists() and not force:
         raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
     cfg = student_config(load_config(source.config))
-    metadata = dict(describe(cfg, source, precision, score_threshold), attention=attention)
+    metadata = dict(onnx_metadata(cfg, source, precision, score_threshold), attention=attention)
     network = load_network(cfg, source)
     with _temporary_file(out_file) as temporary:
         model = to_onnx(network, attention)
         finish_graph(model, metadata)
         write(model, temporary, precision)
-        agreement = compare(network, OnnxStudent(temporary), cfg, precision)
+        agreement = compare_runtimes(network, OnnxStudent(temporary), cfg, precision)
         os.chmod(temporary, 0o644)
         os.replace(temporary, out_file)
     return agreement
@@ -86,7 +94,7 @@ def load_network(cfg: Config, source: Source) -> nn.Module:
     return network
 
 
-def describe(cfg: Config, source: Source, precision: str, score_threshold: float) -> dict:
+def onnx_metadata(cfg: Config, source: Source, precision: str, score_threshold: float) -> dict:
     """What the file says about itself, by key."""
     preprocessor = cfg.model.data_preprocessor
     return dict(mmcast=__version__,

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcast.deploy.instances import Instances
+from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
-from mmcast.window_joining import Views, Windows
-from .instances import Instances, boxes_of
-from .optional import require
+from mmcast.masks.boxes import boxes_of_masks
+from mmcast.masks.tiling import Views, Windows
 
 KIND = 'mmcast student'
 
@@ -72,7 +73,7 @@ class OnnxStudent:
         masks = [cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
                  for mask in found.masks]
         masks = np.stack(masks) if masks else np.zeros((0, *size), bool)
-        return Instances(boxes_of(masks), masks, found.scores, found.labels)
+        return Instances(boxes_of_masks(masks), masks, found.scores, found.labels)
 
     def run(self, images: np.ndarray, score_threshold: float | None = None) -> list[Instances]:
         """Instances of every image of a batch (B, H, W, 3) of uint8, RGB, as they are: nothing is resized."""
@@ -101,7 +102,7 @@ class OnnxStudent:
         groups = views.groups()
         best = [group[0] for group in groups]
         masks = views.paste(groups)[:, :height, :width]
-        found = Instances(boxes_of(masks), masks, scores[best], labels[best])
+        found = Instances(boxes_of_masks(masks), masks, scores[best], labels[best])
         return found[(found.scores > threshold) & masks.any((1, 2))].best_first()
 
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:

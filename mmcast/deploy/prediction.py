@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_student import OnnxStudent
+from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
-from mmcast.files import IMAGE_SUFFIXES, image_files, write_atomically
-from .instances import Instances
-from .onnx_student import OnnxStudent
-from .optional import require
+from mmcast.files import write_atomically
+from mmcast.images import IMAGE_SUFFIXES, image_files
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
-_PALETTE = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75),
-            (227, 119, 194), (188, 189, 34), (23, 190, 207), (127, 127, 127))
 
 
 @dataclass
@@ -55,7 +54,7 @@ def load_student(model: str | os.PathLike, checkpoint: str | os.PathLike | None 
     path = Path(model)
     if path.suffix == '.onnx':
         return OnnxStudent(path)
-    from .torch_student import TorchStudent  # imports torch and mmdet
+    from mmcast.deploy.torch_student import TorchStudent  # imports torch and mmdet
     if path.is_dir():
         return TorchStudent(path / 'student.py', path / 'student.pth', device)
     if checkpoint is None:
@@ -99,7 +98,7 @@ def predict(student: Callable[[np.ndarray, float | None], Instances], source: st
             found = student(picture.pixels, score_threshold)
             labels.write(picture, found)
             if overlays:
-                drawing.write(picture.name, draw(picture.pixels, found, student.classes))
+                drawing.write(picture.name, draw_predictions(picture.pixels, found, student.classes))
             result.pictures += 1
             result.instances += len(found)
             progress.step()
@@ -280,25 +279,16 @@ class VideoWriter:
         self.partial.unlink(missing_ok=True)
 
 
-def draw(image: np.ndarray, found: Instances, classes: list[str]) -> np.ndarray:
+def draw_predictions(image: np.ndarray, found: Instances, classes: list[str]) -> np.ndarray:
     """A copy of an RGB image (H, W, 3) with masks, outlines, class names and scores, the best on top."""
-    cv2 = require('cv2')
-    drawing = image.copy()
-    for place in range(len(found) - 1, -1, -1):
-        mask, label = found.masks[place], int(found.labels[place])
-        colour = _PALETTE[label % len(_PALETTE)]
-        drawing[mask] = (0.55 * drawing[mask] + 0.45 * np.array(colour)).astype(np.uint8)
-        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(drawing, outlines, -1, colour, 1 + max(image.shape) // 1000)
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, max(image.shape) / 2000)
-    for place in range(len(found) - 1, -1, -1):
-        text = f'{classes[int(found.labels[place])]} {found.scores[place]:.2f}'
-        (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-        left, top = (int(side) for side in found.boxes[place, :2])
-        corner = (max(0, min(left, image.shape[1] - width)), max(top - 3, height))
-        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any ground
-            cv2.putText(drawing, text, corner, font, scale, colour, thickness, cv2.LINE_AA)
-    return drawing
+    from mmcast.masks.drawing import (  # OpenCV may be missing
+        class_colour,
+        draw_instances,
+    )
+    worst_first = found[np.arange(len(found))[::-1]]
+    labels = worst_first.labels.tolist()
+    return draw_instances(image, worst_first.masks, [class_colour(label) for label in labels],
+                          [f'{classes[label]} {score:.2f}' for label, score in zip(labels, worst_first.scores)])
 
 
 class Progress:

@@ -10,11 +10,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
-from mmcast.engine.runs import verify_weights
+from mmcast.deploy.agreement import to_instances
+from mmcast.deploy.export import build_network, dataset_meta, load_config
+from mmcast.deploy.instances import Instances
 from mmcast.errors import CASTError
-from .agreement import to_instances
-from .instances import Instances
-from .student import build_network, dataset_meta, load_config
+from mmcast.models.weights.loading import load_weights
 
 
 class TorchStudent:
@@ -38,7 +38,7 @@ class TorchStudent:
         if not cfg.get('model') or not cfg.get('test_dataloader'):
             raise CASTError(f'{config} has no model or no test_dataloader; give the config of one run')
         self.model = build_network(cfg)
-        verify_weights(self.model, str(checkpoint))
+        load_weights(self.model, str(checkpoint))
         self.model.to(device or get_device()).eval()
         self.classes = dataset_meta(cfg)['classes']
         self.score_threshold = 0.3

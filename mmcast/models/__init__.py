@@ -1,14 +1,27 @@
-from .backbones import DINOv2
-from .detectors import (BoxPromptedSAM2, CASTDetector, CASTMask2Former, CASTMask2FormerHead, GroundedSAM,
-                        PromptedGroundingDINO)
-from .language_models import BertTextEncoder
-from .losses import PixelContrastiveLoss
-from .pixel_contrast import PixelContrast
-from .pixel_decoders import DPTPixelDecoder
-from .strong_view import PhotometricStrongView
+"""Networks and losses of mmdet's kinds."""
+
+from mmcast.models.cast import CASTDetector
+from mmcast.models.losses.pixel_contrastive_loss import PixelContrastiveLoss
+from mmcast.models.pixel_contrast import PixelContrast
+from mmcast.models.strong_view import PhotometricStrongView
+from mmcast.models.student.dpt import DPTPixelDecoder
+from mmcast.models.student.mask2former import CASTMask2Former
+from mmcast.models.student.mask2former_head import CASTMask2FormerHead
+from mmcast.models.teacher.bert import BertTextEncoder
+from mmcast.models.teacher.grounded_sam import GroundedSAM
+from mmcast.models.teacher.grounding_dino import PromptedGroundingDINO
+from mmcast.models.teacher.sam2 import BoxPromptedSAM2
 
 __all__ = [
-    'BertTextEncoder', 'BoxPromptedSAM2', 'CASTDetector', 'CASTMask2Former', 'CASTMask2FormerHead', 'DINOv2',
-    'DPTPixelDecoder', 'GroundedSAM', 'PhotometricStrongView', 'PixelContrast', 'PixelContrastiveLoss',
-    'PromptedGroundingDINO'
+    'BertTextEncoder',
+    'BoxPromptedSAM2',
+    'CASTDetector',
+    'CASTMask2Former',
+    'CASTMask2FormerHead',
+    'DPTPixelDecoder',
+    'GroundedSAM',
+    'PhotometricStrongView',
+    'PixelContrast',
+    'PixelContrastiveLoss',
+    'PromptedGroundingDINO',
 ]

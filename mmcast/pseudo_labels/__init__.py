@@ -1,4 +1,9 @@
 """Labels that a teacher makes."""
-from .generate import generate_pseudo_labels
 
-__all__ = ['generate_pseudo_labels']
+from mmcast.lazy import attach
+
+__all__ = ['PseudoLabelDataset', 'generate_pseudo_labels']
+
+__getattr__, __dir__ = attach(
+    __name__, {'dataset': ['PseudoLabelDataset'], 'generate': ['generate_pseudo_labels']}
+)

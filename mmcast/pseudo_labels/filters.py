@@ -9,8 +9,9 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmcast.errors import CASTError
-from .overlaps import resolve_rle_overlaps
-from .store import SCORES, mask_areas
+from mmcast.masks.overlaps import resolve_rle_overlaps
+from mmcast.masks.rle import mask_areas
+from mmcast.pseudo_labels.store import SCORES
 
 
 class LabelFilter:

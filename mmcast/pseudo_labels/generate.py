@@ -18,15 +18,28 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
+from torch import nn
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
-from mmcast.pseudo_labels.confidence import ask_for_probabilities, confidence_map, encode_map
-from mmcast.pseudo_labels.images import ImagesToLabel, LoadedImage, hash_of_images, list_images, load_ahead
-from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, lock
-from mmcast.pseudo_labels.store import (PREDICTED, encode_mask, make_info, mask_areas, read_pseudo_labels,
-                                        write_store)
-from mmcast.pseudo_labels.views import above, merge_views, predict_views
+from mmcast.locks import hold_lock
+from mmcast.masks.confidence import confidence_map, encode_map
+from mmcast.masks.rle import encode_mask, mask_areas
+from mmcast.pseudo_labels.images import (
+    ImagesToLabel,
+    LoadedImage,
+    hash_of_images,
+    list_images,
+    load_ahead,
+)
+from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, in_use
+from mmcast.pseudo_labels.store import (
+    PREDICTED,
+    make_info,
+    read_pseudo_labels,
+    write_store,
+)
+from mmcast.pseudo_labels.tta import above, merge_views, predict_views
 from mmcast.registry import MODELS
 
 _PROGRESS_SECONDS = 10
@@ -63,7 +76,7 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         flip: let the teacher look at the mirrored image too, and merge what it sees, see ``merge_views``.
         scales: let it look at the image in these sizes, as factors of what the test pipeline gives.
         confidence: store with every image a map of how sure the teacher is of its pixels, see
-            ``mmcast.pseudo_labels.confidence``.
+            ``mmcast.masks.confidence``.
         num_workers: processes that load images; default the config's ``test_dataloader.num_workers``, or 2.
         distributed: every process of the process group calls this, and they share the images.
         progress: print how far it is and the remaining time, every ten seconds.
@@ -77,7 +90,7 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
             run writes to ``out_file``, or it or its shards were made from other things.
     """
     # Not above: the engine imports the models, and they this package.
-    from mmcast.engine.distributed import on_main
+    from mmcast.training.distributed import on_main
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
@@ -147,7 +160,7 @@ def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_fil
         job.summary = _check_finished(out_file, info)
         return job
     try:
-        stack.enter_context(lock(job.folder / '.lock'))
+        stack.enter_context(hold_lock(job.folder / '.lock', in_use(job.folder)))
         job.places = ShardIndex(job.folder, job.num_images, info).unlabelled().tolist()
         write_atomically(job.listing, json.dumps(listing))
     except OSError as error:
@@ -167,7 +180,7 @@ def _resolve_paths(dataset: dict, ann_file, img_dir) -> tuple[str | None, str]:
 
 
 def _classes(cfg: Config, dataset: dict) -> tuple[str, ...]:
-    from mmcast.engine.checks import classes_of
+    from mmcast.data.config_data import classes_of
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         return tuple(classes_of(dataset))
 
@@ -194,14 +207,14 @@ def _match_categories(categories: list[dict], classes: tuple[str, ...],
 def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, device: str | None, strict: bool,
            num_workers: int | None, progress: bool) -> None:
     """Labels this process's share of the images."""
-    from mmcast.engine.runs import verify_weights
+    from mmcast.models.weights.loading import load_weights
     given = cfg.test_dataloader.dataset
     options = dict(metainfo=dict(classes=job.classes), return_classes=given.get('return_classes', False))
     pipeline = [step for step in given.pipeline if not str(step['type']).endswith('LoadAnnotations')]
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         images = ImagesToLabel(str(job.listing), job.img_dir, pipeline=pipeline, **options)
         model = MODELS.build(cfg.model)
-    verify_weights(model, str(checkpoint))
+    load_weights(model, str(checkpoint))
     if job.info.get('confidence'):
         ask_for_probabilities(model)
     model.to(device or get_device()).eval()
@@ -343,3 +356,17 @@ def _summarise(categories: list[dict], images: Iterable[list[dict] | None]) -> d
     return dict(images=kinds['labelled'] + kinds['empty'], empty_images=kinds['empty'],
                 unreadable_images=kinds['unreadable'], instances=counts.total(),
                 instances_per_class={category['name']: counts[category['id']] for category in categories})
+
+
+def ask_for_probabilities(model: nn.Module) -> None:
+    """Let a teacher put ``probabilities`` (N, h, w) beside its masks, of uint8 and of :func:`map_size`.
+
+    Raises:
+        CASTError: it has no part that can: one with an attribute ``mask_probabilities``.
+    """
+    able = [part for part in model.modules() if hasattr(part, 'mask_probabilities')]
+    if not able:
+        raise CASTError(f'the teacher {type(model).__name__} does not tell mask probabilities, so there is no '
+                        'confidence to store: leave confidence out')
+    for part in able:
+        part.mask_probabilities = True

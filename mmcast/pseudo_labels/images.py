@@ -5,14 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
+from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
-from mmcast.files import IMAGE_SUFFIXES, image_files, read_coco
+from mmcast.images import IMAGE_SUFFIXES, image_files
 from mmcast.registry import DATASETS
 
 _LOOKED_AT = 5

@@ -1,7 +1,6 @@
 """What is in pseudo-label files: counts, areas, scores, and how good they are where that can be known."""
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,60 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
-from mmcast.files import read_coco, sha256_of_file, write_atomically
-from .filters import LabelFilter, expand_threshold, labels_per_image
-from .quality import average_precision, calibration, compare, read_hidden_labels
-from .store import SCORES, read_pseudo_labels
+from mmcast.files import sha256_of_file
+from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold, labels_per_image
+from mmcast.pseudo_labels.quality import (
+    average_precision,
+    calibration,
+    compare_labels,
+    read_hidden_labels,
+)
+from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels
 
 _BINS = 20
 _PERCENTILES = (10, 50, 90)
-
-
-def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | os.PathLike, *,
-                          json_file: str | os.PathLike | None = None,
-                          labeled: str | os.PathLike | None = None, hidden: str | os.PathLike | None = None,
-                          img_dir: str | os.PathLike | None = None, score_thr: float = 0.3,
-                          class_score_thr: float | None = None, mask_quality_thr: float | None = None,
-                          agreement_thr: float | None = None, min_area: int = 0, min_visible: float = 0,
-                          top_k: int | None = None, images: int = 6) -> dict:
-    """Describes one pseudo-label file, or several of the same images side by side, on one HTML page.
-
-    Args:
-        stores: files by the title of their column, such as before and after the teacher's adaptation.
-        page: the HTML file to write; it refers to no other.
-        json_file: file for the same figures, if any.
-        labeled: COCO JSON of the labeled images, to compare counts and areas with.
-        hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare with.
-        img_dir: folder of the images, for overlays.
-        score_thr, class_score_thr, mask_quality_thr, agreement_thr, min_area, min_visible, top_k: which labels
-            are used, as in ``PseudoLabelDataset``; calibration and AP are those of all labels.
-        images: how many of the worst and of the best images to draw.
-
-    Returns:
-        What ``json_file`` gets; docs/pseudo_labels.md describes it.
-
-    Raises:
-        CASTError: a file is missing, or they are not of the same images or classes.
-    """
-    from .inspection_page import write_page  # matplotlib is not needed until here
-    thresholds = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr,
-                      agreement=agreement_thr)
-    thresholds = {name: value for name, value in thresholds.items() if value is not None}
-    options = dict(thresholds=thresholds, min_area=min_area, min_visible=min_visible, top_k=top_k)
-    loaded = [_load(title, path, options, hidden) for title, path in stores.items()]
-    _check_same_images(loaded)
-    people = _describe_labeled(labeled, loaded[0].names.values()) if labeled else None
-    report = dict(settings=options, labeled=people,
-                  stores={store.title: _describe(store) for store in loaded})
-    places = _order_by_quality(loaded[-1])
-    chosen = dict(worst=places[:images], best=places[::-1][:images])
-    report['images'] = {kind: [_describe_image(loaded, image) for image in found]
-                        for kind, found in chosen.items()}
-    write_page(page, report, loaded, chosen, img_dir)
-    if json_file:
-        write_atomically(json_file, json.dumps(report, indent=1))
-    return report
 
 
 @dataclass
@@ -81,6 +40,41 @@ class LoadedStore:
     @property
     def names(self) -> dict[int, str]:
         return {category['id']: category['name'] for category in self.content['categories']}
+
+
+def load_stores(stores: Mapping[str, str | os.PathLike], options: dict,
+                hidden: str | os.PathLike | None) -> list[LoadedStore]:
+    """Pseudo-label files of the same images, by the title of their column.
+
+    Args:
+        stores: the files.
+        options: ``thresholds`` by score, and those of :class:`LabelFilter`, that decide which labels are used.
+        hidden: COCO JSON with held-out ground truth of the images, if there is any.
+
+    Raises:
+        CASTError: a file is missing, or they are not of the same images or classes.
+    """
+    loaded = [_load(title, path, options, hidden) for title, path in stores.items()]
+    _check_same_images(loaded)
+    return loaded
+
+
+def describe_stores(loaded: Sequence[LoadedStore], options: dict, labeled: str | os.PathLike | None,
+                    images: int) -> tuple[dict, dict[str, list[int]]]:
+    """The figures of pseudo-label files as docs/pseudo_labels.md has them, and ids of images worth a look.
+
+    Args:
+        loaded: the files; sets the quality of their images.
+        options: as for :func:`load_stores`.
+        labeled: COCO JSON of the labeled images, to compare counts and areas with.
+        images: how many of the ``worst`` and of the ``best``, judged by the last file.
+    """
+    people = _describe_labeled(labeled, loaded[0].names.values()) if labeled else None
+    report = dict(settings=options, labeled=people, stores={store.title: _describe(store) for store in loaded})
+    places = _order_by_quality(loaded[-1])
+    chosen = dict(worst=places[:images], best=places[::-1][:images])
+    report['images'] = {kind: [_describe_image(loaded, image) for image in found] for kind, found in chosen.items()}
+    return report, chosen
 
 
 def _load(title: str, path: str | os.PathLike, options: dict,
@@ -143,7 +137,7 @@ def _describe_classes(store: LoadedStore) -> dict[str, dict]:
 
 
 def _describe_quality(store: LoadedStore) -> dict:
-    every, used = compare(store.stored, store.hidden), compare(store.used, store.hidden)
+    every, used = compare_labels(store.stored, store.hidden), compare_labels(store.used, store.hidden)
     store.quality = used.image_quality
     return dict(average_precision(store.stored, store.hidden, store.content), **used.summary(),
                 images_compared=len(store.hidden),

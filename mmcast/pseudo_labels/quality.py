@@ -13,9 +13,9 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
-from mmcast.files import read_coco
-from .store import SCORES
+from mmcast.pseudo_labels.store import SCORES
 
 MATCHING_IOU = 0.5
 _BINS = 10
@@ -33,7 +33,7 @@ def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[d
     Raises:
         CASTError: the file cannot be read, or has none of the images or not all of the classes.
     """
-    from mmcast.datasets.loading import encode  # imports all that trains
+    from mmcast.masks.rle import encode_segmentation  # imports all that trains
     content = read_coco(path)
     ids = {image['file_name']: image['id'] for image in store['images']}
     images = {image['id']: image for image in content['images'] if image['file_name'] in ids}
@@ -51,7 +51,7 @@ def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[d
         image = images.get(ann['image_id'])
         if image is None or names.get(ann['category_id']) not in categories:
             continue
-        rle = encode(ann['segmentation'], image['height'], image['width'])
+        rle = encode_segmentation(ann['segmentation'], image['height'], image['width'])
         labels[ids[image['file_name']]].append(dict(
             category_id=categories[names[ann['category_id']]], segmentation=rle,
             iscrowd=int(ann.get('iscrowd', 0)), area=int(mask_utils.area(rle))))
@@ -91,7 +91,7 @@ class _Rows:
     iou: list[float] = field(default_factory=list)
 
 
-def compare(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]) -> Comparison:
+def compare_labels(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]) -> Comparison:
     """Matches the labels of every image with hidden ones; a label on a group (``iscrowd``) does not count."""
     rows, total, image_quality = _Rows(), 0, {}
     for image_id, truths in hidden.items():

@@ -5,7 +5,6 @@ record of a shard, of place -1, is the header. A line without its end or of anot
 written: a record is there whole or not at all, and its image is labelled again.
 """
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -16,9 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from mmcast.errors import CASTError
+from mmcast.locks import lock_file
 
 _HEADER = -1
+_IN_USE = '{path} is being written by another run; wait until it ends, or give another output file'
 _SYNC_SECONDS = 5  # a power failure takes no more work than this; a kill takes none that was written
+
+
+def in_use(path: Path) -> str:
+    """The message where another process writes a file or folder."""
+    return _IN_USE.replace('{path}', str(path))
 
 
 def check_same_info(path: Path, found: dict, wanted: dict) -> None:
@@ -30,32 +36,6 @@ def check_same_info(path: Path, found: dict, wanted: dict) -> None:
                         'delete it or give another output file')
 
 
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Holds a lock file, whose folder is made if need be; the kernel lets go of it when the process dies.
-
-    Raises:
-        CASTError: another process holds it.
-    """
-    held = False
-    while not held:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open('a') as file:
-            _lock(file, path.parent)
-            # Who held it before removes the folder at the end; then nobody else will find this file.
-            with contextlib.suppress(FileNotFoundError):
-                held = path.stat().st_ino == os.fstat(file.fileno()).st_ino
-            if held:
-                yield
-
-
-def _lock(file, name: Path) -> None:
-    """POSIX record lock: forked loaders do not inherit it, so a killed run does not stay locked."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:  # either may mean that another process has it
-        raise CASTError(f'{name} is being written by another run; wait until it ends, or give another output '
-                        'file') from error
 
 
 class ShardWriter:
@@ -71,8 +51,10 @@ class ShardWriter:
 
     def __init__(self, path: Path, info: dict) -> None:
         self.path = path
-        self._file = path.open('ab', buffering=0)  # a record that was written survives a kill
-        _lock(self._file, path)
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(path.open('ab', buffering=0))  # what was written survives a kill
+            stack.enter_context(lock_file(self._file, in_use(path)))
+            self._open = stack.pop_all()
         self._synced = time.monotonic()
         if not self._file.tell():
             self.write(_HEADER, dict(info=info))
@@ -82,7 +64,7 @@ class ShardWriter:
 
     def __exit__(self, *error) -> None:
         os.fsync(self._file.fileno())
-        self._file.close()
+        self._open.close()
 
     def write(self, place: int, record: dict) -> None:
         """Appends the record of the image at a place of the list."""
@@ -130,8 +112,7 @@ class ShardIndex:
 
     def _scan(self, number: int, path: Path, info: dict) -> None:
         start, header = 0, False
-        with path.open('r+b') as file:
-            _lock(file, path)
+        with path.open('r+b') as file, lock_file(file, in_use(path)):
             for line in file:
                 place, content = _parse(line)
                 if not line.endswith(b'\n'):

@@ -8,12 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-import cv2
-import numpy as np
-from pycocotools import mask as mask_utils
-
+from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
-from mmcast.files import read_coco
 from mmcast.version import __version__
 
 KIND = 'mmcast pseudo-labels'
@@ -44,25 +40,8 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
     return content
 
 
-def encode_mask(mask: np.ndarray) -> dict:
-    """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's loading want it so.
-
-    The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets no other thread of
-    Python run meanwhile; here numpy finds the runs, in the columns that have any pixel, and pycocotools packs them.
-    """
-    pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
-    columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
-    first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-    flat = cv2.transpose(pixels[:, first:end]).ravel().view(bool)
-    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
-    runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
-    rle = mask_utils.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
-    return dict(size=rle['size'], counts=rle['counts'].decode())
 
 
-def mask_areas(rles: list[dict]) -> list[int]:
-    """Pixels of each COCO RLE, however many: pycocotools' ``area`` overflows above 255 masks with NumPy 2."""
-    return [area for start in range(0, len(rles), 255) for area in mask_utils.area(rles[start:start + 255]).tolist()]
 
 
 def write_store(path: Path, info: dict, categories: list[dict], records: Iterable[dict]) -> None:

@@ -11,10 +11,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmcast.datasets.toy_cityscapes import prepare
+from mmcast.toy.cityscapes import prepare_toy_cityscapes
 from mmcast.deploy import onnx_export
-from mmcast.deploy.student import Source, export_student, student_config
-from mmcast.models.checkpoints import read_state_dict
+from mmcast.deploy.export import Source, export_student, student_config
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ WEIGHTS = ROOT / 'configs/toy/weights/toy_student.pth'
 def toy_data(tmp_path_factory) -> dict:
     """Six validation images of Toy Cityscapes; paths as ``prepare`` gives them, and the ``root``."""
     root = tmp_path_factory.mktemp('toy')
-    return dict(prepare(root, num_train=4, num_val=6, percent=50), root=str(root))
+    return dict(prepare_toy_cityscapes(root, num_train=4, num_val=6, percent=50), root=str(root))
 
 
 @pytest.fixture(scope='session')

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from safetensors.torch import load_file
 
-from mmcast.deploy.student import Source, export_student, find_source
-from mmcast.engine.runs import test_run as run_test
+from mmcast.deploy.export import Source, export_student, find_source
+from mmcast.training.runner import test_run as run_test
 from mmcast.errors import CASTError
 from mmcast.registry import DATASETS, MODELS
 
@@ -132,14 +132,14 @@ def test_existing_files_and_unwritable_folders_are_refused(trained, exported, tm
 
 
 def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
-    from mmcast.deploy import student
-    write = student.write_atomically
+    from mmcast.deploy import export
+    write = export.write_atomically
 
     def full(path, content):
         if path.suffix == '.py':
             raise OSError(28, 'No space left on device')
         write(path, content)
-    monkeypatch.setattr(student, 'write_atomically', full)
+    monkeypatch.setattr(export, 'write_atomically', full)
     with pytest.raises(CASTError, match='No space left on device'):
         export_student(trained, tmp_path / 'out')
     assert not list((tmp_path / 'out').glob('*'))

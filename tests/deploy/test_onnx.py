@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
 from mmcast.deploy.agreement import Agreement, run_torch
-from mmcast.deploy.exportable import ExportableStudent, boxes_of, mean_probability, surplus_probability
+from mmcast.deploy.exportable import ExportableStudent, boxes_from_surplus, mean_probability, surplus_probability
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
@@ -70,7 +70,7 @@ def test_boxes_and_mask_scores_are_mmdets():
     logits[3, 4, 5] = 1e-30  # a mask begins above 0, however little
     surplus = surplus_probability(logits / 2)
     assert torch.equal(surplus > 0, logits > 0)
-    assert torch.equal(boxes_of(surplus), mask2bbox(logits > 0)) and boxes_of(surplus)[2].tolist() == [0, 0, 0, 0]
+    assert torch.equal(boxes_from_surplus(surplus), mask2bbox(logits > 0)) and boxes_from_surplus(surplus)[2].tolist() == [0, 0, 0, 0]
     scores = mean_probability(surplus)
     assert scores[0] == pytest.approx(logits[0].sigmoid()[logits[0] > 0].mean().item(), rel=1e-4)
     assert scores[2] == 0

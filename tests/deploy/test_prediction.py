@@ -14,7 +14,7 @@ from pycocotools import mask as mask_api
 
 from mmcast.deploy import prediction
 from mmcast.deploy.instances import Instances
-from mmcast.deploy.prediction import Progress, draw, load_student, open_source, predict
+from mmcast.deploy.prediction import Progress, draw_predictions, load_student, open_source, predict
 from mmcast.errors import CASTError
 
 ROOT = Path(__file__).parents[2]
@@ -147,7 +147,7 @@ def test_progress_tells_the_time_that_is_left(monkeypatch):
 def test_an_overlay_is_coloured_inside_the_mask_and_nowhere_else():
     image = picture(5, (80, 200))
     found = BrightPixels()(image)
-    drawing = draw(image, found, ['', ''])
+    drawing = draw_predictions(image, found, ['', ''])
     inside = found.masks[0]
     assert (drawing[inside] != image[inside]).any(axis=1).all()
     assert (drawing[60:] == image[60:]).all() and (image[10:20, 5:13] == 255).all()

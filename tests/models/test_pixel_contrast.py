@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmcast.errors import CASTError
-from mmcast.models import PixelContrast
+from mmcast.models.pixel_contrast import PixelContrast
 
 
 @pytest.fixture

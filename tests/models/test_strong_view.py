@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmcast.models import PhotometricStrongView
+from mmcast.models.strong_view import PhotometricStrongView
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
 STD = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)

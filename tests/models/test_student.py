@@ -8,9 +8,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmcast.errors import CASTError
-from mmcast.models.detectors.query_masks import QueryMasks
+from mmcast.models.student.lazy_masks import LazyMasks
 from mmcast.registry import MODELS
-from mmcast.testing import build_model, make_samples, tiny_student_config
+from mmcast.testing.models import build_model, tiny_student_config
+from mmcast.testing.data import make_samples
 
 CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'models' / 'cast_student.py'
 
@@ -73,7 +74,7 @@ def test_padding_of_the_batch_does_not_shift_the_masks():
     student.backbone.forward = lambda inputs: inputs
     student.panoptic_head.pixel_decoder.forward = lambda inputs: (inputs.mean(1, keepdim=True), [])
     student.panoptic_head.decode = lambda features, *_, **__: (
-        [torch.tensor([[[5.0, 0.0, 0.0, 0.0]]])], QueryMasks(torch.ones(1, 1, 1, 1), features))
+        [torch.tensor([[[5.0, 0.0, 0.0, 0.0]]])], LazyMasks(torch.ones(1, 1, 1, 1), features))
     mask = predict(student, [image])[0].pred_instances.masks[0]  # 73 x 87 pixels
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     assert [int(rows[0]), int(rows[-1]) + 1] == pytest.approx([8 * 73 / 36, 24 * 73 / 36], abs=1)

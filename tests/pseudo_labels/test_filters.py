@@ -4,8 +4,7 @@ import math
 import numpy as np
 import pytest
 from mmcast.errors import CASTError
-from mmcast.pseudo_labels.filters import (LabelFilter, expand_threshold, labels_per_image, threshold_keeping,
-                                          thresholds_from_data)
+from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold, labels_per_image, threshold_keeping, thresholds_from_data
 from stored_labels import CAR, PERSON, label, rectangle
 
 IDS = dict(person=PERSON, car=CAR)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from colour_teacher import HEIGHT, WIDTH, ColourTeacher, generate, make_config, make_data
 from mmcast.errors import CASTError
-from mmcast.pseudo_labels.shards import lock
+from mmcast.locks import hold_lock
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
@@ -296,7 +296,7 @@ def test_two_runs_on_one_file_are_refused(data):
     locked = context.Event()
 
     def hold():
-        with lock(data / 'labels.json.shards/.lock'):
+        with hold_lock(data / 'labels.json.shards/.lock', ''):
             locked.set()
             time.sleep(600)
 
@@ -352,7 +352,7 @@ def test_tool_on_two_processes_names_what_it_left_out(data):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(TOOL),
                str(data / 'teacher.py'), str(data / 'teacher.pth'), '--out', str(data / 'labels.json'),
                '--img-dir', str(data / 'images'), '--device', 'cpu', '--launcher', 'pytorch']
-    path = os.pathsep.join([str(Path(__file__).parent), str(TOOL.parents[1])])
+    path = os.pathsep.join([str(TOOL.parents[1] / 'tests/helpers'), str(TOOL.parents[1])])
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=path))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('"instances": 6') == 1

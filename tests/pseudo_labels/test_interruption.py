@@ -14,7 +14,7 @@ import torch
 from colour_teacher import ColourTeacher, generate, make_config, make_data
 from mmengine.dist import is_distributed
 
-from mmcast.engine.distributed import start_distributed
+from mmcast.training.distributed import start_distributed
 
 IMAGES, SECONDS = 80, 0.01
 FORK = multiprocessing.get_context('fork')

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from mmcast.errors import CASTError
-from mmcast.pseudo_labels.quality import average_precision, calibration, compare, read_hidden_labels
+from mmcast.pseudo_labels.quality import average_precision, calibration, compare_labels, read_hidden_labels
 from mmcast.pseudo_labels.store import read_pseudo_labels
 from stored_labels import CAR, CATEGORIES, HEIGHT, PERSON, WIDTH, label, rectangle, write_hidden, write_labels
 
@@ -24,7 +24,7 @@ def test_labels_take_hidden_ones_in_the_order_of_their_scores():
                   label(PERSON, rectangle(10, 10, 10, 10), iscrowd=1)], 2: [], 3: [label(CAR, truth)]}
     labels = {1: [label(CAR, truth, 0.5), label(CAR, rectangle(0, 0, 10, 8), 0.9),
                   label(PERSON, rectangle(10, 10, 10, 9), 0.4), label(PERSON, truth, 0.3)]}
-    found = compare(labels, hidden)
+    found = compare_labels(labels, hidden)
     rows = sorted(zip(found.scores['score'].tolist(), found.correct.tolist(), found.iou.round(3).tolist()))
     assert rows == [(0.3, False, 0.0), (0.5, False, 1.0), (0.9, True, 0.8)]  # none on the group
     assert found.total == 3
@@ -80,4 +80,4 @@ def test_no_hidden_label_gives_no_figure():
     store = dict(images=[dict(id=1, file_name='1.png', height=HEIGHT, width=WIDTH)], categories=CATEGORIES)
     nothing = dict(ap=None, ap50=None, ap_of_class=dict(car=None, person=None))
     assert average_precision({}, {1: []}, store) == nothing
-    assert compare({}, {1: []}).summary() == dict(precision=None, recall=None, mean_iou=None)
+    assert compare_labels({}, {1: []}).summary() == dict(precision=None, recall=None, mean_iou=None)

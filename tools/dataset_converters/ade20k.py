@@ -2,8 +2,8 @@
 import argparse
 from pathlib import Path
 
-from mmcast.command_line import report_errors
-from mmcast.datasets.ade20k import FOLDERS, convert_ade20k
+from mmcast.cli.errors import report_errors
+from mmcast.coco.converters.ade20k import FOLDERS, convert_ade20k
 
 
 def parse_args() -> argparse.Namespace:

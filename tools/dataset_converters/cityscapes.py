@@ -2,8 +2,8 @@
 import argparse
 from pathlib import Path
 
-from mmcast.command_line import report_errors
-from mmcast.datasets.cityscapes import convert_cityscapes
+from mmcast.cli.errors import report_errors
+from mmcast.coco.converters.cityscapes import convert_cityscapes
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,8 +2,8 @@
 import argparse
 from pathlib import Path
 
-from mmcast.command_line import report_errors
-from mmcast.datasets.toy_cityscapes import generate_toy_cityscapes
+from mmcast.cli.errors import report_errors
+from mmcast.toy.cityscapes import generate_toy_cityscapes
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,20 +1,10 @@
-# ADE20K for the foundation teacher: whole images, which the teacher itself brings to the sizes of its halves.
+# For the foundation teacher: whole images, which the teacher brings to the sizes of its components.
 _base_ = './ade20k.py'
-
-train_pipeline = [
-    dict(type='LoadImage', backend_args=_base_.backend_args),
-    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), by_mask=True, keep_empty=False),
-    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
-]
-test_pipeline = [
-    dict(type='LoadImage', backend_args=_base_.backend_args),
-    dict(type='Resize', scale_factor=1.0, keep_ratio=True),
-    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
-]
-
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+whole = dict(pipeline=[*_base_.load, *_base_.flip, *_base_.filter_and_pack])
+train_dataloader = dict(dataset=whole)
+semi_dataloader = dict(
+    dataset=dict(datasets=[dict(part, **whole) for part in _base_.semi_dataloader.dataset.datasets]))
+original_size = dict(type='Resize', scale_factor=1.0, keep_ratio=True)
+test_pipeline = [*_base_.load_image, original_size, *_base_.load_masks, *_base_.pack]
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

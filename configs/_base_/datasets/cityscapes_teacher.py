@@ -1,12 +1,6 @@
-# Cityscapes for the foundation teacher: whole images, which the teacher itself brings to the sizes of its halves.
+# For the foundation teacher: whole images, which the teacher brings to the sizes of its components.
 _base_ = './cityscapes.py'
-
-train_pipeline = [
-    dict(type='LoadImage', backend_args=_base_.backend_args),
-    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), by_mask=True, keep_empty=False),
-    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
-]
-
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+whole = dict(pipeline=[*_base_.load, *_base_.flip, *_base_.filter_and_pack])
+train_dataloader = dict(dataset=whole)
+semi_dataloader = dict(
+    dataset=dict(datasets=[dict(part, **whole) for part in _base_.semi_dataloader.dataset.datasets]))

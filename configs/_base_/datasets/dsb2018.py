@@ -1,49 +1,36 @@
-# Nuclei of the 2018 Data Science Bowl, 256x256 and 256x320 (COCO JSON, one class). Images are doubled in size: half
-# of the nuclei are less than 13 pixels wide.
+# Nuclei of the 2018 Data Science Bowl, 256x256 and 256x320, one class; made by `mmcast convert dsb2018`.
+# Images are doubled in size: half of the nuclei are less than 13 pixels wide.
 _base_ = './coco_instances.py'
-
-data_root = '../shared/data/dsb2018/'
-scale = (640, 512)
-crop_size = (256, 256)
+data_root = 'data/dsb2018/'
 classes = ('nucleus', )
 metainfo = dict(classes=classes)
+scale = (640, 512)
 
+directions = ['horizontal', 'vertical', 'diagonal']
 train_pipeline = [
-    dict(type='LoadImage', backend_args=_base_.backend_args),
-    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    *_base_.load, *_base_.colour,
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=directions),
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, allow_negative_crop=True),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), by_mask=True, keep_empty=False),
-    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
-]
+    dict(type='RandomCrop', crop_size=(256, 256), allow_negative_crop=True),
+    *_base_.filter_and_pack]
 test_pipeline = [
-    dict(type='LoadImage', backend_args=_base_.backend_args),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadCompressedAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
-]
+    *_base_.load_image, dict(type='Resize', scale=scale, keep_ratio=True), *_base_.load_masks,
+    *_base_.pack]
 
-labeled_dataset = dict(
-    metainfo=metainfo,
-    ann_file='work_dirs/cast_dsb2018/01_data/labeled_10percent_seed0.json',  # the pipeline puts its own here
-    data_prefix=dict(img=data_root + 'images/'),
-    pipeline=train_pipeline)
-
-train_dataloader = dict(batch_size=4, num_workers=1, dataset=labeled_dataset)
-
+images = dict(img=data_root + 'images/')
+labeled = dict(
+    _base_.labeled, metainfo=metainfo, data_prefix=images, pipeline=train_pipeline,
+    ann_file='work_dirs/cast_dsb2018/01_data/labeled_10percent_seed0.json')
+pseudo = dict(labeled, **dict(_base_.pseudo, score_thr=0.4, min_visible=0.5))
+loading = dict(batch_size=4, num_workers=1)
+train_dataloader = dict(loading, dataset=labeled)
+semi_dataloader = dict(loading, sampler=dict(batch_size=4), dataset=dict(datasets=[labeled, pseudo]))
+val_file = data_root + 'annotations/instances_val.json'
 val_dataloader = dict(
     num_workers=1,
     dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        data_prefix=dict(img='images/'),
-        pipeline=test_pipeline))
+        metainfo=metainfo, data_prefix=images, pipeline=test_pipeline, ann_file=val_file))
 test_dataloader = val_dataloader
-
-# Up to 151 nuclei an image: COCO's default of 100 detections would cap the recall.
-val_evaluator = dict(
-    ann_file=data_root + 'annotations/instances_val.json',
-    proposal_nums=(100, 1, 160))
+# Up to 151 nuclei per image: COCO's default of 100 detections would cap the recall.
+val_evaluator = dict(ann_file=val_file, proposal_nums=(100, 1, 160))
 test_evaluator = val_evaluator

@@ -1,28 +1,45 @@
-# What the pipelines share: where the step configs find data, labels and pseudo-labels, and the rows of the table.
-data_roots = {
-    'val_dataloader.dataset.data_root': '{data_root}',
-    'test_dataloader.dataset.data_root': '{data_root}',
-}
-coco_metric = {
-    'val_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-    'test_evaluator.ann_file': '{data_root}/annotations/instances_val.json',
-}
-labeled = {
-    'train_dataloader.dataset.data_root': '',
-    'train_dataloader.dataset.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.data_prefix.img': '{data.train_images}',
-}
-semi = {
-    'train_dataloader.dataset.datasets.0.data_root': '',
-    'train_dataloader.dataset.datasets.0.ann_file': '{data.labeled}',
-    'train_dataloader.dataset.datasets.0.data_prefix.img': '{data.train_images}',
-    'train_dataloader.dataset.datasets.1.data_prefix.img': '{data.train_images}',
-}
-pseudo = 'train_dataloader.dataset.datasets.1.ann_file'
+# The method, step by step. A pipeline inherits this file and says where its data and weights are, which step
+# configs are its teacher's ({teacher}_adapt_labeled.py, ...) and its student's, and what differs.
+seed = 0
+variables = dict(percent=10, teacher_options=dict())
+datasets = '{data}'  # the files that step `data` found or made
 
-summary = [
-    dict(row='teacher, adapted on labels (1a)', step='adapt_labeled'),
-    dict(row='teacher, self-trained (1b)', step='adapt_self_training'),
-    dict(row='student, transferred (2)', step='transfer'),
-    dict(row='student, refined (3)', step='refine'),
-]
+steps = dict(
+    data=dict(
+        kind='call', function='mmcast.coco.folder.prepare_coco_folder',
+        kwargs=dict(
+            root='{data_root}', out_dir='{work_dir}/01_data', seed='{seed}', percent='{percent}')),
+    zero_shot=dict(
+        kind='test', config='{teacher}_adapt_labeled.py', checkpoint='{foundation_teacher}',
+        cfg_options='{teacher_options}'),
+    adapt_labeled=dict(
+        kind='train', config='{teacher}_adapt_labeled.py', load_from='{foundation_teacher}',
+        cfg_options='{teacher_options}'),
+    pseudo_label_1=dict(
+        kind='pseudo_label', config='{teacher}_adapt_labeled.py',
+        checkpoint='{adapt_labeled.checkpoint}', cfg_options='{teacher_options}'),
+    adapt_self_training=dict(
+        kind='train', config='{teacher}_adapt_self_training.py', load_from='{foundation_teacher}',
+        pseudo_labels='{pseudo_label_1.annotations}', cfg_options='{teacher_options}'),
+    pseudo_label_2=dict(
+        kind='pseudo_label', config='{teacher}_adapt_self_training.py',
+        checkpoint='{adapt_self_training.checkpoint}', cfg_options='{teacher_options}'),
+    transfer=dict(
+        kind='train', config='{student}_transfer.py', load_from='{pretrained_student}',
+        pseudo_labels='{pseudo_label_2.annotations}'),
+    refine=dict(kind='train', config='{student}_refine.py', load_from='{transfer.checkpoint}'))
+summary = dict(
+    zero_shot='teacher, zero-shot',
+    adapt_labeled='teacher, adapted on labels (1a)',
+    adapt_self_training='teacher, self-trained (1b)',
+    transfer='student, transferred (2)',
+    refine='student, refined (3)')
+report = dict(
+    images=12,
+    ann_file='{data.val}',
+    img_dir='{data.val_images}',
+    score_thr=0.3,
+    columns=[
+        dict(title='teacher pseudo-labels', step='adapt_self_training'),
+        dict(title='student, transferred', step='transfer'),
+        dict(title='student, refined', step='refine')])

@@ -4,7 +4,11 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from .functional import drawn_products, l2_normalize, sample_negatives
+from mmcast.models.losses.functional import (
+    drawn_products,
+    l2_normalize,
+    sample_negatives,
+)
 
 
 @torch.no_grad()

@@ -6,10 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
+from mmcast.models.losses.functional import (
+    drawn_products,
+    expected_negative,
+    fuse_pixel_probabilities,
+    l2_normalize,
+    nt_xent,
+    sample_negatives,
+)
 from mmcast.registry import MODELS
-
-from .functional import (drawn_products, expected_negative, fuse_pixel_probabilities, l2_normalize, nt_xent,
-                         sample_negatives)
 
 # What each option may be; a misspelt one is refused.
 CHOICES = dict(

@@ -7,9 +7,7 @@ import torch
 from scipy.stats import chisquare
 
 from mmcast.models.losses import functional
-from mmcast.models.losses.functional import (debiased_scores, drawn_products, expected_negative,
-                                             fuse_pixel_probabilities, l2_normalize, nt_xent, pair_products,
-                                             sample_negatives)
+from mmcast.models.losses.functional import debiased_scores, drawn_products, expected_negative, fuse_pixel_probabilities, l2_normalize, nt_xent, pair_products, sample_negatives
 
 
 def random(*shape, seed=0, dtype=torch.float64):

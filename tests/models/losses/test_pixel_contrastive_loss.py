@@ -7,7 +7,8 @@ import torch
 from scipy.stats import chisquare
 
 from mmcast.errors import CASTError
-from mmcast.models.losses import PixelContrastiveLoss, pixel_contrastive_loss
+from mmcast.models.losses.pixel_contrastive_loss import PixelContrastiveLoss
+from mmcast.models.losses import pixel_contrastive_loss
 from mmcast.registry import MODELS
 
 MODES = ('uniform', 'mask', 'class', 'fusion')

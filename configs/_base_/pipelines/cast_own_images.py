@@ -1,0 +1,38 @@
+# The method on images of one's own: what the data decide, put into the step configs.
+_base_ = './cast.py'
+variables = dict(val=None, classes=None, image_size=256)
+datasets = dict(
+    _delete_=True,
+    labeled='{data.labeled}',
+    train_images='{data.train_images}',
+    unlabeled='{data.unlabeled}',
+    unlabeled_images='{data.unlabeled_images}',
+    val='{data.val}',
+    val_images='{data.val_images}',
+    classes='{data.classes}',
+    transforms=dict(
+        Resize=dict(scale=(2000, '{image_size}')),
+        RandomResize=dict(scale=(2000, '{image_size}')),
+        RandomCrop=dict(crop_size=('{image_size}', '{image_size}'))))
+step_options = {
+    'model.detector.panoptic_head.num_things_classes': '{data.num_classes}',
+    'model.detector.panoptic_head.num_queries': '{data.num_queries}',
+    'model.detector.panoptic_head.loss_cls.class_weight': '{data.class_weight}',
+    'model.detector.panoptic_fusion_head.num_things_classes': '{data.num_classes}',
+    'model.detector.test_cfg.max_per_image': '{data.num_queries}',
+    'val_evaluator.proposal_nums': (100, 1, '{data.num_queries}'),
+    'test_evaluator.proposal_nums': (100, 1, '{data.num_queries}'),
+}
+paths = dict(data_root='{data_root}', labeled='{labeled}', unlabeled='{unlabeled}', val='{val}')
+steps = dict(
+    data=dict(
+        function='mmcast.coco.custom.prepare_custom_data',
+        kwargs=dict(
+            paths, _delete_=True, classes='{classes}', seed='{seed}', out_dir='{work_dir}/01_data')),
+    start=dict(
+        kind='call',
+        function='mmcast.models.weights.start.fit_start_weights',
+        kwargs=dict(
+            out_dir='{work_dir}/02_start', num_queries='{data.num_queries}',
+            teacher='{teacher_weights}', student='{student_weights}')),
+    zero_shot=None)

@@ -1,0 +1,1 @@
+"""The command ``mmcast``; a module for each subcommand."""

@@ -1,0 +1,1 @@
+"""COCO annotation files: reading, checking, splitting, and converting to them. Needs neither torch nor mmdet."""

@@ -1,0 +1,168 @@
+"""All checks of a data set, one after the other."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from mmcast.coco.checks.check_report import CheckReport
+from mmcast.coco.checks.duplicates import find_copies, find_shared
+from mmcast.coco.checks.findings import Finding, printable
+from mmcast.coco.checks.labels import (
+    Checked,
+    ImageEntry,
+    Lists,
+    check_annotations,
+    check_categories,
+    check_images,
+)
+from mmcast.coco.checks.parallel import available_processors, map_in_processes
+from mmcast.coco.checks.pixels import read_many
+from mmcast.coco.checks.scanner import AnnotationFile, read_annotation_file
+from mmcast.coco.checks.statistics import count_instances
+from mmcast.errors import CASTError
+from mmcast.images import IMAGE_SUFFIXES, image_files
+
+_FILES_AT_ONCE = 16
+
+
+def check_dataset(ann_file: str | os.PathLike,
+                  img_dir: str | os.PathLike | None,
+                  *,
+                  unlabeled: str | os.PathLike | None = None,
+                  unlabeled_img_dir: str | os.PathLike | None = None,
+                  val: str | os.PathLike | None = None,
+                  val_img_dir: str | os.PathLike | None = None,
+                  workers: int | None = None,
+                  progress: bool = True) -> CheckReport:
+    """Reads every annotation and image of a labeled set, and the images of two more sets; changes nothing.
+
+    Args:
+        ann_file: COCO JSON of the labeled images.
+        img_dir: folder that its file names are relative to; None reads no images, of no set.
+        unlabeled: COCO JSON or folder of unlabeled images, which must not be among the labeled ones.
+        unlabeled_img_dir: folder of an ``unlabeled`` JSON, ``img_dir`` by default.
+        val: COCO JSON or folder of validation images, likewise. Its labels are not checked.
+        val_img_dir: folder of a ``val`` JSON, ``img_dir`` by default.
+        workers: number of processes, by default as many as there are processors.
+        progress: show progress bars on stderr.
+
+    Raises:
+        CASTError: a path is wrong, or a process was killed.
+    """
+    workers = available_processors() if workers is None else workers
+    if workers < 1:
+        raise CASTError(f'cannot check with {workers} processes: give --workers 1 or more')
+    if img_dir is not None and not os.path.isdir(img_dir):
+        raise CASTError(f'{img_dir} is no folder: give the one that file names in {ann_file} are relative to')
+    report = CheckReport(os.fspath(ann_file))
+    others = {}
+    for name, source, folder in (('unlabeled', unlabeled, unlabeled_img_dir), ('val', val, val_img_dir)):
+        if source is not None:
+            others[name], found = _list_images(source, img_dir and (folder or img_dir), img_dir is not None)
+            report.findings += found
+    if _check_labels(report, img_dir, workers, progress):
+        everything = report.images + [image for images in others.values() for image in images]
+        if img_dir is not None:
+            report.findings += _check_files(report, everything, workers, progress)
+        for name, images in others.items():
+            report.findings += find_shared(report.images, images, name, report.pixels)
+    return report
+
+
+def _check_labels(report: CheckReport, img_dir: str | os.PathLike | None, workers: int, progress: bool) -> bool:
+    """Fills in all that the annotation file tells; False if it cannot be read."""
+    labels = _read(report.ann_file, ('images', 'annotations', 'categories'))
+    if isinstance(labels, Finding):
+        report.findings.append(labels)
+        return False
+    report.labels = labels
+    report.images, found = check_images(labels.images, report.ann_file, img_dir)
+    report.findings += found
+    report.categories, found = check_categories(labels.categories, report.ann_file)
+    report.findings += found
+    labels.images = labels.categories = None  # large, and not needed any more
+    _check_annotations(report, workers, progress)
+    return True
+
+
+def _check_annotations(report: CheckReport, workers: int, progress: bool) -> None:
+    labels = report.labels
+    lists = Lists(report.ann_file, {image.id: image for image in report.images},
+                  {category: place for place, category in enumerate(report.categories)})
+    parts = map_in_processes(check_annotations, map(labels.annotations, labels.chunks), lists, workers)
+    ids, annotated, instances, groups = set(), set(), [np.zeros((0, 3))], 0
+    part: Checked
+    for part in _track(parts, 'annotations', len(labels.chunks), progress):
+        for ann_id, number in part.ids:
+            if ann_id in ids:
+                image_id, name = None, report.ann_file
+                if number is not None:
+                    image_id, name = report.images[number].id, printable(report.images[number].name)
+                report.findings.append(Finding('duplicate-annotation-id', report.ann_file, name,
+                                               'another annotation has this id', image_id, ann_id))
+            ids.add(ann_id)
+        report.findings += part.findings
+        annotated |= part.images
+        instances.append(part.instances)
+        groups += part.groups
+    for image in report.images:
+        if image.number not in annotated:
+            report.findings.append(Finding('image-without-annotations', report.ann_file,
+                                           printable(image.name), 'no annotation', image.id))
+    report.statistics = count_instances(np.concatenate(instances), list(report.categories.values()),
+                                        len(report.images), groups)
+    for name, count in report.statistics['classes'].items():
+        if not count['instances']:
+            report.findings.append(Finding('class-without-annotations', report.ann_file, report.ann_file,
+                                           f'{name!r} has no sound instance'))
+
+
+def _check_files(report: CheckReport, images: list[ImageEntry], workers: int, progress: bool) -> list[Finding]:
+    """Reads every file once, however many sets list it; findings of missing, broken, odd and double ones."""
+    paths = list(dict.fromkeys(image.path for image in images))
+    batches = [paths[start:start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
+    for part in _track(map_in_processes(read_many, batches, None, workers), 'images', len(batches), progress):
+        report.pixels.update(part)
+    findings = []
+    for image in images:
+        found = report.pixels[image.path]
+        problem = found.problem
+        if problem is None and image.size and found.size != image.size:
+            problem = 'image-size-mismatch', (f'listed as {image.size[1]}x{image.size[0]}, the file has '
+                                              f'{found.size[1]}x{found.size[0]}')
+        if problem:
+            findings.append(Finding(problem[0], image.source, printable(image.name), printable(problem[1]),
+                                    image.id))
+    return findings + find_copies(report.images, report.pixels)
+
+
+def _list_images(source: str | os.PathLike, img_dir: str | os.PathLike | None, read: bool
+                 ) -> tuple[list[ImageEntry], list[Finding]]:
+    """The images of a COCO JSON, or of a folder at any depth."""
+    folder = Path(source)
+    if not folder.is_dir():
+        labels = _read(source, ('images',))
+        if isinstance(labels, Finding):
+            return [], [labels]
+        return check_images(labels.images, os.fspath(source), img_dir)
+    names = sorted(os.fspath(path.relative_to(folder)) for path in image_files(folder))
+    if not names:
+        raise CASTError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder')
+    return [ImageEntry(number, None, name, None, os.path.abspath(folder / name) if read else None,
+                       os.fspath(source)) for number, name in enumerate(names)], []
+
+
+def _read(path: str | os.PathLike, needed: tuple[str, ...]) -> AnnotationFile | Finding:
+    try:
+        return read_annotation_file(path, needed)
+    except OSError as error:
+        raise CASTError(f'{path}: cannot read the file ({error.strerror}): check the path') from error
+
+
+def _track(parts: Iterable, what: str, total: int, progress: bool) -> Iterable:
+    return track(parts, f'Checking {what}', total, console=Console(stderr=True), disable=not progress)

@@ -1,0 +1,1 @@
+"""From the formats of public data sets to COCO."""

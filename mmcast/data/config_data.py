@@ -1,0 +1,120 @@
+"""The data of a run's config: which files its data sets and metrics read, and whether these belong together."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from mmcast.coco.consistency import check_labels
+from mmcast.errors import CASTError
+
+_GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
+_PSEUDO_LABELED = 'PseudoLabelDataset'
+_TEST_LOADERS, _EVALUATORS = ('val_dataloader', 'test_dataloader'), ('val_evaluator', 'test_evaluator')
+
+
+def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
+    """Points the data sets and metrics of a config at files, in place; what is not given stays as it is.
+
+    Args:
+        cfg: a run's config.
+        files: COCO files ``labeled``, ``pseudo_labels`` and ``val``; folders of their images ``train_images``,
+            ``unlabeled_images`` (default ``train_images``) and ``val_images``; ``val_masks``, the folder that
+            cityscapesscripts' metric reads; ``classes``, the names to learn; ``transforms``, options of pipeline
+            transforms by their type. Other keys are not looked at.
+        train: whether the config's training data are meant, or those of tests alone.
+    """
+    if train:
+        for dataset in _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset')):
+            pseudo = _type_of(dataset) == _PSEUDO_LABELED
+            if pseudo:
+                _set_dataset(dataset, files, 'pseudo_labels', unlabeled_images(files))
+            else:
+                _set_dataset(dataset, files, 'labeled', files.get('train_images'))
+    for name in _TEST_LOADERS:
+        for dataset in _coco_datasets((cfg.get(name) or {}).get('dataset')):
+            _set_dataset(dataset, files, 'val', files.get('val_images'))
+    for name in _EVALUATORS:
+        metrics = cfg.get(name) or []
+        for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+            for kind, key, value in (('CocoMetric', 'ann_file', 'val'), ('CityScapesMetric', 'seg_prefix', 'val_masks')):
+                if _type_of(metric) == kind and files.get(value):
+                    metric[key] = files[value]
+
+
+def unlabeled_images(files: Mapping[str, Any]) -> str | None:
+    """The folder of the unlabeled images, see :func:`set_config_data`."""
+    return files.get('unlabeled_images') or files.get('train_images')
+
+
+def _set_dataset(dataset: dict, files: Mapping[str, Any], ann_file: str, images: str | None) -> None:
+    if files.get(ann_file):
+        dataset['ann_file'] = files[ann_file]
+        dataset['data_prefix'] = dict(img=images or '')
+        dataset['data_root'] = ''  # all paths are whole
+    if files.get('classes'):
+        dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=tuple(files['classes']))
+    for transform in dataset.get('pipeline', ()):
+        transform.update((files.get('transforms') or {}).get(_type_of(transform), {}))
+
+
+def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
+    """Checks every COCO-style data set of the named data loaders.
+
+    Args:
+        cfg: a run's config.
+        dataloaders: such as ``('train_dataloader', 'val_dataloader')``.
+
+    Raises:
+        CASTError: a label file or image folder is missing or they do not fit; names the file and the fix.
+    """
+    for name in dataloaders:
+        loader = cfg.get(name) or {}
+        images = {}
+        for dataset in _coco_datasets(loader.get('dataset')):
+            root = dataset.get('data_root') or ''
+            ann_file = os.path.join(root, dataset['ann_file'])
+            img_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
+            images[ann_file] = check_labels(ann_file, img_dir, classes_of(dataset))
+        if _type_of(loader.get('sampler') or {}) in _GROUP_SAMPLERS:
+            _check_orientations(images)
+
+
+def _check_orientations(images: dict[str, list[dict]]) -> None:
+    """A GroupMultiSourceSampler waits forever for an image where a source has none of an orientation.
+
+    Args:
+        images: COCO's entries, by the label file that lists them.
+    """
+    found = {ann_file: {image['width'] < image['height'] for image in listed} for ann_file, listed in images.items()}
+    for ann_file, orientations in found.items():
+        if orientations != set().union(*found.values()):
+            raise CASTError(
+                f'{ann_file} lacks portrait or landscape images, which another source has; batches of one orientation '
+                'then end in a deadlock: set train_dataloader.sampler.type to MultiSourceSampler')
+
+
+def _coco_datasets(dataset: dict | None) -> Iterator[dict]:
+    """The data sets with a label file, also in wrappers (``dataset=``) and concatenations (``datasets=``)."""
+    if not dataset:
+        return
+    if dataset.get('ann_file'):
+        yield dataset
+    for inner in [dataset.get('dataset'), *dataset.get('datasets', [])]:
+        yield from _coco_datasets(inner)
+
+
+def _type_of(part: Mapping[str, Any]) -> str:
+    """The type that a part of a config names, without its scope."""
+    kind = part.get('type', '')
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+
+
+def classes_of(dataset: dict) -> Sequence[str]:
+    """Class names that a data set looks for: its config's, else its type's own."""
+    metainfo = dataset.get('metainfo')
+    if metainfo is None:
+        from mmcast.registry import DATASETS
+        metainfo = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
+    return metainfo.get('classes', ())

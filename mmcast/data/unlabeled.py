@@ -1,0 +1,59 @@
+"""Images whose labels nobody made, or nobody may see."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmdet.datasets import CocoDataset
+
+from mmcast.coco.reading import read_coco
+from mmcast.errors import CASTError
+from mmcast.images import IMAGE_SUFFIXES, image_files, read_image_size
+from mmcast.registry import DATASETS
+
+
+@DATASETS.register_module()
+class UnlabeledDataset(CocoDataset):
+    """Images without instances, each with `source` set to 'unlabeled', for the online teacher to label.
+
+    With `ann_file` these are the images of a COCO JSON; annotations in it are ignored, so that no label can
+    leak. Without, they are all image files under `data_prefix['img']`, at any depth. No image is dropped for
+    being empty.
+
+    Raises:
+        CASTError: if the file is no COCO file or lists no image, or the folder is missing, empty or has an
+            unreadable image.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        if not self.ann_file:
+            return self._list_folder(Path(self.data_prefix['img']))
+        if not read_coco(self.ann_file)['images']:
+            raise CASTError(f'{self.ann_file} lists no image: make a split that leaves some unlabeled')
+        return super().load_data_list()
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        data_info = super().parse_data_info(dict(raw_data_info, raw_ann_info=[]))
+        data_info['source'] = 'unlabeled'
+        return data_info
+
+    def filter_data(self) -> list[dict]:
+        """Keep every image that `filter_cfg.min_size` (pixels, the shorter side) admits."""
+        min_size = 0 if self.test_mode else (self.filter_cfg or {}).get('min_size', 0)
+        return [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
+
+    def _list_folder(self, folder: Path) -> list[dict]:
+        self.cat_ids, self.cat_img_map = [], {}
+        paths = image_files(folder)
+        if not paths:
+            raise CASTError(f'{folder} is missing or holds no image ({" ".join(IMAGE_SUFFIXES)}): '
+                            "check data_root and data_prefix['img']")
+        infos = []
+        for img_id, path in enumerate(paths):
+            height, width = read_image_size(path)
+            image = dict(img_id=img_id,
+                         file_name=os.fspath(path.relative_to(folder)),
+                         height=height,
+                         width=width)
+            infos.append(self.parse_data_info(dict(raw_img_info=image)))
+        return infos

@@ -1,1 +1,0 @@
-"""Metrics that mmdet lacks; none yet."""

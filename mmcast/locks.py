@@ -1,0 +1,80 @@
+"""Locks that keep two processes from writing to one place, on every system that ``filelock`` knows."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from mmcast.errors import CASTError
+
+_held: set[int] = set()  # descriptors of the files that this process has locked
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, in_use: str) -> Iterator[None]:
+    """Holds a lock file, whose folder is made if need be; the system releases it when the process dies.
+
+    Args:
+        path: the lock file. It stays behind: removing it would let two processes lock two files of one name.
+        in_use: the message where another process holds it; ``{owner}`` becomes the number of that process.
+
+    Raises:
+        CASTError: another process holds it.
+    """
+    held = False
+    while not held:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('a+', encoding='utf-8') as file, lock_file(file, in_use):
+            # Who held it before may have removed the folder; then nobody else would find this file.
+            with contextlib.suppress(FileNotFoundError):
+                held = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            if held:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                yield
+
+
+@contextlib.contextmanager
+def lock_file(file: IO[Any], in_use: str) -> Iterator[None]:
+    """Locks an open file; forked children do not inherit the lock.
+
+    If they did, a run that was killed would stay locked as long as its data loader workers live.
+
+    Raises:
+        CASTError: another process has locked it; the message is ``in_use``, see :func:`hold_lock`.
+    """
+    descriptor = file.fileno()
+    if not lock_descriptor(descriptor, blocking=False):
+        raise CASTError(in_use.replace('{owner}', _owner(file)))
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        _held.discard(descriptor)
+        unlock_descriptor(descriptor)
+
+
+def _owner(file: IO[Any]) -> str:
+    """The number that the holder of a lock file wrote into it; Windows lets nobody else read it."""
+    try:
+        file.seek(0)
+        return file.read().strip() or 'unknown'
+    except (OSError, ValueError):
+        return 'unknown'
+
+
+def _let_go_in_child() -> None:
+    """Points the child's copies of the descriptors elsewhere; closed ones would be closed once more later."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in _held:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    _held.clear()
+
+
+if hasattr(os, 'register_at_fork'):  # Windows starts its children anew
+    os.register_at_fork(after_in_child=_let_go_in_child)

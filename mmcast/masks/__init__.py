@@ -1,0 +1,1 @@
+"""Geometry of masks in numpy: run lengths, overlaps, tiles, boxes, confidence of pixels, drawing."""

@@ -1,0 +1,62 @@
+"""How sure a teacher is of every pixel of an image, in a few kilobytes: what may weight the mask loss of L_semi.
+
+A mask is right in its middle and guessed at its border. Where a teacher's mask probability p is near 0.5, a student
+should not be punished for another opinion.
+"""
+import base64
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from mmcast.errors import CASTError
+
+LEVELS = 15  # 0 is no confidence, LEVELS is 1: more steps cost bytes and say nothing
+LONGEST_SIDE = 512  # pixels of a map; those of larger images are coarser
+
+
+def map_size(size: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the map of an image of ``size``."""
+    stride = math.ceil(max(size) / LONGEST_SIDE)
+    return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
+
+
+
+
+def confidence_map(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """1 - max_i s_i (1 - \\|2 p_i - 1\\|) at every pixel, over instances i.
+
+    An instance that the teacher believes in makes its uncertain pixels uncertain; one of a low score hardly does.
+
+    Args:
+        probabilities: (N, h, w) of uint8, 255 is 1: how likely a pixel is in each mask.
+        scores: (N,) in [0, 1].
+
+    Returns:
+        (h, w) of uint8 from 0 to :data:`LEVELS`.
+    """
+    doubt = np.zeros(probabilities.shape[1:], np.float32)
+    for probability, score in zip(probabilities, scores):
+        doubt = np.maximum(doubt, score * (1 - np.abs(probability * np.float32(2 / 255) - 1)))
+    return np.rint(LEVELS * (1 - doubt)).astype(np.uint8)
+
+
+def encode_map(levels: np.ndarray) -> str:
+    """A map as text: PNG in base64."""
+    return base64.b64encode(cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]).decode()
+
+
+def decode_map(text: str) -> np.ndarray:
+    """What :func:`encode_map` encoded.
+
+    Raises:
+        CASTError: it is no such text.
+    """
+    try:
+        levels = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (ValueError, cv2.error):
+        levels = None
+    if levels is None:
+        raise CASTError('a confidence map in the pseudo-labels is damaged; make the file again')
+    return levels

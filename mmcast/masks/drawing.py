@@ -1,0 +1,58 @@
+"""Instances drawn over an image: filled, outlined and, if wanted, captioned."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+_OPACITY = 0.45
+#: Colours of classes, RGB, in the order of their names: those of matplotlib's tab20, the strong ones first.
+PALETTE = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194),
+    (188, 189, 34), (23, 190, 207), (127, 127, 127), (174, 199, 232), (255, 187, 120), (152, 223, 138), (255, 152, 150),
+    (197, 176, 213), (196, 156, 148), (247, 182, 210), (219, 219, 141), (158, 218, 229), (199, 199, 199),
+)  # fmt: skip
+Colour = tuple[int, int, int]
+
+
+def class_colour(index: int) -> Colour:
+    """The colour of a class by its place among the names; colours repeat after twenty."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def draw_instances(
+    image: np.ndarray,
+    masks: Sequence[np.ndarray],
+    colours: Sequence[Colour],
+    captions: Sequence[str] | None = None,
+) -> np.ndarray:
+    """A copy of an image with instances on it.
+
+    Args:
+        image: (H, W, 3) of uint8, RGB.
+        masks: N masks (H, W) of bool, in the order of drawing: the last lies on top.
+        colours: N colours, RGB.
+        captions: N texts, written above the instances; None for none.
+    """
+    drawing = image.copy()
+    thickness = 1 + max(image.shape) // 1000
+    for mask, colour in zip(masks, colours, strict=True):
+        drawing[mask] = ((1 - _OPACITY) * drawing[mask] + _OPACITY * np.array(colour)).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawing, outlines, -1, colour, thickness)
+    if captions is not None:
+        for mask, caption in zip(masks, captions, strict=True):
+            _write(drawing, mask, caption)
+    return drawing
+
+
+def _write(drawing: np.ndarray, mask: np.ndarray, caption: str) -> None:
+    """A caption above the top left corner of a mask, readable on any ground, in place."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, max(drawing.shape) / 2000)
+    (width, height), _ = cv2.getTextSize(caption, font, scale, 1)
+    corner = max(0, min(int(columns[0]), drawing.shape[1] - width)), max(int(rows[0]) - 3, height)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(drawing, caption, corner, font, scale, colour, thickness, cv2.LINE_AA)

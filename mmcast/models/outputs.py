@@ -1,0 +1,73 @@
+"""What ``CASTDetector`` asks of a network, student or teacher, and what the network returns to it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mmdet.structures import SampleList
+from torch import Tensor
+
+
+@dataclass
+class NetworkOutputs:
+    """What one forward pass of a network returns.
+
+    Attributes:
+        features: Encoder feature maps, finest first, each (B, C_i, h_i, w_i).
+        class_logits: One (B, K, C + 1) tensor per decoder layer, the last layer last.
+        mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last. Both may be sequences that make
+            their tensors on demand, such as :class:`OnDemand`.
+        decoded: Maps of the pixel decoder, coarsest first; of a :class:`PixelDecodingNetwork` only.
+    """
+
+    features: tuple[Tensor, ...]
+    class_logits: Sequence[Tensor]
+    mask_logits: Sequence[Tensor]
+    decoded: tuple[Tensor, ...] = ()
+
+
+class OnDemand(Sequence):
+    """A sequence of one tensor that is made when it is first asked for.
+
+    Args:
+        make: Returns the tensor; called at every access, so it should remember.
+    """
+
+    def __init__(self, make: Callable[[], Tensor]) -> None:
+        self._make = make
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        return [self._make][index]()
+
+
+@runtime_checkable
+class CASTNetwork(Protocol):
+    """What a network has to offer to learn in a ``CASTDetector``: mmdet's detector and these methods."""
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Encoder feature maps of images (B, 3, H, W), as in ``NetworkOutputs.features``."""
+
+    def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
+        """One forward pass on images (B, 3, H, W), which serves every term of the objective."""
+
+    def loss_on(
+        self, outputs: NetworkOutputs, batch_data_samples: SampleList, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The network's losses on the images ``indices`` of a forward pass; of none, zeros with a graph.
+
+        The same keys come for every choice of images, or distributed training waits forever.
+        """
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """The samples with ``pred_instances``."""
+
+
+@runtime_checkable
+class PixelDecodingNetwork(CASTNetwork, Protocol):
+    """A network whose pixel decoder's maps can be contrasted: ``pixel_contrast.source='pixel_decoder'``."""
+
+    def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The pixel decoder's maps of encoder features, as in ``NetworkOutputs.decoded``."""

@@ -1,3 +1,0 @@
-from .dpt import DPTPixelDecoder
-
-__all__ = ['DPTPixelDecoder']

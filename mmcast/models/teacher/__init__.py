@@ -1,0 +1,1 @@
+"""The foundation teacher: Grounding-DINO, SAM2 and what joins them."""

@@ -1,0 +1,1 @@
+"""Ordered steps on one command, which can be interrupted, resumed and repeated."""

@@ -1,0 +1,268 @@
+"""What a pipeline config asks for: steps in their order, each with its settings once their values are known."""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmcast.configs import find_config, load_config, shipped_configs
+from mmcast.data.config_data import set_config_data, unlabeled_images
+from mmcast.errors import CASTError
+from mmcast.pipeline.state import PipelineState
+from mmcast.pipeline.steps import Step, check_definition, use_amp
+from mmcast.pipeline.templates import resolve
+
+
+class Plan:
+    """A pipeline config that was checked as far as it can be before anything runs.
+
+    The config has ``steps`` (dicts by name, or a list of dicts with ``name``; ``steps.py`` says what each kind takes)
+    and may have ``work_dir``, ``seed``, ``variables``, ``datasets`` (see ``set_config_data``), ``step_options`` (merged
+    into the config of every step), ``summary``, ``report`` and ``model_card``. A step that is None does not exist;
+    A dict's steps run in their order, but each behind
+    those whose outputs it uses; ``after`` puts one behind another instead of at the end. Strings may hold templates: ``{variable}``, ``{work_dir}``,
+    ``{seed}``, ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs shipped with mmcast),
+    ``{step.output}`` and ``{step}``, all outputs of a step.
+
+    Args:
+        path: the pipeline config.
+        work_dir: overrides the config's; default ``work_dirs/<config name>``.
+        cfg_options: merged into the config.
+        seed: overrides the config's.
+        amp: train with automatic mixed precision.
+
+    Attributes:
+        config, path, work_dir: as given or found.
+        definitions: the settings of each step by name, in order, templates unresolved.
+
+    Raises:
+        CASTError: a mistake in the config.
+    """
+
+    def __init__(self, path: str | os.PathLike, work_dir: str | os.PathLike | None = None,
+                 cfg_options: dict | None = None, seed: int | None = None, amp: bool = False) -> None:
+        self.path = find_config(path)
+        self.config = load_config(self.path)
+        self.config.merge_from_dict(cfg_options or {})
+        if seed is not None:
+            self.config.seed = seed
+        self.amp = amp
+        self.work_dir = Path(work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem))
+        self.definitions = order_steps(self.config.to_dict()['steps'])
+        for name, definition in self.definitions.items():
+            check_definition(name, definition)
+            self.needs(name)  # knows every name
+        if isinstance(self.config.steps, dict):
+            self.definitions = self._in_order_of_need()
+        # All configs are read now, rather than after hours.
+        self._configs = {name: self._load(definition, f'step {name}')
+                         for name, definition in self.definitions.items() if definition['kind'] != 'call'}
+        self.rows = self._summary_rows()
+
+    def _in_order_of_need(self) -> dict[str, dict]:
+        """The definitions in their order, but each behind the steps whose outputs it uses.
+
+        A dict of steps may have lost its order: a config's are appended to those of its base, and MMEngine sorts the
+        keys of what it dumps.
+
+        Raises:
+            CASTError: steps use one another's outputs in a circle.
+        """
+        order: dict[str, dict] = {}
+
+        def put(name: str, *users: str) -> None:
+            if name in users:
+                raise CASTError(f'{self.path}: steps use one another in a circle: {" <- ".join([*users, name])}')
+            needed = self.needs(name)
+            for other in self.definitions:
+                if other in needed and other not in order:
+                    put(other, *users, name)
+            order[name] = self.definitions[name]
+
+        for name in self.definitions:
+            if name not in order:
+                put(name)
+        return order
+
+    def _load(self, definition: dict, user: str) -> Config:
+        return load_config(self.resolve(definition['config'], user), self.path.parent)
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raises CASTError where a name is no step's."""
+        for name in names:
+            if name not in self.definitions:
+                raise CASTError(f'{self.path} has no step {name}; it has {", ".join(self.definitions)}')
+
+    def _summary_rows(self) -> list[dict[str, str]]:
+        """Dicts with ``row``, a title, and ``step``, in the order of the table."""
+        wanted = self.config.get('summary', [])
+        if isinstance(wanted, dict):
+            dropped = self._dropped()
+            self.check_names([name for name in wanted if name not in dropped])
+            return [dict(row=wanted[name], step=name) for name in self.definitions if wanted.get(name)]
+        self.check_names([row['step'] for row in wanted])
+        return [dict(row) for row in wanted]
+
+    def _dropped(self) -> set[str]:
+        """Names of the steps that a config took out of those of its base."""
+        steps = self.config.steps
+        return {name for name, step in steps.items() if step is None} if isinstance(steps, dict) else set()
+
+    def report_columns(self) -> list[dict]:
+        """The pictures of each image in the report: dicts with ``title``, ``config``, ``checkpoint``, ``cfg_options``.
+
+        A column may name a ``step``, whose network it then is. Templates are unresolved.
+        """
+        columns = []
+        for column in self.config.get('report', {}).get('columns', []):
+            if column.get('step') in self._dropped():
+                continue
+            if 'step' in column:
+                self.check_names([column['step']])
+                definition = self.definitions[column['step']]
+                column = dict(title=column['title'], config=definition['config'],
+                              checkpoint=f'{{{column["step"]}.checkpoint}}',
+                              cfg_options=definition.get('cfg_options', {}))
+            columns.append(dict(column))
+        return columns
+
+    def resolve(self, value: Any, user: str, state: PipelineState | None = None) -> Any:
+        """``value`` with its templates replaced.
+
+        Args:
+            value: from the config.
+            user: who needs it, for the message.
+            state: knows the outputs of finished steps.
+
+        Raises:
+            CASTError: a template is unknown, or of a step that is not finished.
+        """
+        return resolve(value, lambda name: self._lookup(name, self._variables(), user, state))
+
+    def _variables(self) -> dict[str, Any]:
+        """The values of templates that are no outputs of steps, their own templates unresolved."""
+        return dict(work_dir=str(self.work_dir), seed=self.config.get('seed'), config_dir=str(self.path.parent),
+                    configs=str(shipped_configs()), **self.config.get('variables', {}))
+
+    def _lookup(self, name: str, variables: dict[str, Any], user: str, state: PipelineState | None) -> Any:
+        if name in variables:
+            others = {key: value for key, value in variables.items() if key != name}
+            return resolve(variables[name], lambda inner: self._lookup(inner, others, f'variables.{name}', state))
+        step, _, output = name.partition('.')
+        if step not in self.definitions:
+            raise CASTError(self._unknown(name, user, variables))
+        if state is None or not state.finished(step):
+            raise CASTError(f'{user} needs {{{name}}}, but step {step} is not finished; run it first: --step {step}')
+        outputs = state.outputs(step)
+        if not output:
+            return outputs
+        if output not in outputs:
+            raise CASTError(f'{user} uses {{{name}}}, but step {step} gave only {", ".join(outputs) or "nothing"}')
+        return outputs[output]
+
+    def needs(self, name: str) -> set[str]:
+        """Names of the steps whose outputs a step uses, directly or through variables.
+
+        Raises:
+            CASTError: it uses a name that is neither a variable nor a step.
+        """
+        definition, variables = self.definitions[name], self._variables()
+        used: set[str] = set()
+
+        def note(template: str, *seen: str) -> str:
+            if template in variables and template not in seen:
+                resolve(variables[template], lambda inner: note(inner, template, *seen))
+            elif template.split('.')[0] in self.definitions:
+                used.add(template.split('.')[0])
+            else:
+                raise CASTError(self._unknown(template, f'step {name}', variables))
+            return ''
+
+        shared = [] if definition['kind'] == 'call' else [self.config.get(key) for key in ('datasets', 'step_options')]
+        resolve([definition, *shared], note)
+        return used - {name}
+
+    def _unknown(self, template: str, user: str, variables: dict[str, Any]) -> str:
+        known = ', '.join([*variables, *(f'{step}.<output>' for step in self.definitions)])
+        return f'{self.path}: {user} uses {{{template}}}, which is not known; known are {known}'
+
+    def step(self, name: str, folder: Path, state: PipelineState) -> Step:
+        """A step with its templates resolved and its whole MMEngine config, ready to run in ``folder``."""
+        definition = self.resolve(self.definitions[name], f'step {name}', state)
+        config = None
+        if definition['kind'] != 'call':
+            files = self.files(definition, state)
+            if definition['kind'] == 'pseudo_label':
+                definition.setdefault('ann_file', files.get('unlabeled'))
+                definition.setdefault('img_dir', unlabeled_images(files))
+            config = self.step_config(copy.deepcopy(self._configs[name]), definition, files, state)
+        return Step(name, definition, folder, config)
+
+    def files(self, definition: dict, state: PipelineState) -> dict[str, Any]:
+        """The files of the pipeline's ``datasets``, and those that a step names instead."""
+        files = dict(self.resolve(self.config.get('datasets', {}), 'datasets', state))
+        return files | {key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition}
+
+    def column_config(self, column: dict, state: PipelineState) -> Config:
+        """The whole MMEngine config of a column of the report, templates resolved."""
+        definition = dict(column, kind='test')
+        config = self._load(definition, 'report')
+        return self.step_config(config, definition, self.files(definition, state), state)
+
+    def step_config(self, config: Config, definition: dict, files: dict, state: PipelineState) -> Config:
+        """Changes a step's config as the pipeline says; the step's ``cfg_options`` win over ``step_options``."""
+        train = definition['kind'] == 'train'
+        set_config_data(config, files, train)
+        config.merge_from_dict(self.resolve(dict(self.config.get('step_options', {})), 'step_options', state))
+        config.merge_from_dict(definition.get('cfg_options') or {})
+        if not train:
+            config.load_from = None  # the step's checkpoint counts
+        elif definition.get('load_from'):
+            config.load_from = definition['load_from']
+        if self.config.get('seed') is not None:
+            config.randomness = dict(config.get('randomness', {}), seed=self.config.seed)
+        if self.amp and train:
+            use_amp(config)
+        return config
+
+    def iterations(self, name: str) -> int:
+        """How many a training step has, 0 for other kinds."""
+        definition = self.definitions[name]
+        if definition['kind'] != 'train':
+            return 0
+        config = Config(dict(train_cfg=copy.deepcopy(self._configs[name].train_cfg)))
+        for options in (self.config.get('step_options', {}), definition.get('cfg_options', {})):
+            if isinstance(options, dict):
+                config.merge_from_dict({key: options[key] for key in options if key.startswith('train_cfg')})
+        return int(config.train_cfg.get('max_iters', 0))
+
+
+def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
+    """Definitions by name in the order in which they run, ``name`` and ``after`` taken out.
+
+    Raises:
+        CASTError: two have one name, or ``after`` names no step before.
+    """
+    if not isinstance(steps, dict):
+        names = [step.get('name') for step in steps]
+        if len(set(names)) < len(names):
+            raise CASTError(f'two steps of one name; names are {", ".join(map(str, names))}')
+        steps = {name: {key: value for key, value in step.items() if key != 'name'}
+                 for name, step in zip(names, steps, strict=True)}
+    order: list[str] = []
+    followers: dict[str, str] = {}  # the last step that was put behind another
+    for name, step in steps.items():
+        if step is None:
+            continue
+        after = step.pop('after', None)
+        if after is None:
+            order.append(name)
+        elif after not in order:
+            raise CASTError(f'step {name} is to run after {after}, which is no step before it: {", ".join(order)}')
+        else:
+            order.insert(order.index(followers.get(after, after)) + 1, name)
+            followers[after] = name
+    return {name: steps[name] for name in order}

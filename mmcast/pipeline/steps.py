@@ -1,0 +1,130 @@
+"""The kinds of steps a pipeline can have, and how each is run."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmcast.data.config_data import check_config_data
+from mmcast.errors import CASTError
+from mmcast.pseudo_labels.generate import generate_pseudo_labels
+from mmcast.training.checkpoints import latest_intact_checkpoint
+from mmcast.training.runner import test_run, train_run
+
+# What a pseudo_label step passes to generate_pseudo_labels.
+_OPTIONS = ('score_floor', 'device', 'limit', 'strict', 'flip', 'scales', 'confidence', 'num_workers')
+# What a step of each kind must and may say, besides its kind; a misspelt key is not to be ignored.
+_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
+    call=({'function'}, {'kwargs'}),
+    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'cfg_options'}),
+    test=({'config', 'checkpoint'}, {'cfg_options'}),
+    pseudo_label=({'config', 'checkpoint'}, {'ann_file', 'img_dir', *_OPTIONS, 'cfg_options'}),
+)
+ANNOTATIONS = 'annotations.json'
+# Kinds that only rank 0 of a distributed run does.
+ONE_PROCESS = ('call',)
+
+
+@dataclass
+class Step:
+    """A step with its templates resolved, ready to run.
+
+    ``config`` is its whole MMEngine config (None for 'call'), ``folder`` its own directory.
+    """
+
+    name: str
+    definition: dict
+    folder: Path
+    config: Config | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.definition['kind']
+
+
+@dataclass
+class StepResult:
+    """What a step leaves for later steps (``outputs``) and for the summary."""
+
+    outputs: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    parameters: int | None = None
+
+
+def check_definition(name: Any, definition: dict) -> None:
+    """Raises CASTError where a step of a pipeline config has unknown or missing keys."""
+    kind = definition.get('kind')
+    if not isinstance(name, str) or not name.isidentifier():
+        raise CASTError(f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`')
+    if kind not in _KEYS:
+        raise CASTError(f'step {name} is of kind {kind!r}; the kinds are {", ".join(_KEYS)}')
+    required, optional = _KEYS[kind]
+    given = definition.keys() - {'kind'}
+    if required - given:
+        raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
+    if given - required - optional:
+        raise CASTError(f'step {name} (kind {kind}) does not know {", ".join(sorted(given - required - optional))}; '
+                        f'it takes {", ".join(sorted(required | optional))}')
+
+
+def use_amp(config: Config) -> None:
+    """Switches a training config to automatic mixed precision, as mmdet's ``--amp`` does."""
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def has_progress(step: Step) -> bool:
+    """Whether an interrupted step left something that continuing would mix with changed settings."""
+    if step.kind == 'train':
+        return any(step.folder.glob('*.pth'))
+    if step.kind == 'pseudo_label':
+        return any(path.name != 'fingerprint.json' for path in step.folder.iterdir())
+    return False
+
+
+def run_step(step: Step, launcher: str) -> StepResult:
+    """Runs a step, or resumes it where it was interrupted; on every rank unless in ``ONE_PROCESS``."""
+    if step.config is not None:
+        step.config.merge_from_dict(
+            dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name))
+    return _RUNNERS[step.kind](step)
+
+
+def _run_call(step: Step) -> StepResult:
+    module, _, name = step.definition['function'].rpartition('.')
+    try:
+        function: Callable = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CASTError(
+            f'step {step.name}: function {step.definition["function"]} not found ({error})') from error
+    return StepResult(outputs=dict(function(**step.definition.get('kwargs', {})) or {}))
+
+
+def _run_train(step: Step) -> StepResult:
+    check_config_data(step.config, ('train_dataloader', 'val_dataloader'))
+    result = train_run(step.config, latest_intact_checkpoint(step.folder))
+    outputs = dict(checkpoint=str(result.checkpoint))
+    if result.best_checkpoint:
+        outputs['best_checkpoint'] = str(result.best_checkpoint)
+    return StepResult(outputs, result.metrics, result.parameters)
+
+
+def _run_test(step: Step) -> StepResult:
+    check_config_data(step.config, ('test_dataloader',))
+    result = test_run(step.config, step.definition['checkpoint'])
+    return StepResult({}, result.metrics, result.parameters)
+
+
+def _run_pseudo_label(step: Step) -> StepResult:
+    definition = step.definition
+    out_file = step.folder / ANNOTATIONS
+    options = {key: definition[key] for key in _OPTIONS if key in definition}
+    generate_pseudo_labels(step.config, definition['checkpoint'], str(out_file), distributed=True,
+                           ann_file=definition['ann_file'], img_dir=definition['img_dir'], **options)
+    return StepResult(dict(annotations=str(out_file)))
+
+
+_RUNNERS = dict(call=_run_call, train=_run_train, test=_run_test, pseudo_label=_run_pseudo_label)

@@ -1,0 +1,192 @@
+"""The folder that a pipeline leaves for others: its student, and a card that says what it is made of."""
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jinja2
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import nn
+
+from mmcast.configs import load_config, shipped_configs
+from mmcast.deploy.agreement import first_test_image, run_torch
+from mmcast.deploy.export import (
+    CONFIG,
+    SAFETENSORS,
+    WEIGHTS,
+    Source,
+    build_network,
+    dataset_meta,
+    export_student,
+    step_source,
+    student_state,
+)
+from mmcast.deploy.flops import count_flops
+from mmcast.errors import CASTError
+from mmcast.files import move_aside, sha256_of_file, write_atomically
+from mmcast.pipeline.pipeline import PipelineRun
+from mmcast.reports.summary import cell
+from mmcast.training.distributed import say
+from mmcast.version import __version__
+
+FOLDER, CARD = 'student', 'model_card.md'
+_RUNS = 5
+_WEIGHTS = ('.pth', '.pt', '.safetensors')
+_FILES = ('.json', *_WEIGHTS)
+# The settings of a step of each kind that name files it reads; a config that also trains names more of them.
+_READ = dict(train=('train_dataloader.', 'val_', 'load_from', 'model.', 'step.'), test=('test_', 'step.'),
+             pseudo_label=('step.', ), call=('step.', ))
+_NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
+_WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 'the same weights'}
+
+
+def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
+    """Exports the network of the last training step to ``<work_dir>/student``, with a model card.
+
+    A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The pipeline
+    config may have ``model_card`` with ``data`` (sentences about the data) and ``licences`` (file name of
+    weights -> licence).
+
+    Args:
+        run: one of which every step is finished.
+        rows: of the summary table.
+
+    Returns:
+        The folder; None if the pipeline trains nothing.
+
+    Raises:
+        CASTError: the step's network cannot be exported.
+    """
+    trained = [name for name, step in run.plan.definitions.items() if step['kind'] == 'train']
+    if not trained:
+        return None
+    name = trained[-1]
+    source = step_source(run.plan.work_dir, name, run.state.records[name])
+    folder = run.plan.work_dir / FOLDER
+    if (folder / CARD).exists() and _checkpoint_of(folder) == sha256_of_file(source.checkpoint):
+        return folder
+    backup = move_aside(folder)
+    if backup:
+        say(f'{folder} is kept as {backup}')
+    export_student(source, folder)
+    write_atomically(folder / CARD, render_card(run, rows, source, folder))
+    return folder
+
+
+def _checkpoint_of(folder: Path) -> str | None:
+    try:
+        return torch.load(folder / WEIGHTS, weights_only=True)['meta']['mmcast']['checkpoint_sha256']
+    except Exception:  # whatever is there is not an export, and is kept beside the new one
+        return None
+
+
+def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path) -> str:
+    """The card of an exported student as Markdown."""
+    cfg = load_config(folder / CONFIG)
+    network = build_network(cfg)
+    network.load_state_dict(student_state(folder / WEIGHTS), strict=False)
+    extra = run.plan.config.get('model_card', {})
+    inputs = _files_read(run)
+    licences = extra.get('licences', {})
+    weights = [
+        dict(path=path, sha256=digest, licence=licences.get(Path(path).name, _NO_LICENCE))
+        for path, (digest, _) in inputs.items()
+        if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
+    ]
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True,
+                                     lstrip_blocks=True, keep_trailing_newline=True)
+    return environment.get_template('model_card.md.j2').render(
+        title=f'Student of {run.plan.path.stem}',
+        classes=dataset_meta(cfg)['classes'],
+        network=type(network).__name__,
+        version=__version__,
+        pipeline=run.plan.path.name,
+        step=source.step,
+        seed=run.plan.config.get('seed'),
+        folder=folder,
+        files=[
+            dict(name=name, what=what, sha256=sha256_of_file(folder / name)) for name, what in _WHAT.items()
+        ],
+        parameters=sum(value.numel() for value in network.parameters()),
+        megabytes=(folder / SAFETENSORS).stat().st_size / 1e6,
+        speed=measure(network, cfg),
+        rows=rows,
+        cell=cell,
+        data=extra.get('data'),
+        labels=_labels(run, inputs),
+        weights=weights,
+        steps=[_step(run, name) for name in run.plan.definitions],
+        teachers=_teachers(run))
+
+
+@torch.no_grad()
+def measure(network: nn.Module, cfg: Config) -> dict | None:
+    """Milliseconds and GFLOPs for an image of the test set, at the size that the test pipeline gives it."""
+    try:
+        image = first_test_image(cfg)
+    except CASTError:  # its test pipeline does more than resize
+        return None
+    if image is None or not isinstance(network, BaseDetector):
+        return None
+    network.to(get_device())
+    seconds = []
+    for _ in range(1 + _RUNS):
+        begin = time.perf_counter()
+        run_torch(network, image[None])  # the masks come to the CPU, so a GPU has finished
+        seconds.append(time.perf_counter() - begin)
+    flops = count_flops(network, lambda: run_torch(network, image[None]))['total']
+    device = f'CPU, {torch.get_num_threads()} threads'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return dict(latency_ms=1000 * statistics.median(seconds[1:]),
+                gflops=flops / 1e9,
+                runs=_RUNS,
+                device=device,
+                size=f'{image.shape[0]}x{image.shape[1]}')
+
+
+def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
+    """Every label and weights file that a step read: path -> SHA-256 and the steps."""
+    files: dict[str, tuple[str, list[str]]] = {}
+    for name, definition in run.plan.definitions.items():
+        fingerprint = run.state.read_fingerprint(name)
+        read = [value.strip("'") for key, value in fingerprint.settings.items()
+                if key.startswith(_READ[definition['kind']]) and value.strip("'").endswith(_FILES)]
+        for path, digest in fingerprint.files.items():
+            if path.endswith(tuple(read)):
+                files.setdefault(path, (digest, []))[1].append(name)
+    return files
+
+
+def _labels(run: PipelineRun, inputs: dict[str, tuple[str, list[str]]]) -> list[dict]:
+    places = {'{work_dir}': run.plan.work_dir, '{config_dir}': run.plan.path.parent, '{configs}': shipped_configs()}
+    labels = []
+    for path, (digest, steps) in inputs.items():
+        place, _, rest = path.partition('/')
+        real = places[place] / rest if place in places else Path(path)
+        content = json.loads(real.read_text()) if path.endswith('.json') and real.is_file() else None
+        if isinstance(content, dict) and 'images' in content:
+            labels.append(dict(path=path, sha256=digest, steps=steps, images=len(content['images']),
+                               annotations=len(content.get('annotations', []))))
+    return labels
+
+
+def _step(run: PipelineRun, name: str) -> dict:
+    definition = run.plan.definitions[name]
+    return dict(name=name, kind=definition['kind'], source=definition.get('config') or definition['function'],
+                fingerprint=run.state.records[name]['fingerprint'])
+
+
+def _teachers(run: PipelineRun) -> list[dict]:
+    """Network and weights of every step that made pseudo-labels."""
+    teachers = []
+    for name, definition in run.plan.definitions.items():
+        if definition['kind'] == 'pseudo_label':
+            settings = run.state.read_fingerprint(name).settings
+            network = settings.get('model.detector.type', settings.get('model.type', '?')).strip("'")
+            checkpoint = settings.get('step.checkpoint', definition['checkpoint']).strip("'")
+            teachers.append(dict(step=name, network=network, checkpoint=checkpoint))
+    return teachers

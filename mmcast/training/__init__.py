@@ -1,0 +1,1 @@
+"""Single MMEngine runs: training, testing, hooks and optimisers."""

@@ -1,0 +1,57 @@
+"""Several processes: joining them, and letting the first do what only one may do."""
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from mmengine.dist import (
+    barrier,
+    broadcast_object_list,
+    init_dist,
+    is_distributed,
+    is_main_process,
+)
+
+_DAY = timedelta(days=1)
+
+
+def start_distributed(launcher: str) -> None:
+    """Joins the process group before the first Runner would, as rank 0 decides from the start."""
+    if launcher == 'none' or is_distributed():
+        return
+    if torch.cuda.is_available():
+        init_dist(launcher, timeout=int(_DAY.total_seconds()))  # ranks wait for one another's pseudo-labels
+    else:  # MMEngine's init_dist selects a GPU in any case
+        os.environ.setdefault('OMP_NUM_THREADS', '1')
+        torch.distributed.init_process_group('gloo', timeout=_DAY)
+
+
+def on_main(function: Callable[[], Any], share: bool = False) -> Any:
+    """Runs a function on rank 0 while the others wait.
+
+    Args:
+        function: what to run.
+        share: whether the other ranks get its result too (they get None otherwise).
+
+    Raises:
+        Exception: what it raised, on every rank, so that no rank waits for a dead one.
+    """
+    result, error = None, None
+    if is_main_process():
+        try:
+            result = function()
+        except Exception as caught:
+            error = caught
+    shared = [result if share else None, error]
+    broadcast_object_list(shared)
+    barrier()
+    if shared[1] is not None:
+        raise shared[1]
+    return result if is_main_process() else shared[0]
+
+
+def say(line: str) -> None:
+    """Prints a line at once, on the main process only."""
+    if is_main_process():
+        print(line, flush=True)

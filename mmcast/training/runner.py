@@ -1,0 +1,185 @@
+"""One ordinary MMEngine run, trained or tested, with the care that an unattended pipeline needs."""
+import itertools
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from mmcast.errors import CASTError
+from mmcast.models.weights.loading import count_parameters, load_weights
+from mmcast.training.curves import read_curves
+from mmcast.training.distributed import say
+
+_run_number = itertools.count()
+
+
+@dataclass
+class RunResult:
+    """What one run gave.
+
+    ``metrics`` are the last validation's scalars, or the best one's where the config saves its best
+    checkpoint; ``parameters`` is the size of the deployed model.
+    """
+    metrics: dict[str, float]
+    parameters: int
+    checkpoint: Path
+    best_checkpoint: Path | None = None
+
+
+@dataclass
+class _LastValidation(Hook):
+    """Remembers the metrics of the latest validation and the iteration they belong to."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    iteration: int = -1
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self.metrics, self.iteration = dict(metrics or {}), runner.iter
+
+
+class _TerseRunner(Runner):
+    """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log file alone."""
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_short)
+        return logger
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    message = record.getMessage().strip()
+    return record.levelno > logging.INFO or not ('\n' in message or message.startswith('paramwise_options'))
+
+
+def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
+    """Trains as the config says.
+
+    Args:
+        cfg: an MMEngine config with ``work_dir``.
+        resume_from: a checkpoint of this very run to go on from.
+
+    Raises:
+        CASTError: ``load_from`` is not a sound checkpoint of this model, or the batch cannot be divided.
+    """
+    if resume_from:
+        cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
+    if cfg.get('divide_batch_size'):
+        divide_batch_size(cfg.train_dataloader, get_world_size())
+    runner = build_runner(cfg)
+    if cfg.get('load_from'):
+        load_weights(runner.model, cfg.load_from, () if resume_from else cfg.get('new_parameters', ()))
+    last = _LastValidation()
+    runner.register_hook(last)
+    runner.train()
+    # Killed between its last checkpoint and its last validation, a run resumes with nothing left to train.
+    if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
+        last.metrics = runner.val()
+    folder = Path(cfg.work_dir)
+    checkpoint = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    result = RunResult(_floats(last.metrics), count_parameters(runner.model), checkpoint)
+    key = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
+    if key:
+        result.metrics, step = best_validation(folder, key)
+        result.best_checkpoint = next(folder.glob(f'best_{key.replace("/", "_")}_*_{step}.pth'), None)
+    return result
+
+
+def test_run(cfg: Config, checkpoint: str) -> RunResult:
+    """Tests a checkpoint on the config's test set.
+
+    Raises:
+        CASTError: it is not a sound checkpoint of this model.
+    """
+    cfg.load_from = str(checkpoint)
+    cfg.resume = False
+    runner = build_runner(cfg)
+    load_weights(runner.model, cfg.load_from)
+    return RunResult(_floats(runner.test()), count_parameters(runner.model), Path(checkpoint))
+
+
+def build_runner(cfg: Config) -> Runner:
+    """A Runner that shares no log, message hub or visualizer with an earlier one of this process."""
+    name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
+    cfg.experiment_name = f'{name}_{next(_run_number)}'
+    if cfg.get('visualizer'):
+        cfg.visualizer.name = cfg.experiment_name  # of the same name it would be the earlier run's
+    logger = cfg.get('default_hooks', {}).get('logger')
+    if logger and not cfg.get('log_processor', {}).get('by_epoch', True):
+        logger.setdefault('log_metric_by_epoch', False)  # else all validations are logged as of step 0
+    if not torch.cuda.is_available() and cfg.get('launcher', 'none') != 'none':
+        cfg.setdefault('model_wrapper_cfg', dict(  # MMEngine's default one insists on a GPU
+            type='MMDistributedDataParallel', device_ids=None,
+            find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    if not torch.cuda.is_available() and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        use_full_precision(cfg.optim_wrapper)
+    return _TerseRunner.from_cfg(cfg)
+
+
+def use_full_precision(optim_wrapper: dict) -> None:
+    """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a GPU."""
+    optim_wrapper['type'] = 'OptimWrapper'
+    for option in ('dtype', 'loss_scale', 'use_fsdp'):
+        optim_wrapper.pop(option, None)
+    say('no GPU: training in full precision')
+
+
+def divide_batch_size(loader: dict, processes: int) -> None:
+    """Turns a training loader's batch size from that of all processes together into that of one, in place.
+
+    A config with ``divide_batch_size = True`` then takes the same steps on any number of processes; without it,
+    batch sizes are per process, as everywhere in OpenMMLab.
+
+    Raises:
+        CASTError: the processes cannot share the batch evenly, labeled and pseudo-labeled images alike.
+    """
+    share = processes * sum(loader.sampler.get('source_ratio', [1]))
+    for part in (loader, loader.sampler):
+        if 'batch_size' in part:
+            if processes > 1 and part['batch_size'] % share:
+                raise CASTError(
+                    f'{processes} processes cannot share batches of {part["batch_size"]} evenly: start another '
+                    f'number of processes, or make train_dataloader.batch_size a multiple of {share}')
+            part['batch_size'] //= processes
+
+
+def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
+    """The scalars of a run's validation with the largest ``key`` and its step, from the run's logs.
+
+    Raises:
+        CASTError: no validation logged it.
+    """
+    curves = read_curves(folder)
+    points = [(value, step) for step, value in curves.get(key, []) if math.isfinite(value)]
+    if not points:
+        raise CASTError(
+            f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator')
+    best = max(points)[1]
+    metrics = {name: dict(points)[best] for name, points in curves.items()
+               if '/' in name and best in dict(points)}
+    return metrics, best
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def _floats(metrics: dict) -> dict[str, float]:
+    """Scalar metrics only; not-finite ones stay, the summary says so."""
+    return {key: float(value) for key, value in metrics.items()
+            if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0}

@@ -1,0 +1,69 @@
+"""One MMEngine run of one config: training and testing, with the checks that a person who types a command needs."""
+
+import json
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmcast.data.config_data import check_config_data
+from mmcast.errors import CASTError
+from mmcast.files import write_atomically
+from mmcast.training.checkpoints import latest_intact_checkpoint
+from mmcast.training.distributed import say, start_distributed
+from mmcast.training.runner import test_run, train_run
+
+
+def train_single(cfg: Config, name: str, resume: bool = False) -> None:
+    """Trains a config that :func:`prepare_single` made ready.
+
+    Args:
+        cfg: with ``work_dir``.
+        name: of the config's file.
+        resume: continue from the latest checkpoint in the work directory.
+
+    Raises:
+        CASTError: the work directory holds another run, or the data do not fit.
+    """
+    work_dir = Path(cfg.work_dir)
+    _check_work_dir(work_dir, name, resume)
+    check_config_data(cfg, ('train_dataloader', 'val_dataloader'))
+    result = train_run(cfg, latest_intact_checkpoint(work_dir) if resume else None)
+    say(f'checkpoint: {result.checkpoint}')
+
+
+def test_single(cfg: Config, checkpoint: str, out: str | None = None) -> None:
+    """Prints a checkpoint's metrics on the test set, and writes them to the JSON file ``out``.
+
+    Raises:
+        CASTError: ``out`` exists, or the checkpoint is not one of this model.
+    """
+    if out and Path(out).exists():
+        raise CASTError(f'{out} exists and is not overwritten; move it away or give another --out')
+    check_config_data(cfg, ('test_dataloader',))
+    result = test_run(cfg, checkpoint)
+    for key, value in result.metrics.items():
+        say(f'{key}: {value:.4f}')
+    if out:
+        content = dict(config=cfg.filename, checkpoint=checkpoint, metrics=result.metrics,
+                       parameters=result.parameters)
+        write_atomically(Path(out), json.dumps(content, indent=1))
+
+
+def prepare_single(cfg: Config, work_dir: str | None, cfg_options: dict | None, launcher: str) -> Config:
+    """Puts what a command line says into a config, and joins the process group."""
+    cfg.merge_from_dict(cfg_options or {})
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
+    cfg.launcher = launcher
+    start_distributed(launcher)
+    return cfg
+
+
+def _check_work_dir(work_dir: Path, name: str, resume: bool) -> None:
+    """A run must not write over another one's checkpoints."""
+    if not (work_dir / 'last_checkpoint').exists():
+        return
+    if not resume:
+        raise CASTError(f'{work_dir} holds checkpoints of an earlier run; --resume continues it, or choose another '
+                        '--work-dir')
+    if not (work_dir / name).exists():  # MMEngine keeps a copy of a run's config there
+        raise CASTError(f'{work_dir} holds a run of another config than {name}; choose another --work-dir')

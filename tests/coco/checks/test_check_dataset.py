@@ -1,0 +1,260 @@
+import copy
+import hashlib
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from damage import plant
+from PIL import Image
+
+from mmcast.coco.checks.findings import NOTES
+from mmcast.coco.checks.run import check_dataset
+from mmcast.reports.data_set import write_sheet
+from mmcast.errors import CASTError
+
+ROOT = Path(__file__).parents[3]
+SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
+
+
+def make_set(folder: Path, count: int = 24) -> dict:
+    """A sound set: small images of noise, in each a square and a triangle as polygons and a bar as runs."""
+    (folder / 'images').mkdir(parents=True)
+    rng, images, annotations = np.random.default_rng(0), [], []
+    for i in range(count):
+        pixels = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f'images/{i}.png')
+        images.append(dict(id=i, file_name=f'{i}.png', width=30, height=20))
+        for segmentation, bbox, area in (
+                ([[2, 3, 12, 3, 12, 13, 2, 13]], [2, 3, 10, 10], 100),
+                ([[15, 2, 25, 2, 15, 12]], [15, 2, 10, 10], 50),
+                (dict(size=[20, 30], counts=[0, 4, 16, 4, 576]), [0, 0, 2, 4], 8)):
+            annotations.append(dict(id=len(annotations) + 1, image_id=i, category_id=1, iscrowd=0,
+                                    segmentation=segmentation, bbox=bbox, area=area))
+    coco = dict(images=images, annotations=annotations, categories=[dict(id=1, name='thing')])
+    (folder / 'train.json').write_text(json.dumps(coco))
+    return coco
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    make_set(tmp_path / 'data')
+    return tmp_path / 'data'
+
+
+def check(folder: Path, **options):
+    options = dict(workers=1, progress=False) | options
+    return check_dataset(folder / 'train.json', folder / 'images', **options)
+
+
+def found(report) -> set[tuple]:
+    """Kind, file, image id, annotation id; files by name only where they are the annotation file's."""
+    source = report.ann_file
+    return {(finding.kind, Path(source).name if finding.file == source else finding.file, finding.image_id,
+             finding.annotation_id) for finding in report.findings}
+
+
+def change(folder: Path, edit) -> None:
+    coco = json.loads((folder / 'train.json').read_text())
+    edit(coco)
+    (folder / 'train.json').write_text(json.dumps(coco))
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob('*') if path.is_file()}
+
+
+def test_a_sound_set_is_clean(data):
+    report = check(data)
+    assert not report.findings and report.problems == 0
+    assert report.statistics['classes'] == dict(thing=dict(instances=72, images=24))
+    assert report.statistics['area']['small'] == 72
+    assert report.statistics['area']['quantiles']['50'] == 50
+    assert report.summary().endswith('train.json: clean')
+
+
+def expect_all(folder: Path, expected: set[tuple], **options) -> None:
+    expected = {(kind, Path(name).name, *ids) for kind, name, *ids in expected}
+    before = files_of(folder)
+    report = check(folder, val=folder / 'val.json', unlabeled=folder / 'unlabeled', **options)
+    assert found(report) == expected
+    assert len({kind for kind, *_ in expected} - NOTES) >= 15
+    summary = report.summary()
+    for kind, name, *_ in expected:
+        assert f'{kind}: ' in summary and name in summary
+    assert files_of(folder) == before, 'nothing is modified'
+
+
+def test_every_planted_mistake_is_found_and_no_other(data):
+    expect_all(data, plant(data))
+
+
+def test_processes_find_the_same(data, monkeypatch):
+    monkeypatch.setattr('mmcast.coco.checks.scanner._CHUNK', 7)
+    expect_all(data, plant(data), workers=2)
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason='the nuclei images are not on this machine')
+def test_the_nuclei_are_clean():
+    train, val = (SHARED_DATA / f'annotations/instances_{part}.json' for part in ('train', 'val'))
+    for checked, other in ((train, val), (val, train)):
+        assert not check_dataset(checked, SHARED_DATA / 'images', val=other, progress=False).findings
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason='the nuclei images are not on this machine')
+def test_every_mistake_planted_in_the_nuclei_is_found_and_no_other(tmp_path):
+    shutil.copytree(SHARED_DATA / 'images', tmp_path / 'images', copy_function=shutil.copyfile)
+    shutil.copyfile(SHARED_DATA / 'annotations/instances_train.json', tmp_path / 'train.json')
+    (tmp_path / 'images').chmod(0o755)
+    expect_all(tmp_path, plant(tmp_path), workers=2)
+
+
+@pytest.mark.parametrize('content, kind', [
+    ('', 'invalid-json'), ('{"images": [', 'invalid-json'), ('{"images": [1,]}', 'invalid-json'),
+    ('{} x', 'invalid-json'), ('[' * 100000, 'not-coco'), ('{"images": ' + '[' * 100000, 'invalid-json'),
+    (b'\xff\xfe{}', 'invalid-json'), ('[]', 'not-coco'), ('{}', 'not-coco'),
+    ('{"images": 3, "annotations": [], "categories": []}', 'not-coco'),
+    ('{"images": [], "annotations": [], "categories": []}', 'not-coco')])
+def test_a_file_that_is_no_coco_json_is_a_finding(data, content, kind):
+    (data / 'broken.json').write_bytes(content if isinstance(content, bytes) else content.encode())
+    report = check_dataset(data / 'broken.json', data / 'images', workers=1, progress=False)
+    assert [finding.kind for finding in report.findings] == [kind]
+    assert 'broken.json' in report.summary()
+    assert [finding.kind for finding in check(data, val=data / 'broken.json').findings] == [kind]
+
+
+def test_invalid_json_says_where(data):
+    text = (data / 'train.json').read_text()
+    (data / 'train.json').write_text(text.replace('"area": 8', '"area": oops', 1))
+    finding, = check(data).findings
+    assert finding.kind == 'invalid-json' and 'line 1 column' in finding.detail
+
+
+def test_junk_anywhere_never_crashes_the_check_or_the_sheet(data, tmp_path):
+    """Replaces values at random places of the file by values of other types, and cuts images short."""
+    junk = [None, [], {}, -1, 0, True, 'x', '', '\ud800\n<b>', 1e308, -1e308, float('nan'), 10**30, [[]],
+            [1, 2, 3], [None] * 6, ['1'] * 8, {'size': [20, 30]}, {'size': [20, 30], 'counts': 'zz'},
+            {'counts': [1]},
+            {'size': [20, 30], 'counts': [-5, 605]}, {'size': [10**9, 10**9], 'counts': [0, 10**18]}]
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        folder = tmp_path / str(seed)
+        coco = make_set(folder, 6)
+        for _ in range(8):
+            entry = coco
+            while isinstance(entry, (dict, list)) and entry:
+                parent = entry
+                key = rng.choice(list(entry)) if isinstance(entry, dict) else rng.integers(len(entry))
+                entry = parent[key]
+                if parent is not coco and rng.random() < 0.4:
+                    break
+            parent[key] = copy.deepcopy(junk[rng.integers(len(junk))])
+        (folder / 'train.json').write_text(json.dumps(coco))
+        path = folder / f'images/{rng.integers(6)}.png'
+        path.write_bytes(path.read_bytes()[:rng.integers(2000)])
+        report = check(folder)
+        assert report.problems
+        report.summary().encode()
+        write_sheet(report, folder / 'sheet.html', 4, progress=False)
+
+
+@pytest.mark.parametrize('edit', [
+    lambda coco: coco['annotations'][0].update(area=99.5, bbox=[2.4, 2.8, 10, 10]),  # rounded otherwise
+    lambda coco: coco['annotations'][1].update(area=100),  # of the box, as some tools write
+    lambda coco: coco['annotations'][0].update(segmentation=[[-0.5, -0.5, 30, 0, 30, 20.5, 0, 20]],
+                                               bbox=[0, 0, 30, 20], area=600),
+    lambda coco: coco['annotations'][2].update(iscrowd=1),
+    lambda coco: coco['annotations'][0].update(segmentation=[[2, 3, 7, 3, 7, 8], [12, 13, 8, 13, 12, 8]],
+                                               area=22),
+    lambda coco: [image.update(file_name=f'./{image["file_name"]}') for image in coco['images']]])
+def test_what_tools_do_differently_is_no_problem(data, edit):
+    change(data, edit)
+    assert not check(data).findings
+
+
+def test_turned_photos_have_the_size_that_the_trainer_sees(data):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(data / 'images/0.png').save(data / 'images/0.jpg', exif=exif)
+    change(data, lambda coco: coco['images'][0].update(file_name='0.jpg'))
+    finding, = check(data).findings
+    assert finding.kind == 'image-size-mismatch' and 'listed as 30x20, the file has 20x30' in finding.detail
+
+
+def test_same_name_in_another_folder_is_a_problem_only_if_the_pixels_are_not_known_to_differ(data, tmp_path):
+    shutil.copytree(data / 'images', tmp_path / 'more')
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / 'more/0.png')
+    kinds = {finding.image_id: finding.kind for finding in check(data, val=tmp_path / 'more').findings}
+    assert kinds == {0: 'same-name-in-val'} | {i: 'in-val' for i in range(1, 24)}
+    unread = check_dataset(data / 'train.json', None, val=tmp_path / 'more', workers=1, progress=False)
+    assert {finding.kind for finding in unread.findings} == {'in-val'} and len(unread.findings) == 24
+
+
+def test_broken_images_of_the_other_sets_are_found_with_their_source(data):
+    val = dict(images=[dict(id=1, file_name='gone.png', width=3, height=3)])
+    (data / 'val.json').write_text(json.dumps(val))
+    report = check(data, val=data / 'val.json')
+    assert found(report) == {('missing-image', 'gone.png', 1, None)}
+    assert str(data / 'val.json') in report.summary()
+
+
+def test_sheet_is_one_file_that_shows_images_and_findings(data):
+    change(data, lambda coco: coco['annotations'][0].update(bbox=[9, 9, 9, 9]))
+    change(data, lambda coco: coco['categories'][0].update(name='<script>'))
+    report = check(data)
+    write_sheet(report, data / 'sheet.html', 5, progress=False)
+    page = (data / 'sheet.html').read_text()
+    assert page.count('data:image/jpeg') == 5 and 'src="http' not in page and '<script>' not in page
+    assert 'bad-box, annotation 1' in page
+
+
+def run_tool(*arguments, monkeypatch, capsys) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, 'argv', ['check_dataset.py', *map(str, arguments)])
+    monkeypatch.setattr(sys.stdout, 'reconfigure', lambda **_: None, raising=False)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / 'tools/check_dataset.py'), run_name='__main__')
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_exit_status(data, monkeypatch, capsys):
+    def call(*arguments):
+        return run_tool(data / 'train.json', *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert call('--no-images', '--workers', 1)[0] == 0
+    for wrong in (('--img-dir', data / 'nowhere'), ('--no-images', '--val', data / 'nowhere.json'),
+                  ('--no-images', '--json', data / 'train.json', '--force')):
+        status, _, error = call(*wrong)
+        assert status == 2 and error.startswith('error: ') and error.count('\n') == 1 and str(data) in error
+    assert call()[0] == call('--no-images', '--sheet', data / 'sheet.html')[0] == 2
+    change(data, lambda coco: coco['annotations'][0].update(bbox=[9, 9, 9, 9]))
+    assert call('--no-images', '--json', data / 'out.json')[0] == 1
+    assert json.loads((data / 'out.json').read_text())['counts'] == {'bad-box': 1}
+    status, _, error = call('--no-images', '--json', data / 'out.json')
+    assert status == 2 and 'out.json exists' in error
+
+
+def test_command_line_in_a_process_of_its_own(data):
+    plant(data)
+    command = [sys.executable, 'tools/check_dataset.py', data / 'train.json', '--img-dir', data / 'images',
+               '--val', data / 'val.json', '--unlabeled', data / 'unlabeled', '--workers', '2',
+               '--sheet', data / 'sheet.html', '--json', data / 'found.json']
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert 'problem missing-image: 1' in done.stdout and 'Traceback' not in done.stderr
+    result = json.loads((data / 'found.json').read_text())
+    assert not result['clean'] and len(result['counts']) >= 18
+    assert (data / 'sheet.html').read_text().count('<figure>') > 10
+
+
+def test_wrong_paths_are_errors_of_the_caller(data):
+    with pytest.raises(CASTError, match='nowhere.json'):
+        check_dataset(data / 'nowhere.json', None, progress=False)
+    with pytest.raises(CASTError, match='holds no image'):
+        (data / 'empty').mkdir()
+        check(data, unlabeled=data / 'empty')

@@ -1,0 +1,153 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmcast.coco.custom import prepare_custom_data
+from mmcast.errors import CASTError
+
+
+def write_images(folder, names, size=(20, 30)):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(path)
+
+
+def coco(names, instances=1):
+    """A COCO file of 20x30 images; a category without instances comes first, as labeling tools write it."""
+    square = [[2, 2, 9, 2, 9, 9, 2, 9]]
+    annotations = [dict(id=10 * image + i, image_id=image, category_id=i % 2 + 1, bbox=[2, 2, 7, 7], area=49, iscrowd=0,
+                        segmentation=square) for image in range(len(names)) for i in range(instances)]
+    return dict(images=[dict(id=i, file_name=name, height=20, width=30) for i, name in enumerate(names)],
+                annotations=annotations,
+                categories=[dict(id=0, name='things'), dict(id=1, name='cell'), dict(id=2, name='dust')])
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Ten labeled images, one folder below; four others two folders below."""
+    folder = tmp_path / 'data'
+    names = [f'{i}.png' for i in range(10)]
+    write_images(folder / 'photos', names)
+    write_images(folder / 'more', ['u.png', 'deep/v.JPG', 'deep/w.png', 'x.tif'])
+    (folder / 'more/notes.txt').write_text('no image')
+    (folder / 'labels.json').write_text(json.dumps(coco(names, instances=3)))
+    return folder
+
+
+def run(root, **options):
+    return prepare_custom_data(**dict(dict(data_root=root, labeled='labels.json', unlabeled='more', out_dir=root.parent / 'out'),
+                          **options))
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+def test_a_json_and_a_folder_are_enough(root):
+    before = sorted(root.rglob('*'))
+    out = run(root)
+    assert sorted(root.rglob('*')) == before, 'the data set is left alone'
+    labeled, unlabeled, val = (read(out[part]) for part in ('labeled', 'unlabeled', 'val'))
+    assert len(labeled['images']) == 8 and len(val['images']) == 2
+    ids = [{image['id'] for image in part['images']} for part in (labeled, val)]
+    assert not ids[0] & ids[1] and ids[0] | ids[1] == set(range(10))
+    for part, of in zip((labeled, val), ids):
+        assert {ann['image_id'] for ann in part['annotations']} == of and len(part['annotations']) == 3 * len(of)
+    assert [image['file_name'] for image in unlabeled['images']] == ['deep/v.JPG', 'deep/w.png', 'u.png', 'x.tif']
+    assert {(image['height'], image['width']) for image in unlabeled['images']} == {(20, 30)}
+    assert unlabeled['annotations'] == []
+    assert out['classes'] == ['cell', 'dust'], 'the category without instances is no class'
+    assert out['num_classes'] == 2 and out['class_weight'] == [1.0, 1.0, 0.1]
+    assert out['train_images'] == out['val_images'] == str(root / 'photos')
+    assert out['unlabeled_images'] == str(root / 'more')
+    assert run(root) == out, 'a second call changes nothing'
+    assert read(run(root, seed=1, out_dir=root.parent / 'other')['val']) != val
+
+
+def test_labeled_images_in_the_same_folder_are_not_unlabeled(root):
+    write_images(root / 'photos', ['new.png'])
+    unlabeled = read(run(root, unlabeled='photos')['unlabeled'])
+    assert [image['file_name'] for image in unlabeled['images']] == ['new.png']
+
+
+def test_an_unlabeled_json_lends_no_annotation(root):
+    names = ['u.png', 'deep/v.JPG']
+    (root / 'unlabeled.json').write_text(json.dumps(coco(names)))
+    out = run(root, unlabeled='unlabeled.json')
+    unlabeled = read(out['unlabeled'])
+    assert [image['file_name'] for image in unlabeled['images']] == names
+    assert unlabeled['annotations'] == [] and out['unlabeled_images'] == str(root / 'more')
+
+
+def test_with_validation_images_all_labels_are_trained_on(root):
+    write_images(root / 'test/images', ['a.png', 'b.png'])
+    (root / 'test/labels.json').write_text(json.dumps(coco(['a.png', 'b.png'])))
+    out = run(root, val='test/labels.json')
+    assert len(read(out['labeled'])['images']) == 10 and len(read(out['val'])['images']) == 2
+    assert out['val_images'] == str(root / 'test/images')
+
+
+def test_validation_images_are_not_unlabeled(root):
+    (root / 'val.json').write_text(json.dumps(coco(['u.png'])))
+    unlabeled = read(run(root, val='val.json')['unlabeled'])
+    assert 'u.png' not in [image['file_name'] for image in unlabeled['images']]
+
+
+@pytest.mark.parametrize('classes', ['dust', ['dust']])
+def test_classes_by_name(root, classes):
+    assert run(root, classes=classes)['classes'] == ['dust']
+
+
+@pytest.mark.parametrize('instances, queries', [(1, 30), (28, 40), (151, 170), (500, 300)])
+def test_there_are_queries_for_every_instance(root, instances, queries):
+    (root / 'labels.json').write_text(json.dumps(coco([f'{i}.png' for i in range(10)], instances)))
+    assert run(root)['num_queries'] == queries
+
+
+def test_a_photo_that_exif_turns_is_listed_upright(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / 'more/u.png').save(root / 'more/turned.jpg', exif=exif)
+    image, = (image for image in read(run(root)['unlabeled'])['images'] if image['file_name'] == 'turned.jpg')
+    assert (image['height'], image['width']) == (30, 20)
+
+
+def change(root, edit):
+    labels = json.loads((root / 'labels.json').read_text())
+    edit(labels)
+    (root / 'labels.json').write_text(json.dumps(labels))
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda root: change(root, lambda c: c.update(annotations=[])), r'labels.json has no annotation'),
+    (lambda root: change(root, lambda c: c['annotations'][4].pop('segmentation')), r'1 of 30 .* id 11, have no mask'),
+    (lambda root: change(root, lambda c: c['images'][0].update(file_name='gone.png')),
+     r'image gone.png is neither in .*variables.data_root'),
+    (lambda root: (root / 'photos/7.png').unlink(), r'1 of its 10 images are not there, such as .*photos/7.png'),
+    (lambda root: write_images(root / 'copy', [f'{i}.png' for i in range(10)]), r'are in .*copy and, by name, in .*photos'),
+    (lambda root: (root / 'more/u.png').write_bytes(b'no image'), r'more/u.png is not a readable image'),
+    (lambda root: change(root, lambda c: [c['images'].pop() for _ in range(9)]
+                         + [c.update(annotations=c['annotations'][:3])]), r'has one image: .*variables.val'),
+])
+def test_what_is_wrong_is_said_in_one_line(root, damage, message):
+    damage(root)
+    with pytest.raises(CASTError, match=message) as error:
+        run(root)
+    assert '\n' not in str(error.value) and not (root.parent / 'out').exists()
+
+
+@pytest.mark.parametrize('option, message', [
+    (dict(data_root='nowhere'), r'nowhere not found.*variables.data_root=PATH'),
+    (dict(labeled='nothing.json'), r'nothing.json not found.*variables.labeled=PATH'),
+    (dict(unlabeled='nothing'), r'nothing not found.*variables.unlabeled=PATH'),
+    (dict(val='nothing.json'), r'nothing.json not found.*variables.val=PATH'),
+    (dict(classes=['cell', 'car']), r'categories things, cell, dust; variables.classes .* not cell, car'),
+    (dict(unlabeled='photos'), r'photos has no image that is not labeled already'),
+])
+def test_a_wrong_setting_is_named(root, option, message):
+    with pytest.raises(CASTError, match=message):
+        run(root, **option)
