@@ -76,21 +76,21 @@ def sizes(path, iterations):
 
 
 def tiny_pipeline(name, folder, downloads, iterations=2):
-    """The shipped pipeline config with nothing but sizes, iterations and paths changed, as a file."""
-    pipeline = Config.fromfile(ROOT / 'configs' / name)
-    pipeline.work_dir = str(folder / 'run')
-    pipeline.variables.update(downloads, percent=50)
-    pipeline.steps.data.kwargs.num_workers = 0
-    pipeline.report.images = 1
-    plan = Plan(ROOT / 'configs' / name)
+    """A config of one's own that inherits the shipped pipeline: nothing but sizes, iterations and paths differ."""
+    plan = Plan(name)
+    steps = dict(data=dict(kwargs=dict(num_workers=0)))
     for step, definition in plan.definitions.items():
         if 'config' in definition:
-            small = sizes(find_config(plan.resolve(definition['config'], step), ROOT / 'configs'), iterations)
+            small = sizes(find_config(plan.resolve(definition['config'], step)), iterations)
             own = plan.config.variables.teacher_options if definition.get('cfg_options') == '{teacher_options}' else \
                 definition.get('cfg_options', {})
-            pipeline.steps[step].cfg_options = {**small, **own}
-    pipeline.dump(folder / 'tiny.py')
-    return folder / 'tiny.py'
+            steps[step] = dict(cfg_options={**small, **own, '_delete_': True})
+            if not isinstance(definition.get('cfg_options'), dict):
+                steps[step] = dict(definition, cfg_options={**small, **own}, _delete_=True)
+    path = folder / 'tiny.py'
+    path.write_text(f"_base_ = {str(find_config(name))!r}\nwork_dir = {str(folder / 'run')!r}\n"
+                    f'variables = {dict(downloads, percent=50)!r}\nsteps = {steps!r}\nreport = dict(images=1)\n')
+    return path
 
 
 def test_the_pipeline_goes_from_downloads_to_the_table(tmp_path, downloads):
