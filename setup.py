@@ -1,4 +1,5 @@
 """Packaging of mmcast. Imports neither torch nor OpenMMLab: pip builds in an empty environment."""
+
 import runpy
 import shutil
 from pathlib import Path
@@ -69,8 +70,11 @@ setup(
     packages=find_packages(include=['mmcast', 'mmcast.*']),
     package_data={'mmcast': ['**/*.j2']},
     install_requires=read_requirements('runtime'),
-    extras_require={'mm': read_requirements('mminstall'), 'deploy': read_requirements('deploy'),
-                    'tests': read_requirements('tests')},
+    extras_require={
+        'mm': read_requirements('mminstall'),
+        'deploy': read_requirements('deploy'),
+        'tests': read_requirements('tests'),
+    },
     cmdclass={'build_py': BuildPy, 'bdist_wheel': BdistWheel},
     zip_safe=False,
 )

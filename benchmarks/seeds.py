@@ -1,28 +1,35 @@
-"""Runs pipelines for several seeds; prints mean and spread of every row of their summaries and of their pseudo-labels.
+"""Runs pipelines for several seeds; prints mean and spread of every row of their summaries and of
+their pseudo-labels.
 
-    python benchmarks/seeds.py configs/cast_toy.py configs/baselines/cast_toy_baselines.py --seeds 0 1 2
+    python benchmarks/seeds.py configs/cast_toy.py configs/baselines/cast_toy_baselines.py --seeds 0
+    1 2
 
 Finished seeds are kept, an interrupted one goes on, as the pipelines do.
 """
+
 import argparse
 import json
 import math
 from pathlib import Path
 
-import mmcast  # noqa: F401  before anything imports mmdet
 import numpy as np
-from mmcast.cli.errors import report_errors
 from rich.console import Console
 from rich.table import Table
 
-#: Of the summary's rows, and of the pseudo-labels that a pipeline compares with hidden ones; shares are in percent.
+from mmcast.cli.errors import report_errors
+
+#: Of the summary's rows, and of the pseudo-labels that a pipeline compares with hidden ones; shares
+#: are in percent.
 SUMMARY = dict(mask_ap='mask AP', mask_ap50='AP50', minutes='minutes')
 LABELS = dict(ap='mask AP', ap50='AP50', precision='precision', recall='recall')
 
 
 def run(config: Path, seed: int, work_dir: Path) -> tuple[dict[str, dict], dict[str, dict]]:
-    """The summary rows of one pipeline with one seed, and the quality of its pseudo-labels in percent, by step."""
+    """The summary rows of one pipeline with one seed, and the quality of its pseudo-labels in
+    percent, by step.
+    """
     from mmcast.pipeline.pipeline import run_pipeline
+
     run_pipeline(config, work_dir=work_dir, seed=seed)
     rows = {row['row']: row for row in json.loads((work_dir / 'summary.json').read_text())}
     inspection = work_dir / 'pseudo_labels.json'
@@ -31,10 +38,18 @@ def run(config: Path, seed: int, work_dir: Path) -> tuple[dict[str, dict], dict[
 
 
 def quality_in_percent(stores: dict[str, dict]) -> dict[str, dict]:
-    """Of those that an inspection compared with hidden labels; not a number where there was no label to be right."""
-    return {title: {key: math.nan if value is None else 100 * value
-                    for key, value in store['quality'].items() if key in LABELS}
-            for title, store in stores.items() if 'quality' in store}
+    """Of those that an inspection compared with hidden labels; not a number where there was no
+    label to be right.
+    """
+    return {
+        title: {
+            key: math.nan if value is None else 100 * value
+            for key, value in store['quality'].items()
+            if key in LABELS
+        }
+        for title, store in stores.items()
+        if 'quality' in store
+    }
 
 
 def spread(values: list[float]) -> str:
@@ -47,7 +62,9 @@ def spread(values: list[float]) -> str:
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('configs', nargs='+', type=Path, help='pipeline configs')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/seeds'))
@@ -68,7 +85,9 @@ def main() -> None:
     print(out)
 
 
-def collect(results: dict[str, dict[str, list[float]]], found: dict[str, dict], columns: dict[str, str]) -> None:
+def collect(
+    results: dict[str, dict[str, list[float]]], found: dict[str, dict], columns: dict[str, str]
+) -> None:
     """Appends one seed's values to those of the others."""
     for name, values in found.items():
         entry = results.setdefault(name, {key: [] for key in columns})

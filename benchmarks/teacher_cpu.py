@@ -1,27 +1,34 @@
 """The foundation teacher in full size on the CPU: its parameters, and one image from file to masks.
 
     python benchmarks/teacher_cpu.py        # random weights, bert-base with a small vocabulary file
-    python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth --language-model FOLDER
+    python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth
+    --language-model FOLDER
 
-Random weights find nothing, so every box counts (score_thr=0) and 100 boxes go through the mask decoder.
+Random weights find nothing, so every box counts (score_thr=0) and 100 boxes go through the mask
+decoder.
 """
+
 import argparse
 import resource
 import tempfile
 import time
 from pathlib import Path
 
-import mmcast  # noqa: F401  before anything imports mmdet
 from mmcast.cli.errors import report_errors
 
 
 @report_errors
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--config', default='configs/cityscapes/cityscapes_teacher_zero_shot.py')
-    parser.add_argument('--size', nargs=2, type=int, default=[512, 1024], metavar=('HEIGHT', 'WIDTH'))
-    parser.add_argument('--checkpoint', help='made by step `start` of a pipeline; default random weights')
+    parser.add_argument(
+        '--size', nargs=2, type=int, default=[512, 1024], metavar=('HEIGHT', 'WIDTH')
+    )
+    parser.add_argument(
+        '--checkpoint', help='made by step `start` of a pipeline; default random weights'
+    )
     parser.add_argument('--language-model', help='folder of BERT; default a small vocabulary')
     args = parser.parse_args()
 
@@ -49,8 +56,10 @@ def main() -> None:
         load_weights(model, args.checkpoint)
     built = time.perf_counter() - start
     count = count_parameters(model) / 1e6
-    print(f'{count:.1f} M parameters, {100 * (count / 560 - 1):+.2f} % of 560 M; built in {built:.0f} s, '
-          f'{peak_gigabytes():.1f} GB')
+    print(
+        f'{count:.1f} M parameters, {100 * (count / 560 - 1):+.2f} % of 560 M; built in '
+        f'{built:.0f} s, {peak_gigabytes():.1f} GB'
+    )
 
     height, width = args.size
     sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
@@ -58,9 +67,11 @@ def main() -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
         found = model.test_step(dict(inputs=[image], data_samples=[sample]))[0].pred_instances
-    print(f'{height}x{width}: {len(found)} instances, masks {tuple(found.masks.shape)}; '
-          f'{time.perf_counter() - wall:.1f} s wall, {time.process_time() - cpu:.1f} s of CPU time on '
-          f'{torch.get_num_threads()} threads, peak memory {peak_gigabytes():.1f} GB')
+    print(
+        f'{height}x{width}: {len(found)} instances, masks {tuple(found.masks.shape)}; '
+        f'{time.perf_counter() - wall:.1f} s wall, {time.process_time() - cpu:.1f} s of CPU time '
+        f'on {torch.get_num_threads()} threads, peak memory {peak_gigabytes():.1f} GB'
+    )
 
 
 def peak_gigabytes() -> float:

@@ -1,7 +1,8 @@
-"""mmcast: semi-supervised instance segmentation by foundation model distillation (CAST) for OpenMMLab.
+"""mmcast: semi-supervised instance segmentation by foundation model distillation (CAST) for
+OpenMMLab.
 
-What a person types is here; each name is imported when it is asked for, as those who run an ONNX file or split a data
-set need neither torch nor mmdet.
+What a person types is here; each name is imported when it is asked for, as those who run an ONNX
+file or split a data set need neither torch nor mmdet.
 """
 
 from mmcast import compat

@@ -1,11 +1,13 @@
 """The one place that papers over other packages' rough edges. Imports neither torch nor mmcv."""
+
 import functools
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
 _ONEDL_NOISE = 'Could not import OneDL'
@@ -14,7 +16,8 @@ _ONEDL_NOISE = 'Could not import OneDL'
 class OperatorFinder:
     """Answers ``import mmcv._ext`` with mmcast's stand-in.
 
-    It stands last in ``sys.meta_path``, so Python asks it only after it has found no compiled module.
+    It stands last in ``sys.meta_path``, so Python asks it only after it has found no compiled
+    module.
     """
 
     @staticmethod
@@ -25,9 +28,11 @@ class OperatorFinder:
 
 
 class ImportWatcher:
-    """Hears of every import first and finds nothing itself; readies what mmdet and mmpretrain print through.
+    """Hears of every import first and finds nothing itself; readies what mmdet and mmpretrain print
+    through.
 
-    Doing that at once would import MMEngine and torch, which those who only run an ONNX file may not have.
+    Doing that at once would import MMEngine and torch, which those who only run an ONNX file may
+    not have.
     """
 
     @staticmethod
@@ -48,7 +53,8 @@ def _drop_onedl_noise() -> None:
 def _without_onedl_noise(print_log: Callable) -> Callable:
     """The same ``print_log`` but for one line.
 
-    mmdet and mmpretrain print it at import, on every rank, where an optional data set package is missing.
+    mmdet and mmpretrain print it at import, on every rank, where an optional data set package is
+    missing.
     """
 
     @functools.wraps(print_log)
@@ -61,13 +67,16 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
 
 
 def install() -> None:
-    """Put the stand-in for missing mmcv operators in place, calm OpenMP, drop one line of import noise.
+    """Put the stand-in for missing mmcv operators in place, calm OpenMP, drop one line of import
+    noise.
 
-    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it. It imports
+    Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it.
+        It imports
     neither torch nor MMEngine itself.
     """
-    # Read when torch is loaded. CPU threads that spin while they wait for one another starve the data loader,
-    # and with any other load on the machine a step takes ten times as long. A person's own setting stays.
+    # Read when torch is loaded. CPU threads that spin while they wait for one another starve the
+    # data loader, and with any other load on the machine a step takes ten times as long. A person's
+    # own setting stays.
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     if OperatorFinder not in sys.meta_path:
         sys.meta_path.append(OperatorFinder)

@@ -12,7 +12,8 @@ SCOPE = 'mmcast::'
 
 
 def shipped_configs() -> Path:
-    """The folder of the configs that come with mmcast, in a checkout as well as after ``pip install``.
+    """The folder of the configs that come with mmcast, in a checkout as well as after ``pip
+    install``.
 
     Raises:
         CASTError: it is not there.
@@ -20,15 +21,18 @@ def shipped_configs() -> Path:
     for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
         if (folder / '_base_').is_dir():
             return folder
-    raise CASTError(f'the configs of mmcast are not beside {_PACKAGE}: install it again with pip install mmcast')
+    raise CASTError(
+        f'the configs of mmcast are not beside {_PACKAGE}: install it again with pip install mmcast'
+    )
 
 
 def find_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Path:
     """The file of a config.
 
     Args:
-        name: a path; or one below the shipped configs, such as ``cast_toy.py`` or ``toy/toy_student_refine.py``, with
-            or without ``mmcast::`` before it. A file of one's own wins over a shipped one.
+        name: a path; or one below the shipped configs, such as ``cast_toy.py`` or
+            ``toy/toy_student_refine.py``, with or without ``mmcast::`` before it. A file of one's
+            own wins over a shipped one.
         folder: what a relative path is relative to.
 
     Raises:

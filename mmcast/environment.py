@@ -1,8 +1,10 @@
 """What is installed, what is wrong with it, and what to type.
 
-``look`` reads the machine once and ``check`` judges what it saw, so that every judgement can be tested
-without the environment it is about. Only the standard library is needed: the rest may be what is missing.
+``look`` reads the machine once and ``check`` judges what it saw, so that every judgement can be
+tested without the environment it is about. Only the standard library is needed: the rest may be
+what is missing.
 """
+
 import importlib
 import importlib.metadata
 import json
@@ -28,9 +30,9 @@ TESTED = {
 OPENMMLAB = {
     'mmengine': ('onedl-mmengine', ('mmengine', 'mmengine-lite'), '0.10'),
     'mmcv': ('onedl-mmcv', ('mmcv', 'mmcv-full', 'mmcv-lite'), '2.0'),
-    'mmdet': ('onedl-mmdetection', ('mmdet', ), '3.3'),
-    'mmpretrain': ('onedl-mmpretrain', ('mmpretrain', ), '1.0'),
-    'mim': ('onedl-mim', ('openmim', ), '0'),
+    'mmdet': ('onedl-mmdetection', ('mmdet',), '3.3'),
+    'mmpretrain': ('onedl-mmpretrain', ('mmpretrain',), '1.0'),
+    'mim': ('onedl-mim', ('openmim',), '0'),
 }
 DEMO_MEMORY_GB = 6
 _PIP = 'pip install '
@@ -41,10 +43,13 @@ OK, NOTE, WRONG = 'ok', 'note', 'wrong'
 @dataclass(frozen=True)
 class Machine:
     """What ``look`` saw; ``versions`` is by normalised distribution name ('faster-coco-eval')."""
+
     versions: dict[str, str]
     python: tuple[int, ...] = (3, 11)
     compiled_ops: bool = False
-    torchvision_needs: str | None = None  # the torch version that the installed torchvision was built for
+    torchvision_needs: str | None = (
+        None  # the torch version that the installed torchvision was built for
+    )
     torch_error: str | None = None
     gpu: str | None = None
     cores: int = 1
@@ -53,7 +58,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Check:
-    """One row: ``status`` is 'ok', 'note' (works, but know this) or 'wrong' (mmcast needs it otherwise)."""
+    """One row: ``status`` is 'ok', 'note' (works, but know this) or 'wrong' (mmcast needs it
+    otherwise).
+    """
+
     name: str
     found: str
     status: str = OK
@@ -70,10 +78,13 @@ class EnvironmentReport:
         return all(finding.status != WRONG for finding in self.findings)
 
     def to_json(self) -> str:
-        return json.dumps(dict(ok=self.ok, checks=[asdict(finding) for finding in self.findings]), indent=2)
+        return json.dumps(
+            dict(ok=self.ok, checks=[asdict(finding) for finding in self.findings]), indent=2
+        )
 
 
 # ---- looking
+
 
 def look() -> Machine:
     """Read the installed distributions, torch's devices, cores and memory of this machine."""
@@ -89,8 +100,11 @@ def look() -> Machine:
         torchvision_needs=_exact_requirement(distributions.get('torchvision'), 'torch'),
         torch_error=torch_error,
         gpu=gpu,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1,
-        memory_gb=_memory_gb())
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, 'sched_getaffinity')
+        else os.cpu_count() or 1,
+        memory_gb=_memory_gb(),
+    )
 
 
 def _normalise(name: str) -> str:
@@ -103,7 +117,9 @@ def _has_compiled_ops(distributions: dict[str, importlib.metadata.Distribution])
     return any(re.fullmatch(r'mmcv/_ext\..*(so|pyd)', path) for path in files)
 
 
-def _exact_requirement(distribution: importlib.metadata.Distribution | None, name: str) -> str | None:
+def _exact_requirement(
+    distribution: importlib.metadata.Distribution | None, name: str
+) -> str | None:
     """``2.14.1`` where the distribution requires ``name==2.14.1``."""
     for requirement in (distribution.requires if distribution else None) or ():
         match = re.match(rf'{name}\s*\(?==\s*([\w.]+)', requirement)
@@ -119,7 +135,9 @@ def _torch_devices() -> tuple[str | None, str | None]:
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     except Exception as error:  # whatever a broken installation raises is the answer
         return f'{type(error).__name__}: {error}'.splitlines()[0], None
-    return None, ', '.join(f'{card.name} ({card.total_memory / 2**30:.0f} GiB)' for card in cards) or None
+    return None, ', '.join(
+        f'{card.name} ({card.total_memory / 2**30:.0f} GiB)' for card in cards
+    ) or None
 
 
 def _memory_gb() -> float | None:
@@ -131,24 +149,32 @@ def _memory_gb() -> float | None:
 
 # ---- judging
 
+
 def check(machine: Machine) -> EnvironmentReport:
     """Judge what ``look`` saw; the order of the findings is the order in which to cure them."""
-    return EnvironmentReport([
-        _python(machine),
-        *_torch(machine),
-        *(_openmmlab(machine, module) for module in OPENMMLAB),
-        *_known_traps(machine.versions),
-        _operators(machine),
-        *_others(machine.versions),
-        *_hardware(machine),
-    ])
+    return EnvironmentReport(
+        [
+            _python(machine),
+            *_torch(machine),
+            *(_openmmlab(machine, module) for module in OPENMMLAB),
+            *_known_traps(machine.versions),
+            _operators(machine),
+            *_others(machine.versions),
+            *_hardware(machine),
+        ]
+    )
 
 
 def _python(machine: Machine) -> Check:
     found = '.'.join(map(str, machine.python))
     if machine.python < (3, 10):
-        return Check('Python', found, WRONG, 'too old',
-                       'make setup PYTHON=python3.11 (after installing Python 3.11)')
+        return Check(
+            'Python',
+            found,
+            WRONG,
+            'too old',
+            'make setup PYTHON=python3.11 (after installing Python 3.11)',
+        )
     if machine.python[:2] != (3, 11):
         return Check('Python', found, NOTE, 'tested with 3.11')
     return Check('Python', found)
@@ -158,12 +184,22 @@ def _torch(machine: Machine) -> Iterator[Check]:
     for name in ('torch', 'torchvision'):
         yield _required(machine.versions, name)
     if machine.torch_error:
-        yield Check('torch import', machine.torch_error, WRONG, 'torch is installed but cannot be imported',
-                      _install('torch', 'torchvision', force=True))
+        yield Check(
+            'torch import',
+            machine.torch_error,
+            WRONG,
+            'torch is installed but cannot be imported',
+            _install('torch', 'torchvision', force=True),
+        )
     torch, needed = machine.versions.get('torch', ''), machine.torchvision_needs
     if torch and needed and torch.split('+')[0] != needed.split('+')[0]:
-        yield Check('torchvision', f'built for torch {needed}', WRONG, f'does not fit torch {torch}',
-                      _install('torch', 'torchvision'))
+        yield Check(
+            'torchvision',
+            f'built for torch {needed}',
+            WRONG,
+            f'does not fit torch {torch}',
+            _install('torch', 'torchvision'),
+        )
 
 
 def _required(versions: dict[str, str], name: str) -> Check:
@@ -185,17 +221,26 @@ def _openmmlab(machine: Machine, module: str) -> Check:
     owners = _owners(module, machine.versions)
     if not owners:
         if module == 'mim':
-            return Check('mim', 'not installed', NOTE, 'only `mim train` needs it', _install(maintained))
+            return Check(
+                'mim', 'not installed', NOTE, 'only `mim train` needs it', _install(maintained)
+            )
         return Check(module, 'not installed', WRONG, 'needed', _install(maintained))
     found = ' and '.join(f'{owner} {machine.versions[owner]}' for owner in owners)
     if len(owners) > 1:
-        return Check(module, found, WRONG, f'{len(owners)} distributions own the module {module}',
-                       _swap(module, owners))
+        return Check(
+            module,
+            found,
+            WRONG,
+            f'{len(owners)} distributions own the module {module}',
+            _swap(module, owners),
+        )
     version = machine.versions[owners[0]]
     if _number(version) < _number(oldest):
         return Check(module, found, WRONG, f'older than {oldest}', _swap(module, owners))
     if owners[0] != maintained:
-        return Check(module, f'{found} (upstream)', NOTE, f'tested with {maintained} {TESTED[maintained]}')
+        return Check(
+            module, f'{found} (upstream)', NOTE, f'tested with {maintained} {TESTED[maintained]}'
+        )
     return _as_tested(maintained, version)
 
 
@@ -203,22 +248,40 @@ def _known_traps(versions: dict[str, str]) -> Iterator[Check]:
     """Combinations that install and then fail; each was seen or is a public issue."""
     mmdetection = versions.get('onedl-mmdetection')
     if mmdetection and (3, 4, 6) <= _number(mmdetection) <= (3, 5, 1):
-        yield Check('onedl-mmdetection', mmdetection, WRONG,
-                      '3.4.6 to 3.5.1 cannot load a released Grounding-DINO', _install('onedl-mmdetection'))
+        yield Check(
+            'onedl-mmdetection',
+            mmdetection,
+            WRONG,
+            '3.4.6 to 3.5.1 cannot load a released Grounding-DINO',
+            _install('onedl-mmdetection'),
+        )
     mmcv = next((versions[name] for name in _owners('mmcv', versions)), None)
     if 'mmdet' in versions and mmcv and _number(mmcv) >= (2, 2):  # mmdetection#11763
-        yield Check('mmdet', f'{versions["mmdet"]} with mmcv {mmcv}', WRONG,
-                      'upstream mmdet refuses mmcv 2.2 and later', _swap('mmdet', ['mmdet']))
+        yield Check(
+            'mmdet',
+            f'{versions["mmdet"]} with mmcv {mmcv}',
+            WRONG,
+            'upstream mmdet refuses mmcv 2.2 and later',
+            _swap('mmdet', ['mmdet']),
+        )
     torch = versions.get('torch')
     if 'mmengine' in versions and torch and _number(torch) >= (2, 6):  # mmengine#1655
-        yield Check('mmengine', f'{versions["mmengine"]} with torch {torch}', WRONG,
-                      'upstream mmengine cannot load its own checkpoints with torch 2.6 and later',
-                      _swap('mmengine', ['mmengine']))
+        yield Check(
+            'mmengine',
+            f'{versions["mmengine"]} with torch {torch}',
+            WRONG,
+            'upstream mmengine cannot load its own checkpoints with torch 2.6 and later',
+            _swap('mmengine', ['mmengine']),
+        )
     transformers = versions.get('transformers')
     if 'mmpretrain' in versions and transformers and _number(transformers) >= (4, 56):
-        yield Check('mmpretrain', f'{versions["mmpretrain"]} with transformers {transformers}', WRONG,
-                      'upstream mmpretrain does not import with transformers 4.56 and later',
-                      _swap('mmpretrain', ['mmpretrain']))
+        yield Check(
+            'mmpretrain',
+            f'{versions["mmpretrain"]} with transformers {transformers}',
+            WRONG,
+            'upstream mmpretrain does not import with transformers 4.56 and later',
+            _swap('mmpretrain', ['mmpretrain']),
+        )
 
 
 def _operators(machine: Machine) -> Check:
@@ -226,8 +289,12 @@ def _operators(machine: Machine) -> Check:
         return Check('mmcv operators', 'no mmcv')
     if machine.compiled_ops:
         return Check('mmcv operators', 'compiled')
-    return Check('mmcv operators', 'plain torch, from mmcast', NOTE,
-                   'enough for everything here, slower on a GPU')
+    return Check(
+        'mmcv operators',
+        'plain torch, from mmcast',
+        NOTE,
+        'enough for everything here, slower on a GPU',
+    )
 
 
 def _others(versions: dict[str, str]) -> Iterator[Check]:
@@ -237,17 +304,29 @@ def _others(versions: dict[str, str]) -> Iterator[Check]:
     if 'mmcast' in versions:
         yield Check('mmcast', versions['mmcast'])
     else:
-        yield Check('mmcast', 'not installed', WRONG, 'only its folder was found',
-                      'pip install -e . (in the repository)')
+        yield Check(
+            'mmcast',
+            'not installed',
+            WRONG,
+            'only its folder was found',
+            'pip install -e . (in the repository)',
+        )
 
 
 def _transformers(versions: dict[str, str]) -> Check:
     version = versions.get('transformers')
-    if version and _number(version) >= (5, ):
-        return Check('transformers', version, WRONG, 'mmpretrain does not import with 5 and later',
-                       _install('transformers'))
+    if version and _number(version) >= (5,):
+        return Check(
+            'transformers',
+            version,
+            WRONG,
+            'mmpretrain does not import with 5 and later',
+            _install('transformers'),
+        )
     if version and _number(version) < (4, 56):
-        return Check('transformers', version, WRONG, 'no SAM2 before 4.56', _install('transformers'))
+        return Check(
+            'transformers', version, WRONG, 'no SAM2 before 4.56', _install('transformers')
+        )
     return _required(versions, 'transformers')
 
 
@@ -255,12 +334,18 @@ def _hardware(machine: Machine) -> Iterator[Check]:
     if machine.gpu:
         yield Check('GPU', machine.gpu)
     else:
-        yield Check('GPU', 'none that torch sees', NOTE, 'the demo needs none; training on real data does')
+        yield Check(
+            'GPU', 'none that torch sees', NOTE, 'the demo needs none; training on real data does'
+        )
     yield Check('CPU cores', str(machine.cores))
     if machine.memory_gb is not None:
         low = machine.memory_gb < DEMO_MEMORY_GB
-        yield Check('memory', f'{machine.memory_gb:.0f} GiB', NOTE if low else OK,
-                      f'the demo takes up to {DEMO_MEMORY_GB} GB' if low else '')
+        yield Check(
+            'memory',
+            f'{machine.memory_gb:.0f} GiB',
+            NOTE if low else OK,
+            f'the demo takes up to {DEMO_MEMORY_GB} GB' if low else '',
+        )
 
 
 def _owners(module: str, versions: Iterable[str]) -> list[str]:
@@ -286,13 +371,17 @@ def _swap(module: str, owners: list[str]) -> str:
 
 # ---- showing
 
+
 def print_report(report: EnvironmentReport) -> None:
     """A table where rich is installed, else plain lines; then what to type."""
     try:
         _print_table(report.findings)
     except ImportError:
         for row in report.findings:
-            print(f'{row.status:5}  {row.name:18}  {row.found}{": " + row.problem if row.problem else ""}')
+            print(
+                f'{row.status:5}  {row.name:18}  '
+                f'{row.found}{": " + row.problem if row.problem else ""}'
+            )
     commands = to_type(report)
     if commands:
         print('\nTo type:', *commands, 'python tools/check_env.py', sep='\n  ')
@@ -305,7 +394,9 @@ def to_type(report: EnvironmentReport) -> list[str]:
     cures = list(dict.fromkeys(row.cure for row in report.findings if row.status == WRONG))
     plain = [cure for cure in cures if cure.startswith(_PIP) and ' -' not in cure]
     names = dict.fromkeys(name for cure in plain for name in cure.removeprefix(_PIP).split())
-    return [cure for cure in cures if cure not in plain] + ([_PIP + ' '.join(names)] if names else [])
+    return [cure for cure in cures if cure not in plain] + (
+        [_PIP + ' '.join(names)] if names else []
+    )
 
 
 def _print_table(findings: list[Check]) -> None:
@@ -313,6 +404,7 @@ def _print_table(findings: list[Check]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
     table = Table(box=box.SIMPLE)
     for title in ('', 'what', 'found', 'to know'):
         table.add_column(title, overflow='fold')

@@ -1,11 +1,12 @@
 """Errors that a user can cure: the message is one readable line that names the file and what to do."""
 
-
 from collections.abc import Iterable
 
 
 class CASTError(Exception):
-    """A mistake in a config, path, checkpoint or data set; command lines print it and exit with status 1."""
+    """A mistake in a config, path, checkpoint or data set; command lines print it and exit with
+    status 1.
+    """
 
 
 class NonFiniteError(CASTError, FloatingPointError):
@@ -18,4 +19,6 @@ class NonFiniteError(CASTError, FloatingPointError):
 
     def __init__(self, what: str, metainfos: Iterable[dict]) -> None:
         paths = ', '.join(meta.get('img_path', '?') for meta in metainfos)
-        super().__init__(f'not finite: {what} on the images {paths}; lower the learning rate or check them')
+        super().__init__(
+            f'not finite: {what} on the images {paths}; lower the learning rate or check them'
+        )

@@ -1,4 +1,5 @@
 """Read and write files: readable errors, whole files or none, nothing overwritten silently."""
+
 import hashlib
 import json
 import os
@@ -9,9 +10,11 @@ from mmcast.errors import CASTError
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write a file, and its folder if need be, so that a reader finds the old or the new content whole.
+    """Write a file, and its folder if need be, so that a reader finds the old or the new content
+    whole.
 
-    That holds after a kill and a power failure too: a neighbouring temporary file is written and renamed.
+    That holds after a kill and a power failure too: a neighbouring temporary file is written and
+        renamed.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -56,15 +59,17 @@ def write_json_files(contents: dict[str | os.PathLike, dict], force: bool = Fals
     """Write JSON files by path; the same content is left alone, another one refused unless `force`.
 
     Raises:
-        CASTError: if a file exists with different content and `force` is not set; then none is written.
+        CASTError: if a file exists with different content and `force` is not set; then none is
+            written.
     """
     encoded = {Path(path): json.dumps(content).encode() for path, content in contents.items()}
-    changed = [path for path, data in encoded.items() if not path.exists() or path.read_bytes() != data]
+    changed = [
+        path for path, data in encoded.items() if not path.exists() or path.read_bytes() != data
+    ]
     for path in changed:
         if path.exists() and not force:
             raise CASTError(
-                f'{path} exists with different content: delete it, name another file or use --force')
+                f'{path} exists with different content: delete it, name another file or use --force'
+            )
     for path in changed:
         write_atomically(path, encoded[path])
-
-

@@ -1,6 +1,7 @@
 """Names of a package that are imported when they are asked for. Needs the standard library only.
 
-``tools/check_env.py`` imports mmcast where nothing else may be installed, so this is not ``lazy_loader``.
+``tools/check_env.py`` imports mmcast where nothing else may be installed, so this is not
+``lazy_loader``.
 """
 
 import importlib
@@ -8,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def attach(package: str, names: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def attach(
+    package: str, names: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package.
 
     Args:

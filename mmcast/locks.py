@@ -15,11 +15,14 @@ _held: set[int] = set()  # descriptors of the files that this process has locked
 
 @contextlib.contextmanager
 def hold_lock(path: Path, in_use: str) -> Iterator[None]:
-    """Holds a lock file, whose folder is made if need be; the system releases it when the process dies.
+    """Holds a lock file, whose folder is made if need be; the system releases it when the process
+    dies.
 
     Args:
-        path: the lock file. It stays behind: removing it would let two processes lock two files of one name.
-        in_use: the message where another process holds it; ``{owner}`` becomes the number of that process.
+        path: the lock file. It stays behind: removing it would let two processes lock two files of
+            one name.
+        in_use: the message where another process holds it; ``{owner}`` becomes the number of that
+            process.
 
     Raises:
         CASTError: another process holds it.
@@ -68,7 +71,9 @@ def _owner(file: IO[Any]) -> str:
 
 
 def _let_go_in_child() -> None:
-    """Points the child's copies of the descriptors elsewhere; closed ones would be closed once more later."""
+    """Points the child's copies of the descriptors elsewhere; closed ones would be closed once more
+    later.
+    """
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in _held:
         os.dup2(nowhere, descriptor)

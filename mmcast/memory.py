@@ -14,8 +14,8 @@ _SECONDS = 0.05
 class PeakMemory:
     """Within a ``with`` block, the largest resident memory of this process.
 
-    Linux keeps the peak itself and can forget an earlier one. Elsewhere a thread looks every 50 ms and may miss what
-    is gone sooner.
+    Linux keeps the peak itself and can forget an earlier one. Elsewhere a thread looks every 50 ms
+    and may miss what is gone sooner.
 
     Attributes:
         megabytes: The peak, in MiB; known at the end of the block, and up to now within it.
@@ -30,7 +30,10 @@ class PeakMemory:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._peak = self.megabytes
         self._ended.set()

@@ -1,7 +1,9 @@
 """Child registries of mmdet's: a plain type name finds ours first, then mmdet's, then mmengine's.
 
-There is one for every kind of object that a config builds, also where mmcast adds nothing: MMEngine warns about a
-scope that has no registry of some kind. Nothing is imported before the first object of a kind is asked for.
+There is one for every kind of object that a config builds, also where mmcast adds nothing: MMEngine
+    warns about a
+scope that has no registry of some kind. Nothing is imported before the first object of a kind is
+asked for.
 """
 
 from importlib import import_module
@@ -32,9 +34,13 @@ class LazyRegistry(Registry):
 
 
 def _child(name: str, *locations: str, lazy: dict[str, str] | None = None) -> Registry:
-    """A registry of mmcast's below mmdet's; the first location is mmdet's, which no child asks for by itself."""
+    """A registry of mmcast's below mmdet's; the first location is mmdet's, which no child asks for
+    by itself.
+    """
     parent = getattr(mmdet_registry, name)
-    return LazyRegistry(parent.name, parent=parent, scope='mmcast', locations=list(locations), lazy=lazy or {})
+    return LazyRegistry(
+        parent.name, parent=parent, scope='mmcast', locations=list(locations), lazy=lazy or {}
+    )
 
 
 DATA_SAMPLERS = _child('DATA_SAMPLERS', 'mmdet.datasets', 'mmcast.data')
@@ -45,8 +51,12 @@ LOG_PROCESSORS = _child('LOG_PROCESSORS', 'mmdet.engine')
 LOOPS = _child('LOOPS', 'mmdet.engine')
 METRICS = _child('METRICS', 'mmdet.evaluation')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'mmdet.models')
-MODELS = _child('MODELS', 'mmdet.models', 'mmcast.models', lazy=dict(DINOv2='mmcast.models.encoders.dinov2'))
-OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'mmdet.engine', 'mmcast.training.optimizers')
+MODELS = _child(
+    'MODELS', 'mmdet.models', 'mmcast.models', lazy=dict(DINOv2='mmcast.models.encoders.dinov2')
+)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    'OPTIM_WRAPPER_CONSTRUCTORS', 'mmdet.engine', 'mmcast.training.optimizers'
+)
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmdet.engine')
 OPTIMIZERS = _child('OPTIMIZERS', 'mmdet.engine')
 PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmdet.engine')

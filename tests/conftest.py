@@ -1,7 +1,7 @@
 """Shared by all tests; the markers are declared in pyproject.toml."""
+
 from collections.abc import Iterator
 
-import mmcast  # noqa: F401  before any test module imports mmdet
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -10,7 +10,9 @@ from mmengine.registry import DefaultScope
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """MMEngine keeps the last run's registry scope and progress for the process; no test is to see another's."""
+    """MMEngine keeps the last run's registry scope and progress for the process; no test is to see
+    another's.
+    """
     monkeypatch.setattr(MessageHub, '_instance_dict', type(MessageHub._instance_dict)())
     with DefaultScope.overwrite_default_scope('mmcast'):
         yield

@@ -1,4 +1,7 @@
-"""The stand-in for mmcv's compiled operators, called through mmcv.ops, against slow loops in plain Python."""
+"""The stand-in for mmcv's compiled operators, called through mmcv.ops, against slow loops in plain
+Python.
+"""
+
 import importlib
 import math
 import os
@@ -21,13 +24,18 @@ def through_the_stand_in(monkeypatch):
 
 def run_python(code: str, *paths) -> str:
     path = os.pathsep.join([*map(str, paths), os.path.dirname(os.path.dirname(compat.__file__))])
-    done = subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONPATH=path),
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env=dict(os.environ, PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 # ---- nms
+
 
 def reference_iou(a: list[float], b: list[float], offset: int) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0]) + offset
@@ -37,7 +45,9 @@ def reference_iou(a: list[float], b: list[float], offset: int) -> float:
     return inter / (sum(areas) - inter)
 
 
-def reference_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float, offset: int) -> list[int]:
+def reference_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, threshold: float, offset: int
+) -> list[int]:
     boxes, keep = boxes.tolist(), []
     for i in sorted(range(len(boxes)), key=lambda i: -scores[i].item()):
         if all(reference_iou(boxes[i], boxes[j], offset) <= threshold for j in keep):
@@ -49,6 +59,7 @@ def reference_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float, o
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.7])
 def test_nms_keeps_what_greedy_suppression_keeps(offset, threshold):
     from mmcv.ops import nms
+
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(60, 2, generator=generator) * 30
     boxes = torch.cat([corners, corners + 1 + torch.rand(60, 2, generator=generator) * 20], dim=1)
@@ -60,7 +71,10 @@ def test_nms_keeps_what_greedy_suppression_keeps(offset, threshold):
 
 def test_nms_offset_counts_the_last_pixel():
     from mmcv.ops import nms
-    boxes = torch.tensor([[0., 0., 1., 1.], [1., 0., 2., 1.]])  # touching edges: overlap 0, or 2 of 6 pixels
+
+    boxes = torch.tensor(
+        [[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]]
+    )  # touching edges: overlap 0, or 2 of 6 pixels
     scores = torch.tensor([0.9, 0.8])
     assert nms(boxes, scores, 0.3, offset=0)[1].tolist() == [0, 1]
     assert nms(boxes, scores, 0.3, offset=1)[1].tolist() == [0]
@@ -68,14 +82,18 @@ def test_nms_offset_counts_the_last_pixel():
 
 def test_nms_of_no_boxes_is_empty():
     from mmcv.ops import nms
+
     dets, indices = nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
-    assert dets.shape == (0, 5) and indices.shape == (0, )
+    assert dets.shape == (0, 5) and indices.shape == (0,)
 
 
 # ---- roi_align
 
+
 def bilinear(feature: torch.Tensor, y: float, x: float) -> torch.Tensor:
-    """RoIAlign's interpolation on (C, H, W): 0 beyond a pixel outside, the border's value up to there."""
+    """RoIAlign's interpolation on (C, H, W): 0 beyond a pixel outside, the border's value up to
+    there.
+    """
     height, width = feature.shape[1:]
     if y < -1 or y > height or x < -1 or x > width:
         return feature.new_zeros(feature.shape[0])
@@ -108,20 +126,24 @@ def reference_roi_align(features, rois, size, scale, ratio, aligned):
 @pytest.mark.parametrize('ratio', [0, 2])
 def test_roi_align_is_the_mean_of_bilinear_samples(ratio, aligned):
     from mmcv.ops import roi_align
+
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(2, 3, 7, 9, generator=generator, dtype=torch.float64).requires_grad_()
-    rois = torch.tensor([[0, 2, 1, 11, 9], [1, -4, 3, 30, 13], [1, 5, 5, 5.5, 6]], dtype=torch.float64)
+    rois = torch.tensor(
+        [[0, 2, 1, 11, 9], [1, -4, 3, 30, 13], [1, 5, 5, 5.5, 6]], dtype=torch.float64
+    )
     got = roi_align(features, rois, (3, 2), 0.5, ratio, 'avg', aligned)
     want = reference_roi_align(features, rois, (3, 2), 0.5, ratio, aligned)
     assert torch.allclose(got, want)
     upstream = torch.randn(got.shape, generator=generator, dtype=torch.float64)
-    got_grad, = torch.autograd.grad(got, features, upstream)
-    want_grad, = torch.autograd.grad(want, features, upstream)
+    (got_grad,) = torch.autograd.grad(got, features, upstream)
+    (want_grad,) = torch.autograd.grad(want, features, upstream)
     assert torch.allclose(got_grad, want_grad)
 
 
 def test_roi_align_without_rois_gives_a_zero_gradient():
     from mmcv.ops import roi_align
+
     features = torch.randn(1, 2, 4, 4, requires_grad=True)
     output = roi_align(features, torch.zeros(0, 5), (2, 2))
     assert output.shape == (0, 2, 2, 2)
@@ -131,11 +153,13 @@ def test_roi_align_without_rois_gives_a_zero_gradient():
 
 def test_roi_align_by_maximum_is_refused():
     from mmcv.ops import roi_align
+
     with pytest.raises(CASTError, match="roi_align.*'max'"):
         roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), (2, 2), 1.0, 0, 'max')
 
 
 # ---- deformable attention
+
 
 def zero_padded_sample(level: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """(D,) from ``level`` (H, W, D) at 0-to-1 coordinates; pixel centres lie at (i + 0.5) / size."""
@@ -152,16 +176,22 @@ def zero_padded_sample(level: torch.Tensor, x: torch.Tensor, y: torch.Tensor) ->
 
 def reference_attention(value, shapes, locations, weights):
     batch, queries, heads, levels, points, _ = locations.shape
-    level_maps = [part.reshape(batch, height, width, heads, -1)
-                  for part, (height, width) in zip(value.split([h * w for h, w in shapes], dim=1), shapes)]
+    level_maps = [
+        part.reshape(batch, height, width, heads, -1)
+        for part, (height, width) in zip(value.split([h * w for h, w in shapes], dim=1), shapes)
+    ]
     rows = []
     for b in range(batch):
         for q in range(queries):
             for h in range(heads):
-                rows.append(sum(
-                    weights[b, q, h, k, p]
-                    * zero_padded_sample(level_maps[k][b, :, :, h], *locations[b, q, h, k, p])
-                    for k in range(levels) for p in range(points)))
+                rows.append(
+                    sum(
+                        weights[b, q, h, k, p]
+                        * zero_padded_sample(level_maps[k][b, :, :, h], *locations[b, q, h, k, p])
+                        for k in range(levels)
+                        for p in range(points)
+                    )
+                )
     return torch.stack(rows).reshape(batch, queries, -1)
 
 
@@ -173,11 +203,17 @@ def attention_inputs(device: str = 'cpu', dtype=torch.float64):
     locations = torch.rand(2, 3, 2, 2, 2, 2, generator=generator, dtype=torch.float64) * 1.6 - 0.3
     weights = torch.rand(2, 3, 2, 2, 2, generator=generator, dtype=torch.float64)
     tensors = [x.to(device, dtype).requires_grad_() for x in (value, locations, weights)]
-    return tensors, shapes, torch.tensor(shapes, device=device), torch.tensor([0, 12], device=device)
+    return (
+        tensors,
+        shapes,
+        torch.tensor(shapes, device=device),
+        torch.tensor([0, 12], device=device),
+    )
 
 
 def apply_attention(value, locations, weights, shapes, starts):
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
     return MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
 
 
@@ -199,10 +235,11 @@ def test_deformable_attention_gradients_by_finite_differences():
 
 
 def test_deformable_attention_at_a_pixel_centre_reads_that_pixel():
-    value = torch.arange(12.).reshape(1, 12, 1, 1)
+    value = torch.arange(12.0).reshape(1, 12, 1, 1)
     centre = torch.tensor([2.5 / 4, 1.5 / 3]).reshape(1, 1, 1, 1, 1, 2)  # row 1, column 2 of 3 x 4
-    output = apply_attention(value, centre, torch.full((1, 1, 1, 1, 1), 0.5), torch.tensor([[3, 4]]),
-                             torch.tensor([0]))
+    output = apply_attention(
+        value, centre, torch.full((1, 1, 1, 1, 1), 0.5), torch.tensor([[3, 4]]), torch.tensor([0])
+    )
     assert output.item() == pytest.approx(0.5 * 6)
 
 
@@ -217,17 +254,24 @@ def test_deformable_attention_keeps_half_precision_types():
 def test_the_attention_module_agrees_with_loops(device):
     # On the CPU mmcv calls its plain version itself, on CUDA the operator: both must give the same.
     from mmcv.ops import MultiScaleDeformableAttention
+
     torch.manual_seed(3)
-    module = MultiScaleDeformableAttention(8, num_heads=2, num_levels=2, num_points=2, dropout=0.0,
-                                           batch_first=True)
+    module = MultiScaleDeformableAttention(
+        8, num_heads=2, num_levels=2, num_points=2, dropout=0.0, batch_first=True
+    )
     torch.nn.init.normal_(module.attention_weights.weight)
     module = module.double().to(device)
     _, sizes, shapes, starts = attention_inputs(device)
     query = torch.randn(2, 5, 8, dtype=torch.float64, device=device)
     memory = torch.randn(2, 16, 8, dtype=torch.float64, device=device)
     points = torch.rand(2, 5, 2, 2, dtype=torch.float64, device=device)
-    got = module(query, value=memory, reference_points=points, spatial_shapes=shapes,
-                 level_start_index=starts)
+    got = module(
+        query,
+        value=memory,
+        reference_points=points,
+        spatial_shapes=shapes,
+        level_start_index=starts,
+    )
 
     value = module.value_proj(memory).reshape(2, 16, 2, 4)
     offsets = module.sampling_offsets(query).reshape(2, 5, 2, 2, 2, 2)
@@ -238,6 +282,7 @@ def test_the_attention_module_agrees_with_loops(device):
 
 
 # ---- everything else
+
 
 def test_a_missing_operator_is_named_when_called_and_not_before():
     operator = mmcv_ext.border_align_forward
@@ -260,17 +305,22 @@ def fake_mmcv(folder, compiled: bool):
 
 @pytest.mark.parametrize('compiled', [True, False])
 def test_the_stand_in_is_used_only_where_compiled_operators_are_missing(tmp_path, compiled):
-    origin = run_python('import mmcast, mmcv._ext; print(mmcv._ext.__file__)', fake_mmcv(tmp_path, compiled))
+    origin = run_python(
+        'import mmcast, mmcv._ext; print(mmcv._ext.__file__)', fake_mmcv(tmp_path, compiled)
+    )
     assert origin == (str(tmp_path / 'mmcv' / '_ext.py') if compiled else mmcv_ext.__file__)
 
 
 def test_importing_mmcast_needs_neither_torch_nor_openmmlab():
-    blocked = 'import sys; sys.modules.update(dict.fromkeys(["torch", "mmengine", "mmcv", "mmdet"]))'
+    blocked = (
+        'import sys; sys.modules.update(dict.fromkeys(["torch", "mmengine", "mmcv", "mmdet"]))'
+    )
     assert run_python(f'{blocked}; import mmcast; print(mmcast.__version__)')
 
 
 def test_installing_twice_changes_nothing():
     import mmengine.logging
+
     before = list(sys.meta_path), mmengine.logging.print_log
     compat.install()
     assert (sys.meta_path, mmengine.logging.print_log) == before
@@ -278,14 +328,16 @@ def test_installing_twice_changes_nothing():
 
 def test_importing_mmcast_brings_nothing_heavy_in():
     """Who runs an ONNX file need not wait for torch, nor have it."""
-    code = ('import sys, mmcast, mmcast.cli.errors, mmcast.deploy; '
-            'print({"torch", "mmengine", "mmcv", "mmdet", "cv2"} & set(sys.modules))')
+    code = (
+        'import sys, mmcast, mmcast.cli.errors, mmcast.deploy; print({"torch", "mmengine", "mmcv", '
+        '"mmdet", "cv2"} & set(sys.modules))'
+    )
     assert run_python(code) == 'set()'
 
 
 def test_only_the_onedl_line_is_dropped(capsys):
-    import mmdet  # noqa: F401  whose import is what the filter waits for
     from mmengine.logging import print_log
+
     print_log('Could not import OneDL')
     print_log('Could not import OneDL as asked')
     assert capsys.readouterr().out == 'Could not import OneDL as asked\n'

@@ -1,7 +1,9 @@
-"""Every shipped config builds, trains one step and predicts; every pipeline names steps and files that exist.
+"""Every shipped config builds, trains one step and predicts; every pipeline names steps and files
+that exist.
 
 New files under configs/ are picked up by themselves.
 """
+
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,11 @@ from mmengine.optim import build_optim_wrapper
 
 from mmcast.configs import find_config
 from mmcast.pipeline.plan import Plan
-from mmcast.training.runner import use_full_precision
 from mmcast.registry import MODELS as MODELS_REGISTRY
-from mmcast.testing.models import build_model, build_without_memory
 from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, build_without_memory
 from mmcast.testing.teacher import shrink_teacher, write_tiny_bert
+from mmcast.training.runner import use_full_precision
 
 ROOT = Path(__file__).parents[1] / 'configs'
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
@@ -23,28 +25,50 @@ PIPELINES = [path for path in FILES if 'steps' in Config.fromfile(path)]
 BENCHMARKS = [path for path in FILES if 'benchmarks' in path.parts]
 MODELS = [path for path in FILES if path not in PIPELINES + BENCHMARKS]
 
-#: A full-size student in miniature: same patch size, scales, losses and queries, less width and depth.
+#: A full-size student in miniature: same patch size, scales, losses and queries, less width and
+#: depth.
 ATTENTION = dict(embed_dims=16, num_heads=2)
 SMALL = dict(
-    backbone=dict(arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32), img_size=70,
-                  out_indices=(0, 1, 2, 3)),
+    backbone=dict(
+        arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32),
+        img_size=70,
+        out_indices=(0, 1, 2, 3),
+    ),
     panoptic_head=dict(
-        in_channels=[16] * 4, feat_channels=16, out_channels=16,
+        in_channels=[16] * 4,
+        feat_channels=16,
+        out_channels=16,
         pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4, fine_channels=8),
         positional_encoding=dict(num_feats=8),
-        transformer_decoder=dict(num_layers=3, layer_cfg=dict(
-            self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,
-            ffn_cfg=dict(embed_dims=16, feedforward_channels=32)))))
+        transformer_decoder=dict(
+            num_layers=3,
+            layer_cfg=dict(
+                self_attn_cfg=ATTENTION,
+                cross_attn_cfg=ATTENTION,
+                ffn_cfg=dict(embed_dims=16, feedforward_channels=32),
+            ),
+        ),
+    ),
+)
 #: Swin-L in miniature, in a Mask2Former with mmdet's own pixel decoder.
 SWIN = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4)
 SMALL_SWIN = dict(
     backbone=SWIN,
     panoptic_head=dict(
-        SMALL['panoptic_head'], in_channels=[8, 16, 32, 64],
+        SMALL['panoptic_head'],
+        in_channels=[8, 16, 32, 64],
         pixel_decoder=dict(
-            norm_cfg=dict(num_groups=4), positional_encoding=dict(num_feats=8),
-            encoder=dict(num_layers=1, layer_cfg=dict(
-                self_attn_cfg=ATTENTION, ffn_cfg=dict(embed_dims=16, feedforward_channels=32))))))
+            norm_cfg=dict(num_groups=4),
+            positional_encoding=dict(num_feats=8),
+            encoder=dict(
+                num_layers=1,
+                layer_cfg=dict(
+                    self_attn_cfg=ATTENTION, ffn_cfg=dict(embed_dims=16, feedforward_channels=32)
+                ),
+            ),
+        ),
+    ),
+)
 
 
 def relative(path):
@@ -54,8 +78,14 @@ def relative(path):
 def without_pretrained(config):
     """Drop every ``init_cfg``, whose files are not there where tests run."""
     if isinstance(config, dict):
-        return {key: without_pretrained(value) for key, value in config.items() if key != 'init_cfg'}
-    return [without_pretrained(value) for value in config] if isinstance(config, (list, tuple)) else config
+        return {
+            key: without_pretrained(value) for key, value in config.items() if key != 'init_cfg'
+        }
+    return (
+        [without_pretrained(value) for value in config]
+        if isinstance(config, (list, tuple))
+        else config
+    )
 
 
 def language_model(config, folder):
@@ -90,20 +120,26 @@ def batch(config, size):
     dataset = config.train_dataloader.dataset
     kinds = [part.type for part in dataset.get('datasets', [dataset])]
     sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
-    images, samples = make_samples([2, 1][:len(sources)], sources, size=size, num_classes=1)
+    images, samples = make_samples([2, 1][: len(sources)], sources, size=size, num_classes=1)
     return dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
 def test_config_trains_a_step_and_predicts(path, tmp_path):
-    """From raw images of odd size; the loss has all terms of the objective that the config switches on."""
+    """From raw images of odd size; the loss has all terms of the objective that the config switches
+    on.
+    """
     config, model = build(path, tmp_path)
     data = model.data_preprocessor(batch(config, size=(61, 75)), True)
     losses = model(**data, mode='loss')
     total, _ = model.parse_losses(losses)
     total.backward()
     assert total.isfinite() and total > 0
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert all(
+        p.grad is not None and p.grad.isfinite().all()
+        for p in model.parameters()
+        if p.requires_grad
+    )
     prefixes = {key.split('_')[0] for key in losses}
     semi, pixel = model.semi_train_cfg['semi_weight'], model.pixel_contrast
     assert prefixes == {'sup'} | ({'unsup'} if semi else set()) | ({'loss'} if pixel else set())
@@ -113,7 +149,7 @@ def test_config_trains_a_step_and_predicts(path, tmp_path):
         predicted = model.test_step(batch(config, size=(61, 75)))
     assert all(sample.pred_instances.masks.shape[1:] == (61, 75) for sample in predicted)
     labels = torch.cat([sample.pred_instances.labels for sample in predicted])
-    assert 0 <= labels.min() and labels.max() < len(config.metainfo.classes)
+    assert labels.min() >= 0 and labels.max() < len(config.metainfo.classes)
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
@@ -149,7 +185,9 @@ def test_images_divide_into_the_encoders_patches(path):
     if detector.type == 'GroundedSAM':  # brings images to its own sizes
         assert detector.sam2.get('image_size', 1024) % 32 == 0
         return
-    assert detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0
+    assert (
+        detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0
+    )
 
 
 @pytest.mark.parametrize('path', BENCHMARKS, ids=relative)
@@ -160,21 +198,35 @@ def test_benchmark_config_segments_a_hundred_instances(path):
     model.init_weights()
     images, samples = make_samples([0], size=(64, 96))
     with torch.no_grad():
-        predicted = model.test_step(dict(inputs=list((images * 50 + 120).byte()), data_samples=samples))[0]
+        predicted = model.test_step(
+            dict(inputs=list((images * 50 + 120).byte()), data_samples=samples)
+        )[0]
     assert predicted.pred_instances.masks.shape == (100, 64, 96)
     assert predicted.pred_instances.labels.max() < 8
 
 
 def test_no_basename_occurs_twice():
-    """mim finds a config by its basename."""
+    """Mim finds a config by its basename."""
     names = [path.name for path in ROOT.rglob('*.py') if path.name != '__init__.py']
     assert sorted(names) == sorted(set(names))
 
 
 # Pipelines
 
-DATA = ('train', 'labeled', 'unlabeled', 'val', 'train_images', 'unlabeled_images', 'val_images', 'val_masks', 'classes',
-        'num_classes', 'num_queries', 'class_weight')
+DATA = (
+    'train',
+    'labeled',
+    'unlabeled',
+    'val',
+    'train_images',
+    'unlabeled_images',
+    'val_images',
+    'val_masks',
+    'classes',
+    'num_classes',
+    'num_queries',
+    'class_weight',
+)
 
 
 class AnyOutput(dict):
@@ -219,12 +271,16 @@ def test_steps_use_what_earlier_steps_made(path):
     assert plan.rows and {row['step'] for row in plan.rows} <= before
     plan.resolve(dict(plan.config.get('report', {})), 'report', AllFinished())
     for column in plan.report_columns():
-        assert 'model' in plan.column_config(plan.resolve(column, 'report', AllFinished()), AllFinished())
+        assert 'model' in plan.column_config(
+            plan.resolve(column, 'report', AllFinished()), AllFinished()
+        )
 
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
 def test_step_options_change_values_that_the_step_configs_have(path):
-    """An option with a mistyped name would be added beside the one that was meant, and change nothing."""
+    """An option with a mistyped name would be added beside the one that was meant, and change
+    nothing.
+    """
     plan = Plan(path)
     for name, definition in plan.definitions.items():
         if definition['kind'] == 'call':
@@ -240,7 +296,9 @@ def test_step_options_change_values_that_the_step_configs_have(path):
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
 def test_every_step_reads_the_pipelines_data(path, tmp_path):
-    """Labeled, pseudo-labeled and validation images of every step are those that the pipeline made or found."""
+    """Labeled, pseudo-labeled and validation images of every step are those that the pipeline made
+    or found.
+    """
     plan = Plan(path)
     for name, definition in plan.definitions.items():
         if definition['kind'] == 'call':
@@ -253,7 +311,11 @@ def test_every_step_reads_the_pipelines_data(path, tmp_path):
             assert all(metric.seg_prefix == 'data/val_masks' for metric in metrics[1:])
         for loader in ('val_dataloader', 'test_dataloader'):
             dataset = step.config[loader].dataset
-            assert (dataset.ann_file, dataset.data_prefix.img, dataset.data_root) == ('data/val', 'data/val_images', '')
+            assert (dataset.ann_file, dataset.data_prefix.img, dataset.data_root) == (
+                'data/val',
+                'data/val_images',
+                '',
+            )
         if definition['kind'] == 'pseudo_label':
             assert step.definition['ann_file'] == 'data/unlabeled'
             assert step.definition['img_dir'].startswith('data/')
@@ -261,6 +323,12 @@ def test_every_step_reads_the_pipelines_data(path, tmp_path):
             dataset = step.config.train_dataloader.dataset
             for part in dataset.get('datasets', [dataset]):
                 pseudo = part.type == 'PseudoLabelDataset'
-                expected = definition['pseudo_labels'] if pseudo else definition.get('labeled', '{data.labeled}')
+                expected = (
+                    definition['pseudo_labels']
+                    if pseudo
+                    else definition.get('labeled', '{data.labeled}')
+                )
                 assert part.ann_file == plan.resolve(expected, name, AllFinished())
-                assert part.data_prefix.img == ('data/unlabeled_images' if pseudo else 'data/train_images')
+                assert part.data_prefix.img == (
+                    'data/unlabeled_images' if pseudo else 'data/train_images'
+                )

@@ -1,4 +1,7 @@
-"""The environment check: its judgements on made-up machines, and its command line on real and faked ones."""
+"""The environment check: its judgements on made-up machines, and its command line on real and faked
+ones.
+"""
+
 import json
 import os
 import subprocess
@@ -12,16 +15,31 @@ from mmcast.environment import NOTE, OK, TESTED, WRONG, Machine, check, look, to
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / 'tools' / 'check_env.py'
-GOOD = Machine(versions={**TESTED, 'pycocotools': '2.0.11', 'mmcast': '0.1.0'}, torchvision_needs='2.14.1',
-               gpu='one', cores=2, memory_gb=24.0)
-UPSTREAM = {**{name: version for name, version in GOOD.versions.items() if 'onedl' not in name},
-            'torch': '2.1.0', 'torchvision': '0.16.0', 'mmengine': '0.10.7', 'mmcv': '2.1.0',
-            'mmdet': '3.3.0', 'mmpretrain': '1.2.0', 'openmim': '0.3.9'}
+GOOD = Machine(
+    versions={**TESTED, 'pycocotools': '2.0.11', 'mmcast': '0.1.0'},
+    torchvision_needs='2.14.1',
+    gpu='one',
+    cores=2,
+    memory_gb=24.0,
+)
+UPSTREAM = {
+    **{name: version for name, version in GOOD.versions.items() if 'onedl' not in name},
+    'torch': '2.1.0',
+    'torchvision': '0.16.0',
+    'mmengine': '0.10.7',
+    'mmcv': '2.1.0',
+    'mmdet': '3.3.0',
+    'mmpretrain': '1.2.0',
+    'openmim': '0.3.9',
+}
 
 
 def with_versions(**changes: str | None) -> Machine:
     """GOOD with other versions ('_' for '-'); None uninstalls."""
-    versions = {**GOOD.versions, **{name.replace('_', '-'): version for name, version in changes.items()}}
+    versions = {
+        **GOOD.versions,
+        **{name.replace('_', '-'): version for name, version in changes.items()},
+    }
     return replace(GOOD, versions={name: version for name, version in versions.items() if version})
 
 
@@ -31,17 +49,21 @@ def wrong(machine: Machine):
 
 def test_the_pins_are_those_of_the_requirements():
     lines = (ROOT / 'requirements' / 'mminstall.txt').read_text().splitlines()
-    assert TESTED == dict(line.split('==') for line in lines if not line.startswith('#'))
+    assert dict(line.split('==') for line in lines if not line.startswith('#')) == TESTED
 
 
 def test_the_tested_stack_has_nothing_to_say_but_the_operators():
     report = check(GOOD)
     assert report.ok and to_type(report) == []
-    assert [finding.name for finding in report.findings if finding.status != OK] == ['mmcv operators']
+    assert [finding.name for finding in report.findings if finding.status != OK] == [
+        'mmcv operators'
+    ]
 
 
 def test_compiled_operators_are_told_from_the_stand_in():
-    found = {row.name: row for row in check(replace(GOOD, compiled_ops=True)).findings}['mmcv operators']
+    found = {row.name: row for row in check(replace(GOOD, compiled_ops=True)).findings}[
+        'mmcv operators'
+    ]
     assert (found.status, found.found) == (OK, 'compiled')
 
 
@@ -49,22 +71,41 @@ def test_a_local_build_of_torch_counts_as_tested():
     assert check(with_versions(torch='2.14.1+cpu', torchvision='0.29.1+cpu')).ok
 
 
-@pytest.mark.parametrize('changes, name, command', [
-    (dict(torch=None), 'torch', 'pip install torch==2.14.1'),
-    (dict(onedl_mmdetection=None), 'mmdet', 'pip install onedl-mmdetection==3.4.5'),
-    (dict(onedl_mmdetection='3.4.6'), 'onedl-mmdetection', 'pip install onedl-mmdetection==3.4.5'),
-    (dict(onedl_mmdetection='3.5.1'), 'onedl-mmdetection', 'pip install onedl-mmdetection==3.4.5'),
-    (dict(onedl_mmcv='1.7.2'), 'mmcv', 'pip uninstall -y onedl-mmcv && pip install onedl-mmcv==2.3.6'),
-    (dict(mmcv='2.1.0'), 'mmcv', 'pip uninstall -y onedl-mmcv mmcv && pip install onedl-mmcv==2.3.6'),
-    (dict(transformers='5.1.0'), 'transformers', 'pip install transformers==4.57.6'),
-    (dict(transformers='4.53.3'), 'transformers', 'pip install transformers==4.57.6'),
-    (dict(faster_coco_eval=None), 'faster-coco-eval', 'pip install faster-coco-eval==1.8.0'),
-    (dict(pycocotools=None), 'pycocotools', 'pip install pycocotools'),
-    (dict(mmcast=None), 'mmcast', 'pip install -e . (in the repository)'),
-])
+@pytest.mark.parametrize(
+    'changes, name, command',
+    [
+        (dict(torch=None), 'torch', 'pip install torch==2.14.1'),
+        (dict(onedl_mmdetection=None), 'mmdet', 'pip install onedl-mmdetection==3.4.5'),
+        (
+            dict(onedl_mmdetection='3.4.6'),
+            'onedl-mmdetection',
+            'pip install onedl-mmdetection==3.4.5',
+        ),
+        (
+            dict(onedl_mmdetection='3.5.1'),
+            'onedl-mmdetection',
+            'pip install onedl-mmdetection==3.4.5',
+        ),
+        (
+            dict(onedl_mmcv='1.7.2'),
+            'mmcv',
+            'pip uninstall -y onedl-mmcv && pip install onedl-mmcv==2.3.6',
+        ),
+        (
+            dict(mmcv='2.1.0'),
+            'mmcv',
+            'pip uninstall -y onedl-mmcv mmcv && pip install onedl-mmcv==2.3.6',
+        ),
+        (dict(transformers='5.1.0'), 'transformers', 'pip install transformers==4.57.6'),
+        (dict(transformers='4.53.3'), 'transformers', 'pip install transformers==4.57.6'),
+        (dict(faster_coco_eval=None), 'faster-coco-eval', 'pip install faster-coco-eval==1.8.0'),
+        (dict(pycocotools=None), 'pycocotools', 'pip install pycocotools'),
+        (dict(mmcast=None), 'mmcast', 'pip install -e . (in the repository)'),
+    ],
+)
 def test_each_trap_is_named_with_its_cure(changes, name, command):
     machine = with_versions(**changes)
-    finding, = wrong(machine)
+    (finding,) = wrong(machine)
     assert (finding.name, finding.cure) == (name, command)
     assert to_type(check(machine)) == [command]
 
@@ -73,30 +114,39 @@ def test_a_version_that_is_only_untested_is_a_note():
     report = check(with_versions(onedl_mmengine='0.10.13'))
     assert report.ok
     assert [(row.name, row.problem) for row in report.findings if row.status == NOTE][0] == (
-        'onedl-mmengine', 'tested with 0.10.12')
+        'onedl-mmengine',
+        'tested with 0.10.12',
+    )
 
 
 def test_torchvision_for_another_torch_is_wrong():
-    finding, = wrong(replace(GOOD, torchvision_needs='2.13.0'))
+    (finding,) = wrong(replace(GOOD, torchvision_needs='2.13.0'))
     assert finding.problem == 'does not fit torch 2.14.1'
     assert finding.cure == 'pip install torch==2.14.1 torchvision==0.29.1'
 
 
 def test_a_torch_that_does_not_import_is_wrong():
-    finding, = wrong(replace(GOOD, torch_error='OSError: libcudart.so.13: cannot open shared object file'))
-    assert 'libcudart' in finding.found and finding.cure.startswith('pip install --force-reinstall torch==')
+    (finding,) = wrong(
+        replace(GOOD, torch_error='OSError: libcudart.so.13: cannot open shared object file')
+    )
+    assert 'libcudart' in finding.found and finding.cure.startswith(
+        'pip install --force-reinstall torch=='
+    )
 
 
 def test_an_old_python_is_wrong():
-    finding, = wrong(replace(GOOD, python=(3, 9, 2)))
+    (finding,) = wrong(replace(GOOD, python=(3, 9, 2)))
     assert finding.name == 'Python'
 
 
-@pytest.mark.parametrize('changes, problem', [
-    ({}, 'mmpretrain does not import with transformers 4.56'),
-    ({'mmcv': '2.2.0', 'transformers': '4.49.0'}, 'refuses mmcv 2.2'),
-    ({'torch': '2.7.1', 'transformers': '4.49.0'}, 'cannot load its own checkpoints'),
-])
+@pytest.mark.parametrize(
+    'changes, problem',
+    [
+        ({}, 'mmpretrain does not import with transformers 4.56'),
+        ({'mmcv': '2.2.0', 'transformers': '4.49.0'}, 'refuses mmcv 2.2'),
+        ({'torch': '2.7.1', 'transformers': '4.49.0'}, 'cannot load its own checkpoints'),
+    ],
+)
 def test_traps_of_an_upstream_environment(changes, problem):
     machine = replace(GOOD, versions={**UPSTREAM, **changes}, torchvision_needs=None)
     assert any(problem in finding.problem for finding in wrong(machine))
@@ -126,15 +176,23 @@ def test_little_memory_is_noted():
 def test_looking_finds_this_environment():
     machine = look()
     assert machine.versions['pytest'] == pytest.__version__
-    assert machine.python == sys.version_info[:3] and machine.torch_error is None and machine.cores >= 1
+    assert (
+        machine.python == sys.version_info[:3]
+        and machine.torch_error is None
+        and machine.cores >= 1
+    )
 
 
 # ---- the command line
 
-def run_tool(*args: str, path: Path = ROOT, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+
+def run_tool(
+    *args: str, path: Path = ROOT, flags: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
     environment = dict(os.environ, PYTHONPATH=str(path))
-    return subprocess.run([sys.executable, *flags, str(TOOL), *args], env=environment, capture_output=True,
-                          text=True)
+    return subprocess.run(
+        [sys.executable, *flags, str(TOOL), *args], env=environment, capture_output=True, text=True
+    )
 
 
 def test_the_tool_shows_a_table():
@@ -144,7 +202,7 @@ def test_the_tool_shows_a_table():
 
 
 def test_the_tool_in_an_environment_without_any_package():
-    done = run_tool(flags=('-S', ))
+    done = run_tool(flags=('-S',))
     assert done.returncode == 1 and not done.stderr
     assert 'torch               not installed' in done.stdout
     assert 'onedl-mmdetection==3.4.5' in done.stdout.split('To type:')[1]
@@ -154,7 +212,9 @@ def test_the_tool_in_a_broken_environment(tmp_path):
     for name, version in [('mmdet', '3.3.0'), ('transformers', '5.0.0')]:
         folder = tmp_path / f'{name}-{version}.dist-info'
         folder.mkdir()
-        (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+        (folder / 'METADATA').write_text(
+            f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n'
+        )
     done = run_tool('--json', path=tmp_path)
     report = json.loads(done.stdout)
     problems = [row['problem'] for row in report['checks'] if row['status'] == WRONG]

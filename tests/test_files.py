@@ -1,4 +1,5 @@
 """Files are written whole or not at all."""
+
 import os
 
 import pytest
@@ -13,6 +14,7 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch, broken):
 
     def full_disk(*args):
         raise OSError('No space left on device')
+
     monkeypatch.setattr(os, broken, full_disk)
     with pytest.raises(OSError, match='No space'):
         write_atomically(path, 'new')
@@ -30,4 +32,5 @@ def test_text_and_bytes_arrive_in_new_folders_readable_by_others(tmp_path, conte
 def test_sha256_is_that_of_the_content(tmp_path):
     (tmp_path / 'file').write_bytes(b'abc')  # the example of FIPS 180-2
     assert sha256_of_file(tmp_path / 'file') == (
-        'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
+        'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+    )

@@ -1,4 +1,5 @@
 """The wheel, what mim finds in it, the Makefile's set-up, and what must not be in the repository."""
+
 import os
 import re
 import shutil
@@ -15,14 +16,28 @@ import pytest
 from mmcast.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ('mmcast', 'configs', 'tools', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in',
-           'model-index.yml', 'LICENSE')
+SOURCES = (
+    'mmcast',
+    'configs',
+    'tools',
+    'requirements',
+    'setup.py',
+    'pyproject.toml',
+    'MANIFEST.in',
+    'model-index.yml',
+    'LICENSE',
+)
 DIST_INFO = f'mmcast-{__version__}.dist-info'
 
 
 def run(*command, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(list(map(str, command)), cwd=cwd, env=dict(os.environ, **environment),
-                          capture_output=True, text=True)
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=dict(os.environ, **environment),
+        capture_output=True,
+        text=True,
+    )
 
 
 def pip(*args, cwd: Path) -> None:
@@ -37,7 +52,9 @@ def source(tmp_path_factory) -> Path:
     skip = shutil.ignore_patterns('__pycache__', '.mim')
     for name in SOURCES:
         path = ROOT / name
-        shutil.copytree(path, folder / name, ignore=skip) if path.is_dir() else shutil.copy(path, folder)
+        shutil.copytree(path, folder / name, ignore=skip) if path.is_dir() else shutil.copy(
+            path, folder
+        )
     (folder / 'mmcast' / '.mim').mkdir()
     (folder / 'mmcast' / '.mim' / 'configs').symlink_to(folder / 'configs')
     (folder / 'configs' / 'made_up_weights.pth').write_bytes(b'weights')
@@ -48,7 +65,7 @@ def source(tmp_path_factory) -> Path:
 def wheel(source, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('wheel')
     pip('wheel', '--no-build-isolation', '--wheel-dir', folder, source, cwd=folder)
-    path, = folder.glob('mmcast-*-py3-none-any.whl')
+    (path,) = folder.glob('mmcast-*-py3-none-any.whl')
     return path
 
 
@@ -59,8 +76,15 @@ def config_names(root: Path) -> list[str]:
 def test_the_wheel_holds_the_mim_folder_twice_and_no_tests(wheel, source):
     names = set(zipfile.ZipFile(wheel).namelist())
     for home in ('mmcast', DIST_INFO):
-        assert {f'{home}/.mim/{name}' for name in (
-            'model-index.yml', 'tools/train.py', 'tools/test.py', 'configs/made_up_weights.pth')} <= names
+        assert {
+            f'{home}/.mim/{name}'
+            for name in (
+                'model-index.yml',
+                'tools/train.py',
+                'tools/test.py',
+                'configs/made_up_weights.pth',
+            )
+        } <= names
         inside = [Path(name).name for name in names if name.startswith(f'{home}/.mim/configs/')]
         assert Counter(config_names(source)) <= Counter(inside)
     assert not [name for name in names if re.search(r'(^|/)(tests|build|__pycache__)/', name)]
@@ -85,8 +109,13 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
 
 def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path):
     pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
-    done = run(sys.executable, '-c', 'from mim.utils import get_installed_path as f; print(f("mmcast"))',
-               cwd=tmp_path, PYTHONPATH=str(tmp_path / 'site'))
+    done = run(
+        sys.executable,
+        '-c',
+        'from mim.utils import get_installed_path as f; print(f("mmcast"))',
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path / 'site'),
+    )
     found = Path(done.stdout.strip())
     assert found.parent == tmp_path / 'site', done.stderr
     assert (found / '.mim' / 'tools' / 'train.py').is_file()
@@ -104,12 +133,16 @@ def test_an_editable_install_links_to_the_repository(source, tmp_path):
 
 def test_every_config_name_occurs_once():
     names = Counter(config_names(ROOT))
-    assert names and set(names.values()) == {1}, [name for name, count in names.items() if count > 1]
+    assert names and set(names.values()) == {1}, [
+        name for name, count in names.items() if count > 1
+    ]
 
 
 def test_setup_imports_no_torch(source):
-    code = ('import runpy, sys; sys.argv = ["setup.py", "--name"]; runpy.run_path("setup.py"); '
-            'print({"torch", "mmcv", "mmengine", "mmcast"} & set(sys.modules))')
+    code = (
+        'import runpy, sys; sys.argv = ["setup.py", "--name"]; runpy.run_path("setup.py"); '
+        'print({"torch", "mmcv", "mmengine", "mmcast"} & set(sys.modules))'
+    )
     done = run(sys.executable, '-c', code, cwd=source)
     assert done.stdout.splitlines() == ['mmcast', 'set()'], done.stderr
 
@@ -124,7 +157,9 @@ def test_no_committed_file_names_a_folder_of_one_machine():
         path = ROOT / name
         if path != Path(__file__) and path.is_file():
             text = path.read_bytes().decode('utf-8', errors='replace')
-            found += [f'{name}: {line.strip()[:80]}' for line in text.splitlines() if pattern.search(line)]
+            found += [
+                f'{name}: {line.strip()[:80]}' for line in text.splitlines() if pattern.search(line)
+            ]
     assert not found
 
 
@@ -141,7 +176,9 @@ exit 0
 
 @pytest.fixture
 def make(tmp_path):
-    """Runs the Makefile in an empty project with a fake Python; returns what Python was asked to do."""
+    """Runs the Makefile in an empty project with a fake Python; returns what Python was asked to
+    do.
+    """
     (tmp_path / 'requirements').mkdir()
     for name in ('setup.py', 'pyproject.toml', 'requirements/runtime.txt'):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -167,8 +204,13 @@ SET_UP = ['-m venv', '-m pip']
 def test_make_sets_up_once(make):
     assert make() == [*SET_UP, '-m pytest']
     assert make() == ['-m pytest']
-    assert make('make', 'demo') == ['-c import', '-m torch.distributed.run']  # how many processes, and they
-    assert 'tools/train.py configs/cast_toy.py --launcher pytorch' in (make.folder / 'log').read_text()
+    assert make('make', 'demo') == [
+        '-c import',
+        '-m torch.distributed.run',
+    ]  # how many processes, and they
+    assert (
+        'tools/train.py configs/cast_toy.py --launcher pytorch' in (make.folder / 'log').read_text()
+    )
 
 
 def test_changed_requirements_set_up_again(make):

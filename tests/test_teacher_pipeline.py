@@ -1,4 +1,5 @@
 """The paper's pipelines, whole, through the shipped configs, with tiny networks and few iterations."""
+
 import json
 import subprocess
 import sys
@@ -9,98 +10,147 @@ import torch
 from mmengine.config import Config
 from tiny_teacher import teacher
 
-from mmcast.toy.cityscapes import generate_toy_cityscapes
 from mmcast.configs import find_config
 from mmcast.models.encoders.dinov2 import DINOv2
 from mmcast.pipeline.plan import Plan
 from mmcast.testing.teacher import tiny_teacher_sizes, write_tiny_bert
+from mmcast.toy.cityscapes import generate_toy_cityscapes
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCH = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
 ATTENTION = dict(embed_dims=16, num_heads=2)
-LAYER = dict(self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION,
-             ffn_cfg=dict(embed_dims=16, feedforward_channels=32))
-HEAD = dict(in_channels=[16] * 4, feat_channels=16, out_channels=16, num_queries=10,
-            pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4, fine_channels=8),
-            positional_encoding=dict(num_feats=8), transformer_decoder=dict(num_layers=3, layer_cfg=LAYER))
+LAYER = dict(
+    self_attn_cfg=ATTENTION,
+    cross_attn_cfg=ATTENTION,
+    ffn_cfg=dict(embed_dims=16, feedforward_channels=32),
+)
+HEAD = dict(
+    in_channels=[16] * 4,
+    feat_channels=16,
+    out_channels=16,
+    num_queries=10,
+    pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4, fine_channels=8),
+    positional_encoding=dict(num_feats=8),
+    transformer_decoder=dict(num_layers=3, layer_cfg=LAYER),
+)
 STUDENT = dict(panoptic_head=HEAD, train_cfg=dict(num_points=64), test_cfg=dict(max_per_image=10))
 
 
 def backbone(init_cfg):
-    return dict(_delete_=True, type='DINOv2', arch=ARCH, patch_size=14, img_size=70, out_indices=(0, 1, 2, 3),
-                init_cfg=init_cfg)
+    return dict(
+        _delete_=True,
+        type='DINOv2',
+        arch=ARCH,
+        patch_size=14,
+        img_size=70,
+        out_indices=(0, 1, 2, 3),
+        init_cfg=init_cfg,
+    )
 
 
 @pytest.fixture(scope='module')
 def downloads(tmp_path_factory):
     """Data and weights as a person has them after downloading, in small."""
     folder = tmp_path_factory.mktemp('downloads')
-    generate_toy_cityscapes(folder / 'cityscapes', num_train=8, num_val=2, size=(64, 128), progress=False)
+    generate_toy_cityscapes(
+        folder / 'cityscapes', num_train=8, num_val=2, size=(64, 128), progress=False
+    )
     source = teacher(folder)
     torch.save(dict(state_dict=source.grounding_dino.state_dict()), folder / 'grounding_dino.pth')
     source.sam2.model.save_pretrained(folder / 'sam2')
-    torch.save(DINOv2(arch=ARCH, img_size=70, out_indices=(0, 1, 2, 3)).state_dict(), folder / 'dinov2.pth')
-    return dict(data_root=str(folder / 'cityscapes'), grounding_dino=str(folder / 'grounding_dino.pth'),
-                sam2=str(folder / 'sam2'), language_model=write_tiny_bert(folder / 'bert'),
-                dinov2=str(folder / 'dinov2.pth'))
+    torch.save(
+        DINOv2(arch=ARCH, img_size=70, out_indices=(0, 1, 2, 3)).state_dict(), folder / 'dinov2.pth'
+    )
+    return dict(
+        data_root=str(folder / 'cityscapes'),
+        grounding_dino=str(folder / 'grounding_dino.pth'),
+        sam2=str(folder / 'sam2'),
+        language_model=write_tiny_bert(folder / 'bert'),
+        dinov2=str(folder / 'dinov2.pth'),
+    )
 
 
 def sizes(path, iterations):
     """Options that make a step small, by its own config."""
     config = Config.fromfile(path)
-    options = {'train_cfg.max_iters': iterations, 'train_cfg.val_interval': iterations,
-               'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0,
-               'train_dataloader.persistent_workers': False,
-               'val_dataloader.num_workers': 0, 'val_dataloader.persistent_workers': False,
-               'test_dataloader.num_workers': 0, 'test_dataloader.persistent_workers': False,
-               'val_dataloader.dataset.pipeline.1.scale': (128, 64),
-               'test_dataloader.dataset.pipeline.1.scale': (128, 64)}
+    options = {
+        'train_cfg.max_iters': iterations,
+        'train_cfg.val_interval': iterations,
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'val_dataloader.num_workers': 0,
+        'val_dataloader.persistent_workers': False,
+        'test_dataloader.num_workers': 0,
+        'test_dataloader.persistent_workers': False,
+        'val_dataloader.dataset.pipeline.1.scale': (128, 64),
+        'test_dataloader.dataset.pipeline.1.scale': (128, 64),
+    }
     train = config.train_dataloader.dataset
     if 'datasets' in train:
         options['train_dataloader.sampler.batch_size'] = 2
     if config.model.detector.type == 'GroundedSAM':
-        options |= {'model.detector': tiny_teacher_sizes(), 'model.detector.sam2.boxes_per_chunk': 32,
-                    'model.detector.grounding_dino.test_cfg.score_thr': 0.0}
+        options |= {
+            'model.detector': tiny_teacher_sizes(),
+            'model.detector.sam2.boxes_per_chunk': 32,
+            'model.detector.grounding_dino.test_cfg.score_thr': 0.0,
+        }
         if 'sam2' in config.model.detector.get('frozen', ()):
             options['model.pixel_contrast.in_channels'] = 64  # Swin's coarsest map
         return options
     for i, _ in enumerate(train.get('datasets', [train])):
-        prefix = f'train_dataloader.dataset.{f"datasets.{i}." if "datasets" in train else ""}pipeline'
+        prefix = (
+            f'train_dataloader.dataset.{f"datasets.{i}." if "datasets" in train else ""}pipeline'
+        )
         options |= {f'{prefix}.2.scale': (128, 64), f'{prefix}.3.crop_size': (70, 56)}
     pretrained = config.model.detector.backbone.get('init_cfg')
-    options |= {'model.detector': STUDENT,
-                'model.detector.backbone': backbone(pretrained and dict(type='Pretrained'))}
+    options |= {
+        'model.detector': STUDENT,
+        'model.detector.backbone': backbone(pretrained and dict(type='Pretrained')),
+    }
     if config.model.get('pixel_contrast'):
         options |= {'model.pixel_contrast.in_channels': 16, 'model.pixel_contrast.pool': 1}
     return options
 
 
 def tiny_pipeline(name, folder, downloads, iterations=2):
-    """A config of one's own that inherits the shipped pipeline: nothing but sizes, iterations and paths differ."""
+    """A config of one's own that inherits the shipped pipeline: nothing but sizes, iterations and
+    paths differ.
+    """
     plan = Plan(name)
     steps = dict(data=dict(kwargs=dict(num_workers=0)))
     for step, definition in plan.definitions.items():
         if 'config' in definition:
             small = sizes(find_config(plan.resolve(definition['config'], step)), iterations)
-            own = plan.config.variables.teacher_options if definition.get('cfg_options') == '{teacher_options}' else \
-                definition.get('cfg_options', {})
+            own = (
+                plan.config.variables.teacher_options
+                if definition.get('cfg_options') == '{teacher_options}'
+                else definition.get('cfg_options', {})
+            )
             steps[step] = dict(cfg_options={**small, **own, '_delete_': True})
             if not isinstance(definition.get('cfg_options'), dict):
                 steps[step] = dict(definition, cfg_options={**small, **own}, _delete_=True)
     path = folder / 'tiny.py'
-    path.write_text(f"_base_ = {str(find_config(name))!r}\nwork_dir = {str(folder / 'run')!r}\n"
-                    f'variables = {dict(downloads, percent=50)!r}\nsteps = {steps!r}\nreport = dict(images=1)\n')
+    path.write_text(
+        f'_base_ = {str(find_config(name))!r}\nwork_dir = {str(folder / "run")!r}\nvariables = '
+        f'{dict(downloads, percent=50)!r}\nsteps = {steps!r}\nreport = dict(images=1)\n'
+    )
     return path
 
 
 def test_the_pipeline_goes_from_downloads_to_the_table(tmp_path, downloads):
-    """Both rounds of teacher and pseudo-labels, both steps of the student, COCO's and Cityscapes' metric."""
+    """Both rounds of teacher and pseudo-labels, both steps of the student, COCO's and Cityscapes'
+    metric.
+    """
     path = tiny_pipeline('cast_cityscapes.py', tmp_path, downloads)
-    done = subprocess.run([sys.executable, 'tools/train.py', str(path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, 'tools/train.py', str(path)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     records = json.loads((tmp_path / 'run/pipeline.json').read_text())['steps']
     assert [name for name, record in records.items() if record['status'] == 'finished'] == [
-        *Plan(path).definitions]
+        *Plan(path).definitions
+    ]
     assert {'cityscapes/mAP', 'coco/segm_mAP_50'} <= set(records['zero_shot']['metrics'])
     assert {'cityscapes/mAP', 'coco/segm_mAP_50'} <= set(records['refine']['metrics'])
     rows = json.loads((tmp_path / 'run/summary.json').read_text())
@@ -111,10 +161,23 @@ def test_the_pipeline_goes_from_downloads_to_the_table(tmp_path, downloads):
 
 
 def test_a_missing_download_stops_the_pipeline_before_anything_trains(tmp_path, downloads):
-    path = tiny_pipeline('cast_cityscapes.py', tmp_path,
-                         {**downloads, 'dinov2': 'weights/dinov2_vits14_pretrain.pth'})
-    done = subprocess.run([sys.executable, 'tools/train.py', str(path), '--step', 'data', 'start'], cwd=ROOT,
-                          capture_output=True, text=True)
+    path = tiny_pipeline(
+        'cast_cityscapes.py',
+        tmp_path,
+        {**downloads, 'dinov2': 'weights/dinov2_vits14_pretrain.pth'},
+    )
+    done = subprocess.run(
+        [sys.executable, 'tools/train.py', str(path), '--step', 'data', 'start'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(
-        'error: weights file weights/dinov2_vits14_pretrain.pth not found; download https://dl.fbaipublic')
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            'error: weights file weights/dinov2_vits14_pretrain.pth not found; download '
+            'https://dl.fbaipublic'
+        )
+    )

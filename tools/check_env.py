@@ -1,4 +1,8 @@
-"""Says what is installed, what is wrong, and what to type. Exit status 1 where something needed is wrong."""
+"""Says what is installed, what is wrong, and what to type.
+
+Exit status 1 where something needed is wrong.
+"""
+
 import argparse
 import sys
 from pathlib import Path

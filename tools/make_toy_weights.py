@@ -1,7 +1,9 @@
-"""Makes the shipped weights again, from drawn street scenes and nuclei (between three and four hours on two cores)."""
+"""Makes the shipped weights again, from drawn street scenes and nuclei (between three and four
+hours on two cores).
+"""
+
 import argparse
 
-import mmcast  # noqa: F401  before anything imports mmdet
 from mmcast.cli.errors import report_errors
 
 
@@ -9,7 +11,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--config-dir', default='configs', help='the folder of the configs')
     parser.add_argument('--out-dir', default='work_dirs/toy_weights', help='where the files go')
-    parser.add_argument('--work-dir', default='work_dirs/toy_weights', help='logs and checkpoints of the runs')
+    parser.add_argument(
+        '--work-dir', default='work_dirs/toy_weights', help='logs and checkpoints of the runs'
+    )
     return parser.parse_args()
 
 
@@ -17,6 +21,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmcast.toy.weights import make_toy_weights  # here, so that --help does not wait for torch
+
     for path in make_toy_weights(args.config_dir, args.out_dir, args.work_dir):
         print(path)
 

@@ -1,4 +1,5 @@
 """What every tool does with an error that its user can cure: one readable line and exit status 1."""
+
 import functools
 import re
 import sys
@@ -10,15 +11,17 @@ from mmcast.errors import CASTError
 def _curable() -> tuple[type[Exception], ...]:
     """Errors that a user can cure; any other is a mistake in the program and keeps its traceback."""
     config = sys.modules.get(
-        'mmengine.config.utils')  # not imported here: tools that run an ONNX file do without it
-    return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError, ) if config else ())
+        'mmengine.config.utils'
+    )  # not imported here: tools that run an ONNX file do without it
+    return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError,) if config else ())
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error as one line; of an error from a data loader's worker, the original message.
+    """The message of an error as one line; of an error from a data loader's worker, the original
+    message.
 
-    torch re-raises a worker's error as the same type with the worker's traceback as its message; the last
-    line of that is ``package.SomeError: message``.
+    torch re-raises a worker's error as the same type with the worker's traceback as its message;
+    the last line of that is ``package.SomeError: message``.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
@@ -29,11 +32,15 @@ def one_line(error: BaseException) -> str:
 
 
 def report_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a tool's ``main``: a curable error becomes ``error: ...`` on stderr and exit status 1."""
+    """Decorates a tool's ``main``: a curable error becomes ``error: ...`` on stderr and exit status
+    1.
+    """
+
     @functools.wraps(main)
     def wrapper(*args, **kwargs) -> None:
         try:
             main(*args, **kwargs)
         except _curable() as error:
             sys.exit(f'error: {one_line(error)}')
+
     return wrapper

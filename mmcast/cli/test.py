@@ -1,4 +1,6 @@
-"""Tests a checkpoint on the test set of its config and prints the metrics (mask AP and others, 0 to 1)."""
+"""Tests a checkpoint on the test set of its config and prints the metrics (mask AP and others, 0 to
+1).
+"""
 
 from mmcast.configs import load_config
 from mmcast.training.single import prepare_single, test_single
@@ -25,4 +27,6 @@ def test(
     Raises:
         CASTError: ``out`` exists, or the checkpoint is not one of this model.
     """
-    test_single(prepare_single(load_config(config_path), work_dir, cfg_options, launcher), checkpoint, out)
+    test_single(
+        prepare_single(load_config(config_path), work_dir, cfg_options, launcher), checkpoint, out
+    )

@@ -24,7 +24,8 @@ def train(
     cfg_options: dict | None = None,
     launcher: str = 'none',
 ) -> None:
-    """What ``mmcast train`` does: a config with ``steps`` is a pipeline, any other one a single MMEngine run.
+    """What ``mmcast train`` does: a config with ``steps`` is a pipeline, any other one a single
+    MMEngine run.
 
     Args:
         config_path: a path, or the name of a config shipped with mmcast.

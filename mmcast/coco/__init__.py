@@ -1,1 +1,3 @@
-"""COCO annotation files: reading, checking, splitting, and converting to them. Needs neither torch nor mmdet."""
+"""COCO annotation files: reading, checking, splitting, and converting to them. Needs neither torch
+nor mmdet.
+"""

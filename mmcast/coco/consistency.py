@@ -1,4 +1,5 @@
 """A cheap check that a label file, its images and the class names of a config belong together."""
+
 import json
 import os
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ _IMAGES_LOOKED_AT = 5
 
 
 def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> list[dict]:
-    """Checks one COCO label file against its image folder and the class names that a config expects.
+    """Checks one COCO label file against its image folder and the class names that a config
+    expects.
 
-    Only the headers of the first images are read: that finds a wrong folder, not every broken image.
+    Only the headers of the first images are read: that finds a wrong folder, not every broken
+        image.
 
     Returns:
         The file's image entries.
@@ -23,10 +26,13 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
     """
     if not os.path.isfile(ann_file):
         raise CASTError(
-            f'label file {ann_file} not found; give the right path (ann_file, data_root) or make it')
+            f'label file {ann_file} not found; give the right path (ann_file, data_root) or make it'
+        )
     if not os.path.isdir(img_dir):
         raise CASTError(
-            f'image folder {img_dir} of {ann_file} not found; give the right path (data_prefix, img_dir)')
+            f'image folder {img_dir} of {ann_file} not found; give the right path (data_prefix, '
+            'img_dir)'
+        )
     try:
         labels = json.loads(Path(ann_file).read_text())
         images, annotations = labels['images'], labels.get('annotations', [])
@@ -40,12 +46,15 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
     if strays:
         raise CASTError(
             f'{ann_file} has annotations of {len(strays)} images that it does not list, such as id '
-            f'{min(strays)}; it was put together from two files, make it again')
+            f'{min(strays)}; it was put together from two files, make it again'
+        )
     names = [category['name'] for category in labels.get('categories', [])]
     missing = [name for name in classes if name not in names]
     if annotations and missing:
-        raise CASTError(f'{ann_file} has no category {", ".join(missing)}, it has {", ".join(names)}; '
-                        'set metainfo.classes of the config to these names or take another label file')
+        raise CASTError(
+            f'{ann_file} has no category {", ".join(missing)}, it has {", ".join(names)}; set '
+            'metainfo.classes of the config to these names or take another label file'
+        )
     return images
 
 
@@ -57,8 +66,11 @@ def _check_image(image: dict, img_dir: str, ann_file: str) -> None:
     try:
         height, width = read_image_size(path)
     except CASTError:
-        raise CASTError(f'image {path} cannot be read: replace it or take it out of {ann_file}') from None
+        raise CASTError(
+            f'image {path} cannot be read: replace it or take it out of {ann_file}'
+        ) from None
     if (height, width) != (image['height'], image['width']):
         raise CASTError(
-            f'image {path} is {width}x{height}, its label says {image["width"]}x{image["height"]}: {cure}')
-
+            f'image {path} is {width}x{height}, its label says {image["width"]}x{image["height"]}: '
+            f'{cure}'
+        )

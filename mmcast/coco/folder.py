@@ -1,4 +1,5 @@
 """The data step of a pipeline on a COCO-style data set: find its parts, draw the labeled images."""
+
 import os
 from pathlib import Path
 
@@ -6,9 +7,16 @@ from mmcast.coco.splits import make_split
 from mmcast.errors import CASTError
 
 
-def prepare_coco_folder(root: str | os.PathLike, out_dir: str | os.PathLike, percent: float = 10, seed: int = 0,
-            train: str = 'annotations/instances_train.json', val: str = 'annotations/instances_val.json',
-            train_images: str = 'images', val_images: str = 'images') -> dict:
+def prepare_coco_folder(
+    root: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    percent: float = 10,
+    seed: int = 0,
+    train: str = 'annotations/instances_train.json',
+    val: str = 'annotations/instances_val.json',
+    train_images: str = 'images',
+    val_images: str = 'images',
+) -> dict:
     """Split the training set into labeled and unlabeled images; calling it again changes nothing.
 
     Args:
@@ -17,21 +25,29 @@ def prepare_coco_folder(root: str | os.PathLike, out_dir: str | os.PathLike, per
         percent: Share of the training images that keep their labels.
         seed: Which images these are.
         train, val: COCO files, relative to ``root``.
-        train_images, val_images: Folders that their file names are relative to, relative to ``root``.
+        train_images, val_images: Folders that their file names are relative to, relative to
+            ``root``.
 
     Returns:
-        Paths: the COCO files ``train``, ``val``, ``labeled`` and ``unlabeled``, the folders ``train_images`` and
+        Paths: the COCO files ``train``, ``val``, ``labeled`` and ``unlabeled``, the folders
+            ``train_images`` and
         ``val_images``.
 
     Raises:
         CASTError: If a part of the data set is missing, naming it and the setting to change.
     """
-    paths = {name: Path(root, part) for name, part in dict(
-        train=train, val=val, train_images=train_images, val_images=val_images).items()}
+    paths = {
+        name: Path(root, part)
+        for name, part in dict(
+            train=train, val=val, train_images=train_images, val_images=val_images
+        ).items()
+    }
     for path in paths.values():
         if not path.exists():
-            raise CASTError(f'{path} not found: put the data set there, or say where it is with '
-                            '--cfg-options variables.data_root=FOLDER')
+            raise CASTError(
+                f'{path} not found: put the data set there, or say where it is with --cfg-options '
+                'variables.data_root=FOLDER'
+            )
     for part in ('labeled', 'unlabeled'):
         paths[part] = Path(out_dir, f'{part}_{percent:g}percent_seed{seed}.json')
     make_split(paths['train'], paths['labeled'], paths['unlabeled'], percent=percent, seed=seed)

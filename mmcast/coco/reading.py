@@ -1,4 +1,5 @@
 """Reading of COCO annotation files."""
+
 import json
 import os
 from pathlib import Path
@@ -16,13 +17,20 @@ def read_coco(path: str | os.PathLike) -> dict:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise CASTError(
-            f'{path}: cannot read the annotation file ({error.strerror}): check the path') from error
+            f'{path}: cannot read the annotation file ({error.strerror}): check the path'
+        ) from error
     except ValueError as error:
-        raise CASTError(f'{path} is not valid JSON ({error}): make the annotation file again') from error
-    missing = [key for key in ('images', 'annotations', 'categories')
-               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+        raise CASTError(
+            f'{path} is not valid JSON ({error}): make the annotation file again'
+        ) from error
+    missing = [
+        key
+        for key in ('images', 'annotations', 'categories')
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
     if missing:
-        raise CASTError(f'{path} is no COCO annotation file, it has no list {", ".join(missing)}: '
-                        'convert the data set with tools/dataset_converters')
+        raise CASTError(
+            f'{path} is no COCO annotation file, it has no list {", ".join(missing)}: convert the '
+            'data set with tools/dataset_converters'
+        )
     return content
-

@@ -1,4 +1,5 @@
 """Split a COCO annotation file into a labeled and an unlabeled part."""
+
 from __future__ import annotations
 
 import json
@@ -16,72 +17,118 @@ from mmcast.files import sha256_of_file, write_json_files
 from mmcast.version import __version__
 
 
-def make_split(ann_file: str | os.PathLike,
-               labeled_out: str | os.PathLike,
-               unlabeled_out: str | os.PathLike,
-               *,
-               percent: float | None = None,
-               count: int | None = None,
-               from_list: str | os.PathLike | None = None,
-               seed: int = 0,
-               stratify: bool = False,
-               force: bool = False) -> dict:
-    """Choose labeled images without replacement; the others go, without annotations, into the unlabeled file.
+def make_split(
+    ann_file: str | os.PathLike,
+    labeled_out: str | os.PathLike,
+    unlabeled_out: str | os.PathLike,
+    *,
+    percent: float | None = None,
+    count: int | None = None,
+    from_list: str | os.PathLike | None = None,
+    seed: int = 0,
+    stratify: bool = False,
+    force: bool = False,
+) -> dict:
+    """Choose labeled images without replacement; the others go, without annotations, into the
+    unlabeled file.
 
-    Draws nest: the 5 % of a seed are among its 10 %, also if both are stratified, see :func:`draw_images`.
-    How the split was made is written beside it, see :func:`manifest_path` and :func:`describe_split`.
+    Draws nest: the 5 % of a seed are among its 10 %, also if both are stratified, see
+        :func:`draw_images`.
+    How the split was made is written beside it, see :func:`manifest_path` and
+    :func:`describe_split`.
 
     Args:
         ann_file: COCO JSON of all images.
         labeled_out: COCO JSON of the chosen images with their annotations.
         unlabeled_out: COCO JSON of the other images; its `annotations` are empty.
-        percent: Share of the images to label, to the nearest image, halves up (10 % of 2975 are 298).
+        percent: Share of the images to label, to the nearest image, halves up (10 % of 2975 are
+            298).
         count: Number of images to label, instead of `percent`.
-        from_list: Text file that names the images to label, instead of a draw, see :func:`listed_images`.
+        from_list: Text file that names the images to label, instead of a draw, see
+            :func:`listed_images`.
         seed: Of this split's own generator; the global ones are not touched.
-        stratify: Make sure that every class of `ann_file` is among the labels, see :func:`draw_images`.
+        stratify: Make sure that every class of `ann_file` is among the labels, see
+            :func:`draw_images`.
         force: Replace existing files with other content.
 
     Returns:
-        dict: number of `labeled` and `unlabeled` images and, under `instances`, of labels by class name.
+        dict: number of `labeled` and `unlabeled` images and, under `instances`, of labels by class
+            name.
 
     Raises:
-        CASTError: if the file is no COCO file, the number cannot be drawn, a listed name is not that of
-            exactly one image, or an output exists with other content.
+        CASTError: if the file is no COCO file, the number cannot be drawn, a listed name is not
+            that of exactly one image, or an output exists with other content.
     """
     manifest_out = manifest_path(labeled_out)
     paths = [Path(path).resolve() for path in (ann_file, labeled_out, unlabeled_out, manifest_out)]
     if len(set(paths)) < len(paths):
-        raise CASTError(f'{ann_file}: the input, the two outputs and {manifest_out} must be different files')
+        raise CASTError(
+            f'{ann_file}: the input, the two outputs and {manifest_out} must be different files'
+        )
     coco = read_coco(ann_file)
-    chosen, choice = choose_labeled_images(coco, ann_file, percent, count, from_list, seed, stratify)
+    chosen, choice = choose_labeled_images(
+        coco, ann_file, percent, count, from_list, seed, stratify
+    )
 
-    # What older splits say of themselves, so that calling a pipeline's data step again changes nothing.
+    # What older splits say of themselves, so that calling a pipeline's data step again changes
+    # nothing.
     told = {key: choice[key] for key in ('seed', 'stratify', 'from_list') if key in choice}
-    info = dict(coco.get('info') or {}, split=dict(source=Path(ann_file).name, labeled=len(chosen), **told))
-    labeled = dict(coco, info=info, images=[image for image in coco['images'] if image['id'] in chosen],
-                   annotations=[ann for ann in coco['annotations'] if ann['image_id'] in chosen])
-    unlabeled = dict(info=info, categories=coco['categories'], annotations=[],
-                     images=[image for image in coco['images'] if image['id'] not in chosen])
+    info = dict(
+        coco.get('info') or {}, split=dict(source=Path(ann_file).name, labeled=len(chosen), **told)
+    )
+    labeled = dict(
+        coco,
+        info=info,
+        images=[image for image in coco['images'] if image['id'] in chosen],
+        annotations=[ann for ann in coco['annotations'] if ann['image_id'] in chosen],
+    )
+    unlabeled = dict(
+        info=info,
+        categories=coco['categories'],
+        annotations=[],
+        images=[image for image in coco['images'] if image['id'] not in chosen],
+    )
     manifest = describe_split(ann_file, labeled, len(unlabeled['images']), choice)
-    write_json_files({labeled_out: labeled, unlabeled_out: unlabeled,
-                      manifest_out: keep_version(manifest, manifest_out)}, force)
-    return dict(labeled=len(chosen), unlabeled=len(unlabeled['images']),
-                instances=manifest['instances_per_class'])
+    write_json_files(
+        {
+            labeled_out: labeled,
+            unlabeled_out: unlabeled,
+            manifest_out: keep_version(manifest, manifest_out),
+        },
+        force,
+    )
+    return dict(
+        labeled=len(chosen),
+        unlabeled=len(unlabeled['images']),
+        instances=manifest['instances_per_class'],
+    )
 
 
-def choose_labeled_images(coco: dict, ann_file: str | os.PathLike, percent: float | None, count: int | None,
-                  from_list: str | os.PathLike | None, seed: int, stratify: bool) -> tuple[set[int], dict]:
+def choose_labeled_images(
+    coco: dict,
+    ann_file: str | os.PathLike,
+    percent: float | None,
+    count: int | None,
+    from_list: str | os.PathLike | None,
+    seed: int,
+    stratify: bool,
+) -> tuple[set[int], dict]:
     """The ids of the images to label, and how they were chosen in the words of the manifest."""
-    if sum(option is not None for option in (percent, count, from_list)) != 1 or (from_list and stratify):
-        raise CASTError('give a percentage, a number of images to label or a list of their names, one of the '
-                        'three; a list cannot be stratified')
+    if sum(option is not None for option in (percent, count, from_list)) != 1 or (
+        from_list and stratify
+    ):
+        raise CASTError(
+            'give a percentage, a number of images to label or a list of their names, one of the '
+            'three; a list cannot be stratified'
+        )
     image_ids = [image['id'] for image in coco['images']]
     if len(set(image_ids)) != len(image_ids):
         raise CASTError(f'{ann_file} has two images with one id: make the annotation file again')
     classes = instance_classes(coco, ann_file)
     if from_list is not None:
-        return listed_images(coco['images'], from_list, ann_file), dict(from_list=Path(from_list).name)
+        return listed_images(coco['images'], from_list, ann_file), dict(
+            from_list=Path(from_list).name
+        )
     total = number_to_label(len(image_ids), percent, count, ann_file)
     chosen = draw_images(image_ids, classes, total, seed, stratify, ann_file)
     return chosen, dict(percent=percent, count=count, seed=seed, stratify=stratify, nested=True)
@@ -93,19 +140,31 @@ def manifest_path(labeled_out: str | os.PathLike) -> Path:
     return path.with_name(f'{path.name.removesuffix(".json")}.manifest.json')
 
 
-def describe_split(ann_file: str | os.PathLike, labeled: dict, unlabeled_images: int, choice: dict) -> dict:
-    """The manifest: version, source and its SHA-256, how images were chosen, and counts of the labels.
+def describe_split(
+    ann_file: str | os.PathLike, labeled: dict, unlabeled_images: int, choice: dict
+) -> dict:
+    """The manifest: version, source and its SHA-256, how images were chosen, and counts of the
+    labels.
 
-    Nothing about the unlabeled images but their number: counts per class would give their labels away.
+    Nothing about the unlabeled images but their number: counts per class would give their labels
+        away.
     """
     names = {category['id']: category['name'] for category in labeled['categories']}
     instances = [ann for ann in labeled['annotations'] if not ann.get('iscrowd')]
     per_class = Counter(ann['category_id'] for ann in instances)
-    images = Counter(category for _, category in {(ann['image_id'], ann['category_id']) for ann in instances})
-    return dict(mmcast=__version__, source=Path(ann_file).name, source_sha256=sha256_of_file(ann_file),
-                **choice, labeled_images=len(labeled['images']), unlabeled_images=unlabeled_images,
-                images_per_class={name: images[category] for category, name in names.items()},
-                instances_per_class={name: per_class[category] for category, name in names.items()})
+    images = Counter(
+        category for _, category in {(ann['image_id'], ann['category_id']) for ann in instances}
+    )
+    return dict(
+        mmcast=__version__,
+        source=Path(ann_file).name,
+        source_sha256=sha256_of_file(ann_file),
+        **choice,
+        labeled_images=len(labeled['images']),
+        unlabeled_images=unlabeled_images,
+        images_per_class={name: images[category] for category, name in names.items()},
+        instances_per_class={name: per_class[category] for category, name in names.items()},
+    )
 
 
 def keep_version(manifest: dict, path: Path) -> dict:
@@ -121,14 +180,17 @@ def keep_version(manifest: dict, path: Path) -> dict:
     return found if same else manifest
 
 
-def listed_images(images: list[dict], from_list: str | os.PathLike, ann_file: str | os.PathLike) -> set[int]:
+def listed_images(
+    images: list[dict], from_list: str | os.PathLike, ann_file: str | os.PathLike
+) -> set[int]:
     """The ids of the images that a text file names, one a line; empty lines are skipped.
 
-    A name is a `file_name` of `images` as it stands there, or else one without its folder, with or without
-    extension.
+    A name is a `file_name` of `images` as it stands there, or else one without its folder, with or
+    without extension.
 
     Raises:
-        CASTError: naming file, line and name, if a name is that of no image, of several, or there twice.
+        CASTError: naming file, line and name, if a name is that of no image, of several, or there
+            twice.
     """
     by_file, by_base = defaultdict(set), defaultdict(set)
     for image in images:
@@ -143,11 +205,15 @@ def listed_images(images: list[dict], from_list: str | os.PathLike, ann_file: st
         if not found:
             raise CASTError(f'{place} is no image of {ann_file}: correct or remove the line')
         if len(found) > 1:
-            raise CASTError(f'{place} fits {len(found)} images of {ann_file}: write the file name with its '
-                            'folder and extension, as it is there')
-        image_id, = found
+            raise CASTError(
+                f'{place} fits {len(found)} images of {ann_file}: write the file name with its '
+                'folder and extension, as it is there'
+            )
+        (image_id,) = found
         if image_id in line_of:
-            raise CASTError(f'{place} is the image of line {line_of[image_id]} again: remove one of the two')
+            raise CASTError(
+                f'{place} is the image of line {line_of[image_id]} again: remove one of the two'
+            )
         line_of[image_id] = line
     return set(line_of)
 
@@ -158,7 +224,8 @@ def read_names(path: str | os.PathLike) -> dict[int, str]:
         lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
     except OSError as error:
         raise CASTError(
-            f'{path}: cannot read the list of names ({error.strerror}): check the path') from error
+            f'{path}: cannot read the list of names ({error.strerror}): check the path'
+        ) from error
     except UnicodeDecodeError as error:
         raise CASTError(f'{path} is no text file in UTF-8: give one file name a line') from error
     names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
@@ -169,34 +236,51 @@ def read_names(path: str | os.PathLike) -> dict[int, str]:
 
 def number_to_label(available: int, percent: float | None, count: int | None, ann_file) -> int:
     """How many of the `available` images to label; exact, therefore with fractions."""
-    number = count if count is not None else floor(available * Fraction(str(percent)) / 100 + Fraction(1, 2))
+    number = (
+        count
+        if count is not None
+        else floor(available * Fraction(str(percent)) / 100 + Fraction(1, 2))
+    )
     if not 1 <= number <= available:
         asked = f'{number} images' if percent is None else f'{percent} % ({number} images)'
-        raise CASTError(f'{ann_file} has {available} images: cannot label {asked}, ask for 1 to {available}')
+        raise CASTError(
+            f'{ann_file} has {available} images: cannot label {asked}, ask for 1 to {available}'
+        )
     return number
 
 
 def instance_classes(coco: dict, ann_file) -> dict[int, set[int]]:
-    """The category ids of the instances of every image; groups (`iscrowd`) teach nothing and do not count."""
+    """The category ids of the instances of every image; groups (`iscrowd`) teach nothing and do not
+    count.
+    """
     classes = {image['id']: set() for image in coco['images']}
     for ann in coco['annotations']:
         if ann['image_id'] not in classes:
-            raise CASTError(f'{ann_file}: annotation {ann.get("id")} is of an image that is not listed '
-                            f'({ann["image_id"]}): make the annotation file again')
+            raise CASTError(
+                f'{ann_file}: annotation {ann.get("id")} is of an image that is not listed '
+                f'({ann["image_id"]}): make the annotation file again'
+            )
         if not ann.get('iscrowd'):
             classes[ann['image_id']].add(ann['category_id'])
     return classes
 
 
-def draw_images(image_ids: list[int], classes: dict[int, set[int]], number: int, seed: int, stratify: bool,
-                ann_file) -> set[int]:
+def draw_images(
+    image_ids: list[int],
+    classes: dict[int, set[int]],
+    number: int,
+    seed: int,
+    stratify: bool,
+    ann_file,
+) -> set[int]:
     """The ids of the images to label: the first `number` of a random order.
 
-    With `stratify`, the first image of every class in that order is moved to its front, the rarest class
-    first and only if no image moved before shows the class. It changes a draw no more than its gaps require:
-    images that were in it anyway only move.
+    With `stratify`, the first image of every class in that order is moved to its front, the rarest
+    class first and only if no image moved before shows the class. It changes a draw no more than
+    its gaps require: images that were in it anyway only move.
 
-    Draws of one seed nest by construction: `number` has no part in making the order, stratified or not, and a
+    Draws of one seed nest by construction: `number` has no part in making the order, stratified or
+        not, and a
     smaller draw is the beginning of a larger one.
     """
     order = [image_ids[i] for i in np.random.default_rng(seed).permutation(len(image_ids))]
@@ -208,7 +292,8 @@ def draw_images(image_ids: list[int], classes: dict[int, set[int]], number: int,
                 needed.append(next(image for image in order if category in classes[image]))
         if len(needed) > number:
             raise CASTError(
-                f'{ann_file}: {number} labeled images cannot show all {len(images_of)} classes here: '
-                f'label at least {len(needed)}, or do not stratify')
+                f'{ann_file}: {number} labeled images cannot show all {len(images_of)} classes '
+                f'here: label at least {len(needed)}, or do not stratify'
+            )
         order = needed + [image for image in order if image not in set(needed)]
     return set(order[:number])

@@ -1,4 +1,5 @@
 """Instance masks that stay run-length encoded until their pixels are needed."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from mmcast.masks.resizing import nearest_centres
 class CompressedMasks(BitmapMasks):
     """``BitmapMasks`` of N masks (H, W) that are decoded late, and only where they are not empty.
 
-    Flip, crop, pad and nearest-neighbour resize only choose rows and columns: pixel (y, x) of a mask is
-    pixel (rows[y], columns[x]) of its source. Such a transform changes these two vectors and no mask. Pixels
-    are read once, when asked for, inside the box of each mask, and that is also what goes from a loader's
-    worker to the trainer. Other transforms work on bitmaps and give ``BitmapMasks``.
+    Flip, crop, pad and nearest-neighbour resize only choose rows and columns: pixel (y, x) of a
+    mask is pixel (rows[y], columns[x]) of its source. Such a transform changes these two vectors
+    and no mask. Pixels are read once, when asked for, inside the box of each mask, and that is also
+    what goes from a loader's worker to the trainer. Other transforms work on bitmaps and give
+    ``BitmapMasks``.
 
     Args:
         rles: Compressed COCO RLEs, all of one source size.
@@ -33,7 +35,9 @@ class CompressedMasks(BitmapMasks):
 
     @property
     def patches(self) -> list[tuple[int, int, np.ndarray]]:
-        """Top row, left column and pixels (h, w), uint8, of the part of each mask that can hold ones."""
+        """Top row, left column and pixels (h, w), uint8, of the part of each mask that can hold
+        ones.
+        """
         if self._patches is None:
             self._patches = [self._decode(rle) for rle in self.rles]
         return self._patches
@@ -52,12 +56,14 @@ class CompressedMasks(BitmapMasks):
         """All masks as a new array (N, H, W), uint8."""
         bitmaps = np.zeros((len(self), self.height, self.width), np.uint8)
         for bitmap, (top, left, pixels) in zip(bitmaps, self.patches):
-            bitmap[top:top + pixels.shape[0], left:left + pixels.shape[1]] = pixels
+            bitmap[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
         return bitmaps
 
     @property
     def masks(self) -> np.ndarray:
-        """The same, for the methods of ``BitmapMasks``; read-only, as what is written here would be lost."""
+        """The same, for the methods of ``BitmapMasks``; read-only, as what is written here would be
+        lost.
+        """
         bitmaps = self.to_ndarray()
         bitmaps.setflags(write=False)
         return bitmaps
@@ -90,16 +96,22 @@ class CompressedMasks(BitmapMasks):
         """Cut to the box (x1, y1, x2, y2), clipped to the masks and at least a pixel wide and high."""
         x1, x2 = np.clip(bbox[0::2], 0, self.width)
         y1, y2 = np.clip(bbox[1::2], 0, self.height)
-        return CompressedMasks(self.rles, self.rows[y1:max(y2, y1 + 1)], self.columns[x1:max(x2, x1 + 1)])
+        return CompressedMasks(
+            self.rles, self.rows[y1 : max(y2, y1 + 1)], self.columns[x1 : max(x2, x1 + 1)]
+        )
 
     def resize(self, out_shape: tuple[int, int], interpolation: str = 'nearest') -> BitmapMasks:
         """Resize to (height, width)."""
         if interpolation != 'nearest':
             return super().resize(out_shape, interpolation)
         height, width = out_shape
-        return CompressedMasks(self.rles, nearest_centres(self.rows, height), nearest_centres(self.columns, width))
+        return CompressedMasks(
+            self.rles, nearest_centres(self.rows, height), nearest_centres(self.columns, width)
+        )
 
-    def rescale(self, scale: float | tuple[int, int], interpolation: str = 'nearest') -> BitmapMasks:
+    def rescale(
+        self, scale: float | tuple[int, int], interpolation: str = 'nearest'
+    ) -> BitmapMasks:
         """Resize by a factor, or as far as (long, short) sides allow."""
         width, height = mmcv.rescale_size((self.width, self.height), scale)
         return self.resize((height, width), interpolation)
@@ -108,13 +120,16 @@ class CompressedMasks(BitmapMasks):
         """Pad at the bottom and on the right to (height, width)."""
         if pad_val != 0:
             return super().pad(out_shape, pad_val)
-        masks = CompressedMasks(self.rles, *(np.pad(kept, (0, size - len(kept)), constant_values=-1)
-                                             for kept, size in zip((self.rows, self.columns), out_shape)))
+        masks = CompressedMasks(
+            self.rles,
+            *(
+                np.pad(kept, (0, size - len(kept)), constant_values=-1)
+                for kept, size in zip((self.rows, self.columns), out_shape)
+            ),
+        )
         masks._patches = self._patches  # they are where they were
         return masks
 
     @classmethod
     def cat(cls, masks: Sequence[BitmapMasks]) -> BitmapMasks:
         return BitmapMasks.cat(masks)
-
-

@@ -1,4 +1,6 @@
-"""The data of a run's config: which files its data sets and metrics read, and whether these belong together."""
+"""The data of a run's config: which files its data sets and metrics read, and whether these belong
+together.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,18 +13,23 @@ from mmcast.errors import CASTError
 
 _GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
 _PSEUDO_LABELED = 'PseudoLabelDataset'
-_TEST_LOADERS, _EVALUATORS = ('val_dataloader', 'test_dataloader'), ('val_evaluator', 'test_evaluator')
+_TEST_LOADERS, _EVALUATORS = (
+    ('val_dataloader', 'test_dataloader'),
+    ('val_evaluator', 'test_evaluator'),
+)
 
 
 def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
-    """Points the data sets and metrics of a config at files, in place; what is not given stays as it is.
+    """Points the data sets and metrics of a config at files, in place; what is not given stays as
+    it is.
 
     Args:
         cfg: a run's config.
-        files: COCO files ``labeled``, ``pseudo_labels`` and ``val``; folders of their images ``train_images``,
-            ``unlabeled_images`` (default ``train_images``) and ``val_images``; ``val_masks``, the folder that
-            cityscapesscripts' metric reads; ``classes``, the names to learn; ``transforms``, options of pipeline
-            transforms by their type. Other keys are not looked at.
+        files: COCO files ``labeled``, ``pseudo_labels`` and ``val``; folders of their images
+            ``train_images``, ``unlabeled_images`` (default ``train_images``) and ``val_images``;
+            ``val_masks``, the folder that cityscapesscripts' metric reads; ``classes``, the names
+            to learn; ``transforms``, options of pipeline transforms by their type. Other keys are
+            not looked at.
         train: whether the config's training data are meant, or those of tests alone.
     """
     if train:
@@ -38,7 +45,10 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
     for name in _EVALUATORS:
         metrics = cfg.get(name) or []
         for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
-            for kind, key, value in (('CocoMetric', 'ann_file', 'val'), ('CityScapesMetric', 'seg_prefix', 'val_masks')):
+            for kind, key, value in (
+                ('CocoMetric', 'ann_file', 'val'),
+                ('CityScapesMetric', 'seg_prefix', 'val_masks'),
+            ):
                 if _type_of(metric) == kind and files.get(value):
                     metric[key] = files[value]
 
@@ -48,7 +58,9 @@ def unlabeled_images(files: Mapping[str, Any]) -> str | None:
     return files.get('unlabeled_images') or files.get('train_images')
 
 
-def _set_dataset(dataset: dict, files: Mapping[str, Any], ann_file: str, images: str | None) -> None:
+def _set_dataset(
+    dataset: dict, files: Mapping[str, Any], ann_file: str, images: str | None
+) -> None:
     if files.get(ann_file):
         dataset['ann_file'] = files[ann_file]
         dataset['data_prefix'] = dict(img=images or '')
@@ -67,7 +79,8 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
         dataloaders: such as ``('train_dataloader', 'val_dataloader')``.
 
     Raises:
-        CASTError: a label file or image folder is missing or they do not fit; names the file and the fix.
+        CASTError: a label file or image folder is missing or they do not fit; names the file and
+            the fix.
     """
     for name in dataloaders:
         loader = cfg.get(name) or {}
@@ -82,21 +95,29 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
 
 
 def _check_orientations(images: dict[str, list[dict]]) -> None:
-    """A GroupMultiSourceSampler waits forever for an image where a source has none of an orientation.
+    """A GroupMultiSourceSampler waits forever for an image where a source has none of an
+    orientation.
 
     Args:
         images: COCO's entries, by the label file that lists them.
     """
-    found = {ann_file: {image['width'] < image['height'] for image in listed} for ann_file, listed in images.items()}
+    found = {
+        ann_file: {image['width'] < image['height'] for image in listed}
+        for ann_file, listed in images.items()
+    }
     for ann_file, orientations in found.items():
         if orientations != set().union(*found.values()):
             raise CASTError(
-                f'{ann_file} lacks portrait or landscape images, which another source has; batches of one orientation '
-                'then end in a deadlock: set train_dataloader.sampler.type to MultiSourceSampler')
+                f'{ann_file} lacks portrait or landscape images, which another source has; batches '
+                'of one orientation then end in a deadlock: set train_dataloader.sampler.type to '
+                'MultiSourceSampler'
+            )
 
 
 def _coco_datasets(dataset: dict | None) -> Iterator[dict]:
-    """The data sets with a label file, also in wrappers (``dataset=``) and concatenations (``datasets=``)."""
+    """The data sets with a label file, also in wrappers (``dataset=``) and concatenations
+    (``datasets=``).
+    """
     if not dataset:
         return
     if dataset.get('ann_file'):
@@ -116,5 +137,6 @@ def classes_of(dataset: dict) -> Sequence[str]:
     metainfo = dataset.get('metainfo')
     if metainfo is None:
         from mmcast.registry import DATASETS
+
         metainfo = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
     return metainfo.get('classes', ())

@@ -1,4 +1,5 @@
 """Loading of images and annotations, with errors that say which file is broken."""
+
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
@@ -26,17 +27,19 @@ class LoadImage(LoadImageFromFile):
             return super().transform(results)
         except Exception as error:  # OpenCV, the file backend and mmcv each have their own
             raise CASTError(
-                f'image {path} cannot be read ({str(error) or type(error).__name__}); replace it, or take it '
-                'out of the label file') from error
+                f'image {path} cannot be read ({str(error) or type(error).__name__}); replace it, '
+                'or take it out of the label file'
+            ) from error
 
 
 @TRANSFORMS.register_module()
 class LoadCompressedAnnotations(LoadAnnotations):
-    """mmdet's ``LoadAnnotations`` with masks (polygons or RLE) that stay compressed until they are cropped.
+    """mmdet's ``LoadAnnotations`` with masks (polygons or RLE) that stay compressed until they are
+    cropped.
 
-    What comes out of a pipeline is the same, pixel by pixel, but that masks are resized by the centres of pixels, see
-    :func:`~mmcast.masks.resizing.nearest_centres`. A transform that writes into ``gt_masks.masks``, such as
-    mmdet's ``RandomErasing``, needs ``LoadAnnotations``.
+    What comes out of a pipeline is the same, pixel by pixel, but that masks are resized by the
+    centres of pixels, see :func:`~mmcast.masks.resizing.nearest_centres`. A transform that writes
+    into ``gt_masks.masks``, such as mmdet's ``RandomErasing``, needs ``LoadAnnotations``.
 
     Raises:
         CASTError: a mask is not of the size of its image.
@@ -47,14 +50,17 @@ class LoadCompressedAnnotations(LoadAnnotations):
         rles = [encode_segmentation(mask, height, width) for mask in self._process_masks(results)]
         wrong = [rle['size'] for rle in rles if list(rle['size']) != [height, width]]
         if wrong:
-            raise CASTError(f"{results['img_path']} is {height} x {width} but has a mask of {wrong[0][0]} x "
-                            f'{wrong[0][1]} (height x width): take both from the same data set')
+            raise CASTError(
+                f'{results["img_path"]} is {height} x {width} but has a mask of {wrong[0][0]} x '
+                f'{wrong[0][1]} (height x width): take both from the same data set'
+            )
         results['gt_masks'] = CompressedMasks(rles, np.arange(height), np.arange(width))
 
 
 @TRANSFORMS.register_module()
 class LoadConfidenceMap(BaseTransform):
-    """Adds a pseudo-labeled image's ``confidence`` as ``gt_seg_map`` (H, W) of uint8, 0 to ``LEVELS``.
+    """Adds a pseudo-labeled image's ``confidence`` as ``gt_seg_map`` (H, W) of uint8, 0 to
+    ``LEVELS``.
 
     Every transform that moves pixels moves a segmentation map with them; no class is meant by it.
     """
@@ -65,5 +71,3 @@ class LoadConfidenceMap(BaseTransform):
         levels = decode_map(results['confidence'])
         results['gt_seg_map'] = mmcv.imresize(levels, (width, height), interpolation='nearest')
         return results
-
-

@@ -17,7 +17,8 @@ class _Resumable:
     _skipped = 0
 
     def skip(self, num_samples: int) -> None:
-        """The next iteration begins after ``num_samples`` indices of this process, counted from the start.
+        """The next iteration begins after ``num_samples`` indices of this process, counted from the
+        start.
 
         As ``mmengine.dataset.InfiniteSampler.skip``: to be called once, before iterating.
         """
@@ -34,7 +35,9 @@ class ResumableMultiSourceSampler(_Resumable, MultiSourceSampler):
 
 @DATA_SAMPLERS.register_module()
 class ResumableGroupMultiSourceSampler(_Resumable, GroupMultiSourceSampler):
-    """mmdet's ``GroupMultiSourceSampler``, whose resumed run does not load again what it has trained on.
+    """mmdet's ``GroupMultiSourceSampler``, whose resumed run does not load again what it has
+    trained on.
 
-    The orientation of each batch comes from numpy's global generator; seeded as the first time, it is the same one.
+    The orientation of each batch comes from numpy's global generator; seeded as the first time, it
+    is the same one.
     """

@@ -1,4 +1,5 @@
 """Images whose labels nobody made, or nobody may see."""
+
 from __future__ import annotations
 
 import os
@@ -14,22 +15,25 @@ from mmcast.registry import DATASETS
 
 @DATASETS.register_module()
 class UnlabeledDataset(CocoDataset):
-    """Images without instances, each with `source` set to 'unlabeled', for the online teacher to label.
+    """Images without instances, each with `source` set to 'unlabeled', for the online teacher to
+    label.
 
-    With `ann_file` these are the images of a COCO JSON; annotations in it are ignored, so that no label can
-    leak. Without, they are all image files under `data_prefix['img']`, at any depth. No image is dropped for
-    being empty.
+    With `ann_file` these are the images of a COCO JSON; annotations in it are ignored, so that no
+    label can leak. Without, they are all image files under `data_prefix['img']`, at any depth. No
+    image is dropped for being empty.
 
     Raises:
-        CASTError: if the file is no COCO file or lists no image, or the folder is missing, empty or has an
-            unreadable image.
+        CASTError: if the file is no COCO file or lists no image, or the folder is missing, empty or
+            has an unreadable image.
     """
 
     def load_data_list(self) -> list[dict]:
         if not self.ann_file:
             return self._list_folder(Path(self.data_prefix['img']))
         if not read_coco(self.ann_file)['images']:
-            raise CASTError(f'{self.ann_file} lists no image: make a split that leaves some unlabeled')
+            raise CASTError(
+                f'{self.ann_file} lists no image: make a split that leaves some unlabeled'
+            )
         return super().load_data_list()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -46,14 +50,18 @@ class UnlabeledDataset(CocoDataset):
         self.cat_ids, self.cat_img_map = [], {}
         paths = image_files(folder)
         if not paths:
-            raise CASTError(f'{folder} is missing or holds no image ({" ".join(IMAGE_SUFFIXES)}): '
-                            "check data_root and data_prefix['img']")
+            raise CASTError(
+                f'{folder} is missing or holds no image ({" ".join(IMAGE_SUFFIXES)}): '
+                "check data_root and data_prefix['img']"
+            )
         infos = []
         for img_id, path in enumerate(paths):
             height, width = read_image_size(path)
-            image = dict(img_id=img_id,
-                         file_name=os.fspath(path.relative_to(folder)),
-                         height=height,
-                         width=width)
+            image = dict(
+                img_id=img_id,
+                file_name=os.fspath(path.relative_to(folder)),
+                height=height,
+                width=width,
+            )
             infos.append(self.parse_data_info(dict(raw_img_info=image)))
         return infos

@@ -1,4 +1,5 @@
 """Mask AP of a student in torch and in onnxruntime, by the evaluator of its config."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,17 +21,20 @@ from mmcast.errors import CASTError
 
 
 def compare_ap(source: Source, onnx_file: str | Path) -> dict[str, float]:
-    """Mask AP (0 to 1) of ``torch`` and ``onnx`` on the test set of the config, every instance counted.
+    """Mask AP (0 to 1) of ``torch`` and ``onnx`` on the test set of the config, every instance
+    counted.
 
     Raises:
         CASTError: the test set is not there, or its evaluator gives no mask AP.
     """
     cfg = student_config(load_config(source.config))
-    check_config_data(cfg, ('test_dataloader', ))
+    check_config_data(cfg, ('test_dataloader',))
     network, student = load_network(cfg, source), OnnxStudent(onnx_file)
 
     def in_onnx(data: dict) -> list[DetDataSample]:
-        """Of images as the test pipeline left them; their masks are brought back to the original size."""
+        """Of images as the test pipeline left them; their masks are brought back to the original
+        size.
+        """
         samples = data['data_samples']
         for image, sample in zip(data['inputs'], samples):
             rgb = image.numpy()[::-1].transpose(1, 2, 0)
@@ -54,12 +58,21 @@ def mask_ap(cfg: Config, predict: Callable[[dict], list[DetDataSample]]) -> floa
     for name, value in metrics.items():
         if name.split('/')[-1] == 'segm_mAP':
             return value
-    raise CASTError(f'the test evaluator gives {", ".join(metrics)} but no segm_mAP; use CocoMetric')
+    raise CASTError(
+        f'the test evaluator gives {", ".join(metrics)} but no segm_mAP; use CocoMetric'
+    )
 
 
 def _to_mmdet(found: Instances, size: tuple[int, int]) -> InstanceData:
     masks = torch.from_numpy(found.masks)
     if tuple(masks.shape[1:]) != tuple(size):
-        masks = torch.nn.functional.interpolate(masks[:, None].float(), size, mode='bilinear')[:, 0] > 0.5
-    return InstanceData(bboxes=torch.from_numpy(np.asarray(found.boxes)), masks=masks,
-                        scores=torch.from_numpy(found.scores), labels=torch.from_numpy(found.labels))
+        masks = (
+            torch.nn.functional.interpolate(masks[:, None].float(), size, mode='bilinear')[:, 0]
+            > 0.5
+        )
+    return InstanceData(
+        bboxes=torch.from_numpy(np.asarray(found.boxes)),
+        masks=masks,
+        scores=torch.from_numpy(found.scores),
+        labels=torch.from_numpy(found.labels),
+    )

@@ -1,4 +1,5 @@
 """Do torch and onnxruntime find the same instances?"""
+
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,10 @@ _BATCHES = (1, 3)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Least mean and least single mask IoU, largest score difference, largest share without a partner."""
+    """Least mean and least single mask IoU, largest score difference, largest share without a
+    partner.
+    """
+
     mean_iou: float
     min_iou: float
     score: float
@@ -29,13 +33,17 @@ class Tolerance:
 
 
 # Rounding moves what masked attention looks at, so that single instances can change altogether.
-TOLERANCES = dict(fp32=Tolerance(0.99, 0.99, 0.01, 0), fp16=Tolerance(0.98, 0, 0.2, 0.03),
-                  int8=Tolerance(0.9, 0, 1, 0.1))
+TOLERANCES = dict(
+    fp32=Tolerance(0.99, 0.99, 0.01, 0),
+    fp16=Tolerance(0.98, 0, 0.2, 0.03),
+    int8=Tolerance(0.9, 0, 1, 0.1),
+)
 
 
 @dataclass
 class Agreement:
     """How far two predictors agree on some images; see :func:`compare`."""
+
     images: int = 0
     instances: int = 0
     alone: int = 0
@@ -48,48 +56,62 @@ class Agreement:
         self.instances += len(expected)
         for mask, score, label in zip(expected.masks, expected.scores, expected.labels):
             # Of equally similar ones (two queries may find one object) that of the nearest score.
-            candidates = [(mask_iou(mask, found.masks[place]), -abs(float(score - found.scores[place])))
-                          for place in np.flatnonzero(found.labels == label)]
+            candidates = [
+                (mask_iou(mask, found.masks[place]), -abs(float(score - found.scores[place])))
+                for place in np.flatnonzero(found.labels == label)
+            ]
             iou, difference = max(candidates, default=(0, 0))
             if iou >= 0.5:
                 self.ious.append(iou)
                 self.score_differences.append(-difference)
-            elif score > 1.2 * THRESHOLD:  # nearer to it, it may be on the other side in one of the two
+            elif (
+                score > 1.2 * THRESHOLD
+            ):  # nearer to it, it may be on the other side in one of the two
                 self.alone += 1
 
     def problems(self, tolerance: Tolerance) -> list[str]:
         """In what respect they differ by more than ``tolerance``; empty where they agree."""
         if not self.ious:
-            return [f'none of {self.instances} instances is found by both'] if self.instances else []
+            return (
+                [f'none of {self.instances} instances is found by both'] if self.instances else []
+            )
         checks = {
             f'mean mask IoU {np.mean(self.ious):.4f}': np.mean(self.ious) >= tolerance.mean_iou,
             f'smallest mask IoU {min(self.ious):.4f}': min(self.ious) >= tolerance.min_iou,
             f'scores differ by {max(self.score_differences):.4f}': max(self.score_differences)
             <= tolerance.score,
             f'{self.alone} of {self.instances} instances are found by torch alone': self.alone
-            <= tolerance.alone * self.instances
+            <= tolerance.alone * self.instances,
         }
         return [text for text, fine in checks.items() if not fine]
 
     def __str__(self) -> str:
         if not self.ious:
-            return f'{self.images} images without an instance above {THRESHOLD}: nothing was compared'
+            return (
+                f'{self.images} images without an instance above {THRESHOLD}: nothing was compared'
+            )
         return (
-            f'{self.instances} instances on {self.images} images: mask IoU mean {np.mean(self.ious):.4f}, '
-            f'smallest {min(self.ious):.4f}; largest score difference {max(self.score_differences):.4f}; '
-            f'{self.alone} found by torch alone')
+            f'{self.instances} instances on {self.images} images: mask IoU mean '
+            f'{np.mean(self.ious):.4f}, smallest {min(self.ious):.4f}; largest score difference '
+            f'{max(self.score_differences):.4f}; {self.alone} found by torch alone'
+        )
 
 
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two masks (H, W) of bool; 1 where they differ in up to two pixels only, which rounding decides."""
+    """Of two masks (H, W) of bool; 1 where they differ in up to two pixels only, which rounding
+    decides.
+    """
     union, shared = np.count_nonzero(one | other), np.count_nonzero(one & other)
     if union == 0 or (shared and union - shared <= 2):
         return 1.0
     return shared / union
 
 
-def compare_runtimes(network: nn.Module, student: OnnxStudent, cfg: Config, precision: str) -> Agreement:
-    """Compare at three image sizes and two batch sizes, on the test set's images where they are there.
+def compare_runtimes(
+    network: nn.Module, student: OnnxStudent, cfg: Config, precision: str
+) -> Agreement:
+    """Compare at three image sizes and two batch sizes, on the test set's images where they are
+    there.
 
     Raises:
         CASTError: they differ by more than the precision's tolerance.
@@ -99,15 +121,18 @@ def compare_runtimes(network: nn.Module, student: OnnxStudent, cfg: Config, prec
     agreement = Agreement()
     photos = example_images(cfg, sum(_BATCHES))
     for size in ((side, 2 * side), (side + 5, side + 3 * divisor - 1), (2 * side - 1, side)):
-        images = np.stack([cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA) for photo in photos])
+        images = np.stack(
+            [cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA) for photo in photos]
+        )
         for batch in np.split(images, np.cumsum(_BATCHES)[:-1]):
             for expected, found in zip(run_torch(network, batch), student.run(batch, THRESHOLD)):
                 agreement.add(expected[expected.scores > THRESHOLD], found)
     problems = agreement.problems(TOLERANCES[precision])
     if problems:
         raise CASTError(
-            f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was removed; '
-            'please report it, or try another --precision')
+            f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was '
+            'removed; please report it, or try another --precision'
+        )
     return agreement
 
 
@@ -116,9 +141,13 @@ def run_torch(network: nn.Module, images: np.ndarray) -> list[Instances]:
     """mmdet's own prediction of a batch (B, H, W, 3) of uint8, RGB."""
     size = images.shape[1:3]
     meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
-    inputs = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))) for image in images]
+    inputs = [
+        torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        for image in images
+    ]
     samples = network.test_step(
-        dict(inputs=inputs, data_samples=[DetDataSample(metainfo=meta) for _ in images]))
+        dict(inputs=inputs, data_samples=[DetDataSample(metainfo=meta) for _ in images])
+    )
     return [to_instances(sample) for sample in samples]
 
 
@@ -127,12 +156,15 @@ def to_instances(sample: DetDataSample) -> Instances:
     predicted = sample.pred_instances.cpu()
     if 'masks' not in predicted:
         raise CASTError('the model predicts boxes but no masks; give one that segments instances')
-    return Instances(*(predicted[name].numpy()
-                       for name in ('bboxes', 'masks', 'scores', 'labels'))).best_first()
+    return Instances(
+        *(predicted[name].numpy() for name in ('bboxes', 'masks', 'scores', 'labels'))
+    ).best_first()
 
 
 def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
-    """At most ``count`` RGB images of a COCO test set, none without it: a student travels without data."""
+    """At most ``count`` RGB images of a COCO test set, none without it: a student travels without
+    data.
+    """
     dataset = cfg.test_dataloader.dataset
     if not dataset.get('ann_file'):
         return []
@@ -142,13 +174,15 @@ def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
         listed = read_coco(root / dataset.ann_file)['images']
     except CASTError:
         return []
-    chosen = listed[::max(1, len(listed) // count)][:count]
+    chosen = listed[:: max(1, len(listed) // count)][:count]
     images = [cv2.imread(str(folder / image['file_name'])) for image in chosen]
     return [image[..., ::-1] for image in images if image is not None]
 
 
 def first_test_image(cfg: Config) -> np.ndarray | None:
-    """An image of the test set at the size that the test pipeline gives it; None where there is none."""
+    """An image of the test set at the size that the test pipeline gives it; None where there is
+    none.
+    """
     images = read_test_images(cfg, 1)
     if not images:
         return None

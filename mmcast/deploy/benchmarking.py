@@ -1,4 +1,7 @@
-"""How large and how fast are these models? Every one in a process of its own, all measured in turns."""
+"""How large and how fast are these models? Every one in a process of its own, all measured in
+turns.
+"""
+
 import json
 import logging
 import multiprocessing
@@ -23,7 +26,10 @@ BACKENDS = ('eager', 'compiled')
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table: ``path`` is an ONNX file or a config, ``backend`` is onnx, eager or compiled."""
+    """A line of the table: ``path`` is an ONNX file or a config, ``backend`` is onnx, eager or
+    compiled.
+    """
+
     name: str
     path: str
     checkpoint: str | None
@@ -32,7 +38,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all entries share; ``size`` is height and width in pixels, ``image`` a file, None for noise."""
+    """What all entries share; ``size`` is height and width in pixels, ``image`` a file, None for
+    noise.
+    """
+
     size: tuple[int, int] = (512, 1024)
     batch: int = 1
     runs: int = 20
@@ -42,9 +51,9 @@ class Setting:
     image: str | None = None
 
 
-def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager', )) -> list[Entry]:
-    """``[NAME=]PATH``: an ONNX file, the folder of an exported student, ``CONFIG`` (random weights) or
-    ``CONFIG,CHECKPOINT``; torch models once with each backend.
+def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager',)) -> list[Entry]:
+    """``[NAME=]PATH``: an ONNX file, the folder of an exported student, ``CONFIG`` (random weights)
+    or ``CONFIG,CHECKPOINT``; torch models once with each backend.
 
     Raises:
         CASTError: a path does not exist.
@@ -57,26 +66,33 @@ def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager', )) -
             path, checkpoint = str(Path(path, 'student.py')), str(Path(path, 'student.pth'))
         for needed in filter(None, (path, checkpoint)):
             if not Path(needed).is_file():
-                raise CASTError(f'{needed} of {text!r} not found; give [NAME=]FILE.onnx, a folder of '
-                                'tools/export_student.py, CONFIG or CONFIG,CHECKPOINT')
+                raise CASTError(
+                    f'{needed} of {text!r} not found; give [NAME=]FILE.onnx, a folder of '
+                    'tools/export_student.py, CONFIG or CONFIG,CHECKPOINT'
+                )
         name = name or Path(spec.partition(',')[0]).stem
         kinds = ['onnx'] if path.endswith('.onnx') else backends
         entries += [Entry(name, path, checkpoint or None, kind) for kind in kinds]
     return entries
 
 
-def benchmark(entries: Sequence[Entry], setting: Setting = Setting(),
-              show: Callable[[str], None] = lambda line: None) -> list[dict]:
+def benchmark(
+    entries: Sequence[Entry],
+    setting: Setting = Setting(),
+    show: Callable[[str], None] = lambda line: None,
+) -> list[dict]:
     """Measure models from an image in memory to masks of its size.
 
-    Every model lives in a process of its own; they take turns, run by run, so that a busy minute of the
-    machine hits all of them, each time after one run that is not measured. Time is wall clock; ``cpu_s`` is
-    processor time, which other processes hardly disturb.
+    Every model lives in a process of its own; they take turns, run by run, so that a busy minute of
+    the machine hits all of them, each time after one run that is not measured. Time is wall clock;
+    ``cpu_s`` is processor time, which other processes hardly disturb.
 
     Returns:
-        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms (median,
-        p90, p99, mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb (of the
-        process up to the last run; on a GPU, what torch allocated); or name, backend and ``problem``.
+        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms
+            (median,
+        p90, p99, mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb
+        (of the process up to the last run; on a GPU, what torch allocated); or name, backend and
+        ``problem``.
     """
     workers = []
     for entry in entries:
@@ -112,7 +128,9 @@ class _Worker:
         facts = self._ask('describe')
         self.process.join(10)
         row = dict(name=self.entry.name, backend=self.entry.backend)
-        return row | (dict(problem=self.problem) if self.problem else facts | _statistics(self.times, batch))
+        return row | (
+            dict(problem=self.problem) if self.problem else facts | _statistics(self.times, batch)
+        )
 
     def _ask(self, what: str) -> Any:
         if self.problem:
@@ -136,26 +154,43 @@ class _Worker:
 
 def _statistics(times: list[tuple[float, float]], batch: int) -> dict:
     wall, cpu = zip(*times)
-    latency = {name: round(1000 * float(value), 2) for name, value in (
-        ('median', np.median(wall)), ('p90', np.quantile(wall, 0.9)), ('p99', np.quantile(wall, 0.99)),
-        ('mean', np.mean(wall)))}
-    return dict(latency_ms=latency,
-                fps=round(batch / statistics.median(wall), 2),
-                cpu_s=round(statistics.median(cpu), 4))
+    latency = {
+        name: round(1000 * float(value), 2)
+        for name, value in (
+            ('median', np.median(wall)),
+            ('p90', np.quantile(wall, 0.9)),
+            ('p99', np.quantile(wall, 0.99)),
+            ('mean', np.mean(wall)),
+        )
+    }
+    return dict(
+        latency_ms=latency,
+        fps=round(batch / statistics.median(wall), 2),
+        cpu_s=round(statistics.median(cpu), 4),
+    )
 
 
 # ---- in a process of its own
 
+
 def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
-    """Load a model, then serve the parent: ``run`` gives the seconds of one, ``describe`` the last word."""
+    """Load a model, then serve the parent: ``run`` gives the seconds of one, ``describe`` the last
+    word.
+    """
     try:
         images = _images(setting)
-        model = _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting)
+        model = (
+            _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting)
+        )
         for _ in range(setting.warmup):
             model.run(images)
         pipe.send(True)
         while pipe.recv() == 'run':
-            model.run(images)  # after the others' turns its memory has left the caches, on some machines RAM as well
+            model.run(
+                images
+                # after the others' turns its memory has left the caches, on some machines RAM as
+                # well
+            )
             wall, cpu = time.perf_counter(), time.process_time()
             model.run(images)
             pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
@@ -169,10 +204,13 @@ def _images(setting: Setting) -> np.ndarray:
     """A batch (B, H, W, 3) of uint8, RGB."""
     height, width = setting.size
     if setting.image is None:
-        return np.random.default_rng(0).integers(0, 256, (setting.batch, height, width, 3), dtype=np.uint8)
+        return np.random.default_rng(0).integers(
+            0, 256, (setting.batch, height, width, 3), dtype=np.uint8
+        )
     import cv2
 
     from mmcast.deploy.prediction import read_image
+
     picture = read_image(Path(setting.image), setting.image)
     if picture.pixels is None:
         raise CASTError(f'{setting.image} {picture.problem}')
@@ -185,6 +223,7 @@ class _OnnxModel:
 
     def __init__(self, entry: Entry, setting: Setting) -> None:
         from mmcast.deploy.onnx_student import OnnxStudent
+
         self.student = OnnxStudent(entry.path, threads=setting.threads or None)
 
     def run(self, images: np.ndarray) -> None:
@@ -194,18 +233,22 @@ class _OnnxModel:
         return _resident_mb()
 
     def describe(self, images: np.ndarray) -> dict:
-        return dict(parameters=None, flops=None, precision=self.student.metadata.get('precision', 'fp32'))
+        return dict(
+            parameters=None, flops=None, precision=self.student.metadata.get('precision', 'fp32')
+        )
 
 
 class _TorchModel:
-    """A config with or without weights, run as mmdet runs it, from the data preprocessor to the masks."""
+    """A config with or without weights, run as mmdet runs it, from the data preprocessor to the
+    masks.
+    """
 
     def __init__(self, entry: Entry, setting: Setting) -> None:
         import torch
 
-        import mmcast  # noqa: F401  before mmdet
         from mmcast.deploy.export import build_network, load_config
         from mmcast.models.weights.loading import load_weights
+
         self.torch, self.device = torch, setting.device
         logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
         if setting.threads:
@@ -228,6 +271,7 @@ class _TorchModel:
 
     def run(self, images: np.ndarray) -> None:
         from mmcast.deploy.agreement import run_torch
+
         run_torch(self.model, images)
         if self.device.startswith('cuda'):
             self.torch.cuda.synchronize()
@@ -239,6 +283,7 @@ class _TorchModel:
 
     def describe(self, images: np.ndarray) -> dict:
         from mmcast.deploy.flops import count_flops, parameters_by_part
+
         self.torch.compiler.set_stance('force_eager')  # the counter sees nothing in compiled code
         flops = count_flops(self.model, lambda: self.run(images))
         return dict(parameters=parameters_by_part(self.model), flops=flops, precision='fp32')
@@ -253,18 +298,34 @@ def _without_files(model):
 
 
 def _resident_mb() -> int:
-    """Largest resident memory up to now. A process of Linux inherits its parent's ru_maxrss, not VmHWM."""
+    """Largest resident memory up to now.
+
+    A process of Linux inherits its parent's ru_maxrss, not VmHWM.
+    """
     try:
         status = Path('/proc/self/status').read_text()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM')) // 1024
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM'))
+        // 1024
+    )
 
 
 # ---- showing
 
-HEADERS = ('model', 'backend', 'parameters (M)', 'GFLOPs', 'median (ms)', 'p90', 'p99', 'FPS', 'CPU (s)',
-           'memory (MB)')
+HEADERS = (
+    'model',
+    'backend',
+    'parameters (M)',
+    'GFLOPs',
+    'median (ms)',
+    'p90',
+    'p99',
+    'FPS',
+    'CPU (s)',
+    'memory (MB)',
+)
 
 
 def cells(row: dict) -> list[str]:
@@ -272,13 +333,22 @@ def cells(row: dict) -> list[str]:
     if 'problem' in row:
         return [row['name'], row['backend'], row['problem'], *[''] * (len(HEADERS) - 3)]
     latency = row['latency_ms']
-    backend = row['backend'] if row['precision'] == 'fp32' else f'{row["backend"]}, {row["precision"]}'
-    parameters, flops = (f'{row[key]["total"] / unit:.1f}' if row[key] else '' for key, unit in (
-        ('parameters', 1e6), ('flops', 1e9)))
+    backend = (
+        row['backend'] if row['precision'] == 'fp32' else f'{row["backend"]}, {row["precision"]}'
+    )
+    parameters, flops = (
+        f'{row[key]["total"] / unit:.1f}' if row[key] else ''
+        for key, unit in (('parameters', 1e6), ('flops', 1e9))
+    )
     return [
-        row['name'], backend, parameters, flops, *(f'{latency[key]:.1f}' for key in ('median', 'p90', 'p99')),
-        f'{row["fps"]:.2f}', f'{row["cpu_s"]:.3f}',
-        str(row['peak_memory_mb'])
+        row['name'],
+        backend,
+        parameters,
+        flops,
+        *(f'{latency[key]:.1f}' for key in ('median', 'p90', 'p99')),
+        f'{row["fps"]:.2f}',
+        f'{row["cpu_s"]:.3f}',
+        str(row['peak_memory_mb']),
     ]
 
 
@@ -287,12 +357,16 @@ def machine(setting: Setting) -> str:
     name = platform.processor() or platform.machine()
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
-        name = next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+        name = next(
+            line.partition(':')[2].strip() for line in lines if line.startswith('model name')
+        )
     except (OSError, StopIteration):
         pass  # not Linux
     threads = setting.threads or os.cpu_count()
-    return (f'{setting.size[0]}x{setting.size[1]}, batch {setting.batch}, {setting.runs} runs in turns, '
-            f'{setting.device}: {name}, {threads} threads')
+    return (
+        f'{setting.size[0]}x{setting.size[1]}, batch {setting.batch}, {setting.runs} runs in '
+        f'turns, {setting.device}: {name}, {threads} threads'
+    )
 
 
 def to_markdown(rows: Sequence[dict], setting: Setting) -> str:
@@ -300,16 +374,28 @@ def to_markdown(rows: Sequence[dict], setting: Setting) -> str:
     lines = [machine(setting), '', _line(HEADERS), _line(['---'] * len(HEADERS))]
     lines += [_line(cells(row)) for row in rows]
     lines += [
-        '', 'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries included.', ''
+        '',
+        'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries '
+        'included.',
+        '',
     ]
     lines += [_line(('model', 'part', 'parameters (M)', 'GFLOPs')), _line(['---'] * 4)]
     seen = set()
     for row in rows:
         if row.get('flops') and row['name'] not in seen:
             seen.add(row['name'])
-            lines += [_line((row['name'], part, f'{row["parameters"].get(part, 0) / 1e6:.2f}',
-                             f'{row["flops"].get(part, 0) / 1e9:.1f}'))
-                      for part in dict.fromkeys([*row['parameters'], *row['flops']]) if part != 'total']
+            lines += [
+                _line(
+                    (
+                        row['name'],
+                        part,
+                        f'{row["parameters"].get(part, 0) / 1e6:.2f}',
+                        f'{row["flops"].get(part, 0) / 1e9:.1f}',
+                    )
+                )
+                for part in dict.fromkeys([*row['parameters'], *row['flops']])
+                if part != 'total'
+            ]
     return '\n'.join(lines) + '\n'
 
 
@@ -317,8 +403,9 @@ def _line(texts: Sequence[str]) -> str:
     return f'| {" | ".join(texts)} |'
 
 
-def write_results(rows: Sequence[dict], setting: Setting, json_file: str | None,
-                  markdown_file: str | None) -> None:
+def write_results(
+    rows: Sequence[dict], setting: Setting, json_file: str | None, markdown_file: str | None
+) -> None:
     """The rows and the machine as JSON, the tables as Markdown."""
     if json_file:
         content = dict(setting=vars(setting), machine=machine(setting), rows=list(rows))

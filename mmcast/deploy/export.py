@@ -1,4 +1,7 @@
-"""The student on its own: weights without what only training has, and a config that stock mmdet runs."""
+"""The student on its own: weights without what only training has, and a config that stock mmdet
+runs.
+"""
+
 import io
 import json
 from collections.abc import Mapping
@@ -26,14 +29,23 @@ CONFIG, WEIGHTS, SAFETENSORS = 'student.py', 'student.pth', 'student.safetensors
 # What loads the same pixels in mmcv and mmdet; DetInferencer looks for the first.
 _STOCK = dict(LoadImage='LoadImageFromFile', LoadCompressedAnnotations='LoadAnnotations')
 # Transforms that leave pixels alone.
-_PLAIN = ('LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'LoadCompressedAnnotations', 'PackDetInputs')
+_PLAIN = (
+    'LoadImage',
+    'LoadImageFromFile',
+    'LoadAnnotations',
+    'LoadCompressedAnnotations',
+    'PackDetInputs',
+)
 # What a config of testing needs; schedules and training data stay behind.
 _KEPT = ('test_dataloader', 'test_evaluator', 'test_cfg', 'env_cfg', 'log_level')
 
 
 @dataclass
 class Source:
-    """What is exported: a config, a checkpoint and, of a pipeline, the name of the step that made it."""
+    """What is exported: a config, a checkpoint and, of a pipeline, the name of the step that made
+    it.
+    """
+
     config: Path
     checkpoint: Path
     step: str | None = None
@@ -42,9 +54,9 @@ class Source:
 def export_student(source: Source, out_dir: str | Path, force: bool = False) -> Path:
     """Write ``student.py``, ``student.pth`` and ``student.safetensors``.
 
-    mmdet's ``DetInferencer`` and its ``tools/test.py`` run the first two with nothing but the config's
-    ``custom_imports``, and predict bit by bit what the checkpoint predicts. The weights hold tensors and
-    plain data only and load with ``weights_only=True``.
+    mmdet's ``DetInferencer`` and its ``tools/test.py`` run the first two with nothing but the
+    config's ``custom_imports``, and predict bit by bit what the checkpoint predicts. The weights
+    hold tensors and plain data only and load with ``weights_only=True``.
 
     Args:
         source: see :func:`find_source`.
@@ -55,29 +67,36 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
         The folder.
 
     Raises:
-        CASTError: the checkpoint is damaged, holds no student or not that of the config, or the files exist
-            or cannot be written.
+        CASTError: the checkpoint is damaged, holds no student or not that of the config, or the
+            files exist or cannot be written.
     """
     folder = _prepare_folder(Path(out_dir), force)
     cfg = student_config(load_config(source.config))
     state = student_state(source.checkpoint)
     check_fits(build_network(cfg), state, source)
-    facts = dict(mmcast=__version__, checkpoint_sha256=sha256_of_file(source.checkpoint), step=source.step)
+    facts = dict(
+        mmcast=__version__, checkpoint_sha256=sha256_of_file(source.checkpoint), step=source.step
+    )
     meta = dict(dataset_meta=dataset_meta(cfg), mmcast=facts)
     buffer = io.BytesIO()
     torch.save(dict(state_dict=state, meta=meta), buffer)
-    contents = {WEIGHTS: buffer.getvalue(), SAFETENSORS: safetensors.torch.save(state, {
-        'meta': json.dumps(meta)}), CONFIG: cfg.pretty_text}
+    contents = {
+        WEIGHTS: buffer.getvalue(),
+        SAFETENSORS: safetensors.torch.save(state, {'meta': json.dumps(meta)}),
+        CONFIG: cfg.pretty_text,
+    }
     _write_all(folder, contents)
     return folder
 
 
 def find_source(paths: list[str], step: str | None = None) -> Source:
-    """What ``WORK_DIR`` of a pipeline, the folder of an exported student, or ``CONFIG CHECKPOINT`` means.
+    """What ``WORK_DIR`` of a pipeline, the folder of an exported student, or ``CONFIG CHECKPOINT``
+    means.
 
     Args:
         paths: one of them.
-        step: of a pipeline; by default the last finished training step of a network that labels no images.
+        step: of a pipeline; by default the last finished training step of a network that labels no
+            images.
 
     Raises:
         CASTError: no such work directory, config, checkpoint or finished step.
@@ -85,7 +104,9 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
     if len(paths) == 2:
         if step:
             raise CASTError(
-                f'step {step} is for the work directory of a pipeline; leave it out, or give that folder')
+                f'step {step} is for the work directory of a pipeline; leave it out, or give that '
+                'folder'
+            )
         return Source(Path(paths[0]), Path(paths[1]))
     work_dir = Path(paths[0])
     if (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
@@ -94,15 +115,21 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
         records = json.loads((work_dir / STATE_FILE).read_text())['steps']
     except (OSError, ValueError, KeyError) as error:
         raise CASTError(
-            f'{work_dir} is no work directory of a pipeline (no sound {STATE_FILE} in it); give one, or a '
-            'config and a checkpoint') from error
-    trained = {name: record for name, record in records.items()
-               if record['status'] == 'finished' and 'checkpoint' in record['outputs']}
+            f'{work_dir} is no work directory of a pipeline (no sound {STATE_FILE} in it); give '
+            'one, or a config and a checkpoint'
+        ) from error
+    trained = {
+        name: record
+        for name, record in records.items()
+        if record['status'] == 'finished' and 'checkpoint' in record['outputs']
+    }
     if step is None:
         step = _last_student(work_dir, records, trained)
     if step not in trained:
         raise CASTError(
-            f'{work_dir} has no finished training step {step}; it has {", ".join(trained) or "none"}')
+            f'{work_dir} has no finished training step {step}; it has '
+            f'{", ".join(trained) or "none"}'
+        )
     return step_source(work_dir, step, trained[step])
 
 
@@ -110,64 +137,92 @@ def step_source(work_dir: Path, step: str, record: dict) -> Source:
     """The files of one finished training step; its best checkpoint where it kept one."""
     folder = work_dir / record['folder']
     outputs = record['outputs']
-    checkpoint = outputs.get('best_checkpoint', outputs['checkpoint']).replace('{work_dir}', str(work_dir))
+    checkpoint = outputs.get('best_checkpoint', outputs['checkpoint']).replace(
+        '{work_dir}', str(work_dir)
+    )
     # A run dumps its whole config in its folder, the name is that of the file it came from.
     configs = sorted(folder.glob('*.py'))
     if len(configs) != 1:
-        raise CASTError(f'{folder} has {len(configs)} configs (*.py) in place of one; give CONFIG CHECKPOINT')
+        raise CASTError(
+            f'{folder} has {len(configs)} configs (*.py) in place of one; give CONFIG CHECKPOINT'
+        )
     return Source(configs[0], Path(checkpoint), step)
 
 
 def _last_student(work_dir: Path, records: dict, trained: dict) -> str:
     """The last finished training step whose network makes no pseudo-labels, as a teacher's does."""
-    networks = {name: _network_settings(work_dir / record['folder'] / 'fingerprint.json')
-                for name, record in records.items()}
-    teachers = [networks[name] for name, record in records.items()
-                if networks[name].get('step.kind') == repr('pseudo_label')]
-    students = [name for name in trained if not any(_same_network(networks[name], each) for each in teachers)]
+    networks = {
+        name: _network_settings(work_dir / record['folder'] / 'fingerprint.json')
+        for name, record in records.items()
+    }
+    teachers = [
+        networks[name]
+        for name, record in records.items()
+        if networks[name].get('step.kind') == repr('pseudo_label')
+    ]
+    students = [
+        name
+        for name in trained
+        if not any(_same_network(networks[name], each) for each in teachers)
+    ]
     if not students:
-        raise CASTError(f'{work_dir} has no finished student: the training steps finished are '
-                        f'{", ".join(trained) or "none"}; finish the pipeline, or name one with --step')
+        raise CASTError(
+            f'{work_dir} has no finished student: the training steps finished are '
+            f'{", ".join(trained) or "none"}; finish the pipeline, or name one with --step'
+        )
     return students[-1]
 
 
 def _same_network(one: dict[str, str], other: dict[str, str]) -> bool:
-    return all(one.get(key) == other.get(key) for key in one.keys() | other.keys() if key != 'step.kind')
+    return all(
+        one.get(key) == other.get(key) for key in one.keys() | other.keys() if key != 'step.kind'
+    )
 
 
 def _network_settings(fingerprint: Path) -> dict[str, str]:
     settings = json.loads(fingerprint.read_text())['settings'] if fingerprint.exists() else {}
     return {
         key: value
-        for key, value in settings.items() if key.startswith('model.detector.') or key == 'step.kind'
+        for key, value in settings.items()
+        if key.startswith('model.detector.') or key == 'step.kind'
     }
 
 
 def student_config(cfg: Config) -> Config:
-    """A plain config for testing the network that learns in ``cfg``, self-contained and of mmdet's default
-    scope.
+    """A plain config for testing the network that learns in ``cfg``, self-contained and of mmdet's
+    default scope.
 
     Raises:
         CASTError: ``cfg`` has no model or no test data set.
     """
     for key in ('model', 'test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
-            raise CASTError(f'{cfg.filename} has no {key}; give a config of one run, not of a pipeline')
+            raise CASTError(
+                f'{cfg.filename} has no {key}; give a config of one run, not of a pipeline'
+            )
     model = cfg.model.to_dict()
     if 'detector' in model:  # CASTDetector
-        model = dict(model['detector'], data_preprocessor=model.get('data_preprocessor') or
-                     model['detector'].get('data_preprocessor'))
+        model = dict(
+            model['detector'],
+            data_preprocessor=model.get('data_preprocessor')
+            or model['detector'].get('data_preprocessor'),
+        )
     imports = cfg.get('custom_imports', {}).get('imports', [])
     imports = dict.fromkeys(['mmcast', *([imports] if isinstance(imports, str) else imports)])
-    content = dict(default_scope='mmdet',
-                   custom_imports=dict(imports=list(imports)),
-                   model=_without_init(model),
-                   visualizer=dict(type='DetLocalVisualizer',
-                                   vis_backends=[dict(type='LocalVisBackend')],
-                                   name='visualizer'))
+    content = dict(
+        default_scope='mmdet',
+        custom_imports=dict(imports=list(imports)),
+        model=_without_init(model),
+        visualizer=dict(
+            type='DetLocalVisualizer',
+            vis_backends=[dict(type='LocalVisBackend')],
+            name='visualizer',
+        ),
+    )
     content |= {key: cfg[key] for key in _KEPT if key in cfg}
     content.setdefault('test_cfg', dict(type='TestLoop'))
-    # Stock mmdet looks for the names of mmcast's own classes in mmdet, unless they say where they are from.
+    # Stock mmdet looks for the names of mmcast's own classes in mmdet, unless they say where they
+    # are from.
     with DefaultScope.overwrite_default_scope('mmcast'):
         return Config(_with_scopes(Config(content).to_dict()))
 
@@ -185,7 +240,11 @@ def _with_scopes(value: Any) -> Any:
         if isinstance(scoped.get('type'), str):
             scoped['type'] = _scoped(scoped['type'])
         return scoped
-    return type(value)(_with_scopes(item) for item in value) if isinstance(value, (list, tuple)) else value
+    return (
+        type(value)(_with_scopes(item) for item in value)
+        if isinstance(value, (list, tuple))
+        else value
+    )
 
 
 def _scoped(name: str) -> str:
@@ -205,12 +264,18 @@ def student_state(checkpoint: Path) -> dict[str, Tensor]:
     state = read_state_dict(checkpoint)
     part = 'detector.'
     if any(key.startswith(part) for key in state):
-        state = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
-    plain = {key: value.contiguous() for key, value in state.items() if not key.startswith(TRAINING_ONLY)}
+        state = {
+            key.removeprefix(part): value for key, value in state.items() if key.startswith(part)
+        }
+    plain = {
+        key: value.contiguous() for key, value in state.items() if not key.startswith(TRAINING_ONLY)
+    }
     if not plain:
         raise CASTError(
-            f'{checkpoint} holds no student, only {", ".join(sorted({key.split(".")[0] for key in state}))};'
-            ' give the checkpoint of a step that trains the student')
+            f'{checkpoint} holds no student, only '
+            f'{", ".join(sorted({key.split(".")[0] for key in state}))}; give the checkpoint of a '
+            'step that trains the student'
+        )
     return plain
 
 
@@ -218,13 +283,15 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], source: Source) 
     """Raises CASTError where the weights are not those of the network, all of them and no others."""
     expected = {
         key: value
-        for key, value in network.state_dict().items() if not key.startswith(TRAINING_ONLY)
+        for key, value in network.state_dict().items()
+        if not key.startswith(TRAINING_ONLY)
     }
     mismatch = describe_mismatch(expected, state)
     if mismatch:
         raise CASTError(
-            f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); give '
-            'the config it was trained with')
+            f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); '
+            'give the config it was trained with'
+        )
 
 
 def build_network(cfg: Config) -> nn.Module:
@@ -254,8 +321,10 @@ def resize_scale(cfg: Config) -> list[int] | None:
         if name == 'Resize' and step.get('keep_ratio') and 'scale' in step and scale is None:
             scale = list(step['scale'])
         elif name not in _PLAIN:
-            raise CASTError(f'the test pipeline has {name} ({dict(step)}), which a student outside of mmdet '
-                            'cannot follow; it may have one Resize with scale and keep_ratio=True')
+            raise CASTError(
+                f'the test pipeline has {name} ({dict(step)}), which a student outside of mmdet '
+                'cannot follow; it may have one Resize with scale and keep_ratio=True'
+            )
     return scale
 
 
@@ -263,11 +332,15 @@ def _prepare_folder(folder: Path, force: bool) -> Path:
     """Before the work, not after it."""
     existing = [name for name in (CONFIG, WEIGHTS, SAFETENSORS) if (folder / name).exists()]
     if existing and not force:
-        raise CASTError(f'{folder / existing[0]} exists: delete it, choose another --out or use --force')
+        raise CASTError(
+            f'{folder / existing[0]} exists: delete it, choose another --out or use --force'
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CASTError(f'cannot write to {folder} ({error.strerror}); choose another --out') from error
+        raise CASTError(
+            f'cannot write to {folder} ({error.strerror}); choose another --out'
+        ) from error
     return folder
 
 
@@ -282,4 +355,6 @@ def _write_all(folder: Path, contents: dict[str, str | bytes]) -> None:
     except OSError as error:
         for path in written:
             path.unlink()
-        raise CASTError(f'cannot write to {folder} ({error.strerror}); choose another --out') from error
+        raise CASTError(
+            f'cannot write to {folder} ({error.strerror}); choose another --out'
+        ) from error

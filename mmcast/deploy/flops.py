@@ -1,4 +1,5 @@
 """Floating point operations of one prediction, by part of the network."""
+
 import contextlib
 from collections.abc import Callable, Iterator
 
@@ -11,22 +12,29 @@ from torch.utils.flop_counter import FlopCounterMode
 def count_flops(network: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Operations of the matrix products and convolutions in ``run()``, attention included.
 
-    A multiplication and an addition are two operations; papers that count with fvcore print half of that.
-    What samples, such as deformable attention's and RoIAlign's interpolation, is not counted by torch.
+    A multiplication and an addition are two operations; papers that count with fvcore print half of
+    that. What samples, such as deformable attention's and RoIAlign's interpolation, is not counted
+    by torch.
 
     Args:
         network: a detector.
         run: predicts with it once.
 
     Returns:
-        ``total``, and the parts of the network that have any: its children, with the pixel decoder apart from
+        ``total``, and the parts of the network that have any: its children, with the pixel decoder
+            apart from
         its head, and ``other`` for what is in none.
     """
-    # The fused attention kernels of some devices are unknown to the counter; matrix products are known
-    # everywhere.
+    # The fused attention kernels of some devices are unknown to the counter; matrix products are
+    # known everywhere.
     root = type(network).__name__
-    with _frozen(network), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(
-            display=False) as counter, _entered_by_decode(network, root, counter):
+    with (
+        _frozen(network),
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+        _entered_by_decode(network, root, counter),
+    ):
         run()
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     parts = {}
@@ -42,7 +50,9 @@ def count_flops(network: nn.Module, run: Callable[[], object]) -> dict[str, int]
 
 @contextlib.contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Within, no parameter learns: torch's counter looks for the graph of each input that does, and views have none."""
+    """Within, no parameter learns: torch's counter looks for the graph of each input that does, and
+    views have none.
+    """
     learning = [value for value in network.parameters() if value.requires_grad]
     for value in learning:
         value.requires_grad_(False)
@@ -55,15 +65,19 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _entered_by_decode(network: nn.Module, root: str, counter: FlopCounterMode) -> Iterator[None]:
-    """Within, calls of a head's ``decode`` count for the head; torch's counter knows of calls of modules only."""
+    """Within, calls of a head's ``decode`` count for the head; torch's counter knows of calls of
+    modules only.
+    """
     heads = {name: child for name, child in network.named_children() if hasattr(child, 'decode')}
     for name, head in heads.items():
+
         def decode(*args, place=f'{root}.{name}.decode()', original=head.decode, **kwargs):
             counter.mod_tracker.parents.add(place)
             try:
                 return original(*args, **kwargs)
             finally:
                 counter.mod_tracker.parents.discard(place)
+
         head.decode = decode
     try:
         yield
@@ -73,9 +87,12 @@ def _entered_by_decode(network: nn.Module, root: str, counter: FlopCounterMode) 
 
 
 def _operations(module: nn.Module, name: str, by_module: dict[str, int]) -> int:
-    """Of a module; of its children where only its methods were called, such as ``roi_head.predict``."""
+    """Of a module; of its children where only its methods were called, such as
+    ``roi_head.predict``.
+    """
     return by_module.get(name) or sum(
-        _operations(child, f'{name}.{part}', by_module) for part, child in module.named_children())
+        _operations(child, f'{name}.{part}', by_module) for part, child in module.named_children()
+    )
 
 
 def parameters_by_part(network: nn.Module) -> dict[str, int]:

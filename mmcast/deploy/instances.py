@@ -1,4 +1,5 @@
 """Predictions of one image in numpy, whatever made them; neither torch nor mmdet is needed."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ class Instances:
         scores: (N,) of float32, 0 to 1.
         labels: (N,) of int64, places in the list of class names.
     """
+
     boxes: np.ndarray
     masks: np.ndarray
     scores: np.ndarray
@@ -23,9 +25,9 @@ class Instances:
         return len(self.scores)
 
     def __getitem__(self, places: np.ndarray) -> 'Instances':
-        return Instances(self.boxes[places], self.masks[places], self.scores[places], self.labels[places])
+        return Instances(
+            self.boxes[places], self.masks[places], self.scores[places], self.labels[places]
+        )
 
     def best_first(self) -> 'Instances':
         return self[np.argsort(-self.scores, kind='stable')]
-
-

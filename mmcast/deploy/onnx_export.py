@@ -1,4 +1,7 @@
-"""From a student's config and weights to one ONNX file, checked against torch before it is put in place."""
+"""From a student's config and weights to one ONNX file, checked against torch before it is put in
+place.
+"""
+
 import contextlib
 import io
 import json
@@ -31,38 +34,53 @@ from mmcast.files import sha256_of_file
 from mmcast.version import __version__
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
-#: Who attends, and the version of the standard operators around it: 20 is the first with GELU, 23 with attention.
+#: Who attends, and the version of the standard operators around it: 20 is the first with GELU, 23
+#: with attention.
 OPSETS = dict(standard=20, onnxruntime=23)
 INPUTS = ('images', 'score_threshold')
 OUTPUTS = ('boxes', 'masks', 'scores', 'labels', 'image_indices')
 _INSTALL = 'pip install "mmcast[deploy]", or pip install onnx onnxscript onnxruntime'
 # Names of the dimensions in the file.
-_DIMENSIONS = dict(images=('batch', 'height', 'width', None), boxes=('instances', None),
-                   masks=('instances', 'height', 'width'), scores=('instances', ), labels=('instances', ),
-                   image_indices=('instances', ))
+_DIMENSIONS = dict(
+    images=('batch', 'height', 'width', None),
+    boxes=('instances', None),
+    masks=('instances', 'height', 'width'),
+    scores=('instances',),
+    labels=('instances',),
+    image_indices=('instances',),
+)
 
 
-def export_onnx(source: Source, out_file: str | Path, precision: str = 'fp32', score_threshold: float = 0.3,
-                force: bool = False, attention: str = 'standard') -> Agreement:
-    """Export, compare onnxruntime with torch at three sizes and two batch sizes, and remove what differs.
+def export_onnx(
+    source: Source,
+    out_file: str | Path,
+    precision: str = 'fp32',
+    score_threshold: float = 0.3,
+    force: bool = False,
+    attention: str = 'standard',
+) -> Agreement:
+    """Export, compare onnxruntime with torch at three sizes and two batch sizes, and remove what
+    differs.
 
     Args:
-        source: config and checkpoint, see :func:`mmcast.deploy.find_source`; those of an exported student
-            serve too.
+        source: config and checkpoint, see :func:`mmcast.deploy.find_source`; those of an exported
+            student serve too.
         out_file: the ONNX file.
-        precision: ``fp32``; ``fp16`` (weights of half the size, for GPUs: a CPU computes in fp32 all the
-            same); or ``int8`` (matrix products with weights of 8 bits, quantised dynamically, for CPUs).
+        precision: ``fp32``; ``fp16`` (weights of half the size, for GPUs: a CPU computes in fp32
+            all the same); or ``int8`` (matrix products with weights of 8 bits, quantised
+            dynamically, for CPUs).
         score_threshold: the file's default; a caller may give another one with every image.
         force: replace an existing file.
-        attention: of the encoder, of ``standard`` operators, or ``onnxruntime``'s own one, which is faster and which
-            other runtimes may not know.
+        attention: of the encoder, of ``standard`` operators, or ``onnxruntime``'s own one, which is
+            faster and which other runtimes may not know.
 
     Returns:
         How far the two agree.
 
     Raises:
-        CASTError: a package is missing, the checkpoint is not that of the config, the config resizes images
-            in a way that cannot be written down, the file exists or cannot be written, or the two differ.
+        CASTError: a package is missing, the checkpoint is not that of the config, the config
+            resizes images in a way that cannot be written down, the file exists or cannot be
+            written, or the two differ.
     """
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         require(package, _INSTALL)
@@ -97,21 +115,23 @@ def load_network(cfg: Config, source: Source) -> nn.Module:
 def onnx_metadata(cfg: Config, source: Source, precision: str, score_threshold: float) -> dict:
     """What the file says about itself, by key."""
     preprocessor = cfg.model.data_preprocessor
-    return dict(mmcast=__version__,
-                classes=dataset_meta(cfg)['classes'],
-                precision=precision,
-                score_threshold=score_threshold,
-                resize=resize_scale(cfg),
-                windows=cfg.model.test_cfg.get('windows'),
-                input='uint8, batch x height x width x 3, RGB',
-                mean=preprocessor.get('mean'),
-                std=preprocessor.get('std'),
-                bgr_to_rgb=preprocessor.get('bgr_to_rgb', False),
-                pad_size_divisor=preprocessor.get('pad_size_divisor', 1),
-                normalisation='inside the graph',
-                max_per_image=cfg.model.test_cfg.get('max_per_image', 100),
-                step=source.step,
-                checkpoint_sha256=sha256_of_file(source.checkpoint))
+    return dict(
+        mmcast=__version__,
+        classes=dataset_meta(cfg)['classes'],
+        precision=precision,
+        score_threshold=score_threshold,
+        resize=resize_scale(cfg),
+        windows=cfg.model.test_cfg.get('windows'),
+        input='uint8, batch x height x width x 3, RGB',
+        mean=preprocessor.get('mean'),
+        std=preprocessor.get('std'),
+        bgr_to_rgb=preprocessor.get('bgr_to_rgb', False),
+        pad_size_divisor=preprocessor.get('pad_size_divisor', 1),
+        normalisation='inside the graph',
+        max_per_image=cfg.model.test_cfg.get('max_per_image', 100),
+        step=source.step,
+        checkpoint_sha256=sha256_of_file(source.checkpoint),
+    )
 
 
 def to_onnx(network: nn.Module, attention: str = 'standard'):
@@ -123,9 +143,15 @@ def to_onnx(network: nn.Module, attention: str = 'standard'):
     dynamic = torch.export.Dim.DYNAMIC
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            student, (example, torch.tensor(0.0)), dynamo=True, opset_version=OPSETS[attention], verbose=False,
-            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic}, None), input_names=INPUTS,
-            output_names=OUTPUTS)
+            student,
+            (example, torch.tensor(0.0)),
+            dynamo=True,
+            opset_version=OPSETS[attention],
+            verbose=False,
+            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic}, None),
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+        )
     return program.model_proto
 
 
@@ -139,11 +165,15 @@ def finish_graph(model, metadata: dict) -> None:
                 value.type.tensor_type.shape.dim[place].dim_param = name
     del graph.value_info[:]  # they speak of dimensions by the exporter's names
     # An input that is an initializer too has a default.
-    graph.initializer.append(onnx.helper.make_tensor(
-        'score_threshold', onnx.TensorProto.FLOAT, [], [metadata['score_threshold']]))
+    graph.initializer.append(
+        onnx.helper.make_tensor(
+            'score_threshold', onnx.TensorProto.FLOAT, [], [metadata['score_threshold']]
+        )
+    )
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, dict(
-        kind=KIND, **{key: json.dumps(value) for key, value in metadata.items()}))
+    onnx.helper.set_model_props(
+        model, dict(kind=KIND, **{key: json.dumps(value) for key, value in metadata.items()})
+    )
     model.producer_name, model.producer_version = 'mmcast', __version__
 
 
@@ -156,8 +186,12 @@ def write(model, path: Path, precision: str) -> None:
     if precision == 'int8':
         quantization = require('onnxruntime.quantization', _INSTALL)
         with _quiet():
-            quantization.quantize_dynamic(path, path, op_types_to_quantize=['MatMul', 'Gemm'],
-                                          extra_options=dict(DefaultTensorType=onnx.TensorProto.FLOAT))
+            quantization.quantize_dynamic(
+                path,
+                path,
+                op_types_to_quantize=['MatMul', 'Gemm'],
+                extra_options=dict(DefaultTensorType=onnx.TensorProto.FLOAT),
+            )
 
 
 def to_half(model):
@@ -165,7 +199,8 @@ def to_half(model):
     float16 = require('onnxruntime.transformers.float16', _INSTALL)
     with _quiet():
         return float16.convert_float_to_float16(
-            model, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST])
+            model, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST]
+        )
 
 
 @contextlib.contextmanager
@@ -173,9 +208,13 @@ def _temporary_file(out_file: Path):
     """A neighbour of ``out_file``, removed where it is not renamed."""
     try:
         out_file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=out_file.parent, prefix=f'.{out_file.stem}.', suffix='.onnx')
+        handle, name = tempfile.mkstemp(
+            dir=out_file.parent, prefix=f'.{out_file.stem}.', suffix='.onnx'
+        )
     except OSError as error:
-        raise CASTError(f'cannot write {out_file} ({error.strerror}); choose another --out') from error
+        raise CASTError(
+            f'cannot write {out_file} ({error.strerror}); choose another --out'
+        ) from error
     os.close(handle)
     try:
         yield Path(name)
@@ -189,8 +228,11 @@ def _quiet():
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     nowhere = io.StringIO()
-    with (warnings.catch_warnings(), contextlib.redirect_stdout(nowhere),
-          contextlib.redirect_stderr(nowhere)):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         warnings.simplefilter('ignore')
         try:
             yield

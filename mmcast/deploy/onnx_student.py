@@ -1,4 +1,5 @@
 """Runs an exported ONNX file with onnxruntime and numpy; OpenCV only resizes. Never torch or mmdet."""
+
 import json
 import os
 from collections.abc import Sequence
@@ -21,20 +22,26 @@ class OnnxStudent:
     Args:
         path: a file of ``tools/export_onnx.py``.
         threads: of one operator; default onnxruntime's choice, one a core.
-        providers: onnxruntime's execution providers, by default those installed, a GPU before the CPU.
+        providers: onnxruntime's execution providers, by default those installed, a GPU before the
+            CPU.
 
     Attributes:
         classes: names by label.
         score_threshold: the default.
         metadata: everything that the file says about itself: ``classes``, ``mean``, ``std``,
-            ``score_threshold``, ``resize``, ``precision``, ``mmcast``, ``checkpoint_sha256`` and others.
+            ``score_threshold``, ``resize``, ``precision``, ``mmcast``, ``checkpoint_sha256`` and
+            others.
 
     Raises:
         CASTError: onnxruntime is not installed, or the file is missing, damaged or not one of ours.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int | None = None,
-                 providers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
         runtime = require('onnxruntime')
         if not Path(path).is_file():
             raise CASTError(f'ONNX file {path} not found; make one with tools/export_onnx.py')
@@ -43,25 +50,32 @@ class OnnxStudent:
         options.intra_op_num_threads = threads or 0
         try:
             self.session = runtime.InferenceSession(
-                os.fspath(path), options, providers=list(providers or runtime.get_available_providers()))
+                os.fspath(path),
+                options,
+                providers=list(providers or runtime.get_available_providers()),
+            )
         except Exception as error:  # onnxruntime has a dozen types of its own
             raise CASTError(
-                f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be cut '
-                'short, export it again') from error
+                f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be '
+                'cut short, export it again'
+            ) from error
         properties = self.session.get_modelmeta().custom_metadata_map
         if properties.get('kind') != KIND:
             raise CASTError(f'{path} is no student of tools/export_onnx.py; export one with it')
         # onnxruntime's quantiser adds a property of its own.
-        self.metadata = {key: json.loads(value) for key, value in properties.items()
-                         if key != 'kind' and not key.startswith('onnx.')}
+        self.metadata = {
+            key: json.loads(value)
+            for key, value in properties.items()
+            if key != 'kind' and not key.startswith('onnx.')
+        }
         self.classes: list[str] = self.metadata['classes']
         self.score_threshold: float = self.metadata['score_threshold']
 
     def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
         """Instances of an RGB image (H, W, 3) of uint8, masks of its size.
 
-        The image is resized as in the test pipeline that the student was exported with, the masks are resized
-        back.
+        The image is resized as in the test pipeline that the student was exported with, the masks
+        are resized back.
         """
         size = image.shape[:2]
         inner = scaled_size(size, self.metadata['resize'])
@@ -70,13 +84,17 @@ class OnnxStudent:
         cv2 = require('cv2')
         resized = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_LINEAR)
         found = self.run(resized[None], score_threshold)[0]
-        masks = [cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-                 for mask in found.masks]
+        masks = [
+            cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+            for mask in found.masks
+        ]
         masks = np.stack(masks) if masks else np.zeros((0, *size), bool)
         return Instances(boxes_of_masks(masks), masks, found.scores, found.labels)
 
     def run(self, images: np.ndarray, score_threshold: float | None = None) -> list[Instances]:
-        """Instances of every image of a batch (B, H, W, 3) of uint8, RGB, as they are: nothing is resized."""
+        """Instances of every image of a batch (B, H, W, 3) of uint8, RGB, as they are: nothing is
+        resized.
+        """
         threshold = self.score_threshold if score_threshold is None else score_threshold
         if self.metadata.get('windows'):
             return [self._run_in_windows(image, threshold) for image in images]
@@ -85,7 +103,8 @@ class OnnxStudent:
     def _run_in_windows(self, image: np.ndarray, threshold: float) -> Instances:
         """Instances of one image, as ``test_cfg.windows`` of the student has them."""
         windows, divisor = Windows(**self.metadata['windows']), self.metadata['pad_size_divisor']
-        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for rounding.
+        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for
+        # rounding.
         height, width = image.shape[:2]
         size = tuple(-(-side // divisor) * divisor for side in (height, width))
         mean = self.metadata['mean'] or (0, 0, 0)
@@ -93,12 +112,16 @@ class OnnxStudent:
         canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
         canvas[:height, :width] = image
         places = windows.places(size)
-        crops = np.stack([canvas[y:y + windows.size, x:x + windows.size] for y, x in places])
+        crops = np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in places])
         parts = self._run_whole(crops, windows.score_thr)
         parts = [part[part.masks.any((1, 2))] for part in parts]
-        masks, scores, labels = (np.concatenate([getattr(part, name) for part in parts])
-                                 for name in ('masks', 'scores', 'labels'))
-        views = Views(masks, scores, labels, np.repeat(places, [len(part) for part in parts], axis=0), size)
+        masks, scores, labels = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ('masks', 'scores', 'labels')
+        )
+        views = Views(
+            masks, scores, labels, np.repeat(places, [len(part) for part in parts], axis=0), size
+        )
         groups = views.groups()
         best = [group[0] for group in groups]
         masks = views.paste(groups)[:, :height, :width]
@@ -107,9 +130,12 @@ class OnnxStudent:
 
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
         """Instances of every image of a batch, each looked at as a whole."""
-        feed = dict(images=np.ascontiguousarray(images), score_threshold=np.array(threshold, np.float32))
+        feed = dict(
+            images=np.ascontiguousarray(images), score_threshold=np.array(threshold, np.float32)
+        )
         boxes, masks, scores, labels, owners = self.session.run(
-            ['boxes', 'masks', 'scores', 'labels', 'image_indices'], feed)
+            ['boxes', 'masks', 'scores', 'labels', 'image_indices'], feed
+        )
         every = Instances(boxes, masks, scores, labels)
         return [every[owners == index].best_first() for index in range(len(images))]
 

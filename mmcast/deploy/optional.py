@@ -1,10 +1,13 @@
 """Packages that only some of the deployment needs; who lacks one is told what to type."""
+
 import importlib
 from types import ModuleType
 
 from mmcast.errors import CASTError
 
-_INSTALL = dict(cv2='opencv-python-headless')  # where the distribution is not called like the module
+_INSTALL = dict(
+    cv2='opencv-python-headless'
+)  # where the distribution is not called like the module
 
 
 def require(name: str, cure: str = '') -> ModuleType:
@@ -17,5 +20,7 @@ def require(name: str, cure: str = '') -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition('.')[0]
-        raise CASTError(f'{package} is needed for this and cannot be imported ({error}): '
-                        f'{cure or "pip install " + _INSTALL.get(package, package)}') from error
+        raise CASTError(
+            f'{package} is needed for this and cannot be imported ({error}): '
+            f'{cure or "pip install " + _INSTALL.get(package, package)}'
+        ) from error

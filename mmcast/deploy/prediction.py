@@ -1,4 +1,5 @@
 """Masks for an image, a folder of images or a video; one picture is in memory at a time."""
+
 import json
 import os
 import time
@@ -20,7 +21,10 @@ VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
 
 @dataclass
 class Picture:
-    """A picture of the source: its name, and its pixels, RGB (H, W, 3) of uint8, or why there are none."""
+    """A picture of the source: its name, and its pixels, RGB (H, W, 3) of uint8, or why there are
+    none.
+    """
+
     name: str
     pixels: np.ndarray | None = None
     problem: str = ''
@@ -29,24 +33,28 @@ class Picture:
 @dataclass
 class Result:
     """What :func:`predict` did."""
+
     pictures: int = 0
     instances: int = 0
     skipped: list[str] = field(default_factory=list)
 
 
-def load_student(model: str | os.PathLike, checkpoint: str | os.PathLike | None = None,
-                 device: str | None = None) -> Callable[[np.ndarray, float | None], Instances]:
-    """A student that is called with an RGB image (H, W, 3) of uint8, and a score threshold if need be.
+def load_student(
+    model: str | os.PathLike, checkpoint: str | os.PathLike | None = None, device: str | None = None
+) -> Callable[[np.ndarray, float | None], Instances]:
+    """A student that is called with an RGB image (H, W, 3) of uint8, and a score threshold if need
+    be.
 
         student = load_student('student.onnx')
         found = student(image)
         found.masks, found.scores, [student.classes[label] for label in found.labels]
 
     Args:
-        model: an ONNX file; the folder of an exported student; or a config, with its ``checkpoint``.
+        model: an ONNX file; the folder of an exported student; or a config, with its
+            ``checkpoint``.
         checkpoint: weights of that config.
-        device: for torch, by default the accelerator if there is one. onnxruntime takes the providers
-            installed.
+        device: for torch, by default the accelerator if there is one. onnxruntime takes the
+            providers installed.
 
     Raises:
         CASTError: a path is wrong, or a file is damaged or does not fit the other.
@@ -55,38 +63,51 @@ def load_student(model: str | os.PathLike, checkpoint: str | os.PathLike | None 
     if path.suffix == '.onnx':
         return OnnxStudent(path)
     from mmcast.deploy.torch_student import TorchStudent  # imports torch and mmdet
+
     if path.is_dir():
         return TorchStudent(path / 'student.py', path / 'student.pth', device)
     if checkpoint is None:
         raise CASTError(
-            f'{model} is neither an ONNX file nor the folder of an exported student; a config needs '
-            '--checkpoint')
+            f'{model} is neither an ONNX file nor the folder of an exported student; a config '
+            'needs --checkpoint'
+        )
     return TorchStudent(path, Path(checkpoint), device)
 
 
-def predict(student: Callable[[np.ndarray, float | None], Instances], source: str | os.PathLike,
-            out_dir: str | os.PathLike, score_threshold: float | None = None, overlays: bool = True,
-            force: bool = False, show: Callable[[str], None] | None = None) -> Result:
+def predict(
+    student: Callable[[np.ndarray, float | None], Instances],
+    source: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    score_threshold: float | None = None,
+    overlays: bool = True,
+    force: bool = False,
+    show: Callable[[str], None] | None = None,
+) -> Result:
     """Segment all pictures of a source; write overlays and one COCO JSON.
 
     Args:
         student: see :func:`load_student`.
         source: an image; a folder, searched with its subfolders; or a video.
-        out_dir: gets ``predictions.json`` (images, categories, and annotations with RLE masks and ``score``)
-            and the overlays, ``overlays/NAME.jpg`` or ``overlay.mp4``.
+        out_dir: gets ``predictions.json`` (images, categories, and annotations with RLE masks and
+            ``score``) and the overlays, ``overlays/NAME.jpg`` or ``overlay.mp4``.
         score_threshold: by default the student's own.
         overlays: whether to draw.
         force: replace earlier results.
         show: is told of progress and of files that cannot be read, which are skipped.
 
     Raises:
-        CASTError: the source or a folder is wrong, results exist, or not a single picture could be read.
+        CASTError: the source or a folder is wrong, results exist, or not a single picture could be
+            read.
     """
     source, out_dir = Path(source), Path(out_dir)
     pictures, total = open_source(source)
     json_file = _prepare(out_dir, force)
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
-    drawing = VideoWriter(out_dir / 'overlay.mp4', source) if is_video else ImageWriter(out_dir / 'overlays')
+    drawing = (
+        VideoWriter(out_dir / 'overlay.mp4', source)
+        if is_video
+        else ImageWriter(out_dir / 'overlays')
+    )
     result, show = Result(), show or (lambda line: None)
     progress = Progress(total, show)
     with CocoWriter(json_file, student.classes) as labels, drawing:
@@ -98,14 +119,18 @@ def predict(student: Callable[[np.ndarray, float | None], Instances], source: st
             found = student(picture.pixels, score_threshold)
             labels.write(picture, found)
             if overlays:
-                drawing.write(picture.name, draw_predictions(picture.pixels, found, student.classes))
+                drawing.write(
+                    picture.name, draw_predictions(picture.pixels, found, student.classes)
+                )
             result.pictures += 1
             result.instances += len(found)
             progress.step()
         if not result.pictures:
             raise CASTError(
-                f'{source}: {"a video without frames" if is_video else "no picture in it can be read"}; '
-                'nothing was written')
+                f'{source}: '
+                f'{"a video without frames" if is_video else "no picture in it can be read"}; '
+                'nothing was written'
+            )
     return result
 
 
@@ -117,14 +142,18 @@ def _prepare(out_dir: Path, force: bool) -> Path:
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CASTError(f'cannot write to {out_dir} ({error.strerror}); choose another --out') from error
+        raise CASTError(
+            f'cannot write to {out_dir} ({error.strerror}); choose another --out'
+        ) from error
     return json_file
 
 
 # ---- reading
 
+
 def open_source(source: Path) -> tuple[Iterator[Picture], int | None]:
-    """The pictures of an image, folder or video, read one by one, and how many there are, None if not known.
+    """The pictures of an image, folder or video, read one by one, and how many there are, None if
+    not known.
 
     Raises:
         CASTError: it does not exist, or has nothing that could be a picture.
@@ -132,7 +161,9 @@ def open_source(source: Path) -> tuple[Iterator[Picture], int | None]:
     if source.is_dir():
         paths = image_files(source)
         if not paths:
-            raise CASTError(f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder')
+            raise CASTError(
+                f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder'
+            )
         return (read_image(path, str(path.relative_to(source))) for path in paths), len(paths)
     if not source.is_file():
         raise CASTError(f'{source} not found; give an image, a folder of images or a video')
@@ -160,13 +191,16 @@ def read_video(path: Path) -> tuple[Iterator[Picture], int | None]:
     Raises:
         CASTError: OpenCV cannot open it.
     """
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # it complains of a broken file in lines of its own
+    os.environ.setdefault(
+        'OPENCV_FFMPEG_LOGLEVEL', '-8'
+    )  # it complains of a broken file in lines of its own
     cv2 = require('cv2')
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
         raise CASTError(
-            f'{path} cannot be opened as a video; it may be damaged or of a kind that OpenCV does not read: '
-            'convert it to mp4')
+            f'{path} cannot be opened as a video; it may be damaged or of a kind that OpenCV does '
+            'not read: convert it to mp4'
+        )
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def frames() -> Iterator[Picture]:
@@ -178,17 +212,21 @@ def read_video(path: Path) -> tuple[Iterator[Picture], int | None]:
                 return
             yield Picture(f'{path.stem}/{number:06d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
             number += 1
+
     return frames(), count if count > 0 else None
 
 
 # ---- writing
+
 
 class CocoWriter:
     """Streams predictions to a neighbour of the JSON file, which is put in place at the end."""
 
     def __init__(self, path: Path, classes: list[str]) -> None:
         self.path, self.mask_api = path, require('pycocotools.mask')
-        self.categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
+        self.categories = [
+            dict(id=number, name=name) for number, name in enumerate(classes, start=1)
+        ]
         self.partial = path.with_name(f'{path.name}.partial')
         self.images = self.annotations = 0
 
@@ -201,7 +239,9 @@ class CocoWriter:
         height, width = picture.pixels.shape[:2]
         self.images += 1
         annotations = []
-        for box, mask, score, label in zip(found.boxes.tolist(), found.masks, found.scores, found.labels):
+        for box, mask, score, label in zip(
+            found.boxes.tolist(), found.masks, found.scores, found.labels
+        ):
             if not mask.any():
                 continue
             self.annotations += 1
@@ -209,14 +249,17 @@ class CocoWriter:
             rle = dict(size=rle['size'], counts=rle['counts'].decode())
             x1, y1, x2, y2 = box
             annotations.append(
-                dict(id=self.annotations,
-                     image_id=self.images,
-                     category_id=int(label) + 1,
-                     segmentation=rle,
-                     score=round(float(score), 6),
-                     bbox=[x1, y1, x2 - x1, y2 - y1],
-                     area=int(mask.sum()),
-                     iscrowd=0))
+                dict(
+                    id=self.annotations,
+                    image_id=self.images,
+                    category_id=int(label) + 1,
+                    segmentation=rle,
+                    score=round(float(score), 6),
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=int(mask.sum()),
+                    iscrowd=0,
+                )
+            )
         image = dict(id=self.images, file_name=picture.name, height=height, width=width)
         self.file.write(json.dumps([image, annotations]) + '\n')
 
@@ -225,9 +268,18 @@ class CocoWriter:
         if kind is None:
             with self.partial.open(encoding='utf-8') as file:
                 lines = [json.loads(line) for line in file]
-            write_atomically(self.path, json.dumps(dict(
-                images=[image for image, _ in lines], categories=self.categories,
-                annotations=[annotation for _, annotations in lines for annotation in annotations])))
+            write_atomically(
+                self.path,
+                json.dumps(
+                    dict(
+                        images=[image for image, _ in lines],
+                        categories=self.categories,
+                        annotations=[
+                            annotation for _, annotations in lines for annotation in annotations
+                        ],
+                    )
+                ),
+            )
         self.partial.unlink()
 
 
@@ -280,15 +332,22 @@ class VideoWriter:
 
 
 def draw_predictions(image: np.ndarray, found: Instances, classes: list[str]) -> np.ndarray:
-    """A copy of an RGB image (H, W, 3) with masks, outlines, class names and scores, the best on top."""
+    """A copy of an RGB image (H, W, 3) with masks, outlines, class names and scores, the best on
+    top.
+    """
     from mmcast.masks.drawing import (  # OpenCV may be missing
         class_colour,
         draw_instances,
     )
+
     worst_first = found[np.arange(len(found))[::-1]]
     labels = worst_first.labels.tolist()
-    return draw_instances(image, worst_first.masks, [class_colour(label) for label in labels],
-                          [f'{classes[label]} {score:.2f}' for label, score in zip(labels, worst_first.scores)])
+    return draw_instances(
+        image,
+        worst_first.masks,
+        [class_colour(label) for label in labels],
+        [f'{classes[label]} {score:.2f}' for label, score in zip(labels, worst_first.scores)],
+    )
 
 
 class Progress:

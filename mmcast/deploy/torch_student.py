@@ -1,4 +1,5 @@
 """A student, or any mmdet instance segmentation model, in torch, called like one in onnxruntime."""
+
 import copy
 from pathlib import Path
 
@@ -33,10 +34,14 @@ class TorchStudent:
         CASTError: a file is missing or damaged, or the weights are not those of the config.
     """
 
-    def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None) -> None:
+    def __init__(
+        self, config: str | Path, checkpoint: str | Path, device: str | None = None
+    ) -> None:
         cfg = load_config(Path(config))
         if not cfg.get('model') or not cfg.get('test_dataloader'):
-            raise CASTError(f'{config} has no model or no test_dataloader; give the config of one run')
+            raise CASTError(
+                f'{config} has no model or no test_dataloader; give the config of one run'
+            )
         self.model = build_network(cfg)
         load_weights(self.model, str(checkpoint))
         self.model.to(device or get_device()).eval()
@@ -48,7 +53,9 @@ class TorchStudent:
     def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
         """Instances of an RGB image (H, W, 3) of uint8, masks of its size."""
         threshold = self.score_threshold if score_threshold is None else score_threshold
-        data = self.pipeline(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0, img_path=''))
+        data = self.pipeline(
+            dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0, img_path='')
+        )
         found = to_instances(self.model.test_step(pseudo_collate([data]))[0])
         return found[found.scores > threshold]
 

@@ -1,4 +1,5 @@
 """Boxes of masks."""
+
 import numpy as np
 
 
@@ -10,4 +11,3 @@ def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
         if len(rows):
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return boxes
-

@@ -1,8 +1,10 @@
-"""How sure a teacher is of every pixel of an image, in a few kilobytes: what may weight the mask loss of L_semi.
+"""How sure a teacher is of every pixel of an image, in a few kilobytes: what may weight the mask
+loss of L_semi.
 
-A mask is right in its middle and guessed at its border. Where a teacher's mask probability p is near 0.5, a student
-should not be punished for another opinion.
+A mask is right in its middle and guessed at its border. Where a teacher's mask probability p is
+near 0.5, a student should not be punished for another opinion.
 """
+
 import base64
 import math
 from collections.abc import Sequence
@@ -22,12 +24,11 @@ def map_size(size: Sequence[int]) -> tuple[int, int]:
     return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
 
 
-
-
 def confidence_map(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """1 - max_i s_i (1 - \\|2 p_i - 1\\|) at every pixel, over instances i.
 
-    An instance that the teacher believes in makes its uncertain pixels uncertain; one of a low score hardly does.
+    An instance that the teacher believes in makes its uncertain pixels uncertain; one of a low
+    score hardly does.
 
     Args:
         probabilities: (N, h, w) of uint8, 255 is 1: how likely a pixel is in each mask.
@@ -44,7 +45,9 @@ def confidence_map(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def encode_map(levels: np.ndarray) -> str:
     """A map as text: PNG in base64."""
-    return base64.b64encode(cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]).decode()
+    return base64.b64encode(
+        cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    ).decode()
 
 
 def decode_map(text: str) -> np.ndarray:

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 _OPACITY = 0.45
-#: Colours of classes, RGB, in the order of their names: those of matplotlib's tab20, the strong ones first.
+#: Colours of classes, RGB, in the order of their names: those of matplotlib's tab20, the strong
+#: ones first.
 PALETTE = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194),
     (188, 189, 34), (23, 190, 207), (127, 127, 127), (174, 199, 232), (255, 187, 120), (152, 223, 138), (255, 152, 150),
@@ -37,7 +38,9 @@ def draw_instances(
     drawing = image.copy()
     thickness = 1 + max(image.shape) // 1000
     for mask, colour in zip(masks, colours, strict=True):
-        drawing[mask] = ((1 - _OPACITY) * drawing[mask] + _OPACITY * np.array(colour)).astype(np.uint8)
+        drawing[mask] = ((1 - _OPACITY) * drawing[mask] + _OPACITY * np.array(colour)).astype(
+            np.uint8
+        )
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawing, outlines, -1, colour, thickness)
     if captions is not None:

@@ -1,4 +1,5 @@
 """A pixel belongs to one instance only: the one with the higher score."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,9 +43,10 @@ def resolve_rle_overlaps(rles: list[dict], scores: Sequence[float]) -> list[dict
 def complement(rle: dict) -> dict:
     """The pixels outside of a COCO RLE mask.
 
-    Run lengths alternate between outside and inside, beginning outside: a run of length 0 put in front, or
-    taken away, exchanges the two. In COCO's text, numbers from the fourth on are stored as the difference to
-    the one two places before, so that only what moves across this border changes.
+    Run lengths alternate between outside and inside, beginning outside: a run of length 0 put in
+        front, or
+    taken away, exchanges the two. In COCO's text, numbers from the fourth on are stored as the
+    difference to the one two places before, so that only what moves across this border changes.
     """
     text = rle['counts'] if isinstance(rle['counts'], bytes) else rle['counts'].encode()
     runs, position = [], 0

@@ -1,14 +1,16 @@
 """Which pixels a resized mask takes."""
+
 from __future__ import annotations
 
 import numpy as np
 
 
 def nearest_centres(index: np.ndarray, size: int) -> np.ndarray:
-    """The vector resized to ``size``: each new pixel takes the old one under its centre, as images are resized.
+    """The vector resized to ``size``: each new pixel takes the old one under its centre, as images
+    are resized.
 
-    OpenCV's ``INTER_NEAREST``, with which mmdet resizes masks, takes the one under its corner: masks move right and
-    down, by half a pixel on average where images are enlarged, and a network learns to see objects there.
+    OpenCV's ``INTER_NEAREST``, with which mmdet resizes masks, takes the one under its corner:
+    masks move right and down, by half a pixel on average where images are enlarged, and a network
+    learns to see objects there.
     """
     return index[(2 * np.arange(size) + 1) * len(index) // (2 * size)]
-

@@ -1,4 +1,5 @@
 """Run-length encodings (RLE) of masks: from pixels and polygons, and their areas."""
+
 import cv2
 import numpy as np
 from pycocotools import mask as mask_api
@@ -15,8 +16,9 @@ def encode_segmentation(mask: list | dict, height: int, width: int) -> dict:
 def encode_mask(mask: np.ndarray) -> dict:
     """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's loading want it so.
 
-    The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets no other thread of
-    Python run meanwhile; here numpy finds the runs, in the columns that have any pixel, and pycocotools packs them.
+    The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets
+    no other thread of Python run meanwhile; here numpy finds the runs, in the columns that have any
+    pixel, and pycocotools packs them.
     """
     pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
     columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
@@ -29,5 +31,11 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 
 def mask_areas(rles: list[dict]) -> list[int]:
-    """Pixels of each COCO RLE, however many: pycocotools' ``area`` overflows above 255 masks with NumPy 2."""
-    return [area for start in range(0, len(rles), 255) for area in mask_utils.area(rles[start:start + 255]).tolist()]
+    """Pixels of each COCO RLE, however many: pycocotools' ``area`` overflows above 255 masks with
+    NumPy 2.
+    """
+    return [
+        area
+        for start in range(0, len(rles), 255)
+        for area in mask_utils.area(rles[start : start + 255]).tolist()
+    ]

@@ -1,4 +1,7 @@
-"""Overlapping windows of an image, and which of their instances are the same; in numpy, for torch and ONNX alike."""
+"""Overlapping windows of an image, and which of their instances are the same; in numpy, for torch
+and ONNX alike.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +10,9 @@ import numpy as np
 from mmcast.errors import CASTError
 
 SAME_INSTANCE = 0.5  # IoU of two masks where both windows look
-CUT_FACTOR = 0.5  # on the score of what a window's side cuts, in the choice between two views of an instance
+CUT_FACTOR = (
+    0.5  # on the score of what a window's side cuts, in the choice between two views of an instance
+)
 
 
 @dataclass(frozen=True)
@@ -16,19 +21,24 @@ class Windows:
 
     Args:
         size: Side of a window in pixels of the network's input, a multiple of its patch or stride.
-        overlap: Pixels that neighbours share, at least the size of an instance that is to be seen whole.
+        overlap: Pixels that neighbours share, at least the size of an instance that is to be seen
+            whole.
         score_thr: Instances with a lower score are dropped before windows are joined.
 
     Raises:
         CASTError: The overlap is negative or not smaller than the size.
     """
+
     size: int
     overlap: int
     score_thr: float = 0.05
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.size:
-            raise CASTError(f'test_cfg.windows: overlap {self.overlap} must be from 0 to less than size {self.size}')
+            raise CASTError(
+                f'test_cfg.windows: overlap {self.overlap} must be from 0 to less than size '
+                f'{self.size}'
+            )
 
     def starts(self, length: int) -> list[int]:
         """Where windows begin along a side; the last one ends with the side."""
@@ -50,6 +60,7 @@ class Views:
         corners: (V, 2) top row and left column of each one's window.
         size: Height and width of the image.
     """
+
     masks: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
@@ -59,18 +70,29 @@ class Views:
     def groups(self) -> list[list[int]]:
         """Indices of the views of each instance, the best first: sure and not cut.
 
-        Others are in the group only to complete an instance that no window shows whole. Of one window, only the
-        best of several views of an instance counts: queries that were trained on few images often share one.
+        Others are in the group only to complete an instance that no window shows whole. Of one
+        window, only the best of several views of an instance counts: queries that were trained on
+        few images often share one.
         """
         cut, rivals = self._cut(), self._rivals()
         rank = self.scores * np.where(cut, CUT_FACTOR, 1.0)
         groups: list[list[int]] = []
         for i in np.argsort(-rank, kind='stable').tolist():
-            group = next((group for group in groups if any(
-                rivals[i, j] and self._agreement(i, j) > SAME_INSTANCE for j in group)), None)
+            group = next(
+                (
+                    group
+                    for group in groups
+                    if any(rivals[i, j] and self._agreement(i, j) > SAME_INSTANCE for j in group)
+                ),
+                None,
+            )
             if group is None:
                 groups.append([i])
-            elif cut[i] and cut[group[0]] and not (self.corners[i] == self.corners[group]).all(1).any():
+            elif (
+                cut[i]
+                and cut[group[0]]
+                and not (self.corners[i] == self.corners[group]).all(1).any()
+            ):
                 group.append(i)
         return groups
 
@@ -81,7 +103,7 @@ class Views:
         for mask, group in zip(masks, groups):
             for i in group:
                 top, left = self.corners[i]
-                mask[top:top + height, left:left + width] |= self.masks[i]
+                mask[top : top + height, left : left + width] |= self.masks[i]
         return masks
 
     def _cut(self) -> np.ndarray:
@@ -109,5 +131,7 @@ class Views:
         """IoU of two masks in the part of the image that both windows show."""
         masks, corners = self.masks[list(pair)], self.corners[list(pair)]
         (top, left), (bottom, right) = corners.max(0), corners.min(0) + masks.shape[1:]
-        one, other = (mask[top - y:bottom - y, left - x:right - x] for mask, (y, x) in zip(masks, corners))
+        one, other = (
+            mask[top - y : bottom - y, left - x : right - x] for mask, (y, x) in zip(masks, corners)
+        )
         return np.logical_and(one, other).sum() / max(np.logical_or(one, other).sum(), 1)

@@ -1,4 +1,5 @@
 """Activation checkpointing with torch alone, for networks whose own switch needs fairscale."""
+
 from collections.abc import Callable, Iterable
 
 from torch import is_grad_enabled, nn
@@ -6,7 +7,8 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
-    """Let each module keep its inputs only and run forward again in the backward pass; in training alone.
+    """Let each module keep its inputs only and run forward again in the backward pass; in training
+    alone.
 
     Losses, gradients and parameter names stay as they are.
     """

@@ -1,6 +1,7 @@
 """One detector for every training step of CAST: L_sup + l_semi L_semi + l_pxl L_pxl."""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,30 +25,39 @@ from mmcast.registry import MODELS
 class CASTDetector(BaseDetector):
     """Train a :class:`CASTNetwork` on labeled, pseudo-labeled and unlabeled images.
 
-    The four steps of the paper are configs of this class: which network, which weights, which data, which of
-    ``pixel_contrast`` and ``semi_weight`` are on. An image's origin is ``metainfo['source']``: ``labeled``
-    (also when absent), ``pseudo`` (labels from a file) or ``unlabeled`` (labels from ``teacher``).
+    The four steps of the paper are configs of this class: which network, which weights, which data,
+        which of
+    ``pixel_contrast`` and ``semi_weight`` are on. An image's origin is ``metainfo['source']``:
+    ``labeled`` (also when absent), ``pseudo`` (labels from a file) or ``unlabeled`` (labels from
+    ``teacher``).
 
     Args:
-        detector: The network that learns and predicts, such as ``CASTMask2Former``. Its data preprocessor is
-            used.
-        teacher: A detector that labels ``unlabeled`` images on the fly. It never gets a gradient, stays in
-            eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``.
+        detector: The network that learns and predicts, such as ``CASTMask2Former``. Its data
+            preprocessor is used.
+        teacher: A detector that labels ``unlabeled`` images on the fly. It never gets a gradient,
+            stays in eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``.
         pixel_contrast: Config of :class:`PixelContrast`; ``None`` or a weight of 0 is l_pxl = 0.
-        semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher ``score_thr`` (default
-            0.3) and ``min_area`` in pixels (default 0).
+        semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher
+            ``score_thr`` (default 0.3) and ``min_area`` in pixels (default 0).
         semi_test_cfg: ``predict_on``: ``student`` (default) or ``teacher``.
         data_preprocessor: Overrides the detector's.
         init_cfg: As everywhere in MMEngine.
 
     Raises:
-        CASTError: On settings that contradict each other, or l_pxl > 0 without ``mean`` and ``std``.
+        CASTError: On settings that contradict each other, or l_pxl > 0 without ``mean`` and
+            ``std``.
     """
 
-    def __init__(self, detector: ConfigType, teacher: OptConfigType = None,
-                 pixel_contrast: OptConfigType = None, semi_train_cfg: OptConfigType = None,
-                 semi_test_cfg: OptConfigType = None, data_preprocessor: OptConfigType = None,
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        detector: ConfigType,
+        teacher: OptConfigType = None,
+        pixel_contrast: OptConfigType = None,
+        semi_train_cfg: OptConfigType = None,
+        semi_test_cfg: OptConfigType = None,
+        data_preprocessor: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         super().__init__(data_preprocessor or detector.get('data_preprocessor'), init_cfg)
         self.detector = MODELS.build(detector)
         self.teacher = MODELS.build(teacher) if teacher else None
@@ -57,16 +67,26 @@ class CASTDetector(BaseDetector):
         if pixel_contrast and pixel_contrast.get('loss_weight', 1) > 0:
             self.pixel_contrast = MODELS.build(dict(dict(type='PixelContrast'), **pixel_contrast))
             if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
-                raise CASTError('pixel_contrast makes strong views of pixels, so it must know how they were '
-                                'normalised: set mean and std in data_preprocessor, or pixel_contrast=None')
-            if self.pixel_contrast.source == 'pixel_decoder' and not isinstance(self.detector, PixelDecodingNetwork):
-                raise CASTError(f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} has no pixel "
-                                "decoder whose maps could be contrasted; set source='encoder'")
-        self.semi_train_cfg = dict(dict(semi_weight=0.0, score_thr=0.3, min_area=0), **(semi_train_cfg or {}))
+                raise CASTError(
+                    'pixel_contrast makes strong views of pixels, so it must know how they were '
+                    'normalised: set mean and std in data_preprocessor, or pixel_contrast=None'
+                )
+            if self.pixel_contrast.source == 'pixel_decoder' and not isinstance(
+                self.detector, PixelDecodingNetwork
+            ):
+                raise CASTError(
+                    f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} has no pixel "
+                    "decoder whose maps could be contrasted; set source='encoder'"
+                )
+        self.semi_train_cfg = dict(
+            dict(semi_weight=0.0, score_thr=0.3, min_area=0), **(semi_train_cfg or {})
+        )
         self.predict_on = (semi_test_cfg or {}).get('predict_on', 'student')
         if self.predict_on not in ('student', *(['teacher'] if teacher else [])):
-            raise CASTError(f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' "
-                            'with teacher= set')
+            raise CASTError(
+                f"semi_test_cfg.predict_on='{self.predict_on}': choose 'student', or 'teacher' "
+                'with teacher= set'
+            )
         self._register_load_state_dict_pre_hook(_accept_plain_detector, with_module=True)
 
     def train(self, mode: bool = True) -> 'CASTDetector':
@@ -81,7 +101,8 @@ class CASTDetector(BaseDetector):
 
         Args:
             batch_inputs: (B, 3, H, W) normalised images.
-            batch_data_samples: Their labels (``gt_instances``; empty for ``unlabeled``) and ``source``.
+            batch_data_samples: Their labels (``gt_instances``; empty for ``unlabeled``) and
+                ``source``.
 
         Returns:
             ``sup_*``; ``unsup_*`` if l_semi > 0, already weighted; ``loss_pxl`` if l_pxl > 0, too.
@@ -97,7 +118,10 @@ class CASTDetector(BaseDetector):
             # Nothing would be learned from the rest: the plain detector on its labeled images.
             keep = [i for i, source in enumerate(sources) if source == 'labeled']
             if len(keep) < len(sources) and keep:
-                batch_inputs, batch_data_samples = batch_inputs[keep], [batch_data_samples[i] for i in keep]
+                batch_inputs, batch_data_samples = (
+                    batch_inputs[keep],
+                    [batch_data_samples[i] for i in keep],
+                )
                 sources = ['labeled'] * len(keep)
         if semi_weight:
             self.label_online(batch_inputs, batch_data_samples, sources)
@@ -114,8 +138,9 @@ class CASTDetector(BaseDetector):
         self._check_finite(losses, batch_data_samples)
         return losses
 
-    def pixel_loss(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                   outputs: NetworkOutputs) -> Tensor:
+    def pixel_loss(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, outputs: NetworkOutputs
+    ) -> Tensor:
         """L_pxl of the batch, weighted; the strong pass carries no gradient into the encoder."""
         normaliser, decoded = self.data_preprocessor, self.pixel_contrast.source == 'pixel_decoder'
         weak = outputs.decoded if decoded else outputs.features
@@ -125,30 +150,39 @@ class CASTDetector(BaseDetector):
             strong = self.detector.decode_pixels(strong) if decoded else strong
             masks, classes = outputs.mask_logits[-1], outputs.class_logits[-1].detach()
         try:
-            return self.pixel_contrast(weak, strong, masks.detach(), classes, training_progress(),
-                                       batch_data_samples)
+            return self.pixel_contrast(
+                weak, strong, masks.detach(), classes, training_progress(), batch_data_samples
+            )
         except NonFiniteInputError as error:
-            raise NonFiniteError(f'{", ".join(error.tensors)} of loss_pxl',
-                                 [batch_data_samples[i].metainfo for i in error.images]) from error
+            raise NonFiniteError(
+                f'{", ".join(error.tensors)} of loss_pxl',
+                [batch_data_samples[i].metainfo for i in error.images],
+            ) from error
 
     @torch.no_grad()
-    def label_online(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                     sources: Sequence[str]) -> None:
+    def label_online(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, sources: Sequence[str]
+    ) -> None:
         """Set the ``gt_instances`` of the ``unlabeled`` images from the teacher's confident masks."""
         indices = [i for i, source in enumerate(sources) if source == 'unlabeled']
         if not indices:
             return
         if self.teacher is None:
-            raise CASTError('images without labels and semi_weight > 0: set teacher= in CASTDetector, or '
-                            'read pseudo-labels from a file with PseudoLabelDataset')
+            raise CASTError(
+                'images without labels and semi_weight > 0: set teacher= in CASTDetector, or read '
+                'pseudo-labels from a file with PseudoLabelDataset'
+            )
         copies = [batch_data_samples[i].new() for i in indices]
         predictions = self.teacher.predict(batch_inputs[indices], copies, rescale=False)
         for i, prediction in zip(indices, predictions):
             batch_data_samples[i].gt_instances = self._to_ground_truth(
-                prediction.pred_instances, batch_inputs.shape[-2:])
+                prediction.pred_instances, batch_inputs.shape[-2:]
+            )
 
     def _to_ground_truth(self, pred: InstanceData, size: Sequence[int]) -> InstanceData:
-        """Confident predictions of one image as disjoint ground truth on the padded canvas ``size``."""
+        """Confident predictions of one image as disjoint ground truth on the padded canvas
+        ``size``.
+        """
         pred = pred[pred.scores > self.semi_train_cfg['score_thr']]
         masks = resolve_overlaps(pred.masks.cpu().numpy(), pred.scores.cpu().numpy())
         keep = masks.any((1, 2)) & (masks.sum((1, 2)) >= self.semi_train_cfg['min_area'])
@@ -164,9 +198,12 @@ class CASTDetector(BaseDetector):
         terms = ', '.join(name for name, loss in losses.items() if not loss.isfinite())
         raise NonFiniteError(terms, [sample.metainfo for sample in batch_data_samples])
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                rescale: bool = True) -> SampleList:
-        """The student's predictions and nobody else's, unless ``semi_test_cfg`` asks for the teacher's."""
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """The student's predictions and nobody else's, unless ``semi_test_cfg`` asks for the
+        teacher's.
+        """
         network = self.teacher if self.predict_on == 'teacher' else self.detector
         return network.predict(batch_inputs, batch_data_samples, rescale=rescale)
 
@@ -189,12 +226,17 @@ def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *
 
 @contextmanager
 def running_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, batch normalisation normalises as it would (in training by the batch) but remembers nothing.
+    """Within, batch normalisation normalises as it would (in training by the batch) but remembers
+    nothing.
 
-    Strong views are normalised by themselves, as the weak ones are, but only weak ones are like the images
-    that the network predicts on.
+    Strong views are normalised by themselves, as the weak ones are, but only weak ones are like the
+    images that the network predicts on.
     """
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, _BatchNorm) and part.track_running_stats
+    ]
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -15,8 +15,8 @@ class NetworkOutputs:
     Attributes:
         features: Encoder feature maps, finest first, each (B, C_i, h_i, w_i).
         class_logits: One (B, K, C + 1) tensor per decoder layer, the last layer last.
-        mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last. Both may be sequences that make
-            their tensors on demand, such as :class:`OnDemand`.
+        mask_logits: One (B, K, H, W) tensor per decoder layer, the last layer last. Both may be
+            sequences that make their tensors on demand, such as :class:`OnDemand`.
         decoded: Maps of the pixel decoder, coarsest first; of a :class:`PixelDecodingNetwork` only.
     """
 
@@ -45,7 +45,9 @@ class OnDemand(Sequence):
 
 @runtime_checkable
 class CASTNetwork(Protocol):
-    """What a network has to offer to learn in a ``CASTDetector``: mmdet's detector and these methods."""
+    """What a network has to offer to learn in a ``CASTDetector``: mmdet's detector and these
+    methods.
+    """
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Encoder feature maps of images (B, 3, H, W), as in ``NetworkOutputs.features``."""
@@ -56,18 +58,23 @@ class CASTNetwork(Protocol):
     def loss_on(
         self, outputs: NetworkOutputs, batch_data_samples: SampleList, indices: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The network's losses on the images ``indices`` of a forward pass; of none, zeros with a graph.
+        """The network's losses on the images ``indices`` of a forward pass; of none, zeros with a
+        graph.
 
         The same keys come for every choice of images, or distributed training waits forever.
         """
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
         """The samples with ``pred_instances``."""
 
 
 @runtime_checkable
 class PixelDecodingNetwork(CASTNetwork, Protocol):
-    """A network whose pixel decoder's maps can be contrasted: ``pixel_contrast.source='pixel_decoder'``."""
+    """A network whose pixel decoder's maps can be contrasted:
+    ``pixel_contrast.source='pixel_decoder'``.
+    """
 
     def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The pixel decoder's maps of encoder features, as in ``NetworkOutputs.decoded``."""

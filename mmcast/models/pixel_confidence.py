@@ -1,4 +1,5 @@
 """How pixels of pseudo-labeled images are weighted in the mask losses."""
+
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from torch import Tensor
@@ -7,9 +8,11 @@ from mmcast.masks.confidence import LEVELS
 
 
 def confidence_of(sample: DetDataSample) -> Tensor | None:
-    """The teacher's confidence (H, W) in [0, 1] on the batch's canvas, 1 in the padding; None where none was read.
+    """The teacher's confidence (H, W) in [0, 1] on the batch's canvas, 1 in the padding; None where
+    none was read.
 
-    ``PseudoLabelDataset(confidence=True)`` lets the map travel as a segmentation map, which every transform knows.
+    ``PseudoLabelDataset(confidence=True)`` lets the map travel as a segmentation map, which every
+    transform knows.
     """
     if sample.metainfo.get('source') != 'pseudo' or 'gt_sem_seg' not in sample:
         return None

@@ -1,5 +1,8 @@
-"""What the pixel loss needs beside the network: strong view, projector, loss. It exists in training only."""
-from typing import Callable, Sequence
+"""What the pixel loss needs beside the network: strong view, projector, loss. It exists in training
+only.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from mmdet.structures import SampleList
@@ -19,24 +22,34 @@ class PixelContrast(nn.Module):
         in_channels: Channels of the map that is projected.
         embed_dims: Dimensions D of the embeddings.
         hidden_dims: Width of the two hidden layers; ``None`` means ``in_channels``.
-        source: Whose maps: 'encoder' (finest first, of one stride for a ViT), or 'pixel_decoder' (coarsest
-            first; the student's have strides 28, 14, 7 and 3.5), which costs the strong view a pass through
-            the pixel decoder as well.
+        source: Whose maps: 'encoder' (finest first, of one stride for a ViT), or 'pixel_decoder'
+            (coarsest first; the student's have strides 28, 14, 7 and 3.5), which costs the strong
+            view a pass through the pixel decoder as well.
         feature_index: Which of those maps.
-        pool: Average-pooling factor before the projection; 2 brings DINOv2's stride 14 to the paper's 28.
+        pool: Average-pooling factor before the projection; 2 brings DINOv2's stride 14 to the
+            paper's 28.
         loss: Config of the loss, ``PixelContrastiveLoss`` by default.
         strong_view: Config of the strong view.
         loss_weight: l_pxl of the objective.
 
     Attributes:
-        observer: Called in every forward pass, if set, with what the loss is about to see: embeddings of the
-            weak and of the strong view (detached), mask logits, class logits, and the samples of the batch.
+        observer: Called in every forward pass, if set, with what the loss is about to see:
+            embeddings of the weak and of the strong view (detached), mask logits, class logits, and
+            the samples of the batch.
     """
 
-    def __init__(self, in_channels: int, embed_dims: int = 128, hidden_dims: int | None = None,
-                 source: str = 'encoder', feature_index: int = -1, pool: int = 2,
-                 loss: dict = dict(type='PixelContrastiveLoss'),
-                 strong_view: dict = dict(type='PhotometricStrongView'), loss_weight: float = 0.1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        embed_dims: int = 128,
+        hidden_dims: int | None = None,
+        source: str = 'encoder',
+        feature_index: int = -1,
+        pool: int = 2,
+        loss: dict = dict(type='PixelContrastiveLoss'),
+        strong_view: dict = dict(type='PhotometricStrongView'),
+        loss_weight: float = 0.1,
+    ) -> None:
         super().__init__()
         if source not in SOURCES:
             raise CASTError(f'pixel_contrast.source={source!r} is unknown, use one of {SOURCES}')
@@ -48,9 +61,12 @@ class PixelContrast(nn.Module):
         self.loss_weight = loss_weight
         # Three bias-free linear layers, applied to every pixel alike.
         self.projector = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, 1, bias=False), nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, hidden, 1, bias=False), nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, embed_dims, 1, bias=False))
+            nn.Conv2d(in_channels, hidden, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, embed_dims, 1, bias=False),
+        )
         self.loss = MODELS.build(loss)
         self.strong_view = MODELS.build(strong_view)
 
@@ -61,8 +77,15 @@ class PixelContrast(nn.Module):
             feature = F.avg_pool2d(feature, self.pool, ceil_mode=True, count_include_pad=False)
         return self.projector(feature)
 
-    def forward(self, weak: Sequence[Tensor], strong: Sequence[Tensor], mask_logits: Tensor,
-                class_logits: Tensor, progress: float, data_samples: SampleList | None = None) -> Tensor:
+    def forward(
+        self,
+        weak: Sequence[Tensor],
+        strong: Sequence[Tensor],
+        mask_logits: Tensor,
+        class_logits: Tensor,
+        progress: float,
+        data_samples: SampleList | None = None,
+    ) -> Tensor:
         """The weighted loss, a scalar.
 
         Args:
@@ -74,7 +97,12 @@ class PixelContrast(nn.Module):
             progress: Share of the training that is done, in [0, 1].
             data_samples: For the observer.
         """
-        z_weak, z_strong = self.project(weak), self.project([feature.detach() for feature in strong])
+        z_weak, z_strong = (
+            self.project(weak),
+            self.project([feature.detach() for feature in strong]),
+        )
         if self.observer is not None:
-            self.observer(z_weak.detach(), z_strong.detach(), mask_logits, class_logits, data_samples)
+            self.observer(
+                z_weak.detach(), z_strong.detach(), mask_logits, class_logits, data_samples
+            )
         return self.loss_weight * self.loss(z_weak, z_strong, mask_logits, class_logits, progress)

@@ -1,4 +1,7 @@
-"""The strong view: a photometric change of the same crop, made on the model's device for a whole batch."""
+"""The strong view: a photometric change of the same crop, made on the model's device for a whole
+batch.
+"""
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -8,7 +11,8 @@ from mmcast.registry import MODELS
 
 @MODELS.register_module()
 class PhotometricStrongView(nn.Module):
-    """Colour jitter, grayscale and blur of normalised images; geometry stays, so both views share pixels.
+    """Colour jitter, grayscale and blur of normalised images; geometry stays, so both views share
+    pixels.
 
     Defaults are the authors' setting. Every image draws its own parameters.
 
@@ -19,15 +23,24 @@ class PhotometricStrongView(nn.Module):
         blur_sigma: Range of its standard deviation in pixels.
     """
 
-    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4,
-                 hue: float = 0.1, grayscale: float = 0.2, blur_kernel: int = 5,
-                 blur_sigma: tuple[float, float] = (0.1, 2.0)) -> None:
+    def __init__(
+        self,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.4,
+        hue: float = 0.1,
+        grayscale: float = 0.2,
+        blur_kernel: int = 5,
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+    ) -> None:
         super().__init__()
-        self.transform = v2.Compose([
-            v2.ColorJitter(brightness, contrast, saturation, hue),
-            v2.RandomGrayscale(grayscale),
-            v2.GaussianBlur(blur_kernel, blur_sigma),
-        ])
+        self.transform = v2.Compose(
+            [
+                v2.ColorJitter(brightness, contrast, saturation, hue),
+                v2.RandomGrayscale(grayscale),
+                v2.GaussianBlur(blur_kernel, blur_sigma),
+            ]
+        )
 
     @torch.no_grad()
     def forward(self, inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:

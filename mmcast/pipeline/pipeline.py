@@ -53,15 +53,18 @@ class PipelineRun:
         return self.plan.column_config(column, self.state)
 
 
-def run_pipeline(config_path: str | os.PathLike,
-                 work_dir: str | os.PathLike | None = None,
-                 step: str | Sequence[str] | None = None,
-                 rerun: Sequence[str] = (),
-                 cfg_options: dict | None = None,
-                 launcher: str = 'none',
-                 seed: int | None = None,
-                 amp: bool = False) -> PipelineRun | None:
-    """Runs the steps of a pipeline config in order; every rank of a distributed run calls it, rank 0 decides.
+def run_pipeline(
+    config_path: str | os.PathLike,
+    work_dir: str | os.PathLike | None = None,
+    step: str | Sequence[str] | None = None,
+    rerun: Sequence[str] = (),
+    cfg_options: dict | None = None,
+    launcher: str = 'none',
+    seed: int | None = None,
+    amp: bool = False,
+) -> PipelineRun | None:
+    """Runs the steps of a pipeline config in order; every rank of a distributed run calls it, rank
+    0 decides.
 
     Args:
         config_path: the pipeline config, see :class:`Plan`.
@@ -77,14 +80,19 @@ def run_pipeline(config_path: str | os.PathLike,
         What is there now, for the reports; None on all ranks but the first.
 
     Raises:
-        CASTError: a mistake in the config, a changed step, a missing input, a work directory in use or of
-            another pipeline.
+        CASTError: a mistake in the config, a changed step, a missing input, a work directory in use
+            or of another pipeline.
     """
     start_distributed(launcher)
     chosen = [step] if isinstance(step, str) else list(step or [])
     with contextlib.ExitStack() as stack:
-        pipeline = on_main(lambda: stack.enter_context(
-            open_pipeline(Plan(config_path, work_dir, cfg_options, seed, amp), chosen, list(rerun))))
+        pipeline = on_main(
+            lambda: stack.enter_context(
+                open_pipeline(
+                    Plan(config_path, work_dir, cfg_options, seed, amp), chosen, list(rerun)
+                )
+            )
+        )
         names = on_main(lambda: list(pipeline.plan.definitions), share=True)
         started = time.time()
         for name in names:
@@ -105,7 +113,8 @@ def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
         else:
             result = run_step(step, launcher)
     on_main(lambda: pipeline.finish(step, result, time.time() - begin, memory))
-    gc.collect()  # a Runner is full of cycles; else the next step starts beside the last one's model
+    # a Runner is full of cycles; else the next step starts beside the last one's model
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -124,8 +133,11 @@ def hold_work_dir(work_dir: Path) -> contextlib.AbstractContextManager[None]:
     Raises:
         CASTError: another process holds it.
     """
-    return hold_lock(work_dir / '.lock', f'{work_dir} is in use by another run (process {{owner}}); wait until it '
-                     'ends, or choose another --work-dir')
+    return hold_lock(
+        work_dir / '.lock',
+        f'{work_dir} is in use by another run (process {{owner}}); wait until it ends, or choose '
+        'another --work-dir',
+    )
 
 
 class Pipeline:
@@ -141,25 +153,35 @@ class Pipeline:
         CASTError: a finished step changed since it ran.
     """
 
-    def __init__(self, plan: Plan, state: PipelineState, chosen: list[str], rerun: list[str]) -> None:
+    def __init__(
+        self, plan: Plan, state: PipelineState, chosen: list[str], rerun: list[str]
+    ) -> None:
         self.plan, self.state = plan, state
         self.rerun = set(plan.definitions if rerun == ['all'] else rerun)  # shrinks as they are run
         self.chosen = self.rerun.union(chosen) if chosen else set(plan.definitions)
-        self._refuse_changed([name for name in plan.definitions if name in self.chosen - self.rerun])
+        self._refuse_changed(
+            [name for name in plan.definitions if name in self.chosen - self.rerun]
+        )
         self._announce_rerun()
 
     def _step(self, name: str) -> Step:
         return self.plan.step(name, self._folder(name), self.state)
 
     def _folder(self, name: str) -> Path:
-        """A step's directory; numbered by its place, a number it keeps when steps are put in before it."""
+        """A step's directory; numbered by its place, a number it keeps when steps are put in before
+        it.
+        """
         number = list(self.plan.definitions).index(name) + 1
-        return self.plan.work_dir / self.state.records.get(name, {}).get('folder', f'{number:02d}_{name}')
+        return self.plan.work_dir / self.state.records.get(name, {}).get(
+            'folder', f'{number:02d}_{name}'
+        )
 
     def _fingerprint(self, step: Step) -> Fingerprint:
         config = None
         if step.config is not None:
-            config = {key: value for key, value in step.config.to_dict().items() if key != 'work_dir'}
+            config = {
+                key: value for key, value in step.config.to_dict().items() if key != 'work_dir'
+            }
         return self.state.fingerprint(step.name, step.definition, config)
 
     def _changes(self, name: str) -> list[str]:
@@ -175,30 +197,40 @@ class Pipeline:
         if new.digest != record['fingerprint']:
             changes = self.state.read_fingerprint(name).changes(new)
         outputs = self.state.outputs(name) if self.state.finished(name) else {}
-        changes += [f'its output {path} is gone' for path in record.get('output_files', [])
-                    if path in outputs and not Path(outputs[path]).exists()]
+        changes += [
+            f'its output {path} is gone'
+            for path in record.get('output_files', [])
+            if path in outputs and not Path(outputs[path]).exists()
+        ]
         return changes
 
     def _refuse_changed(self, names: list[str]) -> None:
         changed = {name: changes for name in names if (changes := self._changes(name))}
         if not changed:
             return
-        details = '; '.join(f'step {name} ({", ".join(changes[:4])}'
-                            + (f' and {len(changes) - 4} more)' if len(changes) > 4 else ')')
-                            for name, changes in changed.items()).replace('{work_dir}', str(self.plan.work_dir))
+        details = '; '.join(
+            f'step {name} ({", ".join(changes[:4])}'
+            + (f' and {len(changes) - 4} more)' if len(changes) > 4 else ')')
+            for name, changes in changed.items()
+        ).replace('{work_dir}', str(self.plan.work_dir))
         raise CASTError(
-            f'{self.plan.work_dir}: changed since they ran: {details}; run them again (the old folders are kept) '
-            f'with --rerun {" ".join(changed)}, or choose another --work-dir')
+            f'{self.plan.work_dir}: changed since they ran: {details}; run them again (the old '
+            f'folders are kept) with --rerun {" ".join(changed)}, or choose another --work-dir'
+        )
 
     def _announce_rerun(self) -> None:
         stale = set(self.rerun)
-        for name in self.plan.definitions:  # in order, so that what depends on a dependent is found too
+        for (
+            name
+        ) in self.plan.definitions:  # in order, so that what depends on a dependent is found too
             if self.plan.needs(name) & stale and self.state.finished(name):
                 stale.add(name)
         followers = [name for name in self.plan.definitions if name in stale - self.rerun]
         if followers:
-            say(f'steps that will be refused if the new results differ, unless named after --rerun: '
-                f'{" ".join(followers)}')
+            say(
+                'steps that will be refused if the new results differ, unless named after '
+                f'--rerun: {" ".join(followers)}'
+            )
 
     def make_ready(self, name: str, elapsed: float) -> Step | None:
         """Makes folder and record of a step; None where there is nothing to do."""
@@ -217,13 +249,17 @@ class Pipeline:
         if step.folder.exists() and name not in self.state.records:
             self._forget(name)
         self._start(step, resumed)
-        say(f'=== {number} ({step.kind}){" resumes" if resumed else ""}: {elapsed / 60:.1f} min so far'
-            + self._time_left(name))
+        say(
+            f'=== {number} ({step.kind}){" resumes" if resumed else ""}: {elapsed / 60:.1f} min '
+            'so far' + self._time_left(name)
+        )
         return step
 
     def _start(self, step: Step, resumed: bool) -> None:
         step.folder.mkdir(exist_ok=True)
-        self.state.records[step.name] = dict(status='started', folder=step.folder.name, resumed=resumed)
+        self.state.records[step.name] = dict(
+            status='started', folder=step.folder.name, resumed=resumed
+        )
         self.state.write_fingerprint(step.name, self._fingerprint(step))
         self.state.save()
 
@@ -241,8 +277,11 @@ class Pipeline:
         names = list(self.plan.definitions)
         done = [self.state.records[other] for other in names if self.state.finished(other)]
         iterations = sum(record['iterations'] for record in done)
-        left = sum(self.plan.iterations(other) for other in names[names.index(name):]
-                   if other in self.chosen and not self.state.finished(other))
+        left = sum(
+            self.plan.iterations(other)
+            for other in names[names.index(name) :]
+            if other in self.chosen and not self.state.finished(other)
+        )
         if not iterations or not left:
             return ''
         seconds = sum(record['seconds'] for record in done if record['iterations'])
@@ -250,11 +289,22 @@ class Pipeline:
 
     def finish(self, step: Step, result: StepResult, seconds: float, memory: PeakMemory) -> None:
         """Writes down what a step gave."""
-        files = [key for key, value in result.outputs.items() if isinstance(value, str) and Path(value).exists()]
+        files = [
+            key
+            for key, value in result.outputs.items()
+            if isinstance(value, str) and Path(value).exists()
+        ]
         self.state.records[step.name].update(
-            status='finished', outputs=self.state.portable(result.outputs), output_files=files,
-            metrics=result.metrics, parameters=result.parameters, seconds=seconds,
-            iterations=self.plan.iterations(step.name), peak_memory_mb=_peak_memory_mb(memory), versions=_versions())
+            status='finished',
+            outputs=self.state.portable(result.outputs),
+            output_files=files,
+            metrics=result.metrics,
+            parameters=result.parameters,
+            seconds=seconds,
+            iterations=self.plan.iterations(step.name),
+            peak_memory_mb=_peak_memory_mb(memory),
+            versions=_versions(),
+        )
         self.state.drop_own_outputs(step.name)
         self.state.save()
 

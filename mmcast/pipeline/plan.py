@@ -1,4 +1,6 @@
-"""What a pipeline config asks for: steps in their order, each with its settings once their values are known."""
+"""What a pipeline config asks for: steps in their order, each with its settings once their values
+are known.
+"""
 
 import copy
 import os
@@ -19,13 +21,14 @@ from mmcast.pipeline.templates import resolve
 class Plan:
     """A pipeline config that was checked as far as it can be before anything runs.
 
-    The config has ``steps`` (dicts by name, or a list of dicts with ``name``; ``steps.py`` says what each kind takes)
-    and may have ``work_dir``, ``seed``, ``variables``, ``datasets`` (see ``set_config_data``), ``step_options`` (merged
-    into the config of every step), ``summary``, ``report`` and ``model_card``. A step that is None does not exist;
-    A dict's steps run in their order, but each behind
-    those whose outputs it uses; ``after`` puts one behind another instead of at the end. Strings may hold templates: ``{variable}``, ``{work_dir}``,
-    ``{seed}``, ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs shipped with mmcast),
-    ``{step.output}`` and ``{step}``, all outputs of a step.
+    The config has ``steps`` (dicts by name, or a list of dicts with ``name``; ``steps.py`` says
+    what each kind takes) and may have ``work_dir``, ``seed``, ``variables``, ``datasets`` (see
+    ``set_config_data``), ``step_options`` (merged into the config of every step), ``summary``,
+    ``report`` and ``model_card``. A step that is None does not exist; A dict's steps run in their
+    order, but each behind those whose outputs it uses; ``after`` puts one behind another instead of
+    at the end. Strings may hold templates: ``{variable}``, ``{work_dir}``, ``{seed}``,
+    ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs shipped with
+    mmcast), ``{step.output}`` and ``{step}``, all outputs of a step.
 
     Args:
         path: the pipeline config.
@@ -42,15 +45,23 @@ class Plan:
         CASTError: a mistake in the config.
     """
 
-    def __init__(self, path: str | os.PathLike, work_dir: str | os.PathLike | None = None,
-                 cfg_options: dict | None = None, seed: int | None = None, amp: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        work_dir: str | os.PathLike | None = None,
+        cfg_options: dict | None = None,
+        seed: int | None = None,
+        amp: bool = False,
+    ) -> None:
         self.path = find_config(path)
         self.config = load_config(self.path)
         self.config.merge_from_dict(cfg_options or {})
         if seed is not None:
             self.config.seed = seed
         self.amp = amp
-        self.work_dir = Path(work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem))
+        self.work_dir = Path(
+            work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem)
+        )
         self.definitions = order_steps(self.config.to_dict()['steps'])
         for name, definition in self.definitions.items():
             check_definition(name, definition)
@@ -58,14 +69,18 @@ class Plan:
         if isinstance(self.config.steps, dict):
             self.definitions = self._in_order_of_need()
         # All configs are read now, rather than after hours.
-        self._configs = {name: self._load(definition, f'step {name}')
-                         for name, definition in self.definitions.items() if definition['kind'] != 'call'}
+        self._configs = {
+            name: self._load(definition, f'step {name}')
+            for name, definition in self.definitions.items()
+            if definition['kind'] != 'call'
+        }
         self.rows = self._summary_rows()
 
     def _in_order_of_need(self) -> dict[str, dict]:
         """The definitions in their order, but each behind the steps whose outputs it uses.
 
-        A dict of steps may have lost its order: a config's are appended to those of its base, and MMEngine sorts the
+        A dict of steps may have lost its order: a config's are appended to those of its base, and
+            MMEngine sorts the
         keys of what it dumps.
 
         Raises:
@@ -75,7 +90,9 @@ class Plan:
 
         def put(name: str, *users: str) -> None:
             if name in users:
-                raise CASTError(f'{self.path}: steps use one another in a circle: {" <- ".join([*users, name])}')
+                raise CASTError(
+                    f'{self.path}: steps use one another in a circle: {" <- ".join([*users, name])}'
+                )
             needed = self.needs(name)
             for other in self.definitions:
                 if other in needed and other not in order:
@@ -94,7 +111,9 @@ class Plan:
         """Raises CASTError where a name is no step's."""
         for name in names:
             if name not in self.definitions:
-                raise CASTError(f'{self.path} has no step {name}; it has {", ".join(self.definitions)}')
+                raise CASTError(
+                    f'{self.path} has no step {name}; it has {", ".join(self.definitions)}'
+                )
 
     def _summary_rows(self) -> list[dict[str, str]]:
         """Dicts with ``row``, a title, and ``step``, in the order of the table."""
@@ -102,17 +121,24 @@ class Plan:
         if isinstance(wanted, dict):
             dropped = self._dropped()
             self.check_names([name for name in wanted if name not in dropped])
-            return [dict(row=wanted[name], step=name) for name in self.definitions if wanted.get(name)]
+            return [
+                dict(row=wanted[name], step=name) for name in self.definitions if wanted.get(name)
+            ]
         self.check_names([row['step'] for row in wanted])
         return [dict(row) for row in wanted]
 
     def _dropped(self) -> set[str]:
         """Names of the steps that a config took out of those of its base."""
         steps = self.config.steps
-        return {name for name, step in steps.items() if step is None} if isinstance(steps, dict) else set()
+        return (
+            {name for name, step in steps.items() if step is None}
+            if isinstance(steps, dict)
+            else set()
+        )
 
     def report_columns(self) -> list[dict]:
-        """The pictures of each image in the report: dicts with ``title``, ``config``, ``checkpoint``, ``cfg_options``.
+        """The pictures of each image in the report: dicts with ``title``, ``config``,
+        ``checkpoint``, ``cfg_options``.
 
         A column may name a ``step``, whose network it then is. Templates are unresolved.
         """
@@ -123,9 +149,12 @@ class Plan:
             if 'step' in column:
                 self.check_names([column['step']])
                 definition = self.definitions[column['step']]
-                column = dict(title=column['title'], config=definition['config'],
-                              checkpoint=f'{{{column["step"]}.checkpoint}}',
-                              cfg_options=definition.get('cfg_options', {}))
+                column = dict(
+                    title=column['title'],
+                    config=definition['config'],
+                    checkpoint=f'{{{column["step"]}.checkpoint}}',
+                    cfg_options=definition.get('cfg_options', {}),
+                )
             columns.append(dict(column))
         return columns
 
@@ -144,23 +173,39 @@ class Plan:
 
     def _variables(self) -> dict[str, Any]:
         """The values of templates that are no outputs of steps, their own templates unresolved."""
-        return dict(work_dir=str(self.work_dir), seed=self.config.get('seed'), config_dir=str(self.path.parent),
-                    configs=str(shipped_configs()), **self.config.get('variables', {}))
+        return dict(
+            work_dir=str(self.work_dir),
+            seed=self.config.get('seed'),
+            config_dir=str(self.path.parent),
+            configs=str(shipped_configs()),
+            **self.config.get('variables', {}),
+        )
 
-    def _lookup(self, name: str, variables: dict[str, Any], user: str, state: PipelineState | None) -> Any:
+    def _lookup(
+        self, name: str, variables: dict[str, Any], user: str, state: PipelineState | None
+    ) -> Any:
         if name in variables:
             others = {key: value for key, value in variables.items() if key != name}
-            return resolve(variables[name], lambda inner: self._lookup(inner, others, f'variables.{name}', state))
+            return resolve(
+                variables[name],
+                lambda inner: self._lookup(inner, others, f'variables.{name}', state),
+            )
         step, _, output = name.partition('.')
         if step not in self.definitions:
             raise CASTError(self._unknown(name, user, variables))
         if state is None or not state.finished(step):
-            raise CASTError(f'{user} needs {{{name}}}, but step {step} is not finished; run it first: --step {step}')
+            raise CASTError(
+                f'{user} needs {{{name}}}, but step {step} is not finished; run it first: --step '
+                f'{step}'
+            )
         outputs = state.outputs(step)
         if not output:
             return outputs
         if output not in outputs:
-            raise CASTError(f'{user} uses {{{name}}}, but step {step} gave only {", ".join(outputs) or "nothing"}')
+            raise CASTError(
+                f'{user} uses {{{name}}}, but step {step} gave only '
+                f'{", ".join(outputs) or "nothing"}'
+            )
         return outputs[output]
 
     def needs(self, name: str) -> set[str]:
@@ -181,7 +226,11 @@ class Plan:
                 raise CASTError(self._unknown(template, f'step {name}', variables))
             return ''
 
-        shared = [] if definition['kind'] == 'call' else [self.config.get(key) for key in ('datasets', 'step_options')]
+        shared = (
+            []
+            if definition['kind'] == 'call'
+            else [self.config.get(key) for key in ('datasets', 'step_options')]
+        )
         resolve([definition, *shared], note)
         return used - {name}
 
@@ -190,7 +239,9 @@ class Plan:
         return f'{self.path}: {user} uses {{{template}}}, which is not known; known are {known}'
 
     def step(self, name: str, folder: Path, state: PipelineState) -> Step:
-        """A step with its templates resolved and its whole MMEngine config, ready to run in ``folder``."""
+        """A step with its templates resolved and its whole MMEngine config, ready to run in
+        ``folder``.
+        """
         definition = self.resolve(self.definitions[name], f'step {name}', state)
         config = None
         if definition['kind'] != 'call':
@@ -204,7 +255,9 @@ class Plan:
     def files(self, definition: dict, state: PipelineState) -> dict[str, Any]:
         """The files of the pipeline's ``datasets``, and those that a step names instead."""
         files = dict(self.resolve(self.config.get('datasets', {}), 'datasets', state))
-        return files | {key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition}
+        return files | {
+            key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition
+        }
 
     def column_config(self, column: dict, state: PipelineState) -> Config:
         """The whole MMEngine config of a column of the report, templates resolved."""
@@ -212,11 +265,17 @@ class Plan:
         config = self._load(definition, 'report')
         return self.step_config(config, definition, self.files(definition, state), state)
 
-    def step_config(self, config: Config, definition: dict, files: dict, state: PipelineState) -> Config:
-        """Changes a step's config as the pipeline says; the step's ``cfg_options`` win over ``step_options``."""
+    def step_config(
+        self, config: Config, definition: dict, files: dict, state: PipelineState
+    ) -> Config:
+        """Changes a step's config as the pipeline says; the step's ``cfg_options`` win over
+        ``step_options``.
+        """
         train = definition['kind'] == 'train'
         set_config_data(config, files, train)
-        config.merge_from_dict(self.resolve(dict(self.config.get('step_options', {})), 'step_options', state))
+        config.merge_from_dict(
+            self.resolve(dict(self.config.get('step_options', {})), 'step_options', state)
+        )
         config.merge_from_dict(definition.get('cfg_options') or {})
         if not train:
             config.load_from = None  # the step's checkpoint counts
@@ -236,7 +295,9 @@ class Plan:
         config = Config(dict(train_cfg=copy.deepcopy(self._configs[name].train_cfg)))
         for options in (self.config.get('step_options', {}), definition.get('cfg_options', {})):
             if isinstance(options, dict):
-                config.merge_from_dict({key: options[key] for key in options if key.startswith('train_cfg')})
+                config.merge_from_dict(
+                    {key: options[key] for key in options if key.startswith('train_cfg')}
+                )
         return int(config.train_cfg.get('max_iters', 0))
 
 
@@ -250,8 +311,10 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
         names = [step.get('name') for step in steps]
         if len(set(names)) < len(names):
             raise CASTError(f'two steps of one name; names are {", ".join(map(str, names))}')
-        steps = {name: {key: value for key, value in step.items() if key != 'name'}
-                 for name, step in zip(names, steps, strict=True)}
+        steps = {
+            name: {key: value for key, value in step.items() if key != 'name'}
+            for name, step in zip(names, steps, strict=True)
+        }
     order: list[str] = []
     followers: dict[str, str] = {}  # the last step that was put behind another
     for name, step in steps.items():
@@ -261,7 +324,10 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
         if after is None:
             order.append(name)
         elif after not in order:
-            raise CASTError(f'step {name} is to run after {after}, which is no step before it: {", ".join(order)}')
+            raise CASTError(
+                f'step {name} is to run after {after}, which is no step before it: '
+                f'{", ".join(order)}'
+            )
         else:
             order.insert(order.index(followers.get(after, after)) + 1, name)
             followers[after] = name

@@ -1,4 +1,7 @@
-"""What a pipeline remembers between two calls: a record a step in one JSON file, and what its inputs were."""
+"""What a pipeline remembers between two calls: a record a step in one JSON file, and what its
+inputs were.
+"""
+
 import json
 import os
 from pathlib import Path
@@ -16,10 +19,10 @@ STATE_FILE = 'pipeline.json'
 class PipelineState:
     """The records of a pipeline's steps in ``<work_dir>/pipeline.json``.
 
-    A record holds status ('started' or 'finished'), folder, fingerprint, outputs, metrics, seconds, peak
-    memory and package versions. Paths below the work directory are stored as ``{work_dir}/...``, those below
-    the config's folder as ``{config_dir}/...``, those below mmcast's configs as ``{configs}/...``, so that all may be
-    moved or spelled differently.
+    A record holds status ('started' or 'finished'), folder, fingerprint, outputs, metrics, seconds,
+    peak memory and package versions. Paths below the work directory are stored as
+    ``{work_dir}/...``, those below the config's folder as ``{config_dir}/...``, those below
+    mmcast's configs as ``{configs}/...``, so that all may be moved or spelled differently.
 
     Args:
         work_dir: where the pipeline writes.
@@ -33,24 +36,35 @@ class PipelineState:
         self.work_dir = work_dir
         self.path = work_dir / STATE_FILE
         self.pipeline = config_path.name
-        self._places = {'{work_dir}': work_dir, '{config_dir}': config_path.parent, '{configs}': shipped_configs()}
+        self._places = {
+            '{work_dir}': work_dir,
+            '{config_dir}': config_path.parent,
+            '{configs}': shipped_configs(),
+        }
         self.records: dict[str, dict] = {}
         self._hashes: dict[str, list] = {}
         if self.path.exists():
             self._read()
         elif (work_dir / 'last_checkpoint').exists():
             raise CASTError(
-                f'{work_dir} holds a single training run, not a pipeline; choose another --work-dir')
+                f'{work_dir} holds a single training run, not a pipeline; choose another --work-dir'
+            )
 
     def _read(self) -> None:
         try:
             content = json.loads(self.path.read_text())
-            owner, self.records, self._hashes = (content[key] for key in ('pipeline', 'steps', 'hashes'))
+            owner, self.records, self._hashes = (
+                content[key] for key in ('pipeline', 'steps', 'hashes')
+            )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise CASTError(f'{self.path} is damaged ({error!r}); move it away, then --rerun all') from error
+            raise CASTError(
+                f'{self.path} is damaged ({error!r}); move it away, then --rerun all'
+            ) from error
         if owner != self.pipeline:
-            raise CASTError(f'{self.work_dir} belongs to the pipeline {owner}, not to {self.pipeline}; '
-                            'choose another --work-dir')
+            raise CASTError(
+                f'{self.work_dir} belongs to the pipeline {owner}, not to {self.pipeline}; choose '
+                'another --work-dir'
+            )
 
     def save(self) -> None:
         """Writes everything, atomically."""
@@ -75,7 +89,7 @@ class PipelineState:
             for name, place in self._places.items():
                 for spelling in (str(place.absolute()), str(place)):
                     if str(value) == spelling or str(value).startswith(spelling + os.sep):
-                        return name + str(value)[len(spelling):]
+                        return name + str(value)[len(spelling) :]
             return str(value)
         return value
 
@@ -89,8 +103,10 @@ class PipelineState:
         """
         own = set(strings_in(self.outputs(name))) if self.finished(name) else set()
         inputs = {path for part in (definition, config or {}) for path in input_files(part)} - own
-        return Fingerprint(flatten(self.portable({**(config or {}), 'step': definition})),
-                           {self.portable(path): self._sha256(Path(path)) for path in sorted(inputs)})
+        return Fingerprint(
+            flatten(self.portable({**(config or {}), 'step': definition})),
+            {self.portable(path): self._sha256(Path(path)) for path in sorted(inputs)},
+        )
 
     def _sha256(self, path: Path) -> str:
         """The file's hash, computed again only when its size or modification time changed."""
@@ -103,12 +119,18 @@ class PipelineState:
         return digest
 
     def write_fingerprint(self, name: str, fingerprint: Fingerprint) -> None:
-        """Keeps the hash in the record and the whole in the step's folder, to tell later what changed."""
+        """Keeps the hash in the record and the whole in the step's folder, to tell later what
+        changed.
+        """
         self.records[name]['fingerprint'] = fingerprint.digest
-        write_atomically(self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1))
+        write_atomically(
+            self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1)
+        )
 
     def drop_own_outputs(self, name: str) -> None:
-        """Takes the files that a step wrote out of its inputs; they seemed some when it was interrupted."""
+        """Takes the files that a step wrote out of its inputs; they seemed some when it was
+        interrupted.
+        """
         fingerprint = self.read_fingerprint(name)
         for path in set(strings_in(self.records[name]['outputs'])):
             fingerprint.files.pop(path, None)
@@ -121,11 +143,3 @@ class PipelineState:
 
     def folder(self, name: str) -> Path:
         return self.work_dir / self.records[name]['folder']
-
-
-
-
-
-
-
-

@@ -15,7 +15,16 @@ from mmcast.training.checkpoints import latest_intact_checkpoint
 from mmcast.training.runner import test_run, train_run
 
 # What a pseudo_label step passes to generate_pseudo_labels.
-_OPTIONS = ('score_floor', 'device', 'limit', 'strict', 'flip', 'scales', 'confidence', 'num_workers')
+_OPTIONS = (
+    'score_floor',
+    'device',
+    'limit',
+    'strict',
+    'flip',
+    'scales',
+    'confidence',
+    'num_workers',
+)
 # What a step of each kind must and may say, besides its kind; a misspelt key is not to be ignored.
 _KEYS: dict[str, tuple[set[str], set[str]]] = dict(
     call=({'function'}, {'kwargs'}),
@@ -58,7 +67,9 @@ def check_definition(name: Any, definition: dict) -> None:
     """Raises CASTError where a step of a pipeline config has unknown or missing keys."""
     kind = definition.get('kind')
     if not isinstance(name, str) or not name.isidentifier():
-        raise CASTError(f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`')
+        raise CASTError(
+            f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`'
+        )
     if kind not in _KEYS:
         raise CASTError(f'step {name} is of kind {kind!r}; the kinds are {", ".join(_KEYS)}')
     required, optional = _KEYS[kind]
@@ -66,8 +77,11 @@ def check_definition(name: Any, definition: dict) -> None:
     if required - given:
         raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
     if given - required - optional:
-        raise CASTError(f'step {name} (kind {kind}) does not know {", ".join(sorted(given - required - optional))}; '
-                        f'it takes {", ".join(sorted(required | optional))}')
+        raise CASTError(
+            f'step {name} (kind {kind}) does not know '
+            f'{", ".join(sorted(given - required - optional))}; it takes '
+            f'{", ".join(sorted(required | optional))}'
+        )
 
 
 def use_amp(config: Config) -> None:
@@ -89,7 +103,8 @@ def run_step(step: Step, launcher: str) -> StepResult:
     """Runs a step, or resumes it where it was interrupted; on every rank unless in ``ONE_PROCESS``."""
     if step.config is not None:
         step.config.merge_from_dict(
-            dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name))
+            dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name)
+        )
     return _RUNNERS[step.kind](step)
 
 
@@ -99,7 +114,8 @@ def _run_call(step: Step) -> StepResult:
         function: Callable = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise CASTError(
-            f'step {step.name}: function {step.definition["function"]} not found ({error})') from error
+            f'step {step.name}: function {step.definition["function"]} not found ({error})'
+        ) from error
     return StepResult(outputs=dict(function(**step.definition.get('kwargs', {})) or {}))
 
 
@@ -122,8 +138,15 @@ def _run_pseudo_label(step: Step) -> StepResult:
     definition = step.definition
     out_file = step.folder / ANNOTATIONS
     options = {key: definition[key] for key in _OPTIONS if key in definition}
-    generate_pseudo_labels(step.config, definition['checkpoint'], str(out_file), distributed=True,
-                           ann_file=definition['ann_file'], img_dir=definition['img_dir'], **options)
+    generate_pseudo_labels(
+        step.config,
+        definition['checkpoint'],
+        str(out_file),
+        distributed=True,
+        ann_file=definition['ann_file'],
+        img_dir=definition['img_dir'],
+        **options,
+    )
     return StepResult(dict(annotations=str(out_file)))
 
 

@@ -1,4 +1,6 @@
-"""``{name}`` templates in a pipeline config: variables, ``{seed}``, ``{work_dir}`` and outputs of steps."""
+"""``{name}`` templates in a pipeline config: variables, ``{seed}``, ``{work_dir}`` and outputs of
+steps.
+"""
 
 import re
 from collections.abc import Callable

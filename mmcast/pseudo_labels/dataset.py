@@ -1,4 +1,5 @@
 """Images whose labels a teacher made."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -20,65 +21,95 @@ from mmcast.registry import DATASETS
 
 @DATASETS.register_module()
 class PseudoLabelDataset(CocoDataset):
-    """A file of `generate_pseudo_labels`, filtered when read, each image with `source` set to 'pseudo'.
+    """A file of `generate_pseudo_labels`, filtered when read, each image with `source` set to
+    'pseudo'.
 
-    Instances carry their scores; labels follow the order of `metainfo['classes']`, matched by name. Every
-    image stays, also one that has no label left: that nothing is in it is what the teacher says. Masks are
-    RLE, so the pipeline loads them with `LoadAnnotations(with_bbox=True, with_mask=True)` (not
-    `poly2mask=False`) or `LoadCompressedAnnotations`. One log line says what was kept and what was dropped
-    for which reason.
+    Instances carry their scores; labels follow the order of `metainfo['classes']`, matched by name.
+    Every image stays, also one that has no label left: that nothing is in it is what the teacher
+    says. Masks are RLE, so the pipeline loads them with `LoadAnnotations(with_bbox=True,
+    with_mask=True)` (not `poly2mask=False`) or `LoadCompressedAnnotations`. One log line says what
+    was kept and what was dropped for which reason.
 
     Args:
         score_thr: Labels with a `score` above it are used; a number, or one for each class by name.
-        class_score_thr: The same for `class_score`, how sure the teacher is of the class; to threshold the
-            two apart, set `score_thr=0`.
+        class_score_thr: The same for `class_score`, how sure the teacher is of the class; to
+            threshold the two apart, set `score_thr=0`.
         mask_quality_thr: The same for `mask_quality`, how good it thinks the mask is.
-        agreement_thr: The same for `agreement`, how well the two halves of a foundation teacher agree.
+        agreement_thr: The same for `agreement`, how well the two halves of a foundation teacher
+            agree.
         thresholds_from: A threshold on `score` for each class, set from data, where that is above
-            `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each class,
+            `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each
+                class,
             `dict(labeled='labeled.json')` keeps as many labels an image as the labeled images have.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
-        min_visible: Smallest share of its pixels, 0 to 1, that labels of a higher `score` leave to one. Of two
-            labels of one object the second keeps a sliver, which is no object.
+        min_visible: Smallest share of its pixels, 0 to 1, that labels of a higher `score` leave to
+            one. Of two labels of one object the second keeps a sliver, which is no object.
         top_k: At most so many labels an image, those of the highest `score`.
-        resolve_overlaps: A pixel that several labels claim goes to the one with the highest `score`.
-        confidence: Weight the pixels of the mask loss with the stored maps of the teacher's confidence; the
-            pipeline carries them as `gt_seg_map`.
+        resolve_overlaps: A pixel that several labels claim goes to the one with the highest
+            `score`.
+        confidence: Weight the pixels of the mask loss with the stored maps of the teacher's
+            confidence; the pipeline carries them as `gt_seg_map`.
 
     Raises:
-        CASTError: If the file is no pseudo-label file, lacks a score that has a threshold or the confidence that
-            is asked for, or its classes or those of a threshold are not the data set's.
+        CASTError: If the file is no pseudo-label file, lacks a score that has a threshold or the
+            confidence that is asked for, or its classes or those of a threshold are not the data
+            set's.
     """
 
-    def __init__(self, *args, score_thr: float | dict[str, float] = 0.3,
-                 class_score_thr: float | dict[str, float] | None = None,
-                 mask_quality_thr: float | dict[str, float] | None = None,
-                 agreement_thr: float | dict[str, float] | None = None,
-                 thresholds_from: dict | None = None, min_area: int = 0, min_visible: float = 0,
-                 top_k: int | None = None,
-                 resolve_overlaps: bool = True, confidence: bool = False, pipeline: Sequence[dict] = (), **kwargs):
-        given = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr,
-                     agreement=agreement_thr)
-        self.thresholds = {field: threshold for field, threshold in given.items() if threshold is not None}
+    def __init__(
+        self,
+        *args,
+        score_thr: float | dict[str, float] = 0.3,
+        class_score_thr: float | dict[str, float] | None = None,
+        mask_quality_thr: float | dict[str, float] | None = None,
+        agreement_thr: float | dict[str, float] | None = None,
+        thresholds_from: dict | None = None,
+        min_area: int = 0,
+        min_visible: float = 0,
+        top_k: int | None = None,
+        resolve_overlaps: bool = True,
+        confidence: bool = False,
+        pipeline: Sequence[dict] = (),
+        **kwargs,
+    ):
+        given = dict(
+            score=score_thr,
+            class_score=class_score_thr,
+            mask_quality=mask_quality_thr,
+            agreement=agreement_thr,
+        )
+        self.thresholds = {
+            field: threshold for field, threshold in given.items() if threshold is not None
+        }
         self.thresholds_from = thresholds_from
-        self.filter_options = dict(min_area=min_area, min_visible=min_visible, top_k=top_k,
-                                   resolve_overlaps=resolve_overlaps)
+        self.filter_options = dict(
+            min_area=min_area,
+            min_visible=min_visible,
+            top_k=top_k,
+            resolve_overlaps=resolve_overlaps,
+        )
         self.confidence = confidence
         if confidence:  # before anything changes the image's size
-            loading = [place for place, step in enumerate(pipeline, 1) if 'Load' in str(step['type'])]
+            loading = [
+                place for place, step in enumerate(pipeline, 1) if 'Load' in str(step['type'])
+            ]
             pipeline = [*pipeline]
             pipeline.insert(max(loading, default=0), dict(type='mmcast.LoadConfidenceMap'))
         super().__init__(*args, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        # Not through pycocotools, as the parent does: that reads the file a second time and keeps it.
+        # Not through pycocotools, as the parent does: that reads the file a second time and keeps
+        # it.
         content = read_pseudo_labels(self.ann_file)
         ids = self._match_classes(content['categories'])
         self.cat_ids = list(ids.values())
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
         if self.confidence and not content['info'].get('confidence'):
-            raise CASTError(f'{self.ann_file} has no confidence maps: make it with confidence=True (a key of the '
-                            'pseudo_label step; tools/pseudo_label.py --confidence), or leave confidence out here')
+            raise CASTError(
+                f'{self.ann_file} has no confidence maps: make it with confidence=True (a key of '
+                'the pseudo_label step; tools/pseudo_label.py --confidence), or leave confidence '
+                'out here'
+            )
         choose = LabelFilter(self._make_thresholds(content, ids), **self.filter_options)
         annotations = defaultdict(list)
         for annotation in content.pop('annotations'):
@@ -86,19 +117,27 @@ class PseudoLabelDataset(CocoDataset):
         data_list, self.cat_img_map = [], {category: [] for category in self.cat_ids}
         for image in content['images']:
             chosen = choose(annotations.pop(image['id'], []))
-            data_list.append(self.parse_data_info(dict(
-                raw_img_info=dict(image, img_id=image['id']), raw_ann_info=chosen)))
+            data_list.append(
+                self.parse_data_info(
+                    dict(raw_img_info=dict(image, img_id=image['id']), raw_ann_info=chosen)
+                )
+            )
             for category in {annotation['category_id'] for annotation in chosen}:
                 self.cat_img_map[category].append(image['id'])
         empty = sum(not info['instances'] for info in data_list)
         names = dict(zip(self.cat_ids, self.metainfo['classes']))
-        print_log(f'{self.ann_file}: {choose.summary(names)}; {empty} of {len(data_list)} images are empty',
-                  logger='current')
+        print_log(
+            f'{self.ann_file}: {choose.summary(names)}; {empty} of {len(data_list)} images are '
+            'empty',
+            logger='current',
+        )
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         data_info = super().parse_data_info(raw_data_info)
-        for instance, annotation in zip(data_info['instances'], raw_data_info['raw_ann_info'], strict=True):
+        for instance, annotation in zip(
+            data_info['instances'], raw_data_info['raw_ann_info'], strict=True
+        ):
             instance.update({field: annotation[field] for field in SCORES if field in annotation})
         data_info['source'] = 'pseudo'
         if self.confidence:
@@ -114,22 +153,31 @@ class PseudoLabelDataset(CocoDataset):
         ids = {category['name']: category['id'] for category in categories}
         missing = [name for name in self.metainfo['classes'] if name not in ids]
         if missing:
-            raise CASTError(f'{self.ann_file} has no class {", ".join(missing)}, it has {", ".join(ids)}: '
-                            'set metainfo.classes of this data set to the classes of its teacher')
+            raise CASTError(
+                f'{self.ann_file} has no class {", ".join(missing)}, it has {", ".join(ids)}: set '
+                'metainfo.classes of this data set to the classes of its teacher'
+            )
         return {name: ids[name] for name in self.metainfo['classes']}
 
     def _make_thresholds(self, content: dict, ids: dict[str, int]) -> dict[str, dict[int, float]]:
         """By field and category id."""
-        thresholds = {field: expand_threshold(threshold, ids, f'{field}_thr of {self.ann_file}')
-                      for field, threshold in self.thresholds.items()}
+        thresholds = {
+            field: expand_threshold(threshold, ids, f'{field}_thr of {self.ann_file}')
+            for field, threshold in self.thresholds.items()
+        }
         if self.thresholds_from is not None:
             source = dict(self.thresholds_from)
             if 'labeled' in source:
                 source['labeled'] = read_coco(source['labeled'])
-            found = thresholds_from_data(content['annotations'], len(content['images']), ids, **source)
+            found = thresholds_from_data(
+                content['annotations'], len(content['images']), ids, **source
+            )
             lowest = thresholds['score']
-            thresholds['score'] = {category: max(found[category], lowest[category]) for category in found}
-            chosen = ', '.join(f'{name} {thresholds["score"][category]:.3f}'
-                               for name, category in ids.items())
+            thresholds['score'] = {
+                category: max(found[category], lowest[category]) for category in found
+            }
+            chosen = ', '.join(
+                f'{name} {thresholds["score"][category]:.3f}' for name, category in ids.items()
+            )
             print_log(f'{self.ann_file}: thresholds on score: {chosen}', logger='current')
         return thresholds

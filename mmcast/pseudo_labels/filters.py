@@ -1,4 +1,5 @@
 """Which of the stored labels are used, and how many were left out for which reason."""
+
 from __future__ import annotations
 
 import math
@@ -20,12 +21,15 @@ class LabelFilter:
     In this order: thresholds, ``top_k``, overlaps, ``min_visible``, ``min_area``.
 
     Args:
-        thresholds: by field (``score``, ``class_score``, ``mask_quality``, ``agreement``) and category id; a
-            label is used if each of its scores is above. Labels of other categories do not exist.
+        thresholds: by field (``score``, ``class_score``, ``mask_quality``, ``agreement``) and
+            category id; a label is used if each of its scores is above. Labels of other categories
+            do not exist.
         min_area: smallest number of pixels, of those that overlaps leave.
         top_k: at most so many labels an image, those of the highest ``score``.
-        min_visible: smallest share of its pixels that better labels leave to one; doubles keep less.
-        resolve_overlaps: a pixel that several labels claim goes to the one of the highest ``score``.
+        min_visible: smallest share of its pixels that better labels leave to one; doubles keep
+            less.
+        resolve_overlaps: a pixel that several labels claim goes to the one of the highest
+            ``score``.
 
     Attributes:
         found, kept: number of labels by category id.
@@ -33,8 +37,14 @@ class LabelFilter:
             ``covered`` (overlaps left no pixel), ``min_visible``, ``min_area``.
     """
 
-    def __init__(self, thresholds: Mapping[str, Mapping[int, float]], min_area: int = 0,
-                 top_k: int | None = None, min_visible: float = 0, resolve_overlaps: bool = True) -> None:
+    def __init__(
+        self,
+        thresholds: Mapping[str, Mapping[int, float]],
+        min_area: int = 0,
+        top_k: int | None = None,
+        min_visible: float = 0,
+        resolve_overlaps: bool = True,
+    ) -> None:
         self._limits = defaultdict(list)
         for field, limits in thresholds.items():
             for category, limit in limits.items():
@@ -52,7 +62,7 @@ class LabelFilter:
         chosen = [ann for ann in annotations if self._is_sure(ann)]
         if self.top_k is not None and len(chosen) > self.top_k:
             self.dropped['top_k'] += len(chosen) - self.top_k
-            best = sorted(range(len(chosen)), key=lambda i: -chosen[i]['score'])[:self.top_k]
+            best = sorted(range(len(chosen)), key=lambda i: -chosen[i]['score'])[: self.top_k]
             chosen = [chosen[i] for i in sorted(best)]
         if not chosen:
             return []
@@ -81,25 +91,34 @@ class LabelFilter:
         self.found[annotation['category_id']] += 1
         for field, limit in limits:
             if field not in annotation:
-                raise CASTError(f'a threshold on {field} is set, but the labels have no {field}: their '
-                                'teacher does not tell it; use score_thr')
+                raise CASTError(
+                    f'a threshold on {field} is set, but the labels have no {field}: their teacher '
+                    'does not tell it; use score_thr'
+                )
             if not annotation[field] > limit:
                 self.dropped[field] += 1
                 return False
         return True
 
     def summary(self, names: Mapping[int, str]) -> str:
-        """What was kept and why the rest was not, in one line; ``names`` by category id, in their order."""
-        per_class = ', '.join(f'{name} {self.kept[category]}/{self.found[category]}'
-                              for category, name in names.items())
+        """What was kept and why the rest was not, in one line; ``names`` by category id, in their
+        order.
+        """
+        per_class = ', '.join(
+            f'{name} {self.kept[category]}/{self.found[category]}'
+            for category, name in names.items()
+        )
         line = f'kept {self.kept.total()} of {self.found.total()} pseudo-labels ({per_class})'
         order = (*SCORES, 'top_k', 'covered', 'min_visible', 'min_area')
-        reasons = ', '.join(f'{reason} {self.dropped[reason]}' for reason in order if self.dropped[reason])
+        reasons = ', '.join(
+            f'{reason} {self.dropped[reason]}' for reason in order if self.dropped[reason]
+        )
         return line + (f', dropped by {reasons}' if reasons else '')
 
 
-def expand_threshold(threshold: float | Mapping[str, float], ids: Mapping[str, int],
-                     setting: str) -> dict[int, float]:
+def expand_threshold(
+    threshold: float | Mapping[str, float], ids: Mapping[str, int], setting: str
+) -> dict[int, float]:
     """One threshold, or one for each class by name, by category id.
 
     Args:
@@ -111,15 +130,22 @@ def expand_threshold(threshold: float | Mapping[str, float], ids: Mapping[str, i
         CASTError: the names are not those of the classes.
     """
     if not isinstance(threshold, Mapping):
-        return {category: threshold for category in ids.values()}
+        return dict.fromkeys(ids.values(), threshold)
     if set(threshold) != set(ids):
-        raise CASTError(f'{setting} is for the classes {", ".join(threshold)}: '
-                        f'give one number for each of {", ".join(ids)}')
+        raise CASTError(
+            f'{setting} is for the classes {", ".join(threshold)}: give one number for each of '
+            f'{", ".join(ids)}'
+        )
     return {category: threshold[name] for name, category in ids.items()}
 
 
-def thresholds_from_data(annotations: Iterable[dict], num_images: int, ids: Mapping[str, int],
-                         percentile: float | None = None, labeled: dict | None = None) -> dict[int, float]:
+def thresholds_from_data(
+    annotations: Iterable[dict],
+    num_images: int,
+    ids: Mapping[str, int],
+    percentile: float | None = None,
+    labeled: dict | None = None,
+) -> dict[int, float]:
     """A threshold on ``score`` for each class, by category id, that suits the scores of this class.
 
     Args:
@@ -127,7 +153,8 @@ def thresholds_from_data(annotations: Iterable[dict], num_images: int, ids: Mapp
         num_images: number of images that they are of, with the empty ones.
         ids: category id by name, of all classes.
         percentile: this percentage of the labels of a class, those of lowest score, is left out.
-        labeled: COCO labels made by people; of a class, as many labels an image are kept as they have.
+        labeled: COCO labels made by people; of a class, as many labels an image are kept as they
+            have.
 
     Raises:
         CASTError: both or none of the last two are given, or ``labeled`` lacks a class.
@@ -141,19 +168,30 @@ def thresholds_from_data(annotations: Iterable[dict], num_images: int, ids: Mapp
         if annotation['category_id'] in scores:
             scores[annotation['category_id']].append(annotation['score'])
     if labeled is None:
-        counts = {category: len(found) * (1 - percentile / 100) for category, found in scores.items()}
+        counts = {
+            category: len(found) * (1 - percentile / 100) for category, found in scores.items()
+        }
     else:
-        counts = {ids[name]: mean * num_images for name, mean in labels_per_image(labeled, ids).items()}
-    return {category: threshold_keeping(scores[category], round(counts[category])) for category in scores}
+        counts = {
+            ids[name]: mean * num_images for name, mean in labels_per_image(labeled, ids).items()
+        }
+    return {
+        category: threshold_keeping(scores[category], round(counts[category]))
+        for category in scores
+    }
 
 
 def labels_per_image(labeled: dict, names: Iterable[str]) -> dict[str, float]:
-    """Mean number of instances an image, by class name, in COCO labels; groups (``iscrowd``) do not count."""
+    """Mean number of instances an image, by class name, in COCO labels; groups (``iscrowd``) do not
+    count.
+    """
     ids = {category['name']: category['id'] for category in labeled['categories']}
     missing = [name for name in names if name not in ids]
     if missing:
-        raise CASTError(f'the labeled set has no class {", ".join(missing)}, it has {", ".join(ids)}; '
-                        'give labels of the same classes')
+        raise CASTError(
+            f'the labeled set has no class {", ".join(missing)}, it has {", ".join(ids)}; give '
+            'labels of the same classes'
+        )
     counts = Counter(ann['category_id'] for ann in labeled['annotations'] if not ann.get('iscrowd'))
     return {name: counts[ids[name]] / max(1, len(labeled['images'])) for name in names}
 

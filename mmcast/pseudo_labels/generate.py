@@ -1,4 +1,7 @@
-"""Let a teacher label images: one COCO JSON with every mask above a low floor (CAST's "pseudo-label D_u")."""
+"""Let a teacher label images: one COCO JSON with every mask above a low floor (CAST's "pseudo-label
+D_u").
+"""
+
 import contextlib
 import hashlib
 import json
@@ -46,51 +49,69 @@ _PROGRESS_SECONDS = 10
 _WAITING = 4  # images whose masks may wait to be encoded and written
 
 
-def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str | os.PathLike,
-                           out_file: str | os.PathLike, *, ann_file: str | os.PathLike | None = None,
-                           img_dir: str | os.PathLike | None = None, score_floor: float = 0.05,
-                           device: str | None = None, limit: int | None = None, strict: bool = False,
-                           flip: bool = False, scales: Sequence[float] = (1.0,), confidence: bool = False,
-                           num_workers: int | None = None, distributed: bool = False,
-                           progress: bool = True) -> dict:
-    """Predict on every image and store the masks as they are; thresholds and overlaps come when reading.
+def generate_pseudo_labels(
+    config: Config | str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    out_file: str | os.PathLike,
+    *,
+    ann_file: str | os.PathLike | None = None,
+    img_dir: str | os.PathLike | None = None,
+    score_floor: float = 0.05,
+    device: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    confidence: bool = False,
+    num_workers: int | None = None,
+    distributed: bool = False,
+    progress: bool = True,
+) -> dict:
+    """Predict on every image and store the masks as they are; thresholds and overlaps come when
+    reading.
 
-    Every process appends to a shard of its own in ``OUT.shards``; at the end they become ``OUT``. Stopped at
-    any moment, the next call goes on where it was, also with another number of processes, and ends in the
-    same file. A finished file of the same teacher, config, images and floor is left alone. Images without
-    detection stay, as empty images; images that cannot be read, or are of another size than listed, are
-    recorded by name and get no labels. One image is predicted at a time, so that the result does not depend
-    on what else was in a batch; meanwhile the next ones are loaded and the last ones encoded.
+    Every process appends to a shard of its own in ``OUT.shards``; at the end they become ``OUT``.
+    Stopped at any moment, the next call goes on where it was, also with another number of
+    processes, and ends in the same file. A finished file of the same teacher, config, images and
+    floor is left alone. Images without detection stay, as empty images; images that cannot be read,
+    or are of another size than listed, are recorded by name and get no labels. One image is
+    predicted at a time, so that the result does not depend on what else was in a batch; meanwhile
+    the next ones are loaded and the last ones encoded.
 
     Args:
         config: with ``model`` and ``test_dataloader.dataset`` (its pipeline and classes).
         checkpoint: the teacher's weights.
         out_file: the COCO JSON to make.
-        ann_file: COCO JSON that lists the images (annotations in it are not looked at). Default: all images
-            of ``img_dir``, or those of the config's test set where neither is given.
+        ann_file: COCO JSON that lists the images (annotations in it are not looked at). Default:
+            all images of ``img_dir``, or those of the config's test set where neither is given.
         img_dir: folder that its file names are relative to; default the config's.
         score_floor: instances with a score above it are stored.
         device: default the accelerator if there is one.
         limit: only the first so many images.
         strict: stop at an image that cannot be read.
-        flip: let the teacher look at the mirrored image too, and merge what it sees, see ``merge_views``.
+        flip: let the teacher look at the mirrored image too, and merge what it sees, see
+            ``merge_views``.
         scales: let it look at the image in these sizes, as factors of what the test pipeline gives.
         confidence: store with every image a map of how sure the teacher is of its pixels, see
             ``mmcast.masks.confidence``.
-        num_workers: processes that load images; default the config's ``test_dataloader.num_workers``, or 2.
+        num_workers: processes that load images; default the config's
+            ``test_dataloader.num_workers``, or 2.
         distributed: every process of the process group calls this, and they share the images.
         progress: print how far it is and the remaining time, every ten seconds.
 
     Returns:
-        Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``, ``instances_per_class``
+        Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``,
+            ``instances_per_class``
         (by name).
 
     Raises:
-        CASTError: a path is wrong, the checkpoint is not this model's, the disk is full or read-only, another
-            run writes to ``out_file``, or it or its shards were made from other things.
+        CASTError: a path is wrong, the checkpoint is not this model's, the disk is full or
+            read-only, another run writes to ``out_file``, or it or its shards were made from other
+            things.
     """
     # Not above: the engine imports the models, and they this package.
     from mmcast.training.distributed import on_main
+
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
@@ -99,12 +120,26 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
         return on_main(function, share=True) if distributed else function()
 
     with contextlib.ExitStack() as stack:
-        job = on_first(lambda: _prepare(cfg, checkpoint, Path(out_file), ann_file, img_dir, limit,
-                                        score_floor, views, confidence, stack))
+        job = on_first(
+            lambda: _prepare(
+                cfg,
+                checkpoint,
+                Path(out_file),
+                ann_file,
+                img_dir,
+                limit,
+                score_floor,
+                views,
+                confidence,
+                stack,
+            )
+        )
         if not job.summary:
             job.places = job.places[rank::world_size]
             if job.places:
-                _label(cfg, checkpoint, job, rank, device, strict, num_workers, progress and rank == 0)
+                _label(
+                    cfg, checkpoint, job, rank, device, strict, num_workers, progress and rank == 0
+                )
             if distributed:
                 barrier()
             job.summary = on_first(lambda: _merge(job))
@@ -116,6 +151,7 @@ def generate_pseudo_labels(config: Config | str | os.PathLike, checkpoint: str |
 @dataclass
 class _Job:
     """What is to be done, as the first process found it out."""
+
     out_file: Path
     img_dir: str
     info: dict
@@ -135,26 +171,43 @@ class _Job:
         return self.folder / 'images.json'
 
 
-def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_file, img_dir, limit: int | None,
-             score_floor: float, views: dict, confidence: bool,
-             stack: contextlib.ExitStack) -> _Job:
+def _prepare(
+    cfg: Config,
+    checkpoint: str | os.PathLike,
+    out_file: Path,
+    ann_file,
+    img_dir,
+    limit: int | None,
+    score_floor: float,
+    views: dict,
+    confidence: bool,
+    stack: contextlib.ExitStack,
+) -> _Job:
     """Checks everything that can be checked before the teacher is loaded, and locks the output."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if 'pipeline' not in dataset:
-        raise CASTError(f'{cfg.filename} has no test_dataloader.dataset.pipeline; '
-                        'the teacher needs one')
+        raise CASTError(
+            f'{cfg.filename} has no test_dataloader.dataset.pipeline; the teacher needs one'
+        )
     if not views['scales'] or min(views['scales']) <= 0:
         raise CASTError(f'scales are {views["scales"]}; give one or more factors above 0')
     if not Path(checkpoint).is_file():
-        raise CASTError(f'checkpoint {checkpoint} not found; give the path of the teacher\'s weights')
+        raise CASTError(
+            f"checkpoint {checkpoint} not found; give the path of the teacher's weights"
+        )
     ann_file, img_dir = _resolve_paths(dataset, ann_file, img_dir)
     listing = list_images(ann_file, img_dir, limit)
     classes = _classes(cfg, dataset)
     categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
-    info = make_info(teacher_checkpoint=sha256_of_file(checkpoint), config=_config_hash(cfg),
-                     prompt=' . '.join(classes) if dataset.get('return_classes') else None,
-                     score_floor=score_floor, views=views, images=hash_of_images(listing),
-                     **(dict(confidence=True) if confidence else {}))
+    info = make_info(
+        teacher_checkpoint=sha256_of_file(checkpoint),
+        config=_config_hash(cfg),
+        prompt=' . '.join(classes) if dataset.get('return_classes') else None,
+        score_floor=score_floor,
+        views=views,
+        images=hash_of_images(listing),
+        **(dict(confidence=True) if confidence else {}),
+    )
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
     if out_file.exists():
         job.summary = _check_finished(out_file, info)
@@ -164,13 +217,17 @@ def _prepare(cfg: Config, checkpoint: str | os.PathLike, out_file: Path, ann_fil
         job.places = ShardIndex(job.folder, job.num_images, info).unlabelled().tolist()
         write_atomically(job.listing, json.dumps(listing))
     except OSError as error:
-        raise CASTError(f'cannot write to {job.folder} ({error.strerror}); give an output file in a folder '
-                        'where you may write and there is room') from error
+        raise CASTError(
+            f'cannot write to {job.folder} ({error.strerror}); give an output file in a folder '
+            'where you may write and there is room'
+        ) from error
     return job
 
 
 def _resolve_paths(dataset: dict, ann_file, img_dir) -> tuple[str | None, str]:
-    """The label file (None: all images of the folder) and the image folder, by default the test set's."""
+    """The label file (None: all images of the folder) and the image folder, by default the test
+    set's.
+    """
     root = dataset.get('data_root') or ''
     if ann_file is None and img_dir is None:
         ann_file = os.path.join(root, dataset.get('ann_file', ''))
@@ -181,6 +238,7 @@ def _resolve_paths(dataset: dict, ann_file, img_dir) -> tuple[str | None, str]:
 
 def _classes(cfg: Config, dataset: dict) -> tuple[str, ...]:
     from mmcast.data.config_data import classes_of
+
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         return tuple(classes_of(dataset))
 
@@ -192,25 +250,43 @@ def _config_hash(cfg: Config) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _match_categories(categories: list[dict], classes: tuple[str, ...],
-                      ann_file: str | None) -> tuple[list[dict], list[int]]:
+def _match_categories(
+    categories: list[dict], classes: tuple[str, ...], ann_file: str | None
+) -> tuple[list[dict], list[int]]:
     """The file's COCO categories, or new ones where it has none, and the category id of each class."""
-    categories = categories or [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
+    categories = categories or [
+        dict(id=number, name=name) for number, name in enumerate(classes, start=1)
+    ]
     ids = {category['name']: category['id'] for category in categories}
     missing = [name for name in classes if name not in ids]
     if missing:
-        raise CASTError(f'{ann_file} has no category {", ".join(missing)}, it has {", ".join(ids)}; '
-                        'set metainfo.classes of the config to these names or take another label file')
+        raise CASTError(
+            f'{ann_file} has no category {", ".join(missing)}, it has {", ".join(ids)}; set '
+            'metainfo.classes of the config to these names or take another label file'
+        )
     return categories, [ids[name] for name in classes]
 
 
-def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, device: str | None, strict: bool,
-           num_workers: int | None, progress: bool) -> None:
+def _label(
+    cfg: Config,
+    checkpoint: str | os.PathLike,
+    job: _Job,
+    rank: int,
+    device: str | None,
+    strict: bool,
+    num_workers: int | None,
+    progress: bool,
+) -> None:
     """Labels this process's share of the images."""
     from mmcast.models.weights.loading import load_weights
+
     given = cfg.test_dataloader.dataset
-    options = dict(metainfo=dict(classes=job.classes), return_classes=given.get('return_classes', False))
-    pipeline = [step for step in given.pipeline if not str(step['type']).endswith('LoadAnnotations')]
+    options = dict(
+        metainfo=dict(classes=job.classes), return_classes=given.get('return_classes', False)
+    )
+    pipeline = [
+        step for step in given.pipeline if not str(step['type']).endswith('LoadAnnotations')
+    ]
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         images = ImagesToLabel(str(job.listing), job.img_dir, pipeline=pipeline, **options)
         model = MODELS.build(cfg.model)
@@ -221,19 +297,29 @@ def _label(cfg: Config, checkpoint: str | os.PathLike, job: _Job, rank: int, dev
     if num_workers is None:
         num_workers = cfg.test_dataloader.get('num_workers', 2)
     loader = load_ahead(images, job.places, num_workers)
-    with ShardWriter(job.folder / f'shard_{rank:04d}.jsonl', job.info) as writer, \
-            ThreadPoolExecutor(1) as thread:  # a second one would take turns with the teacher more often
+    with (
+        ShardWriter(job.folder / f'shard_{rank:04d}.jsonl', job.info) as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):  # a second one would take turns with the teacher more often
         _predict_and_write(model, loader, writer, thread, job, strict, progress)
 
 
 @torch.no_grad()
-def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], writer: ShardWriter,
-                       thread: ThreadPoolExecutor, job: _Job, strict: bool, progress: bool) -> None:
+def _predict_and_write(
+    model: torch.nn.Module,
+    loader: Iterable[LoadedImage],
+    writer: ShardWriter,
+    thread: ThreadPoolExecutor,
+    job: _Job,
+    strict: bool,
+    progress: bool,
+) -> None:
     """The loop over the images. An interruption loses none that was predicted.
 
-    Masks of an image are encoded from the moment when the teacher begins to look at the next one: then
-    Python waits for the accelerator. Begun earlier, the encoding would take turns with the preparation of
-    that image, and delay the teacher.
+    Masks of an image are encoded from the moment when the teacher begins to look at the next one:
+        then
+    Python waits for the accelerator. Begun earlier, the encoding would take turns with the
+    preparation of that image, and delay the teacher.
     """
     predicted: list[tuple[LoadedImage, list[InstanceData]]] = []
     waiting: deque[Future] = deque()
@@ -255,9 +341,13 @@ def _predict_and_write(model: torch.nn.Module, loader: Iterable[LoadedImage], wr
     try:
         for loaded in loader:
             if loaded.unreadable and strict:
-                raise CASTError(f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
-                                f'({loaded.unreadable}); replace it, take it out, or leave out --strict')
-            views = [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
+                raise CASTError(
+                    f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
+                    f'({loaded.unreadable}); replace it, take it out, or leave out --strict'
+                )
+            views = (
+                [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
+            )
             begin_to_encode()  # what is before an unreadable image
             predicted.append((loaded, views))
             if len(waiting) > _WAITING:
@@ -281,20 +371,29 @@ class _Progress:
         now = time.monotonic()
         if now - self._printed > _PROGRESS_SECONDS or self.done == self.total:
             speed = self.done / (now - self._start)
-            print(f'pseudo-labels: {self.done}/{self.total} images of this process, {speed:.1f} a second, '
-                  f'about {(self.total - self.done) / speed / 60:.1f} min left', flush=True)
+            print(
+                f'pseudo-labels: {self.done}/{self.total} images of this process, {speed:.1f} a '
+                f'second, about {(self.total - self.done) / speed / 60:.1f} min left',
+                flush=True,
+            )
             self._printed = now
 
 
 def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dict:
-    """What is written about an image: the reason why it cannot be read, or COCO annotations without ids."""
+    """What is written about an image: the reason why it cannot be read, or COCO annotations without
+    ids.
+    """
     if loaded.unreadable:
-        return dict(unreadable=loaded.unreadable, image=loaded.image)  # the shards' reader wants this order
+        return dict(
+            unreadable=loaded.unreadable, image=loaded.image
+        )  # the shards' reader wants this order
     image, floor = loaded.image, job.info['score_floor']
     height, width = views[0].masks.shape[-2:]
     if (height, width) != (image['height'], image['width']):
-        raise CASTError(f'the teacher\'s masks of {image["file_name"]} are {width}x{height}, the image is '
-                        f'{image["width"]}x{image["height"]}; its predictions must be of the image\'s size')
+        raise CASTError(
+            f"the teacher's masks of {image['file_name']} are {width}x{height}, the image is "
+            f"{image['width']}x{image['height']}; its predictions must be of the image's size"
+        )
     views = [above(view, floor).cpu() for view in views]
     prediction = above(merge_views(views, floor), floor) if len(views) > 1 else views[0]
     if job.info.get('confidence'):
@@ -306,16 +405,27 @@ def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dic
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     """COCO annotations of the instances with any pixel; boxes and areas from masks.
 
-    What the teacher tells of class confidence, mask quality and its halves' agreement (``class_scores``,
-    ``mask_quality``, ``agreement`` beside ``scores``) is stored too.
+    What the teacher tells of class confidence, mask quality and its halves' agreement
+    (``class_scores``, ``mask_quality``, ``agreement`` beside ``scores``) is stored too.
     """
     columns = {field: prediction[name] for field, name in PREDICTED.items() if name in prediction}
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]
     rles = [encode_mask(mask) for mask in prediction.masks.numpy()]
     areas, boxes = mask_areas(rles), mask_utils.toBbox(rles).tolist()
-    return [dict(category_id=job.category_ids[label], segmentation=rle, **dict(zip(columns, values)), bbox=box,
-                 area=area, iscrowd=0)
-            for rle, area, box, label, *values in zip(rles, areas, boxes, prediction.labels.tolist(), *scores) if area]
+    return [
+        dict(
+            category_id=job.category_ids[label],
+            segmentation=rle,
+            **dict(zip(columns, values)),
+            bbox=box,
+            area=area,
+            iscrowd=0,
+        )
+        for rle, area, box, label, *values in zip(
+            rles, areas, boxes, prediction.labels.tolist(), *scores
+        )
+        if area
+    ]
 
 
 def _merge(job: _Job) -> dict:
@@ -323,16 +433,20 @@ def _merge(job: _Job) -> dict:
     shards = ShardIndex(job.folder, job.num_images, job.info)
     missing = shards.missing()
     if len(missing):
-        raise CASTError(f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give '
-                        'the same command again to make them')
+        raise CASTError(
+            f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give the '
+            'same command again to make them'
+        )
     temporary = job.folder / 'merged.json'
     try:
         write_store(temporary, job.info, job.categories, shards)
         os.replace(temporary, job.out_file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CASTError(f'cannot write {job.out_file} ({error.strerror}); all labels are in {job.folder}: '
-                        'make room and give the same command again') from error
+        raise CASTError(
+            f'cannot write {job.out_file} ({error.strerror}); all labels are in {job.folder}: make '
+            'room and give the same command again'
+        ) from error
     return _summarise(job.categories, (record.get('annotations') for record in shards))
 
 
@@ -353,20 +467,27 @@ def _summarise(categories: list[dict], images: Iterable[list[dict] | None]) -> d
     for annotations in images:
         kinds['unreadable' if annotations is None else 'labelled' if annotations else 'empty'] += 1
         counts.update(annotation['category_id'] for annotation in annotations or ())
-    return dict(images=kinds['labelled'] + kinds['empty'], empty_images=kinds['empty'],
-                unreadable_images=kinds['unreadable'], instances=counts.total(),
-                instances_per_class={category['name']: counts[category['id']] for category in categories})
+    return dict(
+        images=kinds['labelled'] + kinds['empty'],
+        empty_images=kinds['empty'],
+        unreadable_images=kinds['unreadable'],
+        instances=counts.total(),
+        instances_per_class={category['name']: counts[category['id']] for category in categories},
+    )
 
 
 def ask_for_probabilities(model: nn.Module) -> None:
-    """Let a teacher put ``probabilities`` (N, h, w) beside its masks, of uint8 and of :func:`map_size`.
+    """Let a teacher put ``probabilities`` (N, h, w) beside its masks, of uint8 and of
+    :func:`map_size`.
 
     Raises:
         CASTError: it has no part that can: one with an attribute ``mask_probabilities``.
     """
     able = [part for part in model.modules() if hasattr(part, 'mask_probabilities')]
     if not able:
-        raise CASTError(f'the teacher {type(model).__name__} does not tell mask probabilities, so there is no '
-                        'confidence to store: leave confidence out')
+        raise CASTError(
+            f'the teacher {type(model).__name__} does not tell mask probabilities, so there is no '
+            'confidence to store: leave confidence out'
+        )
     for part in able:
         part.mask_probabilities = True

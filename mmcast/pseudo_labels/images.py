@@ -1,4 +1,5 @@
 """The images to label: which ones, and loading them in other processes."""
+
 import hashlib
 import json
 import os
@@ -19,38 +20,56 @@ _LOOKED_AT = 5
 
 
 def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) -> dict:
-    """The images of a COCO JSON, or all of a folder in the order of their names, as COCO lists them.
+    """The images of a COCO JSON, or all of a folder in the order of their names, as COCO lists
+    them.
 
     Args:
-        ann_file: COCO JSON, of which images and categories are taken; None: all of the folder, at any depth.
+        ann_file: COCO JSON, of which images and categories are taken; None: all of the folder, at
+            any depth.
         img_dir: the folder that file names are relative to.
         limit: only the first so many.
 
     Returns:
-        ``images``, ``categories`` (empty for a folder) and no ``annotations``. The size of a folder's image
-        is 0 x 0: it is not known before the image is read.
+        ``images``, ``categories`` (empty for a folder) and no ``annotations``. The size of a
+        folder's image is 0 x 0: it is not known before the image is read.
 
     Raises:
         CASTError: no images, two of one id, or none of the first few is in the folder.
     """
     if not os.path.isdir(img_dir):
-        raise CASTError(f'image folder {img_dir} not found; give the right path (--img-dir, data_prefix)')
+        raise CASTError(
+            f'image folder {img_dir} not found; give the right path (--img-dir, data_prefix)'
+        )
     if ann_file is None:
         names = sorted(path.relative_to(img_dir).as_posix() for path in image_files(img_dir))
-        images = [dict(id=number, file_name=name, height=0, width=0) for number, name in enumerate(names, 1)]
+        images = [
+            dict(id=number, file_name=name, height=0, width=0)
+            for number, name in enumerate(names, 1)
+        ]
         content = dict(images=images, categories=[])
     else:
         content = read_coco(ann_file)
-    images = [dict(id=image['id'], file_name=image['file_name'], height=image.get('height', 0),
-                   width=image.get('width', 0)) for image in content['images'][:limit]]
+    images = [
+        dict(
+            id=image['id'],
+            file_name=image['file_name'],
+            height=image.get('height', 0),
+            width=image.get('width', 0),
+        )
+        for image in content['images'][:limit]
+    ]
     source = ann_file or img_dir
     if not images:
         raise CASTError(f'{source} has no image ({" ".join(IMAGE_SUFFIXES)}); check the path')
     if max(Counter(image['id'] for image in images).values()) > 1:
         raise CASTError(f'{source} has two images of one id; make the annotation file again')
-    if not any(os.path.isfile(os.path.join(img_dir, image['file_name'])) for image in images[:_LOOKED_AT]):
-        raise CASTError(f'{source} does not match the images in {img_dir}: there is no '
-                        f'{images[0]["file_name"]}; give the folder that its file names are relative to')
+    if not any(
+        os.path.isfile(os.path.join(img_dir, image['file_name'])) for image in images[:_LOOKED_AT]
+    ):
+        raise CASTError(
+            f'{source} does not match the images in {img_dir}: there is no '
+            f'{images[0]["file_name"]}; give the folder that its file names are relative to'
+        )
     return dict(images=images, annotations=[], categories=content['categories'])
 
 
@@ -61,7 +80,10 @@ def hash_of_images(listing: dict) -> str:
 
 @dataclass
 class LoadedImage:
-    """An image of the list: its place, COCO's entry, and either what the pipeline made of it or why not."""
+    """An image of the list: its place, COCO's entry, and either what the pipeline made of it or why
+    not.
+    """
+
     place: int
     image: dict
     data: Any = None
@@ -79,8 +101,15 @@ class ImagesToLabel(Dataset):
 
     def __init__(self, listing: str, img_dir: str, **options) -> None:
         self.img_dir = img_dir
-        self.dataset = DATASETS.build(dict(type='UnlabeledDataset', ann_file=listing, test_mode=True,
-                                           data_prefix=dict(img=img_dir), **options))
+        self.dataset = DATASETS.build(
+            dict(
+                type='UnlabeledDataset',
+                ann_file=listing,
+                test_mode=True,
+                data_prefix=dict(img=img_dir),
+                **options,
+            )
+        )
         self._load, *self._transforms = self.dataset.pipeline.transforms
 
     def __len__(self) -> int:
@@ -88,12 +117,18 @@ class ImagesToLabel(Dataset):
 
     def __getitem__(self, place: int) -> LoadedImage:
         data = self.dataset.get_data_info(place)
-        image = dict(id=data['img_id'], file_name=os.path.relpath(data['img_path'], self.img_dir),
-                     height=data['height'], width=data['width'])
+        image = dict(
+            id=data['img_id'],
+            file_name=os.path.relpath(data['img_path'], self.img_dir),
+            height=data['height'],
+            width=data['width'],
+        )
         try:
             data = self._load(data)
         except Exception as error:  # image libraries raise whatever they like on damaged files
-            return LoadedImage(place, image, unreadable=' '.join(str(error).split()) or type(error).__name__)
+            return LoadedImage(
+                place, image, unreadable=' '.join(str(error).split()) or type(error).__name__
+            )
         height, width = data.get('ori_shape', (image['height'], image['width']))[:2]
         if image['height'] and (height, width) != (image['height'], image['width']):
             reason = f'it is {width}x{height}, its label says {image["width"]}x{image["height"]}'
@@ -110,15 +145,23 @@ def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> It
     Raises:
         CASTError: such a process was killed.
     """
-    loader = DataLoader(images, batch_size=None, sampler=places, num_workers=num_workers,
-                        collate_fn=_as_it_is, worker_init_fn=_use_one_thread)
+    loader = DataLoader(
+        images,
+        batch_size=None,
+        sampler=places,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_use_one_thread,
+    )
     try:
         yield from loader
     except RuntimeError as error:
         if 'DataLoader worker (pid' not in str(error):
             raise
-        raise CASTError('a process that loads images was killed, probably for lack of memory; what was '
-                        'labelled is kept: give the same command again with fewer --num-workers') from error
+        raise CASTError(
+            'a process that loads images was killed, probably for lack of memory; what was '
+            'labelled is kept: give the same command again with fewer --num-workers'
+        ) from error
 
 
 def _as_it_is(item: LoadedImage) -> LoadedImage:

@@ -1,4 +1,5 @@
 """How good pseudo-labels are, where labels made by people exist that the teacher has not seen."""
+
 from __future__ import annotations
 
 import contextlib
@@ -34,27 +35,37 @@ def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[d
         CASTError: the file cannot be read, or has none of the images or not all of the classes.
     """
     from mmcast.masks.rle import encode_segmentation  # imports all that trains
+
     content = read_coco(path)
     ids = {image['file_name']: image['id'] for image in store['images']}
     images = {image['id']: image for image in content['images'] if image['file_name'] in ids}
     if not images:
-        raise CASTError(f'{path} has none of the images of the pseudo-labels, such as '
-                        f'{next(iter(ids), "(none)")}; give the labels of the same images')
+        raise CASTError(
+            f'{path} has none of the images of the pseudo-labels, such as '
+            f'{next(iter(ids), "(none)")}; give the labels of the same images'
+        )
     names = {category['id']: category['name'] for category in content['categories']}
     categories = {category['name']: category['id'] for category in store['categories']}
     missing = [name for name in categories if name not in names.values()]
     if missing:
-        raise CASTError(f'{path} has no class {", ".join(missing)}, it has {", ".join(names.values())}; '
-                        'give labels of the same classes')
+        raise CASTError(
+            f'{path} has no class {", ".join(missing)}, it has {", ".join(names.values())}; give '
+            'labels of the same classes'
+        )
     labels: dict[int, list[dict]] = {ids[image['file_name']]: [] for image in images.values()}
     for ann in content['annotations']:
         image = images.get(ann['image_id'])
         if image is None or names.get(ann['category_id']) not in categories:
             continue
         rle = encode_segmentation(ann['segmentation'], image['height'], image['width'])
-        labels[ids[image['file_name']]].append(dict(
-            category_id=categories[names[ann['category_id']]], segmentation=rle,
-            iscrowd=int(ann.get('iscrowd', 0)), area=int(mask_utils.area(rle))))
+        labels[ids[image['file_name']]].append(
+            dict(
+                category_id=categories[names[ann['category_id']]],
+                segmentation=rle,
+                iscrowd=int(ann.get('iscrowd', 0)),
+                area=int(mask_utils.area(rle)),
+            )
+        )
     return labels
 
 
@@ -64,13 +75,16 @@ class Comparison:
 
     Attributes:
         scores: by field, (N,).
-        correct: (N,), whether the label has a hidden one of its class, and of IoU 0.5 or more, to itself;
-            labels take in the order of their ``score``, each the best that is left, as in COCO's evaluation.
+        correct: (N,), whether the label has a hidden one of its class, and of IoU 0.5 or more, to
+            itself; labels take in the order of their ``score``, each the best that is left, as in
+            COCO's evaluation.
         iou: (N,) with the best hidden label of the class, taken or not.
         total: number of hidden labels.
-        image_quality: by image id, panoptic quality without regard to class sizes: sum of the matched IoUs
-            over matched + (wrong + missed) / 2; images without labels on either side are left out.
+        image_quality: by image id, panoptic quality without regard to class sizes: sum of the
+            matched IoUs over matched + (wrong + missed) / 2; images without labels on either side
+            are left out.
     """
+
     scores: dict[str, np.ndarray]
     correct: np.ndarray
     iou: np.ndarray
@@ -78,10 +92,15 @@ class Comparison:
     image_quality: dict[int, float]
 
     def summary(self) -> dict[str, float | None]:
-        """Precision, recall and mean IoU of the correct labels; None where nothing is to be divided by."""
+        """Precision, recall and mean IoU of the correct labels; None where nothing is to be divided
+        by.
+        """
         correct = int(self.correct.sum())
-        return dict(precision=_ratio(correct, len(self.correct)), recall=_ratio(correct, self.total),
-                    mean_iou=_ratio(float(self.iou[self.correct].sum()), correct))
+        return dict(
+            precision=_ratio(correct, len(self.correct)),
+            recall=_ratio(correct, self.total),
+            mean_iou=_ratio(float(self.iou[self.correct].sum()), correct),
+        )
 
 
 @dataclass
@@ -91,8 +110,12 @@ class _Rows:
     iou: list[float] = field(default_factory=list)
 
 
-def compare_labels(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]) -> Comparison:
-    """Matches the labels of every image with hidden ones; a label on a group (``iscrowd``) does not count."""
+def compare_labels(
+    labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]
+) -> Comparison:
+    """Matches the labels of every image with hidden ones; a label on a group (``iscrowd``) does not
+    count.
+    """
     rows, total, image_quality = _Rows(), 0, {}
     for image_id, truths in hidden.items():
         found, expected = _by_class(labels.get(image_id, ())), _by_class(truths)
@@ -105,7 +128,9 @@ def compare_labels(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Se
         if count:
             image_quality[image_id] = 2 * matched / count
     scores = {name: np.array(values) for name, values in rows.scores.items()}
-    return Comparison(scores, np.array(rows.correct, bool), np.array(rows.iou), total, image_quality)
+    return Comparison(
+        scores, np.array(rows.correct, bool), np.array(rows.iou), total, image_quality
+    )
 
 
 def _by_class(annotations: Sequence[dict]) -> dict[int, list[dict]]:
@@ -121,8 +146,10 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
     found = sorted(found, key=lambda ann: -ann['score'])
     ious = np.zeros((len(found), len(truths)))
     if found and truths:
-        ious = mask_utils.iou(*([ann['segmentation'] for ann in part] for part in (found, truths)),
-                              (~single).astype(int).tolist())
+        ious = mask_utils.iou(
+            *([ann['segmentation'] for ann in part] for part in (found, truths)),
+            (~single).astype(int).tolist(),
+        )
     matched, counted = [], 0
     for ann, iou, own in zip(found, ious, pair(ious * single)):
         if own is not None:
@@ -139,7 +166,8 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
 
 
 def pair(ious: np.ndarray) -> list[int | None]:
-    """For each of N labels, best score first, the one of M hidden labels that it has to itself, or None.
+    """For each of N labels, best score first, the one of M hidden labels that it has to itself, or
+    None.
 
     Args:
         ious: (N, M), 0 where the two may not match.
@@ -160,19 +188,29 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
     """Precision and mean IoU of labels with about the same score, in ten bins of equal width.
 
     Returns:
-        ``bins``: dicts with ``count``, ``score``, ``precision`` and ``iou`` (means), of bins with labels;
-        ``error``: the expected calibration error, the mean of ``|score - precision|`` over the labels.
+        ``bins``: dicts with ``count``, ``score``, ``precision`` and ``iou`` (means), of bins with
+            labels;
+        ``error``: the expected calibration error, the mean of ``|score - precision|`` over the
+            labels.
     """
     number = np.minimum((scores * _BINS).astype(int), _BINS - 1)
-    bins = [dict(count=int(chosen.sum()), score=float(scores[chosen].mean()),
-                 precision=float(correct[chosen].mean()), iou=float(iou[chosen].mean()))
-            for chosen in (number == value for value in range(_BINS)) if chosen.any()]
+    bins = [
+        dict(
+            count=int(chosen.sum()),
+            score=float(scores[chosen].mean()),
+            precision=float(correct[chosen].mean()),
+            iou=float(iou[chosen].mean()),
+        )
+        for chosen in (number == value for value in range(_BINS))
+        if chosen.any()
+    ]
     errors = (each['count'] * abs(each['score'] - each['precision']) for each in bins)
     return dict(bins=bins, error=_ratio(sum(errors), len(scores)))
 
 
-def average_precision(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]],
-                      store: dict) -> dict:
+def average_precision(
+    labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]], store: dict
+) -> dict:
     """COCO's mask AP and AP50 in [0, 1] of labels, over the images that have hidden ones.
 
     Returns:
@@ -184,13 +222,19 @@ def average_precision(labels: Mapping[int, Sequence[dict]], hidden: Mapping[int,
         evaluation = COCOeval(*both, 'segm')
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class); all areas, 100 labels
-    of_class = {category['name']: _mean(precision[:, :, evaluation.params.catIds.index(category['id'])])
-                for category in store['categories']}
+    precision = evaluation.eval['precision'][
+        :, :, :, 0, -1
+    ]  # (IoU, recall, class); all areas, 100 labels
+    of_class = {
+        category['name']: _mean(precision[:, :, evaluation.params.catIds.index(category['id'])])
+        for category in store['categories']
+    }
     return dict(ap=_mean(precision), ap50=_mean(precision[0]), ap_of_class=of_class)
 
 
-def _as_coco(images: list[dict], categories: list[dict], labels: Mapping[int, Sequence[dict]]) -> COCO:
+def _as_coco(
+    images: list[dict], categories: list[dict], labels: Mapping[int, Sequence[dict]]
+) -> COCO:
     coco, number = COCO(), Counter()
     annotations = []
     for image in images:

@@ -1,9 +1,12 @@
-"""Append-only shards: what the processes of a run write, one file each, and what a later run finds of them.
+"""Append-only shards: what the processes of a run write, one file each, and what a later run finds
+of them.
 
-A line is a record: CRC-32 (8 hexadecimal digits) of the rest, the image's place in the list, JSON. The first
-record of a shard, of place -1, is the header. A line without its end or of another checksum counts as not
-written: a record is there whole or not at all, and its image is labelled again.
+A line is a record: CRC-32 (8 hexadecimal digits) of the rest, the image's place in the list, JSON.
+    The first
+record of a shard, of place -1, is the header. A line without its end or of another checksum counts
+as not written: a record is there whole or not at all, and its image is labelled again.
 """
+
 import contextlib
 import json
 import os
@@ -19,7 +22,9 @@ from mmcast.locks import lock_file
 
 _HEADER = -1
 _IN_USE = '{path} is being written by another run; wait until it ends, or give another output file'
-_SYNC_SECONDS = 5  # a power failure takes no more work than this; a kill takes none that was written
+_SYNC_SECONDS = (
+    5  # a power failure takes no more work than this; a kill takes none that was written
+)
 
 
 def in_use(path: Path) -> str:
@@ -28,14 +33,16 @@ def in_use(path: Path) -> str:
 
 
 def check_same_info(path: Path, found: dict, wanted: dict) -> None:
-    """Raises CASTError, naming the fields, where a file was made from other things than are asked for now."""
+    """Raises CASTError, naming the fields, where a file was made from other things than are asked
+    for now.
+    """
     different = [key for key in sorted(wanted | found) if wanted.get(key) != found.get(key)]
     if different:
         more = ' (were some added, taken away or renamed?)' if 'images' in different else ''
-        raise CASTError(f'{path} was made with another {", ".join(different)}{more}; '
-                        'delete it or give another output file')
-
-
+        raise CASTError(
+            f'{path} was made with another {", ".join(different)}{more}; delete it or give another '
+            'output file'
+        )
 
 
 class ShardWriter:
@@ -52,7 +59,9 @@ class ShardWriter:
     def __init__(self, path: Path, info: dict) -> None:
         self.path = path
         with contextlib.ExitStack() as stack:
-            self._file = stack.enter_context(path.open('ab', buffering=0))  # what was written survives a kill
+            self._file = stack.enter_context(
+                path.open('ab', buffering=0)
+            )  # what was written survives a kill
             stack.enter_context(lock_file(self._file, in_use(path)))
             self._open = stack.pop_all()
         self._synced = time.monotonic()
@@ -73,15 +82,19 @@ class ShardWriter:
         end = self._file.tell()
         try:
             while line:
-                line = line[self._file.write(line):]
+                line = line[self._file.write(line) :]
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 os.fsync(self._file.fileno())
                 self._synced = time.monotonic()
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._file.truncate(end)  # not needed, but tidy: a reader would pass over the half line
-            raise CASTError(f'cannot write to {self.path} ({error.strerror}); what was labelled is kept: '
-                            'make room and give the same command again') from error
+                self._file.truncate(
+                    end
+                )  # not needed, but tidy: a reader would pass over the half line
+            raise CASTError(
+                f'cannot write to {self.path} ({error.strerror}); what was labelled is kept: make '
+                'room and give the same command again'
+            ) from error
 
 
 class ShardIndex:
@@ -127,12 +140,16 @@ class ShardIndex:
                     self._labelled[place] = not content.startswith(b'{"unreadable"')
                 start += len(line)
             if start and not header:
-                raise CASTError(f'the header of {path} is damaged, so nobody knows which teacher made it; '
-                                'delete the file and give the same command again')
+                raise CASTError(
+                    f'the header of {path} is damaged, so nobody knows which teacher made it; '
+                    'delete the file and give the same command again'
+                )
             file.truncate(start)
 
     def unlabelled(self) -> np.ndarray:
-        """Places of the images that have no labels yet; those that could not be read are tried again."""
+        """Places of the images that have no labels yet; those that could not be read are tried
+        again.
+        """
         return np.flatnonzero(~self._labelled)
 
     def missing(self) -> np.ndarray:

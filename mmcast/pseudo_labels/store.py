@@ -2,6 +2,7 @@
 
 docs/pseudo_labels.md has the schema.
 """
+
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,9 +15,11 @@ from mmcast.version import __version__
 
 KIND = 'mmcast pseudo-labels'
 FORMAT_VERSION = 2
-# What a teacher may tell of an instance, by the field of an annotation and that of its predictions; only the first is
-# always there.
-PREDICTED = dict(score='scores', class_score='class_scores', mask_quality='mask_quality', agreement='agreement')
+# What a teacher may tell of an instance, by the field of an annotation and that of its predictions;
+# only the first is always there.
+PREDICTED = dict(
+    score='scores', class_score='class_scores', mask_quality='mask_quality', agreement='agreement'
+)
 SCORES = tuple(PREDICTED)
 
 
@@ -33,22 +36,23 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
     """
     content = read_coco(path)
     info = content.get('info')
-    kind, version = (info.get('kind'), info.get('format_version')) if isinstance(info, dict) else (None, None)
+    kind, version = (
+        (info.get('kind'), info.get('format_version')) if isinstance(info, dict) else (None, None)
+    )
     if kind != KIND or version != FORMAT_VERSION:
-        raise CASTError(f'{path} is no pseudo-label file of format {FORMAT_VERSION} (its info says '
-                        f'kind {kind!r}, format {version!r}); make one with tools/pseudo_label.py')
+        raise CASTError(
+            f'{path} is no pseudo-label file of format {FORMAT_VERSION} (its info says kind '
+            f'{kind!r}, format {version!r}); make one with tools/pseudo_label.py'
+        )
     return content
-
-
-
-
 
 
 def write_store(path: Path, info: dict, categories: list[dict], records: Iterable[dict]) -> None:
     """Writes a pseudo-label file, holding one record at a time, and syncs it to the disk.
 
-    Every image and annotation has a line of its own. ``records`` is gone through twice, once for the images
-    and once for the annotations, which are numbered from 1: COCO's evaluation takes id 0 for none.
+    Every image and annotation has a line of its own. ``records`` is gone through twice, once for
+    the images and once for the annotations, which are numbered from 1: COCO's evaluation takes id 0
+    for none.
     """
     unreadable = []
     with path.open('w', encoding='utf-8') as file:
@@ -64,7 +68,9 @@ def _readable(records: Iterable[dict], unreadable: list[dict]) -> Iterator[dict]
     """The images of COCO; those that could not be read are put into ``unreadable``."""
     for record in records:
         if 'unreadable' in record:
-            unreadable.append(dict(file_name=record['image']['file_name'], reason=record['unreadable']))
+            unreadable.append(
+                dict(file_name=record['image']['file_name'], reason=record['unreadable'])
+            )
         else:
             yield record['image']
 

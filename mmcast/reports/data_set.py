@@ -1,4 +1,5 @@
 """A page of overlays and findings, in one HTML file that can be passed on."""
+
 from __future__ import annotations
 
 import json
@@ -19,14 +20,18 @@ from mmcast.reports.labels_on_images import class_colours, draw_labels
 
 _DRAWN = 'image_id', 'category_id', 'segmentation', 'iscrowd'
 _SHOWN = 100  # findings of a kind on the page
-_SLIMMEST = 20  # times as long as wide: drawn at one width, others would get no height, or far too much
+_SLIMMEST = (
+    20  # times as long as wide: drawn at one width, others would get no height, or far too much
+)
 
 
-def write_sheet(report: CheckReport, path: str | os.PathLike, count: int = 40, progress: bool = True) -> None:
+def write_sheet(
+    report: CheckReport, path: str | os.PathLike, count: int = 40, progress: bool = True
+) -> None:
     """Writes statistics, findings and ``count`` images with their sound annotations.
 
-    Up to half of the images have findings, the rest is evenly spread over the data set. Broken images and
-    annotations with findings are not drawn.
+    Up to half of the images have findings, the rest is evenly spread over the data set. Broken
+    images and annotations with findings are not drawn.
     """
     images = _choose_images(report, count)
     labels = _sound_labels(report, images)
@@ -39,21 +44,42 @@ def write_sheet(report: CheckReport, path: str | os.PathLike, count: int = 40, p
             drawing = draw_labels(Path(image.path), own, image.id, colours)
         except cv2.error:  # a rare sort of a known format, which Pillow reads and OpenCV does not
             continue
-        figures.append(dict(name=printable(image.name), id=printable(str(image.id)), photo=photo(drawing),
-                            instances=len(own['annotations']), remarks=remarks.get(image.id, [])))
+        figures.append(
+            dict(
+                name=printable(image.name),
+                id=printable(str(image.id)),
+                photo=photo(drawing),
+                instances=len(own['annotations']),
+                remarks=remarks.get(image.id, []),
+            )
+        )
     page = render(
-        Path(__file__).with_name('data_set.html.j2'), title=printable(report.ann_file), report=report, statistics=report.statistics, kinds=report.by_kind(),
-        notes=NOTES, cures=CURES, shown=_SHOWN, figures=figures, colours=colours)
+        Path(__file__).with_name('data_set.html.j2'),
+        title=printable(report.ann_file),
+        report=report,
+        statistics=report.statistics,
+        kinds=report.by_kind(),
+        notes=NOTES,
+        cures=CURES,
+        shown=_SHOWN,
+        figures=figures,
+        colours=colours,
+    )
     write_atomically(path, page)
 
 
 def _choose_images(report: CheckReport, count: int) -> list[ImageEntry]:
     """Readable images: some with problems, then some of the others."""
     readable = [image for image in report.images if _drawable(report, image)]
-    damaged = {finding.image_id for finding in report.findings
-               if finding.source == report.ann_file and finding.kind not in NOTES}
+    damaged = {
+        finding.image_id
+        for finding in report.findings
+        if finding.source == report.ann_file and finding.kind not in NOTES
+    }
     first = _spread([image for image in readable if image.id in damaged], count // 2)
-    return first + _spread([image for image in readable if image.id not in damaged], count - len(first))
+    return first + _spread(
+        [image for image in readable if image.id not in damaged], count - len(first)
+    )
 
 
 def _drawable(report: CheckReport, image: ImageEntry) -> bool:
@@ -68,16 +94,26 @@ def _spread(images: list[ImageEntry], count: int) -> list[ImageEntry]:
 
 def _sound_labels(report: CheckReport, images: list[ImageEntry]) -> dict:
     """Categories as in COCO, and by image id those annotations that can be drawn without harm."""
-    damaged = {finding.annotation_id for finding in report.findings if finding.annotation_id is not None}
+    damaged = {
+        finding.annotation_id for finding in report.findings if finding.annotation_id is not None
+    }
     annotations = {image.id: [] for image in images}
     for chunk in report.labels.chunks if report.labels and images else ():
         for annotation in json.loads(report.labels.annotations(chunk)):
-            usable = isinstance(annotation, dict) and is_id(annotation.get('id')) \
-                and is_id(annotation.get('image_id')) and annotation['id'] not in damaged
+            usable = (
+                isinstance(annotation, dict)
+                and is_id(annotation.get('id'))
+                and is_id(annotation.get('image_id'))
+                and annotation['id'] not in damaged
+            )
             if usable and annotation['image_id'] in annotations:
-                annotations[annotation['image_id']].append({key: annotation.get(key) for key in _DRAWN})
-    return dict(categories=[dict(id=key, name=name) for key, name in report.categories.items()],
-                annotations=annotations)
+                annotations[annotation['image_id']].append(
+                    {key: annotation.get(key) for key in _DRAWN}
+                )
+    return dict(
+        categories=[dict(id=key, name=name) for key, name in report.categories.items()],
+        annotations=annotations,
+    )
 
 
 def _remarks(report: CheckReport) -> dict:

@@ -1,4 +1,7 @@
-"""What every page that we write shares: one self-contained HTML file from a template, pictures inside."""
+"""What every page that we write shares: one self-contained HTML file from a template, pictures
+inside.
+"""
+
 import base64
 from pathlib import Path
 
@@ -8,16 +11,24 @@ import numpy as np
 
 
 def render(template: Path, **values) -> str:
-    """The page of a Jinja template; values are escaped, and the filter ``photo`` makes pictures of arrays."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(template.parent), autoescape=True,
-                                     trim_blocks=True, lstrip_blocks=True)
+    """The page of a Jinja template; values are escaped, and the filter ``photo`` makes pictures of
+    arrays.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters['photo'] = photo
     return environment.get_template(template.name).render(**values)
 
 
 def photo(image: np.ndarray) -> str:
     """An RGB image (H, W, 3) as data URI."""
-    _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    _, data = cv2.imencode(
+        '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )
     return data_uri(data.tobytes(), 'jpeg')
 
 

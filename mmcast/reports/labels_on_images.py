@@ -16,7 +16,9 @@ _GREY = '#808080'
 
 def class_colours(names: Sequence[str]) -> dict[str, str]:
     """A colour (#rrggbb) for each class name."""
-    return {name: '#{:02x}{:02x}{:02x}'.format(*class_colour(index)) for index, name in enumerate(names)}
+    return {
+        name: '#{:02x}{:02x}{:02x}'.format(*class_colour(index)) for index, name in enumerate(names)
+    }
 
 
 def draw_labels(path: Path, labels: dict, image_id: int, colours: dict[str, str]) -> np.ndarray:
@@ -35,9 +37,15 @@ def draw_labels(path: Path, labels: dict, image_id: int, colours: dict[str, str]
     height, width = image.shape[:2]
     size = (WIDTH, round(WIDTH * height / width))
     names = {category['id']: category['name'] for category in labels['categories']}
-    items = [item for item in labels['annotations'] if item['image_id'] == image_id and not item.get('iscrowd')]
+    items = [
+        item
+        for item in labels['annotations']
+        if item['image_id'] == image_id and not item.get('iscrowd')
+    ]
     items.sort(key=lambda item: item.get('score', 1))
-    masks = [mask_api.decode(encode_segmentation(item['segmentation'], height, width)) for item in items]
+    masks = [
+        mask_api.decode(encode_segmentation(item['segmentation'], height, width)) for item in items
+    ]
     masks = [cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST).astype(bool) for mask in masks]
     chosen = [colours.get(names[item['category_id']], _GREY) for item in items]
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

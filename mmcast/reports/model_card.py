@@ -1,4 +1,7 @@
-"""The folder that a pipeline leaves for others: its student, and a card that says what it is made of."""
+"""The folder that a pipeline leaves for others: its student, and a card that says what it is made
+of.
+"""
+
 import json
 import statistics
 import time
@@ -36,9 +39,14 @@ FOLDER, CARD = 'student', 'model_card.md'
 _RUNS = 5
 _WEIGHTS = ('.pth', '.pt', '.safetensors')
 _FILES = ('.json', *_WEIGHTS)
-# The settings of a step of each kind that name files it reads; a config that also trains names more of them.
-_READ = dict(train=('train_dataloader.', 'val_', 'load_from', 'model.', 'step.'), test=('test_', 'step.'),
-             pseudo_label=('step.', ), call=('step.', ))
+# The settings of a step of each kind that name files it reads; a config that also trains names more
+# of them.
+_READ = dict(
+    train=('train_dataloader.', 'val_', 'load_from', 'model.', 'step.'),
+    test=('test_', 'step.'),
+    pseudo_label=('step.',),
+    call=('step.',),
+)
 _NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
 _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 'the same weights'}
 
@@ -46,9 +54,9 @@ _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 
 def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
     """Exports the network of the last training step to ``<work_dir>/student``, with a model card.
 
-    A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The pipeline
-    config may have ``model_card`` with ``data`` (sentences about the data) and ``licences`` (file name of
-    weights -> licence).
+    A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The
+    pipeline config may have ``model_card`` with ``data`` (sentences about the data) and
+    ``licences`` (file name of weights -> licence).
 
     Args:
         run: one of which every step is finished.
@@ -78,7 +86,9 @@ def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
 
 def _checkpoint_of(folder: Path) -> str | None:
     try:
-        return torch.load(folder / WEIGHTS, weights_only=True)['meta']['mmcast']['checkpoint_sha256']
+        return torch.load(folder / WEIGHTS, weights_only=True)['meta']['mmcast'][
+            'checkpoint_sha256'
+        ]
     except Exception:  # whatever is there is not an export, and is kept beside the new one
         return None
 
@@ -96,8 +106,12 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         for path, (digest, _) in inputs.items()
         if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
     ]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True,
-                                     lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     return environment.get_template('model_card.md.j2').render(
         title=f'Student of {run.plan.path.stem}',
         classes=dataset_meta(cfg)['classes'],
@@ -108,7 +122,8 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         seed=run.plan.config.get('seed'),
         folder=folder,
         files=[
-            dict(name=name, what=what, sha256=sha256_of_file(folder / name)) for name, what in _WHAT.items()
+            dict(name=name, what=what, sha256=sha256_of_file(folder / name))
+            for name, what in _WHAT.items()
         ],
         parameters=sum(value.numel() for value in network.parameters()),
         megabytes=(folder / SAFETENSORS).stat().st_size / 1e6,
@@ -119,12 +134,15 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         labels=_labels(run, inputs),
         weights=weights,
         steps=[_step(run, name) for name in run.plan.definitions],
-        teachers=_teachers(run))
+        teachers=_teachers(run),
+    )
 
 
 @torch.no_grad()
 def measure(network: nn.Module, cfg: Config) -> dict | None:
-    """Milliseconds and GFLOPs for an image of the test set, at the size that the test pipeline gives it."""
+    """Milliseconds and GFLOPs for an image of the test set, at the size that the test pipeline
+    gives it.
+    """
     try:
         image = first_test_image(cfg)
     except CASTError:  # its test pipeline does more than resize
@@ -141,11 +159,13 @@ def measure(network: nn.Module, cfg: Config) -> dict | None:
     device = f'CPU, {torch.get_num_threads()} threads'
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
-    return dict(latency_ms=1000 * statistics.median(seconds[1:]),
-                gflops=flops / 1e9,
-                runs=_RUNS,
-                device=device,
-                size=f'{image.shape[0]}x{image.shape[1]}')
+    return dict(
+        latency_ms=1000 * statistics.median(seconds[1:]),
+        gflops=flops / 1e9,
+        runs=_RUNS,
+        device=device,
+        size=f'{image.shape[0]}x{image.shape[1]}',
+    )
 
 
 def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
@@ -153,8 +173,11 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
     files: dict[str, tuple[str, list[str]]] = {}
     for name, definition in run.plan.definitions.items():
         fingerprint = run.state.read_fingerprint(name)
-        read = [value.strip("'") for key, value in fingerprint.settings.items()
-                if key.startswith(_READ[definition['kind']]) and value.strip("'").endswith(_FILES)]
+        read = [
+            value.strip("'")
+            for key, value in fingerprint.settings.items()
+            if key.startswith(_READ[definition['kind']]) and value.strip("'").endswith(_FILES)
+        ]
         for path, digest in fingerprint.files.items():
             if path.endswith(tuple(read)):
                 files.setdefault(path, (digest, []))[1].append(name)
@@ -162,22 +185,39 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
 
 
 def _labels(run: PipelineRun, inputs: dict[str, tuple[str, list[str]]]) -> list[dict]:
-    places = {'{work_dir}': run.plan.work_dir, '{config_dir}': run.plan.path.parent, '{configs}': shipped_configs()}
+    places = {
+        '{work_dir}': run.plan.work_dir,
+        '{config_dir}': run.plan.path.parent,
+        '{configs}': shipped_configs(),
+    }
     labels = []
     for path, (digest, steps) in inputs.items():
         place, _, rest = path.partition('/')
         real = places[place] / rest if place in places else Path(path)
-        content = json.loads(real.read_text()) if path.endswith('.json') and real.is_file() else None
+        content = (
+            json.loads(real.read_text()) if path.endswith('.json') and real.is_file() else None
+        )
         if isinstance(content, dict) and 'images' in content:
-            labels.append(dict(path=path, sha256=digest, steps=steps, images=len(content['images']),
-                               annotations=len(content.get('annotations', []))))
+            labels.append(
+                dict(
+                    path=path,
+                    sha256=digest,
+                    steps=steps,
+                    images=len(content['images']),
+                    annotations=len(content.get('annotations', [])),
+                )
+            )
     return labels
 
 
 def _step(run: PipelineRun, name: str) -> dict:
     definition = run.plan.definitions[name]
-    return dict(name=name, kind=definition['kind'], source=definition.get('config') or definition['function'],
-                fingerprint=run.state.records[name]['fingerprint'])
+    return dict(
+        name=name,
+        kind=definition['kind'],
+        source=definition.get('config') or definition['function'],
+        fingerprint=run.state.records[name]['fingerprint'],
+    )
 
 
 def _teachers(run: PipelineRun) -> list[dict]:
@@ -186,7 +226,9 @@ def _teachers(run: PipelineRun) -> list[dict]:
     for name, definition in run.plan.definitions.items():
         if definition['kind'] == 'pseudo_label':
             settings = run.state.read_fingerprint(name).settings
-            network = settings.get('model.detector.type', settings.get('model.type', '?')).strip("'")
+            network = settings.get('model.detector.type', settings.get('model.type', '?')).strip(
+                "'"
+            )
             checkpoint = settings.get('step.checkpoint', definition['checkpoint']).strip("'")
             teachers.append(dict(step=name, network=network, checkpoint=checkpoint))
     return teachers

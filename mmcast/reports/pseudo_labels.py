@@ -1,4 +1,5 @@
 """The HTML page of ``inspect_pseudo_labels``: tables, diagrams and drawings in one file."""
+
 from __future__ import annotations
 
 import io
@@ -19,24 +20,38 @@ from mmcast.reports.html import data_uri, percent, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 
 
-def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | os.PathLike, *,
-                          json_file: str | os.PathLike | None = None,
-                          labeled: str | os.PathLike | None = None, hidden: str | os.PathLike | None = None,
-                          img_dir: str | os.PathLike | None = None, score_thr: float = 0.3,
-                          class_score_thr: float | None = None, mask_quality_thr: float | None = None,
-                          agreement_thr: float | None = None, min_area: int = 0, min_visible: float = 0,
-                          top_k: int | None = None, images: int = 6) -> dict:
-    """Describes one pseudo-label file, or several of the same images side by side, on one HTML page.
+def inspect_pseudo_labels(
+    stores: Mapping[str, str | os.PathLike],
+    page: str | os.PathLike,
+    *,
+    json_file: str | os.PathLike | None = None,
+    labeled: str | os.PathLike | None = None,
+    hidden: str | os.PathLike | None = None,
+    img_dir: str | os.PathLike | None = None,
+    score_thr: float = 0.3,
+    class_score_thr: float | None = None,
+    mask_quality_thr: float | None = None,
+    agreement_thr: float | None = None,
+    min_area: int = 0,
+    min_visible: float = 0,
+    top_k: int | None = None,
+    images: int = 6,
+) -> dict:
+    """Describes one pseudo-label file, or several of the same images side by side, on one HTML
+    page.
 
     Args:
-        stores: files by the title of their column, such as before and after the teacher's adaptation.
+        stores: files by the title of their column, such as before and after the teacher's
+            adaptation.
         page: the HTML file to write; it refers to no other.
         json_file: file for the same figures, if any.
         labeled: COCO JSON of the labeled images, to compare counts and areas with.
-        hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare with.
+        hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare
+            with.
         img_dir: folder of the images, for overlays.
-        score_thr, class_score_thr, mask_quality_thr, agreement_thr, min_area, min_visible, top_k: which labels
-            are used, as in ``PseudoLabelDataset``; calibration and AP are those of all labels.
+        score_thr, class_score_thr, mask_quality_thr, agreement_thr, min_area, min_visible, top_k:
+            which labels are used, as in ``PseudoLabelDataset``; calibration and AP are those of all
+            labels.
         images: how many of the worst and of the best images to draw.
 
     Returns:
@@ -45,8 +60,12 @@ def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | o
     Raises:
         CASTError: a file is missing, or they are not of the same images or classes.
     """
-    thresholds = dict(score=score_thr, class_score=class_score_thr, mask_quality=mask_quality_thr,
-                      agreement=agreement_thr)
+    thresholds = dict(
+        score=score_thr,
+        class_score=class_score_thr,
+        mask_quality=mask_quality_thr,
+        agreement=agreement_thr,
+    )
     thresholds = {name: value for name, value in thresholds.items() if value is not None}
     options = dict(thresholds=thresholds, min_area=min_area, min_visible=min_visible, top_k=top_k)
     loaded = load_stores(stores, options, hidden)
@@ -57,8 +76,13 @@ def inspect_pseudo_labels(stores: Mapping[str, str | os.PathLike], page: str | o
     return report
 
 
-def write_page(path: str | os.PathLike, report: dict, stores: Sequence[LoadedStore],
-               chosen: Mapping[str, Sequence[int]], img_dir: str | os.PathLike | None) -> None:
+def write_page(
+    path: str | os.PathLike,
+    report: dict,
+    stores: Sequence[LoadedStore],
+    chosen: Mapping[str, Sequence[int]],
+    img_dir: str | os.PathLike | None,
+) -> None:
     """Writes the page.
 
     Args:
@@ -74,16 +98,27 @@ def write_page(path: str | os.PathLike, report: dict, stores: Sequence[LoadedSto
     colours = class_colours(list(stores[0].names.values()))
     drawings = {}
     if img_dir is not None:
-        drawings = {kind: [_draw(stores, image, colours, Path(img_dir)) for image in images]
-                    for kind, images in chosen.items()}
+        drawings = {
+            kind: [_draw(stores, image, colours, Path(img_dir)) for image in images]
+            for kind, images in chosen.items()
+        }
     figures = report['stores']
     calibrations = [one['quality']['calibration'] for one in figures.values() if 'quality' in one]
     page = render(
-        Path(__file__).with_name('pseudo_labels.html.j2'), title=' / '.join(figures), report=report,
-        histograms=_plot(_names([one['histograms'] for one in figures.values()]), figures, _draw_histogram),
+        Path(__file__).with_name('pseudo_labels.html.j2'),
+        title=' / '.join(figures),
+        report=report,
+        histograms=_plot(
+            _names([one['histograms'] for one in figures.values()]), figures, _draw_histogram
+        ),
         calibration=_plot(_names(calibrations), figures, _draw_calibration),
-        colours=colours, drawings=drawings, hidden=stores[0].hidden is not None,
-        labels=dict(report['images']), number=number, percent=percent)
+        colours=colours,
+        drawings=drawings,
+        hidden=stores[0].hidden is not None,
+        labels=dict(report['images']),
+        number=number,
+        percent=percent,
+    )
     write_atomically(path, page)
 
 
@@ -122,21 +157,45 @@ def _draw_calibration(axis: Axes, name: str, title: str, figures: dict) -> None:
     axis.axline((0, 0), slope=1, color='lightgrey', linewidth=1)
     bins = figures['quality']['calibration'].get(name, {}).get('bins', [])
     scores = [each['score'] for each in bins]
-    line, = axis.plot(scores, [each['precision'] for each in bins], marker='.', label=f'{title}: precision')
-    axis.plot(scores, [each['iou'] for each in bins], marker='.', linestyle=':', color=line.get_color(),
-              label=f'{title}: IoU')
+    (line,) = axis.plot(
+        scores, [each['precision'] for each in bins], marker='.', label=f'{title}: precision'
+    )
+    axis.plot(
+        scores,
+        [each['iou'] for each in bins],
+        marker='.',
+        linestyle=':',
+        color=line.get_color(),
+        label=f'{title}: IoU',
+    )
     axis.set(ylim=(0, 1), ylabel='of labels with this score')
 
 
-def _draw(stores: Sequence[LoadedStore], image_id: int, colours: dict[str, str],
-          img_dir: Path) -> dict[str, np.ndarray]:
+def _draw(
+    stores: Sequence[LoadedStore], image_id: int, colours: dict[str, str], img_dir: Path
+) -> dict[str, np.ndarray]:
     """Drawings of one image by the title of their column."""
-    name = next(image['file_name'] for image in stores[-1].content['images'] if image['id'] == image_id)
+    name = next(
+        image['file_name'] for image in stores[-1].content['images'] if image['id'] == image_id
+    )
     if not (img_dir / name).is_file():
-        raise CASTError(f'image {img_dir / name} not found; give the folder of the images (--img-dir)')
-    columns = {} if stores[0].hidden is None else {'hidden labels': stores[0].hidden.get(image_id, [])}
+        raise CASTError(
+            f'image {img_dir / name} not found; give the folder of the images (--img-dir)'
+        )
+    columns = (
+        {} if stores[0].hidden is None else {'hidden labels': stores[0].hidden.get(image_id, [])}
+    )
     columns.update({store.title: store.used.get(image_id, []) for store in stores})
     categories = stores[0].content['categories']
-    return {title: draw_labels(img_dir / name, dict(categories=categories, annotations=[
-        dict(label, image_id=image_id) for label in labels]), image_id, colours)
-        for title, labels in columns.items()}
+    return {
+        title: draw_labels(
+            img_dir / name,
+            dict(
+                categories=categories,
+                annotations=[dict(label, image_id=image_id) for label in labels],
+            ),
+            image_id,
+            colours,
+        )
+        for title, labels in columns.items()
+    }

@@ -1,4 +1,7 @@
-"""The page at the end of a pipeline: one HTML file that holds everything, and a picture for a README."""
+"""The page at the end of a pipeline: one HTML file that holds everything, and a picture for a
+README.
+"""
+
 import io
 import json
 import platform
@@ -21,7 +24,8 @@ from mmcast.training.distributed import say
 
 
 def write_reports(run: PipelineRun) -> None:
-    """The summary table of a pipeline and, once every step is finished, its report and exported student.
+    """The summary table of a pipeline and, once every step is finished, its report and exported
+    student.
 
     Raises:
         CASTError: the work directory is in use, or something that the report asks for is missing.
@@ -31,7 +35,10 @@ def write_reports(run: PipelineRun) -> None:
         if rows:
             say(write_summary(run.plan.work_dir, rows))
         if run.unfinished:
-            say(f'not finished: {" ".join(run.unfinished)}; the report is written when all steps are')
+            say(
+                f'not finished: {" ".join(run.unfinished)}; the report is written when all steps '
+                'are'
+            )
             return
         say(f'report: {write_report(run, rows)}')
         try:
@@ -50,7 +57,8 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
         rows: of the summary table.
 
     Returns:
-        The path of the page. It needs no other file, and links that of ``write_inspection`` beside it.
+        The path of the page. It needs no other file, and links that of ``write_inspection`` beside
+        it.
     """
     inspection = write_inspection(run)
     overlays = make_overlays(run)
@@ -67,30 +75,40 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
         percent=percent,
         curves=_curve_images(run),
         environment=_environment(),
-        steps=[_step_line(run, name) for name in run.plan.definitions])
+        steps=[_step_line(run, name) for name in run.plan.definitions],
+    )
     path = run.plan.work_dir / 'report.html'
     write_atomically(path, page)
     return path
 
 
 def write_inspection(run: PipelineRun) -> dict | None:
-    """Writes pseudo_labels.html and pseudo_labels.json about all generations of pseudo-labels, if any.
+    """Writes pseudo_labels.html and pseudo_labels.json about all generations of pseudo-labels, if
+    any.
 
-    The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes: ``labeled``,
-    ``hidden``, ``score_thr`` ... Steps that label other images than the last one are not on the page. It is
-    not made again while its inputs are the same.
+    The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes:
+    ``labeled``, ``hidden``, ``score_thr`` ... Steps that label other images than the last one are
+    not on the page. It is not made again while its inputs are the same.
 
     Returns:
         The content of pseudo_labels.json.
     """
-    definitions = {name: run.definition(name) for name, definition in run.plan.definitions.items()
-                   if definition['kind'] == 'pseudo_label'}
+    definitions = {
+        name: run.definition(name)
+        for name, definition in run.plan.definitions.items()
+        if definition['kind'] == 'pseudo_label'
+    }
     if not definitions:
         return None
     *_, last = definitions.values()
-    stores = {name: run.state.outputs(name)['annotations'] for name, definition in definitions.items()
-              if all(definition.get(key) == last.get(key) for key in ('ann_file', 'img_dir', 'limit'))}
-    options = run.resolve(dict(run.plan.config.get('report', {}).get('pseudo_labels', {})), 'report.pseudo_labels')
+    stores = {
+        name: run.state.outputs(name)['annotations']
+        for name, definition in definitions.items()
+        if all(definition.get(key) == last.get(key) for key in ('ann_file', 'img_dir', 'limit'))
+    }
+    options = run.resolve(
+        dict(run.plan.config.get('report', {}).get('pseudo_labels', {})), 'report.pseudo_labels'
+    )
     files = [*stores.values(), *(options[key] for key in ('labeled', 'hidden') if key in options)]
     inputs = dict(options, stores=stores, sha256=[sha256_of_file(path) for path in files])
     page, json_file = (run.plan.work_dir / f'pseudo_labels.{kind}' for kind in ('html', 'json'))
@@ -111,21 +129,31 @@ def _curve_images(run: PipelineRun) -> dict[str, str]:
 
 
 def _losses(curves: Curves) -> dict[str, list]:
-    """The curves worth a line: losses, but not those of each single decoder layer (d0.loss_cls ...)."""
+    """The curves worth a line: losses, but not those of each single decoder layer (d0.loss_cls
+    ...).
+    """
     return {key: points for key, points in curves.items() if 'loss' in key and '.' not in key}
 
 
 def _plot(curves: Curves) -> str:
-    """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure 3)."""
-    scores = {key: points for key, points in curves.items() if key.endswith(('segm_mAP', 'segm_mAP_50'))}
-    pixel = {key.removeprefix('pxl_'): points for key, points in curves.items() if key.startswith('pxl_')}
+    """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure
+    3).
+    """
+    scores = {
+        key: points for key, points in curves.items() if key.endswith(('segm_mAP', 'segm_mAP_50'))
+    }
+    pixel = {
+        key.removeprefix('pxl_'): points for key, points in curves.items() if key.startswith('pxl_')
+    }
     panels = {'loss': _losses(curves), 'mask AP': scores}
     if pixel:
         panels['pixel loss: cosines, shares'] = pixel
     figure = Figure(figsize=(5 * len(panels), 3.2), layout='constrained')
     for axis, (label, lines) in zip(figure.subplots(1, len(panels)), panels.items()):
         for key, points in lines.items():
-            axis.plot(*zip(*points), label=key, linewidth=1, marker='.' if len(points) < 20 else None)
+            axis.plot(
+                *zip(*points), label=key, linewidth=1, marker='.' if len(points) < 20 else None
+            )
         axis.set(xlabel='iteration', ylabel=label)
         if lines:
             axis.legend(fontsize='x-small')
@@ -136,11 +164,19 @@ def _plot(curves: Curves) -> str:
 
 def _step_line(run: PipelineRun, name: str) -> dict:
     record, definition = run.state.records[name], run.plan.definitions[name]
-    memory, versions = (', '.join(f'{key} {value}' for key, value in record[field].items())
-                        for field in ('peak_memory_mb', 'versions'))
+    memory, versions = (
+        ', '.join(f'{key} {value}' for key, value in record[field].items())
+        for field in ('peak_memory_mb', 'versions')
+    )
     source = definition.get('config') or definition['function']
-    return dict(name=name, kind=definition['kind'], config=source, minutes=record['seconds'] / 60,
-                memory=memory, versions=versions)
+    return dict(
+        name=name,
+        kind=definition['kind'],
+        config=source,
+        minutes=record['seconds'] / 60,
+        memory=memory,
+        versions=versions,
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,5 @@
 """The table at the end of a pipeline."""
+
 import json
 import math
 from pathlib import Path
@@ -12,22 +13,30 @@ from mmcast.pipeline.state import PipelineState
 from mmcast.training.curves import not_finite
 
 # Key of a row -> what stands above it.
-COLUMNS = dict(row='', mask_ap='mask AP', mask_ap50='AP50', parameters='parameters (M)', minutes='minutes',
-               note='')
+COLUMNS = dict(
+    row='',
+    mask_ap='mask AP',
+    mask_ap50='AP50',
+    parameters='parameters (M)',
+    minutes='minutes',
+    note='',
+)
 
 
 def summary_rows(run: PipelineRun) -> list[dict]:
     """The rows of a pipeline's summary.
 
     Returns:
-        Dicts with row, step, mask_ap and mask_ap50 (percent), parameters (millions, deployed model), minutes
-        (of the step's last start) and note; None for what is not known (yet).
+        Dicts with row, step, mask_ap and mask_ap50 (percent), parameters (millions, deployed
+        model), minutes (of the step's last start) and note; None for what is not known (yet).
     """
     return [_row(run.state, item['row'], item['step']) for item in run.plan.rows]
 
 
 def _row(state: PipelineState, title: str, name: str) -> dict:
-    row = dict(row=title, step=name, mask_ap=None, mask_ap50=None, parameters=None, minutes=None, note='')
+    row = dict(
+        row=title, step=name, mask_ap=None, mask_ap50=None, parameters=None, minutes=None, note=''
+    )
     if not state.finished(name):
         row['note'] = 'not finished'
         return row

@@ -1,1 +1,3 @@
-"""Synthetic (procedurally generated) scenes, and the recipe of the weights that are trained on them."""
+"""Synthetic (procedurally generated) scenes, and the recipe of the weights that are trained on
+them.
+"""

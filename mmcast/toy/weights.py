@@ -1,4 +1,5 @@
 """The committed recipe of the shipped weights: foundation teachers and pretrained students."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from torch import Tensor
 from mmcast.coco.converters.cityscapes import convert_cityscapes
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
-from mmcast.models.weights.start import fit_start_weights
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
+from mmcast.models.weights.start import fit_start_weights
 from mmcast.toy.cityscapes import generate_toy_cityscapes
 from mmcast.toy.nuclei import generate_toy_nuclei
 from mmcast.training.checkpoints import latest_intact_checkpoint
@@ -24,8 +25,10 @@ NUM_TRAIN, NUM_VAL = 3000, 60
 class Recipe:
     """How one weights file is made: by training with ``configs`` one after the other.
 
-    ``start`` is the file of another recipe to start from, with its queries repeated up to ``num_queries``.
+    ``start`` is the file of another recipe to start from, with its queries repeated up to
+    ``num_queries``.
     """
+
     configs: tuple[str, ...]
     start: str | None = None
     num_queries: int | None = None
@@ -33,19 +36,23 @@ class Recipe:
 
 RECIPES = {
     'toy_teacher.pth': Recipe(('toy/toy_teacher_source.py', 'toy/toy_teacher_varied.py')),
-    'toy_student.pth': Recipe(('toy/toy_student_source.py', )),
-    'nuclei_teacher.pth': Recipe(('dsb2018/dsb2018_teacher_source.py', 'dsb2018/dsb2018_teacher_source_longer.py'),
-                                 'toy_teacher.pth', 48),
-    'nuclei_student.pth': Recipe(('dsb2018/dsb2018_student_source.py', ), 'toy_student.pth', 48),
+    'toy_student.pth': Recipe(('toy/toy_student_source.py',)),
+    'nuclei_teacher.pth': Recipe(
+        ('dsb2018/dsb2018_teacher_source.py', 'dsb2018/dsb2018_teacher_source_longer.py'),
+        'toy_teacher.pth',
+        48,
+    ),
+    'nuclei_student.pth': Recipe(('dsb2018/dsb2018_student_source.py',), 'toy_student.pth', 48),
 }
 
 
 def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]:
     """Draw the data, train every network on it and write the weights in half precision.
 
-    The toy's teacher sees varied street scenes after those of a clear day, the student those of a clear day only; the
-    nuclei's networks go on from the toy's on drawn microscopy images. That is between three and four hours on two cores.
-    Called again, an interrupted run goes on from its last checkpoint; no file is in ``out_dir`` before all are made.
+    The toy's teacher sees varied street scenes after those of a clear day, the student those of a
+    clear day only; the nuclei's networks go on from the toy's on drawn microscopy images. That is
+    between three and four hours on two cores. Called again, an interrupted run goes on from its
+    last checkpoint; no file is in ``out_dir`` before all are made.
 
     Args:
         config_dir: The folder ``configs``.
@@ -59,7 +66,9 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
     for name in RECIPES:
         target, made = Path(out_dir, name), packed / name
         if target.exists() and not (made.exists() and target.read_bytes() == made.read_bytes()):
-            raise CASTError(f'{target} exists and is not overwritten: move it away or choose another folder')
+            raise CASTError(
+                f'{target} exists and is not overwritten: move it away or choose another folder'
+            )
     _draw_data()
     for name, recipe in RECIPES.items():
         if not (packed / name).exists():
@@ -82,8 +91,9 @@ def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> st
     checkpoint = None
     if recipe.start:
         stem = Path(recipe.start).stem
-        checkpoint = fit_start_weights(work_dir / 'start', recipe.num_queries,
-                                           **{stem: str(packed / recipe.start)})[stem]
+        checkpoint = fit_start_weights(
+            work_dir / 'start', recipe.num_queries, **{stem: str(packed / recipe.start)}
+        )[stem]
     for name in recipe.configs:
         config = Config.fromfile(str(config_dir / name))
         config.work_dir = str(work_dir / Path(name).stem)
@@ -93,8 +103,13 @@ def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> st
 
 
 def pack_weights(checkpoint: str | Path, out_file: str | Path) -> None:
-    """Write the network of a ``CASTDetector``'s checkpoint as a plain detector's weights in half precision."""
+    """Write the network of a ``CASTDetector``'s checkpoint as a plain detector's weights in half
+    precision.
+    """
     part = 'detector.'
-    kept: dict[str, Tensor] = {key.removeprefix(part): value.half() if value.is_floating_point() else value
-                               for key, value in read_state_dict(checkpoint).items() if key.startswith(part)}
+    kept: dict[str, Tensor] = {
+        key.removeprefix(part): value.half() if value.is_floating_point() else value
+        for key, value in read_state_dict(checkpoint).items()
+        if key.startswith(part)
+    }
     write_state_dict(out_file, kept)

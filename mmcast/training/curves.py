@@ -1,4 +1,5 @@
 """Reading back what a run logged."""
+
 import json
 import math
 from collections import defaultdict
@@ -8,7 +9,8 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def read_curves(folder: Path) -> Curves:
-    """All logged scalars of a step over iterations, from ``<timestamp>/vis_data/scalars.json`` of each start.
+    """All logged scalars of a step over iterations, from ``<timestamp>/vis_data/scalars.json`` of
+    each start.
 
     Where a resumed start repeats iterations of the one before, the later values count.
     """
@@ -24,8 +26,11 @@ def read_curves(folder: Path) -> Curves:
 
 def not_finite(folder: Path) -> list[str]:
     """Names of the losses and metrics that were ever logged as infinite or not a number."""
-    return [key for key, points in read_curves(folder).items()
-            if not all(math.isfinite(value) for _, value in points)]
+    return [
+        key
+        for key, points in read_curves(folder).items()
+        if not all(math.isfinite(value) for _, value in points)
+    ]
 
 
 def _parse(line: str) -> dict:

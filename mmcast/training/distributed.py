@@ -1,4 +1,5 @@
 """Several processes: joining them, and letting the first do what only one may do."""
+
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +22,9 @@ def start_distributed(launcher: str) -> None:
     if launcher == 'none' or is_distributed():
         return
     if torch.cuda.is_available():
-        init_dist(launcher, timeout=int(_DAY.total_seconds()))  # ranks wait for one another's pseudo-labels
+        init_dist(
+            launcher, timeout=int(_DAY.total_seconds())
+        )  # ranks wait for one another's pseudo-labels
     else:  # MMEngine's init_dist selects a GPU in any case
         os.environ.setdefault('OMP_NUM_THREADS', '1')
         torch.distributed.init_process_group('gloo', timeout=_DAY)

@@ -1,4 +1,7 @@
-"""Learning rates and weight decay by part of the network, for networks that are put together from others."""
+"""Learning rates and weight decay by part of the network, for networks that are put together from
+others.
+"""
+
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -17,11 +20,11 @@ _OPTIONS = {'lr_mult', 'weight_decay', 'layer_decay', 'decay_norm_and_bias'}
 class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Parameter groups from ``paramwise_cfg=dict(parts={prefix: options})``.
 
-    A parameter belongs to the part with the longest prefix of its name (``detector.`` of a ``CASTDetector``
-    left out). The options are ``lr_mult`` (1), ``weight_decay`` (the optimizer's), ``decay_norm_and_bias``
-    (True) and ``layer_decay`` (1): each block of an encoder learns by this factor less than the next one, ``blocks.N``
-    being its number, the embedding less than the first block and what follows the blocks in full (BEiT, arXiv
-    2106.08254).
+    A parameter belongs to the part with the longest prefix of its name (``detector.`` of a
+    ``CASTDetector`` left out). The options are ``lr_mult`` (1), ``weight_decay`` (the optimizer's),
+    ``decay_norm_and_bias`` (True) and ``layer_decay`` (1): each block of an encoder learns by this
+    factor less than the next one, ``blocks.N`` being its number, the embedding less than the first
+    block and what follows the blocks in full (BEiT, arXiv 2106.08254).
 
     Raises:
         CASTError: On an unknown option, or a prefix that no parameter has.
@@ -35,8 +38,9 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         unused = [prefix for prefix in parts if not any(name.startswith(prefix) for name in names)]
         if unknown or unused:
             raise CASTError(
-                f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no parameter '
-                f'of that name; options are {", ".join(sorted(_OPTIONS))}')
+                f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no '
+                f'parameter of that name; options are {", ".join(sorted(_OPTIONS))}'
+            )
         blocks = _number_of_blocks(names)
         undecayed = _norms_and_biases(module)
         groups: dict[tuple[float, float], dict] = {}
@@ -44,7 +48,9 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for short, name in names.items():
             if not parameters[name].requires_grad:
                 continue
-            prefix = max((prefix for prefix in parts if short.startswith(prefix)), key=len, default='')
+            prefix = max(
+                (prefix for prefix in parts if short.startswith(prefix)), key=len, default=''
+            )
             options = parts.get(prefix, {})
             lr = self.base_lr * options.get('lr_mult', 1.0)
             if 'layer_decay' in options:
@@ -52,8 +58,9 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             decay = options.get('weight_decay', self.base_wd)
             if not options.get('decay_norm_and_bias', True) and name in undecayed:
                 decay = 0.0
-            groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))['params'].append(
-                parameters[name])
+            groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))[
+                'params'
+            ].append(parameters[name])
         params.extend(groups.values())
 
 
@@ -62,8 +69,11 @@ def _norms_and_biases(module: nn.Module) -> set[str]:
     names = set()
     for prefix, part in module.named_modules():
         is_norm = isinstance(part, (_NormBase, nn.GroupNorm, nn.LayerNorm))
-        names |= {f'{prefix}.{name}'.removeprefix('.') for name, _ in part.named_parameters(recurse=False)
-                  if is_norm or name == 'bias'}
+        names |= {
+            f'{prefix}.{name}'.removeprefix('.')
+            for name, _ in part.named_parameters(recurse=False)
+            if is_norm or name == 'bias'
+        }
     return names
 
 

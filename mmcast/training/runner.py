@@ -1,4 +1,5 @@
 """One ordinary MMEngine run, trained or tested, with the care that an unattended pipeline needs."""
+
 import itertools
 import logging
 import math
@@ -27,6 +28,7 @@ class RunResult:
     ``metrics`` are the last validation's scalars, or the best one's where the config saves its best
     checkpoint; ``parameters`` is the size of the deployed model.
     """
+
     metrics: dict[str, float]
     parameters: int
     checkpoint: Path
@@ -36,6 +38,7 @@ class RunResult:
 @dataclass
 class _LastValidation(Hook):
     """Remembers the metrics of the latest validation and the iteration they belong to."""
+
     metrics: dict[str, float] = field(default_factory=dict)
     iteration: int = -1
 
@@ -44,7 +47,9 @@ class _LastValidation(Hook):
 
 
 class _TerseRunner(Runner):
-    """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log file alone."""
+    """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
+    file alone.
+    """
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -56,7 +61,9 @@ class _TerseRunner(Runner):
 
 def _is_short(record: logging.LogRecord) -> bool:
     message = record.getMessage().strip()
-    return record.levelno > logging.INFO or not ('\n' in message or message.startswith('paramwise_options'))
+    return record.levelno > logging.INFO or not (
+        '\n' in message or message.startswith('paramwise_options')
+    )
 
 
 def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
@@ -67,7 +74,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         resume_from: a checkpoint of this very run to go on from.
 
     Raises:
-        CASTError: ``load_from`` is not a sound checkpoint of this model, or the batch cannot be divided.
+        CASTError: ``load_from`` is not a sound checkpoint of this model, or the batch cannot be
+            divided.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
@@ -75,11 +83,14 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         divide_batch_size(cfg.train_dataloader, get_world_size())
     runner = build_runner(cfg)
     if cfg.get('load_from'):
-        load_weights(runner.model, cfg.load_from, () if resume_from else cfg.get('new_parameters', ()))
+        load_weights(
+            runner.model, cfg.load_from, () if resume_from else cfg.get('new_parameters', ())
+        )
     last = _LastValidation()
     runner.register_hook(last)
     runner.train()
-    # Killed between its last checkpoint and its last validation, a run resumes with nothing left to train.
+    # Killed between its last checkpoint and its last validation, a run resumes with nothing left to
+    # train.
     if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
         last.metrics = runner.val()
     folder = Path(cfg.work_dir)
@@ -88,7 +99,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     key = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
     if key:
         result.metrics, step = best_validation(folder, key)
-        result.best_checkpoint = next(folder.glob(f'best_{key.replace("/", "_")}_*_{step}.pth'), None)
+        result.best_checkpoint = next(
+            folder.glob(f'best_{key.replace("/", "_")}_*_{step}.pth'), None
+        )
     return result
 
 
@@ -113,18 +126,30 @@ def build_runner(cfg: Config) -> Runner:
         cfg.visualizer.name = cfg.experiment_name  # of the same name it would be the earlier run's
     logger = cfg.get('default_hooks', {}).get('logger')
     if logger and not cfg.get('log_processor', {}).get('by_epoch', True):
-        logger.setdefault('log_metric_by_epoch', False)  # else all validations are logged as of step 0
+        logger.setdefault(
+            'log_metric_by_epoch', False
+        )  # else all validations are logged as of step 0
     if not torch.cuda.is_available() and cfg.get('launcher', 'none') != 'none':
-        cfg.setdefault('model_wrapper_cfg', dict(  # MMEngine's default one insists on a GPU
-            type='MMDistributedDataParallel', device_ids=None,
-            find_unused_parameters=cfg.get('find_unused_parameters', False)))
-    if not torch.cuda.is_available() and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        cfg.setdefault(
+            'model_wrapper_cfg',
+            dict(  # MMEngine's default one insists on a GPU
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                find_unused_parameters=cfg.get('find_unused_parameters', False),
+            ),
+        )
+    if (
+        not torch.cuda.is_available()
+        and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
+    ):
         use_full_precision(cfg.optim_wrapper)
     return _TerseRunner.from_cfg(cfg)
 
 
 def use_full_precision(optim_wrapper: dict) -> None:
-    """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a GPU."""
+    """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a
+    GPU.
+    """
     optim_wrapper['type'] = 'OptimWrapper'
     for option in ('dtype', 'loss_scale', 'use_fsdp'):
         optim_wrapper.pop(option, None)
@@ -132,21 +157,25 @@ def use_full_precision(optim_wrapper: dict) -> None:
 
 
 def divide_batch_size(loader: dict, processes: int) -> None:
-    """Turns a training loader's batch size from that of all processes together into that of one, in place.
+    """Turns a training loader's batch size from that of all processes together into that of one, in
+    place.
 
-    A config with ``divide_batch_size = True`` then takes the same steps on any number of processes; without it,
-    batch sizes are per process, as everywhere in OpenMMLab.
+    A config with ``divide_batch_size = True`` then takes the same steps on any number of processes;
+    without it, batch sizes are per process, as everywhere in OpenMMLab.
 
     Raises:
-        CASTError: the processes cannot share the batch evenly, labeled and pseudo-labeled images alike.
+        CASTError: the processes cannot share the batch evenly, labeled and pseudo-labeled images
+            alike.
     """
     share = processes * sum(loader.sampler.get('source_ratio', [1]))
     for part in (loader, loader.sampler):
         if 'batch_size' in part:
             if processes > 1 and part['batch_size'] % share:
                 raise CASTError(
-                    f'{processes} processes cannot share batches of {part["batch_size"]} evenly: start another '
-                    f'number of processes, or make train_dataloader.batch_size a multiple of {share}')
+                    f'{processes} processes cannot share batches of {part["batch_size"]} evenly: '
+                    'start another number of processes, or make train_dataloader.batch_size a '
+                    f'multiple of {share}'
+                )
             part['batch_size'] //= processes
 
 
@@ -160,26 +189,21 @@ def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
     points = [(value, step) for step, value in curves.get(key, []) if math.isfinite(value)]
     if not points:
         raise CASTError(
-            f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator')
+            f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator'
+        )
     best = max(points)[1]
-    metrics = {name: dict(points)[best] for name, points in curves.items()
-               if '/' in name and best in dict(points)}
+    metrics = {
+        name: dict(points)[best]
+        for name, points in curves.items()
+        if '/' in name and best in dict(points)
+    }
     return metrics, best
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def _floats(metrics: dict) -> dict[str, float]:
     """Scalar metrics only; not-finite ones stay, the summary says so."""
-    return {key: float(value) for key, value in metrics.items()
-            if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0}
+    return {
+        key: float(value)
+        for key, value in metrics.items()
+        if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0
+    }

@@ -1,4 +1,6 @@
-"""One MMEngine run of one config: training and testing, with the checks that a person who types a command needs."""
+"""One MMEngine run of one config: training and testing, with the checks that a person who types a
+command needs.
+"""
 
 import json
 from pathlib import Path
@@ -44,15 +46,23 @@ def test_single(cfg: Config, checkpoint: str, out: str | None = None) -> None:
     for key, value in result.metrics.items():
         say(f'{key}: {value:.4f}')
     if out:
-        content = dict(config=cfg.filename, checkpoint=checkpoint, metrics=result.metrics,
-                       parameters=result.parameters)
+        content = dict(
+            config=cfg.filename,
+            checkpoint=checkpoint,
+            metrics=result.metrics,
+            parameters=result.parameters,
+        )
         write_atomically(Path(out), json.dumps(content, indent=1))
 
 
-def prepare_single(cfg: Config, work_dir: str | None, cfg_options: dict | None, launcher: str) -> Config:
+def prepare_single(
+    cfg: Config, work_dir: str | None, cfg_options: dict | None, launcher: str
+) -> Config:
     """Puts what a command line says into a config, and joins the process group."""
     cfg.merge_from_dict(cfg_options or {})
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
+    cfg.work_dir = (
+        work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
+    )
     cfg.launcher = launcher
     start_distributed(launcher)
     return cfg
@@ -63,7 +73,11 @@ def _check_work_dir(work_dir: Path, name: str, resume: bool) -> None:
     if not (work_dir / 'last_checkpoint').exists():
         return
     if not resume:
-        raise CASTError(f'{work_dir} holds checkpoints of an earlier run; --resume continues it, or choose another '
-                        '--work-dir')
+        raise CASTError(
+            f'{work_dir} holds checkpoints of an earlier run; --resume continues it, or choose '
+            'another --work-dir'
+        )
     if not (work_dir / name).exists():  # MMEngine keeps a copy of a run's config there
-        raise CASTError(f'{work_dir} holds a run of another config than {name}; choose another --work-dir')
+        raise CASTError(
+            f'{work_dir} holds a run of another config than {name}; choose another --work-dir'
+        )

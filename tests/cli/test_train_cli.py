@@ -9,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-CONFIG = '''
+CONFIG = """
 custom_imports = dict(imports=['toy_run'])
 default_scope = 'mmcast'
 model = dict(type='ToyModel')
@@ -24,7 +24,7 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False))
 log_processor = dict(by_epoch=False)
 log_level = 'ERROR'
-'''
+"""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def run_process(tool: str, *args: str, cwd: Path | None = None) -> subprocess.Co
 
 
 def test_help_does_not_offer_gpus():
-    """mim looks for --gpus in the help and, where it is, adds options that this tool has not."""
+    """Mim looks for --gpus in the help and, where it is, adds options that this tool has not."""
     for tool in ('train.py', 'test.py'):
         done = run_process(tool, '-h')
         assert '--cfg-options' in done.stdout and '--gpus' not in done.stdout
@@ -71,12 +71,16 @@ def test_train_resume_and_test(config, monkeypatch, capsys):
     checkpoint = Path('work_dirs/toy_single/iter_4.pth')
     assert torch.load(checkpoint, weights_only=False)['meta']['seed'] == 5
     again = call('train.py', config, monkeypatch=monkeypatch)
-    assert again.startswith('error: work_dirs/toy_single holds checkpoints of an earlier run; --resume')
+    assert again.startswith(
+        'error: work_dirs/toy_single holds checkpoints of an earlier run; --resume'
+    )
     longer = ('--resume', '--cfg-options', 'train_cfg.max_iters=6')
     assert call('train.py', config, *longer, monkeypatch=monkeypatch) == ''
     assert Path('work_dirs/toy_single/iter_6.pth').exists()
 
-    assert call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch) == ''
+    assert (
+        call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch) == ''
+    )
     assert 'coco/segm_mAP: 0.2500' in capsys.readouterr().out
     content = Path('out.json').read_text()
     again = call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch)
@@ -87,17 +91,28 @@ def test_resume_of_another_config_is_refused(config, monkeypatch):
     assert call('train.py', config, '--work-dir', 'w', monkeypatch=monkeypatch) == ''
     Path(config).rename('other.py')
     error = call('train.py', 'other.py', '--work-dir', 'w', '--resume', monkeypatch=monkeypatch)
-    assert error == 'error: w holds a run of another config than other.py; choose another --work-dir'
+    assert (
+        error == 'error: w holds a run of another config than other.py; choose another --work-dir'
+    )
 
 
-@pytest.mark.parametrize('content, reason', [
-    (dict(state_dict={'layer.weight': torch.zeros(1, 1)}), r'1 keys missing, such as layer.bias'),
-    (dict(state_dict={'layer.weight': torch.zeros(2, 1)}), r'layer.weight is \(2, 1\)'),
-    ('no checkpoint', 'state dict'),
-])
+@pytest.mark.parametrize(
+    'content, reason',
+    [
+        (
+            dict(state_dict={'layer.weight': torch.zeros(1, 1)}),
+            r'1 keys missing, such as layer.bias',
+        ),
+        (dict(state_dict={'layer.weight': torch.zeros(2, 1)}), r'layer.weight is \(2, 1\)'),
+        ('no checkpoint', 'state dict'),
+    ],
+)
 def test_checkpoint_that_does_not_fit_is_refused(config, monkeypatch, content, reason):
     torch.save(content, 'other.pth')
-    for tool, *args in (('test.py', 'other.pth'), ('train.py', '--cfg-options', 'load_from=other.pth')):
+    for tool, *args in (
+        ('test.py', 'other.pth'),
+        ('train.py', '--cfg-options', 'load_from=other.pth'),
+    ):
         error = call(tool, config, *args, monkeypatch=monkeypatch)
         assert error.startswith('error: other.pth') and '\n' not in error
         assert re.search(reason, error)
@@ -112,8 +127,12 @@ def test_config_with_a_mistake_is_named(config, monkeypatch):
 
 def test_unreadable_image_in_a_worker_is_named(config, monkeypatch):
     pipeline = "num_workers=1, dataset=dict(type='ToyDataset', pipeline=[dict(type='LoadImage')])"
-    Path(config).write_text(CONFIG.replace("num_workers=0, dataset=dict(type='ToyDataset')", pipeline, 1))
+    Path(config).write_text(
+        CONFIG.replace("num_workers=0, dataset=dict(type='ToyDataset')", pipeline, 1)
+    )
     for index in range(8):
         Path(f'image_{index}.png').write_bytes(b'no image')
     error = call('train.py', config, monkeypatch=monkeypatch)
-    assert error.startswith('error: image image_') and 'cannot be read' in error and '\n' not in error
+    assert (
+        error.startswith('error: image image_') and 'cannot be read' in error and '\n' not in error
+    )

@@ -17,13 +17,28 @@ def write_images(folder, names, size=(20, 30)):
 
 
 def coco(names, instances=1):
-    """A COCO file of 20x30 images; a category without instances comes first, as labeling tools write it."""
+    """A COCO file of 20x30 images; a category without instances comes first, as labeling tools
+    write it.
+    """
     square = [[2, 2, 9, 2, 9, 9, 2, 9]]
-    annotations = [dict(id=10 * image + i, image_id=image, category_id=i % 2 + 1, bbox=[2, 2, 7, 7], area=49, iscrowd=0,
-                        segmentation=square) for image in range(len(names)) for i in range(instances)]
-    return dict(images=[dict(id=i, file_name=name, height=20, width=30) for i, name in enumerate(names)],
-                annotations=annotations,
-                categories=[dict(id=0, name='things'), dict(id=1, name='cell'), dict(id=2, name='dust')])
+    annotations = [
+        dict(
+            id=10 * image + i,
+            image_id=image,
+            category_id=i % 2 + 1,
+            bbox=[2, 2, 7, 7],
+            area=49,
+            iscrowd=0,
+            segmentation=square,
+        )
+        for image in range(len(names))
+        for i in range(instances)
+    ]
+    return dict(
+        images=[dict(id=i, file_name=name, height=20, width=30) for i, name in enumerate(names)],
+        annotations=annotations,
+        categories=[dict(id=0, name='things'), dict(id=1, name='cell'), dict(id=2, name='dust')],
+    )
 
 
 @pytest.fixture
@@ -39,8 +54,14 @@ def root(tmp_path):
 
 
 def run(root, **options):
-    return prepare_custom_data(**dict(dict(data_root=root, labeled='labels.json', unlabeled='more', out_dir=root.parent / 'out'),
-                          **options))
+    return prepare_custom_data(
+        **dict(
+            dict(
+                data_root=root, labeled='labels.json', unlabeled='more', out_dir=root.parent / 'out'
+            ),
+            **options,
+        )
+    )
 
 
 def read(path):
@@ -56,8 +77,15 @@ def test_a_json_and_a_folder_are_enough(root):
     ids = [{image['id'] for image in part['images']} for part in (labeled, val)]
     assert not ids[0] & ids[1] and ids[0] | ids[1] == set(range(10))
     for part, of in zip((labeled, val), ids):
-        assert {ann['image_id'] for ann in part['annotations']} == of and len(part['annotations']) == 3 * len(of)
-    assert [image['file_name'] for image in unlabeled['images']] == ['deep/v.JPG', 'deep/w.png', 'u.png', 'x.tif']
+        assert {ann['image_id'] for ann in part['annotations']} == of and len(
+            part['annotations']
+        ) == 3 * len(of)
+    assert [image['file_name'] for image in unlabeled['images']] == [
+        'deep/v.JPG',
+        'deep/w.png',
+        'u.png',
+        'x.tif',
+    ]
     assert {(image['height'], image['width']) for image in unlabeled['images']} == {(20, 30)}
     assert unlabeled['annotations'] == []
     assert out['classes'] == ['cell', 'dust'], 'the category without instances is no class'
@@ -112,7 +140,11 @@ def test_a_photo_that_exif_turns_is_listed_upright(root):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(root / 'more/u.png').save(root / 'more/turned.jpg', exif=exif)
-    image, = (image for image in read(run(root)['unlabeled'])['images'] if image['file_name'] == 'turned.jpg')
+    (image,) = (
+        image
+        for image in read(run(root)['unlabeled'])['images']
+        if image['file_name'] == 'turned.jpg'
+    )
     assert (image['height'], image['width']) == (30, 20)
 
 
@@ -122,17 +154,45 @@ def change(root, edit):
     (root / 'labels.json').write_text(json.dumps(labels))
 
 
-@pytest.mark.parametrize('damage, message', [
-    (lambda root: change(root, lambda c: c.update(annotations=[])), r'labels.json has no annotation'),
-    (lambda root: change(root, lambda c: c['annotations'][4].pop('segmentation')), r'1 of 30 .* id 11, have no mask'),
-    (lambda root: change(root, lambda c: c['images'][0].update(file_name='gone.png')),
-     r'image gone.png is neither in .*variables.data_root'),
-    (lambda root: (root / 'photos/7.png').unlink(), r'1 of its 10 images are not there, such as .*photos/7.png'),
-    (lambda root: write_images(root / 'copy', [f'{i}.png' for i in range(10)]), r'are in .*copy and, by name, in .*photos'),
-    (lambda root: (root / 'more/u.png').write_bytes(b'no image'), r'more/u.png is not a readable image'),
-    (lambda root: change(root, lambda c: [c['images'].pop() for _ in range(9)]
-                         + [c.update(annotations=c['annotations'][:3])]), r'has one image: .*variables.val'),
-])
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (
+            lambda root: change(root, lambda c: c.update(annotations=[])),
+            r'labels.json has no annotation',
+        ),
+        (
+            lambda root: change(root, lambda c: c['annotations'][4].pop('segmentation')),
+            r'1 of 30 .* id 11, have no mask',
+        ),
+        (
+            lambda root: change(root, lambda c: c['images'][0].update(file_name='gone.png')),
+            r'image gone.png is neither in .*variables.data_root',
+        ),
+        (
+            lambda root: (root / 'photos/7.png').unlink(),
+            r'1 of its 10 images are not there, such as .*photos/7.png',
+        ),
+        (
+            lambda root: write_images(root / 'copy', [f'{i}.png' for i in range(10)]),
+            r'are in .*copy and, by name, in .*photos',
+        ),
+        (
+            lambda root: (root / 'more/u.png').write_bytes(b'no image'),
+            r'more/u.png is not a readable image',
+        ),
+        (
+            lambda root: change(
+                root,
+                lambda c: (
+                    [c['images'].pop() for _ in range(9)]
+                    + [c.update(annotations=c['annotations'][:3])]
+                ),
+            ),
+            r'has one image: .*variables.val',
+        ),
+    ],
+)
 def test_what_is_wrong_is_said_in_one_line(root, damage, message):
     damage(root)
     with pytest.raises(CASTError, match=message) as error:
@@ -140,14 +200,20 @@ def test_what_is_wrong_is_said_in_one_line(root, damage, message):
     assert '\n' not in str(error.value) and not (root.parent / 'out').exists()
 
 
-@pytest.mark.parametrize('option, message', [
-    (dict(data_root='nowhere'), r'nowhere not found.*variables.data_root=PATH'),
-    (dict(labeled='nothing.json'), r'nothing.json not found.*variables.labeled=PATH'),
-    (dict(unlabeled='nothing'), r'nothing not found.*variables.unlabeled=PATH'),
-    (dict(val='nothing.json'), r'nothing.json not found.*variables.val=PATH'),
-    (dict(classes=['cell', 'car']), r'categories things, cell, dust; variables.classes .* not cell, car'),
-    (dict(unlabeled='photos'), r'photos has no image that is not labeled already'),
-])
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        (dict(data_root='nowhere'), r'nowhere not found.*variables.data_root=PATH'),
+        (dict(labeled='nothing.json'), r'nothing.json not found.*variables.labeled=PATH'),
+        (dict(unlabeled='nothing'), r'nothing not found.*variables.unlabeled=PATH'),
+        (dict(val='nothing.json'), r'nothing.json not found.*variables.val=PATH'),
+        (
+            dict(classes=['cell', 'car']),
+            r'categories things, cell, dust; variables.classes .* not cell, car',
+        ),
+        (dict(unlabeled='photos'), r'photos has no image that is not labeled already'),
+    ],
+)
 def test_a_wrong_setting_is_named(root, option, message):
     with pytest.raises(CASTError, match=message):
         run(root, **option)

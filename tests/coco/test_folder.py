@@ -14,9 +14,20 @@ def root(tmp_path):
     (folder / 'annotations').mkdir()
     coco = dict(
         images=[dict(id=i, file_name=f'{i}.png', width=8, height=8) for i in range(10)],
-        annotations=[dict(id=i, image_id=i, category_id=1, bbox=[0, 0, 2, 2], area=4, iscrowd=0,
-                          segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]]) for i in range(10)],
-        categories=[dict(id=1, name='cell')])
+        annotations=[
+            dict(
+                id=i,
+                image_id=i,
+                category_id=1,
+                bbox=[0, 0, 2, 2],
+                area=4,
+                iscrowd=0,
+                segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]],
+            )
+            for i in range(10)
+        ],
+        categories=[dict(id=1, name='cell')],
+    )
     for split in ('train', 'val'):
         (folder / f'annotations/instances_{split}.json').write_text(json.dumps(coco))
     return folder
@@ -27,9 +38,15 @@ def test_splits_beside_the_data_and_leaves_the_data_alone(root, tmp_path):
     paths = prepare_coco_folder(root, tmp_path / 'out', percent=30, seed=1)
     assert sorted(root.rglob('*')) == before
     labeled, unlabeled = (json.loads(open(paths[part]).read()) for part in ('labeled', 'unlabeled'))
-    assert (len(labeled['images']), len(unlabeled['images']), unlabeled['annotations']) == (3, 7, [])
+    assert (len(labeled['images']), len(unlabeled['images']), unlabeled['annotations']) == (
+        3,
+        7,
+        [],
+    )
     assert paths['train_images'] == paths['val_images'] == str(root / 'images')
-    assert prepare_coco_folder(root, tmp_path / 'out', percent=30, seed=1) == paths, 'a second call changes nothing'
+    assert prepare_coco_folder(root, tmp_path / 'out', percent=30, seed=1) == paths, (
+        'a second call changes nothing'
+    )
 
 
 @pytest.mark.parametrize('missing', ['annotations/instances_val.json', 'images'])

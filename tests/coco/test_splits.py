@@ -17,26 +17,38 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture
 def all_images(tmp_path):
-    """Writes a COCO file of n images: class 1 in all, class 2 in the last only, class 3 as a group only."""
+    """Writes a COCO file of n images: class 1 in all, class 2 in the last only, class 3 as a group
+    only.
+    """
+
     def write(n: int) -> Path:
         def annotation(ann_id, image_id, category_id, iscrowd=0):
-            return dict(id=ann_id,
-                        image_id=image_id,
-                        category_id=category_id,
-                        iscrowd=iscrowd,
-                        bbox=[0, 0, 2, 2],
-                        area=4,
-                        segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]])
+            return dict(
+                id=ann_id,
+                image_id=image_id,
+                category_id=category_id,
+                iscrowd=iscrowd,
+                bbox=[0, 0, 2, 2],
+                area=4,
+                segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]],
+            )
+
         annotations = [annotation(i, i, 1) for i in range(n)]
         annotations += [annotation(n, n - 1, 2), annotation(n + 1, 0, 3, iscrowd=1)]
         path = tmp_path / 'all.json'
         path.write_text(
             json.dumps(
-                dict(images=[dict(id=i, file_name=f'{i}.png', height=4, width=4) for i in range(n)],
-                     annotations=annotations,
-                     categories=[dict(id=i, name=name)
-                                 for i, name in ((1, 'car'), (2, 'train'), (3, 'bus'))])))
+                dict(
+                    images=[dict(id=i, file_name=f'{i}.png', height=4, width=4) for i in range(n)],
+                    annotations=annotations,
+                    categories=[
+                        dict(id=i, name=name) for i, name in ((1, 'car'), (2, 'train'), (3, 'bus'))
+                    ],
+                )
+            )
+        )
         return path
+
     return write
 
 
@@ -50,8 +62,10 @@ def ids_of(coco: dict) -> set[int]:
     return {image['id'] for image in coco['images']}
 
 
-@pytest.mark.parametrize('total, percent, expected', [(2975, 10, 298), (2975, 5, 149), (331, 10, 33),
-                                                      (10, 25, 3), (1000, 0.1, 1), (200, 100, 200)])
+@pytest.mark.parametrize(
+    'total, percent, expected',
+    [(2975, 10, 298), (2975, 5, 149), (331, 10, 33), (10, 25, 3), (1000, 0.1, 1), (200, 100, 200)],
+)
 def test_percentage_is_exact_and_the_parts_are_complementary(all_images, total, percent, expected):
     counts, labeled, unlabeled = split(all_images(total), percent=percent)
     assert counts['labeled'] == len(labeled['images']) == len(ids_of(labeled)) == expected
@@ -76,8 +90,9 @@ def test_seed_decides_and_global_generators_are_left_alone(all_images):
     path = all_images(40)
     np.random.seed(5)
     expected = np.random.get_state()[1].tolist()
-    first, again, other = (split(path, name, count=10, seed=seed)[1]
-                           for name, seed in (('a', 3), ('b', 3), ('c', 4)))
+    first, again, other = (
+        split(path, name, count=10, seed=seed)[1] for name, seed in (('a', 3), ('b', 3), ('c', 4))
+    )
     assert first == again and ids_of(first) != ids_of(other)
     assert np.random.get_state()[1].tolist() == expected
 
@@ -94,7 +109,9 @@ def test_stratified_split_shows_every_class_that_has_instances(all_images):
     plain = [split(path, f'p{seed}', count=4, seed=seed) for seed in range(20)]
     stratified = [split(path, f's{seed}', count=4, seed=seed, stratify=True) for seed in range(20)]
     assert any(counts['instances']['train'] == 0 for counts, _, _ in plain)
-    assert all(counts['instances']['train'] == 1 and counts['labeled'] == 4 for counts, _, _ in stratified)
+    assert all(
+        counts['instances']['train'] == 1 and counts['labeled'] == 4 for counts, _, _ in stratified
+    )
     for (counts, labeled, _), (_, other, _) in zip(plain, stratified):
         changed = len(ids_of(labeled) - ids_of(other))
         assert changed == (1 if counts['instances']['train'] == 0 else 0)
@@ -115,17 +132,27 @@ def test_stratification_that_cannot_be_says_how_many_it_needs(all_images):
 def test_draws_of_one_seed_nest(all_images, stratify):
     path = all_images(60)
     for seed in range(5):
-        draws = [ids_of(split(path, percent=percent, seed=seed, stratify=stratify, force=True)[1])
-                 for percent in (5, 10, 20, 50, 100)]
+        draws = [
+            ids_of(split(path, percent=percent, seed=seed, stratify=stratify, force=True)[1])
+            for percent in (5, 10, 20, 50, 100)
+        ]
         assert [len(draw) for draw in draws] == [3, 6, 12, 30, 60]
         assert all(small < large for small, large in zip(draws, draws[1:]))
 
 
 def test_the_draws_that_configs_rely_on_stay_as_they_are(all_images):
-    """Recorded before nesting and lists came: results name their seed, so a seed must keep its images."""
+    """Recorded before nesting and lists came: results name their seed, so a seed must keep its
+    images.
+    """
     path = all_images(40)
     assert sorted(ids_of(split(path, count=5, seed=3)[1])) == [17, 20, 23, 30, 32]
-    assert sorted(ids_of(split(path, 's', count=5, seed=3, stratify=True)[1])) == [17, 23, 30, 32, 39]
+    assert sorted(ids_of(split(path, 's', count=5, seed=3, stratify=True)[1])) == [
+        17,
+        23,
+        30,
+        32,
+        39,
+    ]
 
 
 def manifest_of(path: Path, name='out') -> dict:
@@ -136,9 +163,19 @@ def test_manifest_says_how_the_split_was_made(all_images):
     path = all_images(20)
     counts, labeled, _ = split(path, percent=25, seed=2, stratify=True)
     assert manifest_of(path) == dict(
-        mmcast=__version__, source='all.json', source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        percent=25, count=None, seed=2, stratify=True, nested=True, labeled_images=5, unlabeled_images=15,
-        images_per_class=dict(car=5, train=1, bus=0), instances_per_class=dict(car=5, train=1, bus=0))
+        mmcast=__version__,
+        source='all.json',
+        source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        percent=25,
+        count=None,
+        seed=2,
+        stratify=True,
+        nested=True,
+        labeled_images=5,
+        unlabeled_images=15,
+        images_per_class=dict(car=5, train=1, bus=0),
+        instances_per_class=dict(car=5, train=1, bus=0),
+    )
     assert {image['id'] for image in labeled['images']} >= {19}, 'the one image with a train'
     assert counts['instances'] == dict(car=5, train=1, bus=0)
 
@@ -161,7 +198,9 @@ def in_folders(all_images):
     """Five images in two folders; b/3.png and c/3.jpg share their base name without extension."""
     path = all_images(5)
     content = json.loads(path.read_text())
-    for image, name in zip(content['images'], ('a/0.png', 'a/1.png', 'b/2.png', 'b/3.png', 'c/3.jpg')):
+    for image, name in zip(
+        content['images'], ('a/0.png', 'a/1.png', 'b/2.png', 'b/3.png', 'c/3.jpg')
+    ):
         image['file_name'] = name
     path.write_text(json.dumps(content))
     return path
@@ -176,18 +215,30 @@ def named(path: Path, *lines: str) -> Path:
 def test_a_list_of_names_chooses_exactly_these_images(in_folders):
     names = named(in_folders, 'a/1.png', '', ' 2 ', '3.jpg')
     counts, labeled, unlabeled = split(in_folders, from_list=names)
-    assert ids_of(labeled) == {1, 2, 4} and ids_of(unlabeled) == {0, 3} and unlabeled['annotations'] == []
-    assert counts['labeled'] == 3 and {ann['image_id'] for ann in labeled['annotations']} == {1, 2, 4}
+    assert (
+        ids_of(labeled) == {1, 2, 4}
+        and ids_of(unlabeled) == {0, 3}
+        and unlabeled['annotations'] == []
+    )
+    assert counts['labeled'] == 3 and {ann['image_id'] for ann in labeled['annotations']} == {
+        1,
+        2,
+        4,
+    }
     manifest = manifest_of(in_folders)
     assert manifest['from_list'] == 'names.txt' and 'seed' not in manifest
 
 
-@pytest.mark.parametrize('lines, message', [
-    (['a/1.png', 'nowhere.png'], r"names.txt, line 2: 'nowhere.png' is no image of .*all.json"),
-    (['b/0.png'], "line 1: 'b/0.png' is no image"),
-    (['3'], "line 1: '3' fits 2 images"),
-    (['1', '2', 'a/1.png'], "line 3: 'a/1.png' is the image of line 1 again"),
-    (['', ' '], 'names.txt names no image')])
+@pytest.mark.parametrize(
+    'lines, message',
+    [
+        (['a/1.png', 'nowhere.png'], r"names.txt, line 2: 'nowhere.png' is no image of .*all.json"),
+        (['b/0.png'], "line 1: 'b/0.png' is no image"),
+        (['3'], "line 1: '3' fits 2 images"),
+        (['1', '2', 'a/1.png'], "line 3: 'a/1.png' is the image of line 1 again"),
+        (['', ' '], 'names.txt names no image'),
+    ],
+)
 def test_a_name_that_is_not_exactly_one_image_is_named(in_folders, lines, message):
     with pytest.raises(CASTError, match=message):
         split(in_folders, from_list=named(in_folders, *lines))
@@ -221,9 +272,19 @@ def test_neither_output_is_written_if_one_cannot_be(all_images):
     assert not (path.parent / 'out_labeled.json').exists()
 
 
-@pytest.mark.parametrize('options', [{}, dict(percent=10, count=2), dict(count=0), dict(count=21),
-                                     dict(percent=-1), dict(percent=1), dict(count=2, from_list='names.txt'),
-                                     dict(from_list='names.txt', stratify=True)])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        dict(percent=10, count=2),
+        dict(count=0),
+        dict(count=21),
+        dict(percent=-1),
+        dict(percent=1),
+        dict(count=2, from_list='names.txt'),
+        dict(from_list='names.txt', stratify=True),
+    ],
+)
 def test_impossible_numbers_are_refused(all_images, options):
     with pytest.raises(CASTError):
         split(all_images(20), **options)
@@ -255,13 +316,17 @@ def test_input_is_never_an_output(all_images):
 
 def test_command_line(all_images, monkeypatch, capsys):
     path = all_images(20)
-    arguments = ['tools/make_splits.py', str(path), str(path.parent / 'l.json'), str(path.parent / 'u.json')]
+    arguments = [
+        'tools/make_splits.py',
+        str(path),
+        str(path.parent / 'l.json'),
+        str(path.parent / 'u.json'),
+    ]
     monkeypatch.setattr(sys, 'argv', [*arguments, '--percent', '10'])
     runpy.run_path(str(REPOSITORY / arguments[0]), run_name='__main__')
     assert capsys.readouterr().out.startswith('2 labeled and 18 unlabeled images')
-    failed = subprocess.run([sys.executable, *arguments, '--count', '5'],
-                            cwd=REPOSITORY,
-                            capture_output=True,
-                            text=True)
+    failed = subprocess.run(
+        [sys.executable, *arguments, '--count', '5'], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert failed.returncode == 1
     assert failed.stderr.startswith('error: ') and failed.stderr.count('\n') == 1

@@ -15,9 +15,9 @@ from pycocotools import mask as mask_api
 from mmcast.coco.converters.cityscapes import convert_cityscapes
 from mmcast.data.compressed_masks import CompressedMasks
 from mmcast.data.loading import LoadCompressedAnnotations
-from mmcast.toy.cityscapes import generate_toy_cityscapes
 from mmcast.errors import CASTError
 from mmcast.registry import DATASETS
+from mmcast.toy.cityscapes import generate_toy_cityscapes
 
 
 def random_masks(rng, count, height, width):
@@ -25,36 +25,45 @@ def random_masks(rng, count, height, width):
     masks = np.zeros((count + 3, height, width), np.uint8)
     for mask in masks[:count]:
         top, left = rng.integers(0, height - 4), rng.integers(0, width - 4)
-        region = mask[top:top + rng.integers(4, height), left:left + rng.integers(4, width)]
+        region = mask[top : top + rng.integers(4, height), left : left + rng.integers(4, width)]
         region[:] = rng.random(region.shape) < 0.8
     masks[count] = 1
     masks[-1, rng.integers(height), rng.integers(width)] = 1
     rles = [mask_api.encode(np.asfortranarray(mask)) for mask in masks]
-    return BitmapMasks(masks, height, width), CompressedMasks(rles, np.arange(height), np.arange(width))
+    return BitmapMasks(masks, height, width), CompressedMasks(
+        rles, np.arange(height), np.arange(width)
+    )
 
 
 def random_operation(rng, height, width):
     """Name and arguments of a method that changes the geometry of masks (height, width)."""
-    box = np.concatenate([rng.integers(0, (width, height)), rng.integers(0, (width + 9, height + 9)) + 1])
+    box = np.concatenate(
+        [rng.integers(0, (width, height)), rng.integers(0, (width + 9, height + 9)) + 1]
+    )
     box[2:] = np.maximum(box[:2] + 1, box[2:])
-    return [('flip', (rng.choice(['horizontal', 'vertical', 'diagonal']), )),
-            ('crop', (box, )),
-            ('resize', (tuple(rng.integers(5, 150, 2).tolist()), )),
-            ('rescale', (rng.uniform(0.4, 2.5), )),
-            ('rescale', (tuple(rng.integers(20, 150, 2).tolist()), )),
-            ('pad', ((height + int(rng.integers(9)), width + int(rng.integers(9))), )),
-            ('__getitem__', (rng.permutation(6)[:4], )),
-            ][rng.integers(7)]
+    return [
+        ('flip', (rng.choice(['horizontal', 'vertical', 'diagonal']),)),
+        ('crop', (box,)),
+        ('resize', (tuple(rng.integers(5, 150, 2).tolist()),)),
+        ('rescale', (rng.uniform(0.4, 2.5),)),
+        ('rescale', (tuple(rng.integers(20, 150, 2).tolist()),)),
+        ('pad', ((height + int(rng.integers(9)), width + int(rng.integers(9))),)),
+        ('__getitem__', (rng.permutation(6)[:4],)),
+    ][rng.integers(7)]
 
 
 @pytest.fixture
 def centred(monkeypatch):
-    """mmdet's bitmaps are resized by the centres of pixels, in exact arithmetic, not by their corners."""
+    """mmdet's bitmaps are resized by the centres of pixels, in exact arithmetic, not by their
+    corners.
+    """
 
     def resize(self, out_shape, interpolation='nearest'):
         assert interpolation == 'nearest'
-        rows, columns = ([int((i + Fraction(1, 2)) * old / new) for i in range(new)]
-                         for old, new in zip((self.height, self.width), out_shape))
+        rows, columns = (
+            [int((i + Fraction(1, 2)) * old / new) for i in range(new)]
+            for old, new in zip((self.height, self.width), out_shape)
+        )
         return BitmapMasks(self.masks[:, rows][:, :, columns], *out_shape)
 
     def rescale(self, scale, interpolation='nearest'):
@@ -77,7 +86,11 @@ def test_any_sequence_of_transforms_gives_the_bitmaps_of_mmdet(seed, centred):
             masks.areas  # decodes, which must not change what follows
         bitmaps, masks = (getattr(each, name)(*arguments) for each in (bitmaps, masks))
         assert isinstance(masks, CompressedMasks)
-        assert (masks.height, masks.width, len(masks)) == (bitmaps.height, bitmaps.width, len(bitmaps))
+        assert (masks.height, masks.width, len(masks)) == (
+            bitmaps.height,
+            bitmaps.width,
+            len(bitmaps),
+        )
         if min(bitmaps.height, bitmaps.width) < 5:
             break
     np.testing.assert_array_equal(masks.areas, bitmaps.areas)
@@ -88,17 +101,23 @@ def test_any_sequence_of_transforms_gives_the_bitmaps_of_mmdet(seed, centred):
 
 @pytest.mark.parametrize('size', [(1024, 2048), (512, 683), (37, 41)])
 def test_resized_masks_stay_on_their_objects(size):
-    """Images, here enlarged at the sizes of Cityscapes and ADE20K, are resized by the centres of pixels: OpenCV's
-    nearest neighbour, mmdet's, moves masks right and down by half a pixel."""
+    """Images, here enlarged at the sizes of Cityscapes and ADE20K, are resized by the centres of
+    pixels: OpenCV's nearest neighbour, mmdet's, moves masks right and down by half a pixel.
+    """
     rng, shifts, mmdets = np.random.default_rng(0), [], []
     for scale in rng.uniform(1, 2, 100):
         top, left = rng.integers(5, 15, 2)
         mask = np.zeros(size, np.uint8)
-        mask[top:top + 9, left:left + 12] = 1
+        mask[top : top + 9, left : left + 12] = 1
         masks = CompressedMasks([mask_api.encode(np.asfortranarray(mask))], *map(np.arange, size))
         resized = masks.rescale(scale).to_ndarray()[0]
-        for shift, found in (shifts, resized), (mmdets, mmcv.imrescale(mask, scale, interpolation='nearest')):
-            centre = (np.argwhere(found).mean(axis=0) + 0.5) - (top + 4.5, left + 6) * np.divide(found.shape, size)
+        for shift, found in (
+            (shifts, resized),
+            (mmdets, mmcv.imrescale(mask, scale, interpolation='nearest')),
+        ):
+            centre = (np.argwhere(found).mean(axis=0) + 0.5) - (top + 4.5, left + 6) * np.divide(
+                found.shape, size
+            )
             shift.append(centre)
     assert np.abs(np.mean(shifts, axis=0)).max() < 0.1  # of a pixel of the resized image
     assert np.mean(mmdets, axis=0).min() > 0.4
@@ -106,9 +125,14 @@ def test_resized_masks_stay_on_their_objects(size):
 
 def test_other_transforms_give_bitmaps():
     bitmaps, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
-    for change in (lambda each: each.rotate((30, 40), 20.), lambda each: each.translate((30, 40), 5),
-                   lambda each: each.expand(50, 60, 3, 4), lambda each: each.pad((33, 44), pad_val=1),
-                   lambda each: each.resize((15, 20), 'bilinear'), lambda each: type(each).cat([each, each])):
+    for change in (
+        lambda each: each.rotate((30, 40), 20.0),
+        lambda each: each.translate((30, 40), 5),
+        lambda each: each.expand(50, 60, 3, 4),
+        lambda each: each.pad((33, 44), pad_val=1),
+        lambda each: each.resize((15, 20), 'bilinear'),
+        lambda each: type(each).cat([each, each]),
+    ):
         changed = change(masks)
         assert type(changed) is BitmapMasks
         np.testing.assert_array_equal(changed.masks, change(bitmaps).masks)
@@ -117,8 +141,10 @@ def test_other_transforms_give_bitmaps():
 def test_none_left_is_fine(centred):
     bitmaps, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
     none = np.array([], int)
-    bitmaps, masks = (each[none].flip().rescale(1.5).crop(np.array([3, 3, 20, 20])).pad((20, 21))
-                      for each in (bitmaps, masks))
+    bitmaps, masks = (
+        each[none].flip().rescale(1.5).crop(np.array([3, 3, 20, 20])).pad((20, 21))
+        for each in (bitmaps, masks)
+    )
     assert masks.to_ndarray().shape == bitmaps.to_ndarray().shape == (0, 20, 21)
     np.testing.assert_array_equal(masks.areas, bitmaps.areas)
 
@@ -141,7 +167,9 @@ def test_only_the_boxes_go_to_the_trainer():
     """Sixteen objects of 64x64 on a crop of 512x1024 need less than a hundredth of their bitmaps."""
     mask = np.zeros((1024, 2048), np.uint8)
     mask[600:664, 900:964] = 1
-    masks = CompressedMasks([mask_api.encode(np.asfortranarray(mask))] * 16, np.arange(1024), np.arange(2048))
+    masks = CompressedMasks(
+        [mask_api.encode(np.asfortranarray(mask))] * 16, np.arange(1024), np.arange(2048)
+    )
     masks = masks.crop(np.array([500, 400, 1524, 912]))
     assert masks.areas.tolist() == [64 * 64] * 16
     sent = pickle.dumps(masks)
@@ -164,13 +192,18 @@ GEOMETRY = [
 def as_polygons(annotation):
     """The box of the instance as a rectangle and a triangle: overlapping, beyond the image's edge."""
     x, y, w, h = annotation['bbox']
-    return [[x - 5, y, x + w, y, x + w, y + h, x - 5, y + h], [x, y, x + 2 * w, y + h / 3, x, y + h]]
+    return [
+        [x - 5, y, x + w, y, x + w, y + h, x - 5, y + h],
+        [x, y, x + 2 * w, y + h / 3, x, y + h],
+    ]
 
 
 def as_uncompressed(annotation):
     mask = mask_api.decode(annotation['segmentation']).ravel(order='F')
     changes = np.flatnonzero(np.diff(mask, prepend=0, append=2))
-    return dict(size=annotation['segmentation']['size'], counts=np.diff(changes, prepend=0).tolist())
+    return dict(
+        size=annotation['segmentation']['size'], counts=np.diff(changes, prepend=0).tolist()
+    )
 
 
 @pytest.fixture(scope='module')
@@ -184,8 +217,12 @@ def toy(tmp_path_factory):
 @pytest.mark.parametrize('kind', ['rle', 'polygons', 'uncompressed', 'invalid'])
 def test_pipeline_equals_mmdets_for_the_same_random_numbers(toy, tmp_path, kind, centred):
     coco = json.loads((toy / 'train.json').read_text())
-    change = dict(rle=lambda ann: ann['segmentation'], polygons=as_polygons, uncompressed=as_uncompressed,
-                  invalid=lambda ann: [[1, 2, 3]] if ann['id'] % 2 else ann['segmentation'])[kind]
+    change = dict(
+        rle=lambda ann: ann['segmentation'],
+        polygons=as_polygons,
+        uncompressed=as_uncompressed,
+        invalid=lambda ann: [[1, 2, 3]] if ann['id'] % 2 else ann['segmentation'],
+    )[kind]
     for ann in coco['annotations']:
         ann['segmentation'] = change(ann)
     (tmp_path / 'train.json').write_text(json.dumps(coco))
@@ -193,9 +230,15 @@ def test_pipeline_equals_mmdets_for_the_same_random_numbers(toy, tmp_path, kind,
 
 
 def compare_pipelines(root, ann_file):
-    dataset = DATASETS.build(dict(
-        type='CocoDataset', ann_file=str(ann_file), data_prefix=dict(img=str(root / 'leftImg8bit/train')),
-        metainfo=dict(classes=('person', 'rider', 'car')), pipeline=[]))
+    dataset = DATASETS.build(
+        dict(
+            type='CocoDataset',
+            ann_file=str(ann_file),
+            data_prefix=dict(img=str(root / 'leftImg8bit/train')),
+            metainfo=dict(classes=('person', 'rider', 'car')),
+            pipeline=[],
+        )
+    )
     found = 0
     for index in range(len(dataset)):
         for seed in range(4):
@@ -218,7 +261,17 @@ def compare_pipelines(root, ann_file):
 
 def test_mask_of_another_size_is_named():
     rle = mask_api.encode(np.zeros((4, 6), np.uint8, order='F'))
-    results = dict(img_path='street.png', ori_shape=(6, 4), instances=[
-        dict(bbox=[0, 0, 1, 1], bbox_label=0, ignore_flag=0, mask=dict(rle, counts=rle['counts'].decode()))])
+    results = dict(
+        img_path='street.png',
+        ori_shape=(6, 4),
+        instances=[
+            dict(
+                bbox=[0, 0, 1, 1],
+                bbox_label=0,
+                ignore_flag=0,
+                mask=dict(rle, counts=rle['counts'].decode()),
+            )
+        ],
+    )
     with pytest.raises(CASTError, match='street.png is 6 x 4 but has a mask of 4 x 6'):
         LoadCompressedAnnotations(**LOAD)(results)

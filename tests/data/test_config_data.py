@@ -3,22 +3,26 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from mmcast.data.config_data import check_config_data
-from mmcast.coco.consistency import check_labels
-from mmcast.errors import CASTError
 from mmengine.config import Config
 from PIL import Image
+
+from mmcast.coco.consistency import check_labels
+from mmcast.data.config_data import check_config_data
+from mmcast.errors import CASTError
 
 
 @pytest.fixture
 def labels(tmp_path: Path) -> dict:
     (tmp_path / 'images').mkdir()
     Image.new('RGB', (20, 10)).save(tmp_path / 'images/a.png')
-    return dict(images=[dict(id=1, file_name='a.png', width=20, height=10)],
-                annotations=[dict(id=1, image_id=1, category_id=1)], categories=[dict(id=1, name='car')])
+    return dict(
+        images=[dict(id=1, file_name='a.png', width=20, height=10)],
+        annotations=[dict(id=1, image_id=1, category_id=1)],
+        categories=[dict(id=1, name='car')],
+    )
 
 
-def check(labels: dict, folder: Path, classes=('car', )) -> None:
+def check(labels: dict, folder: Path, classes=('car',)) -> None:
     (folder / 'labels.json').write_text(json.dumps(labels))
     check_labels(str(folder / 'labels.json'), str(folder / 'images'), classes)
 
@@ -28,15 +32,25 @@ def test_fitting_labels_pass(labels, tmp_path):
     check(dict(labels, annotations=[], categories=[]), tmp_path)  # an unlabeled set
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(images=[dict(id=1, file_name='b.png', width=20, height=10)]),
-     'b.png not found.*does not match the images'),
-    (dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]), 'is 20x10, its label says 10x20'),
-    (dict(images=[]), 'lists no image'),
-    (dict(annotations=[dict(id=1, image_id=2, category_id=1)]),
-     'annotations of 1 images that it does not list.*id 2'),
-    (dict(categories=[dict(id=1, name='bus')]), 'has no category car, it has bus'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            dict(images=[dict(id=1, file_name='b.png', width=20, height=10)]),
+            'b.png not found.*does not match the images',
+        ),
+        (
+            dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]),
+            'is 20x10, its label says 10x20',
+        ),
+        (dict(images=[]), 'lists no image'),
+        (
+            dict(annotations=[dict(id=1, image_id=2, category_id=1)]),
+            'annotations of 1 images that it does not list.*id 2',
+        ),
+        (dict(categories=[dict(id=1, name='bus')]), 'has no category car, it has bus'),
+    ],
+)
 def test_labels_that_do_not_fit_are_refused(labels, tmp_path, change, message):
     with pytest.raises(CASTError, match=message):
         check(dict(labels, **change), tmp_path)
@@ -60,35 +74,63 @@ def test_unreadable_image_is_named(labels, tmp_path):
 
 def test_all_datasets_of_a_config_are_checked(labels, tmp_path):
     (tmp_path / 'labels.json').write_text(json.dumps(labels))
-    good = dict(type='CocoDataset',
-                data_root=str(tmp_path),
-                ann_file='labels.json',
-                data_prefix=dict(img='images'),
-                metainfo=dict(classes=('car', )))
+    good = dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='labels.json',
+        data_prefix=dict(img='images'),
+        metainfo=dict(classes=('car',)),
+    )
     bad = dict(good, ann_file='other.json')
-    loaders = dict(train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[good, bad])),
-                   val_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=good)))
+    loaders = dict(
+        train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[good, bad])),
+        val_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=good)),
+    )
     check_config_data(Config(loaders), ('val_dataloader', 'test_dataloader'))
     with pytest.raises(CASTError, match='other.json not found'):
-        check_config_data(Config(loaders), ('train_dataloader', ))
+        check_config_data(Config(loaders), ('train_dataloader',))
     # a data set without metainfo looks for the classes of its type
     loaders['val_dataloader']['dataset']['dataset'].pop('metainfo')
     with pytest.raises(CASTError, match='has no category person'):
-        check_config_data(Config(loaders), ('val_dataloader', ))
+        check_config_data(Config(loaders), ('val_dataloader',))
 
 
-@pytest.mark.parametrize('sampler, refused', [
-    ('GroupMultiSourceSampler', True), ('ResumableGroupMultiSourceSampler', True), ('MultiSourceSampler', False)])
+@pytest.mark.parametrize(
+    'sampler, refused',
+    [
+        ('GroupMultiSourceSampler', True),
+        ('ResumableGroupMultiSourceSampler', True),
+        ('MultiSourceSampler', False),
+    ],
+)
 def test_a_source_without_portrait_images_cannot_be_grouped(labels, tmp_path, sampler, refused):
-    """The sampler would wait for ever for a portrait labeled image to go with the portrait unlabeled one."""
+    """The sampler would wait for ever for a portrait labeled image to go with the portrait
+    unlabeled one.
+    """
     Image.new('RGB', (10, 20)).save(tmp_path / 'images/b.png')
-    portrait = dict(labels, images=[*labels['images'], dict(id=2, file_name='b.png', width=10, height=20)])
+    portrait = dict(
+        labels, images=[*labels['images'], dict(id=2, file_name='b.png', width=10, height=20)]
+    )
     for name, content in dict(labeled=labels, pseudo=portrait).items():
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
-    parts = [dict(type='CocoDataset', data_root=str(tmp_path), ann_file=f'{name}.json', data_prefix=dict(img='images'),
-                  metainfo=dict(classes=('car', ))) for name in ('labeled', 'pseudo')]
-    cfg = Config(dict(train_dataloader=dict(sampler=dict(type=sampler, batch_size=2, source_ratio=[1, 1]),
-                                            dataset=dict(type='ConcatDataset', datasets=parts))))
+    parts = [
+        dict(
+            type='CocoDataset',
+            data_root=str(tmp_path),
+            ann_file=f'{name}.json',
+            data_prefix=dict(img='images'),
+            metainfo=dict(classes=('car',)),
+        )
+        for name in ('labeled', 'pseudo')
+    ]
+    cfg = Config(
+        dict(
+            train_dataloader=dict(
+                sampler=dict(type=sampler, batch_size=2, source_ratio=[1, 1]),
+                dataset=dict(type='ConcatDataset', datasets=parts),
+            )
+        )
+    )
     expected = pytest.raises(CASTError, match='labeled.json lacks portrait.*MultiSourceSampler')
     with expected if refused else nullcontext():
-        check_config_data(cfg, ('train_dataloader', ))
+        check_config_data(cfg, ('train_dataloader',))

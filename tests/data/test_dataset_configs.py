@@ -1,4 +1,7 @@
-"""The data configs of Cityscapes and ADE20K on tiny data in the real folder layout, through the pipelines."""
+"""The data configs of Cityscapes and ADE20K on tiny data in the real folder layout, through the
+pipelines.
+"""
+
 import json
 from itertools import islice
 from pathlib import Path
@@ -15,10 +18,10 @@ from PIL import Image
 
 from mmcast.coco.converters.ade20k import convert_ade20k
 from mmcast.coco.converters.cityscapes import convert_cityscapes
-from mmcast.data.compressed_masks import CompressedMasks
 from mmcast.coco.splits import make_split
-from mmcast.toy.cityscapes import generate_toy_cityscapes
+from mmcast.data.compressed_masks import CompressedMasks
 from mmcast.pseudo_labels.store import make_info
+from mmcast.toy.cityscapes import generate_toy_cityscapes
 
 CONFIGS = Path(__file__).parents[2] / 'configs/_base_'
 IMAGES = dict(cityscapes='leftImg8bit/train', ade20k='images/training')
@@ -36,8 +39,9 @@ def draw_ade20k(root):
                 box = slice(15 * instance - 10, 15 * instance), slice(5, 50)
                 classes[box], ids[box] = label, instance
             for kind, ending, pixels in (
-                    ('images', 'jpg', rng.integers(0, 256, (height, width, 3), np.uint8)),
-                    ('annotations_instance', 'png', np.stack([classes, ids, ids * 0], axis=-1))):
+                ('images', 'jpg', rng.integers(0, 256, (height, width, 3), np.uint8)),
+                ('annotations_instance', 'png', np.stack([classes, ids, ids * 0], axis=-1)),
+            ):
                 path = root / kind / folder / f'ADE_{prefix}_{index:08d}.{ending}'
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(path)
@@ -45,7 +49,9 @@ def draw_ade20k(root):
 
 @pytest.fixture(scope='module', params=['cityscapes', 'ade20k'])
 def data(request, tmp_path_factory):
-    """Name and folder of a data set: converted, half of it labeled, the other half with pseudo-labels."""
+    """Name and folder of a data set: converted, half of it labeled, the other half with
+    pseudo-labels.
+    """
     root = tmp_path_factory.mktemp(request.param)
     if request.param == 'cityscapes':
         generate_toy_cityscapes(root, num_train=8, num_val=1, size=(64, 128), progress=False)
@@ -56,13 +62,18 @@ def data(request, tmp_path_factory):
     for split in ('train', 'val'):
         convert(root, split, root / f'annotations/instances_{split}.json', progress=False)
     coco = json.loads((root / 'annotations/instances_train.json').read_text())
-    make_split(root / 'annotations/instances_train.json', root / 'labeled.json', root / 'unlabeled.json',
-               percent=50)
+    make_split(
+        root / 'annotations/instances_train.json',
+        root / 'labeled.json',
+        root / 'unlabeled.json',
+        percent=50,
+    )
     unlabeled = json.loads((root / 'unlabeled.json').read_text())
     chosen = {image['id'] for image in unlabeled['images']}
     annotations = [dict(ann, score=0.9) for ann in coco['annotations'] if ann['image_id'] in chosen]
-    (root / 'pseudo.json').write_text(json.dumps(
-        dict(unlabeled, info=make_info(score_floor=0.05), annotations=annotations)))
+    (root / 'pseudo.json').write_text(
+        json.dumps(dict(unlabeled, info=make_info(score_floor=0.05), annotations=annotations))
+    )
     return request.param, root
 
 
@@ -75,7 +86,9 @@ def load_config(data, semi=False):
     train = config.train_dataloader.dataset
     parts = train.get('datasets', [train])
     for part, ann_file in zip(parts, ('labeled.json', 'pseudo.json')):
-        part.update(ann_file=str(root / ann_file), data_prefix=dict(img=str(root / IMAGES[dataset])))
+        part.update(
+            ann_file=str(root / ann_file), data_prefix=dict(img=str(root / IMAGES[dataset]))
+        )
     config.val_dataloader.dataset.data_root = str(root)
     for loader in (config.train_dataloader, config.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
@@ -91,12 +104,16 @@ def preprocess(batch, training):
 def test_training_batches(data, semi):
     name, root = data
     config = load_config(data, semi)
-    set_random_seed(0)  # flips and scales of eight images are to differ, which chance alone does not promise
+    set_random_seed(
+        0
+    )  # flips and scales of eight images are to differ, which chance alone does not promise
     batch = next(iter(Runner.build_dataloader(config.train_dataloader, seed=0)))
     samples = batch['data_samples']
     sources = [sample.metainfo.get('source', 'labeled') for sample in samples]
     assert sources == (['labeled'] * 4 + ['pseudo'] * 4 if semi else ['labeled'] * 8)
-    labeled = {image['file_name'] for image in json.loads((root / 'labeled.json').read_text())['images']}
+    labeled = {
+        image['file_name'] for image in json.loads((root / 'labeled.json').read_text())['images']
+    }
     for source, sample in zip(sources, samples):
         file_name = Path(sample.img_path).relative_to(root / IMAGES[name]).as_posix()
         assert (file_name in labeled) == (source == 'labeled')
@@ -115,10 +132,12 @@ def test_training_batches(data, semi):
     for sample in processed['data_samples']:
         masks = sample.gt_instances.masks.to_tensor(torch.bool, 'cpu')
         assert masks.shape == (len(sample.gt_instances), *size)
-        assert masks.flatten(1).any(1).all() and not masks[:, sample.img_shape[0]:].any()
+        assert masks.flatten(1).any(1).all() and not masks[:, sample.img_shape[0] :].any()
         for mask, box in zip(masks, sample.gt_instances.bboxes):
             y, x = mask.nonzero(as_tuple=True)
-            inside = torch.stack([x.min() - box[0], y.min() - box[1], box[2] - x.max(), box[3] - y.max()])
+            inside = torch.stack(
+                [x.min() - box[0], y.min() - box[1], box[2] - x.max(), box[3] - y.max()]
+            )
             assert inside.min() > -2  # nearest-neighbour masks move by up to a pixel of the source
 
 
@@ -159,13 +178,16 @@ def test_validation_gives_the_ground_truth_full_marks(data):
     evaluator = Evaluator(evaluators_of(name, root))
     evaluator.dataset_meta = loader.dataset.metainfo
     for batch in loader:
-        (sample, ), (image, ) = batch['data_samples'], batch['inputs']
+        (sample,), (image,) = batch['data_samples'], batch['inputs']
         assert tuple(image.shape[1:]) == expected
         masks = sample.gt_instances.masks
         assert isinstance(masks, CompressedMasks) and len(masks) > 0
         sample.pred_instances = sample.gt_instances.new(
-            masks=masks.to_tensor(torch.bool, 'cpu'), bboxes=sample.gt_instances.bboxes.tensor,
-            labels=sample.gt_instances.labels, scores=torch.ones(len(masks)))
+            masks=masks.to_tensor(torch.bool, 'cpu'),
+            bboxes=sample.gt_instances.bboxes.tensor,
+            labels=sample.gt_instances.labels,
+            scores=torch.ones(len(masks)),
+        )
         evaluator.process(data_samples=[sample], data_batch=batch)
     metrics = evaluator.evaluate(len(loader.dataset))
     assert metrics['coco/segm_mAP'] == 1.0
@@ -185,10 +207,15 @@ def test_labeled_landscape_goes_with_unlabeled_portrait_images(tmp_path_factory)
     convert_ade20k(root, 'train', root / 'all.json', progress=False)
     content = json.loads((root / 'all.json').read_text())
     for name, portrait in dict(labeled=False, pseudo=True).items():
-        images = [image for image in content['images'] if (image['width'] < image['height']) == portrait]
-        (root / f'{name}.json').write_text(json.dumps(
-            dict(content, info=make_info(), images=images, annotations=[])))
-    loader = Runner.build_dataloader(load_config(('ade20k', root), semi=True).train_dataloader, seed=0)
+        images = [
+            image for image in content['images'] if (image['width'] < image['height']) == portrait
+        ]
+        (root / f'{name}.json').write_text(
+            json.dumps(dict(content, info=make_info(), images=images, annotations=[]))
+        )
+    loader = Runner.build_dataloader(
+        load_config(('ade20k', root), semi=True).train_dataloader, seed=0
+    )
     for indices in islice(loader.batch_sampler, 3):
         infos = [loader.dataset.get_data_info(index) for index in indices]
         assert [info['width'] < info['height'] for info in infos] == [False] * 4 + [True] * 4

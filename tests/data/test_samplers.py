@@ -1,4 +1,5 @@
 """Batches of labeled and pseudo-labeled images, begun in the middle."""
+
 from itertools import islice
 
 import numpy as np
@@ -31,7 +32,6 @@ class Images(Dataset):
 
 
 class Learner(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
@@ -62,25 +62,42 @@ def test_after_a_skip_come_the_images_that_would_have_come(mixed, skipped):
 
 def train(mixed, folder, iterations, resume=False):
     runner = Runner(
-        Learner(), str(folder), default_scope='mmcast', experiment_name=f'{folder.name}_{iterations}', resume=resume,
+        Learner(),
+        str(folder),
+        default_scope='mmcast',
+        experiment_name=f'{folder.name}_{iterations}',
+        resume=resume,
         randomness=dict(seed=3),
         train_dataloader=dict(
-            batch_size=4, num_workers=1, dataset=mixed, collate_fn=lambda batch: dict(inputs=torch.stack(batch)),
-            sampler=dict(type='ResumableGroupMultiSourceSampler', batch_size=4, source_ratio=[1, 1], seed=0)),
+            batch_size=4,
+            num_workers=1,
+            dataset=mixed,
+            collate_fn=lambda batch: dict(inputs=torch.stack(batch)),
+            sampler=dict(
+                type='ResumableGroupMultiSourceSampler', batch_size=4, source_ratio=[1, 1], seed=0
+            ),
+        ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=50, by_epoch=False), logger=None))
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=50, by_epoch=False), logger=None
+        ),
+    )
     runner.train()
     assert runner.iter == iterations
 
 
 def test_a_resumed_run_loads_nothing_that_it_has_trained_on(mixed, tmp_path):
-    """MMEngine's own loop with a worker, which with mmdet's sampler loads the first fifty batches again."""
+    """MMEngine's own loop with a worker, which with mmdet's sampler loads the first fifty batches
+    again.
+    """
     log = tmp_path / 'loaded.txt'
     train(mixed, tmp_path / 'run', 50)
     log.unlink()
     train(mixed, tmp_path / 'run', 51, resume=True)
     loaded = log.read_text().splitlines()
     expected = list(islice(sampler(mixed), 200, 204))
-    assert loaded[:4] == [f'labeled {index}' if index < 7 else f'unlabeled {index - 7}' for index in expected]
+    assert loaded[:4] == [
+        f'labeled {index}' if index < 7 else f'unlabeled {index - 7}' for index in expected
+    ]
     assert len(loaded) <= 4 * 4  # the batch, and what the worker prefetched

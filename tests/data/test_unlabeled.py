@@ -16,7 +16,10 @@ PIPELINE = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=1.0),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'source', 'flip'))
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'source', 'flip'),
+    ),
 ]
 CLASSES = dict(classes=('car', 'bus'))
 
@@ -34,21 +37,46 @@ def folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((height, width, 3), 7, np.uint8)).save(tmp_path / name)
     (tmp_path / 'notes.txt').write_text('no image')
-    images = [dict(id=i, file_name=name, height=h, width=w) for i, (name, (h, w)) in enumerate(sizes.items())]
-    annotation = dict(id=1, image_id=0, category_id=1, bbox=[1, 1, 5, 5], area=25, iscrowd=0,
-                      segmentation=[[1, 1, 6, 1, 6, 6, 1, 6]])
+    images = [
+        dict(id=i, file_name=name, height=h, width=w)
+        for i, (name, (h, w)) in enumerate(sizes.items())
+    ]
+    annotation = dict(
+        id=1,
+        image_id=0,
+        category_id=1,
+        bbox=[1, 1, 5, 5],
+        area=25,
+        iscrowd=0,
+        segmentation=[[1, 1, 6, 1, 6, 6, 1, 6]],
+    )
     (tmp_path / 'images.json').write_text(
         json.dumps(
-            dict(images=images,
-                 annotations=[annotation],
-                 categories=[dict(id=1, name='car'), dict(id=2, name='bus')])))
+            dict(
+                images=images,
+                annotations=[annotation],
+                categories=[dict(id=1, name='car'), dict(id=2, name='bus')],
+            )
+        )
+    )
     return tmp_path
 
 
 def dataset(folder, ann_file='', **options):
-    return DATASETS.build(dict(dict(type='UnlabeledDataset', data_root=str(folder), ann_file=ann_file,
-                                    data_prefix=dict(img=''), metainfo=CLASSES, pipeline=PIPELINE,
-                                    filter_cfg=dict(filter_empty_gt=True)), **options))
+    return DATASETS.build(
+        dict(
+            dict(
+                type='UnlabeledDataset',
+                data_root=str(folder),
+                ann_file=ann_file,
+                data_prefix=dict(img=''),
+                metainfo=CLASSES,
+                pipeline=PIPELINE,
+                filter_cfg=dict(filter_empty_gt=True),
+            ),
+            **options,
+        )
+    )
 
 
 @pytest.mark.parametrize('ann_file', ['', 'images.json'])
@@ -82,12 +110,15 @@ def test_min_size_still_filters(folder):
 
 def test_it_mixes_with_labeled_images_in_a_group_sampler(folder):
     labeled = DATASETS.build(
-        dict(type='CocoDataset',
-             data_root=str(folder),
-             ann_file='images.json',
-             metainfo=CLASSES,
-             data_prefix=dict(img=''),
-             pipeline=PIPELINE))
+        dict(
+            type='CocoDataset',
+            data_root=str(folder),
+            ann_file='images.json',
+            metainfo=CLASSES,
+            data_prefix=dict(img=''),
+            pipeline=PIPELINE,
+        )
+    )
     both = ConcatDataset([labeled, dataset(folder, 'images.json')])
     batches = iter(GroupMultiSourceSampler(both, batch_size=4, source_ratio=[1, 3], seed=0))
     for _ in range(5):

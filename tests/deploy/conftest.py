@@ -1,21 +1,21 @@
-"""A training checkpoint of the toy's student, with its shipped weights, and what is exported from it, made
-once.
+"""A training checkpoint of the toy's student, with its shipped weights, and what is exported from
+it, made once.
 """
+
 from dataclasses import replace
 from pathlib import Path
 
-import mmcast  # noqa: F401  before mmdet
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmcast.toy.cityscapes import prepare_toy_cityscapes
 from mmcast.deploy import onnx_export
 from mmcast.deploy.export import Source, export_student, student_config
 from mmcast.models.weights.reading import read_state_dict
 from mmcast.registry import MODELS
+from mmcast.toy.cityscapes import prepare_toy_cityscapes
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / 'configs/toy/weights/toy_student.pth'
@@ -30,8 +30,8 @@ def toy_data(tmp_path_factory) -> dict:
 
 @pytest.fixture(scope='session')
 def trained(toy_data, tmp_path_factory) -> Source:
-    """The config and checkpoint of a transfer step with an online teacher: network, teacher, projector,
-    optimiser.
+    """The config and checkpoint of a transfer step with an online teacher: network, teacher,
+    projector, optimiser.
     """
     folder = tmp_path_factory.mktemp('step')
     cfg = Config.fromfile(ROOT / 'configs/toy/toy_student_transfer.py')
@@ -46,8 +46,10 @@ def trained(toy_data, tmp_path_factory) -> Source:
     student = {key: value.float() for key, value in read_state_dict(WEIGHTS).items()}
     model.detector.load_state_dict(student)
     optimizer = torch.optim.AdamW(model.detector.parameters())
-    torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), meta=dict(iter=1)),
-               folder / 'iter_1.pth')
+    torch.save(
+        dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), meta=dict(iter=1)),
+        folder / 'iter_1.pth',
+    )
     return Source(folder / 'toy_student_transfer.py', folder / 'iter_1.pth')
 
 
@@ -72,10 +74,12 @@ def graph(network):
 @pytest.fixture
 def graph_at_hand(graph, monkeypatch):
     """Lets ``export_onnx`` take the graph that is there; making one takes most of an export's time."""
+
     def copy_of_graph(student, attention):
         copy = type(graph)()
         copy.CopyFrom(graph)
         return copy
+
     monkeypatch.setattr(onnx_export, 'to_onnx', copy_of_graph)
 
 
@@ -84,8 +88,11 @@ def onnx_file(graph, trained, tmp_path_factory) -> Path:
     """The exported file, as ``tools/export_onnx.py`` writes it."""
     path = tmp_path_factory.mktemp('onnx') / 'student.onnx'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_export, 'to_onnx',
-                      lambda student, attention: type(graph).FromString(graph.SerializeToString()))
+        patch.setattr(
+            onnx_export,
+            'to_onnx',
+            lambda student, attention: type(graph).FromString(graph.SerializeToString()),
+        )
         onnx_export.export_onnx(replace(trained, step='transfer'), path)
     return path
 
@@ -94,5 +101,6 @@ def onnx_file(graph, trained, tmp_path_factory) -> Path:
 def photos(toy_data) -> list[np.ndarray]:
     """The validation images, RGB."""
     import cv2
+
     paths = sorted(Path(toy_data['val_images']).rglob('*.png'))
     return [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]

@@ -1,4 +1,5 @@
 """Operations against a count by hand, parts that add up, and the table of a small benchmark."""
+
 import json
 import os
 import subprocess
@@ -10,8 +11,8 @@ import torch
 from mmengine.config import Config
 
 from mmcast.deploy import benchmarking
-from mmcast.deploy.flops import count_flops, parameters_by_part
 from mmcast.deploy.benchmarking import Entry, Setting, benchmark, parse_entries, to_markdown
+from mmcast.deploy.flops import count_flops, parameters_by_part
 from mmcast.errors import CASTError
 from mmcast.registry import MODELS
 from mmcast.testing.data import make_samples
@@ -24,15 +25,18 @@ STUDENT = ROOT / 'configs/_base_/models/cast_student.py'
 def student():
     """The full-size student without values."""
     from mmengine.registry import DefaultScope
+
     with DefaultScope.overwrite_default_scope('mmcast'), torch.device('meta'):
         return MODELS.build(Config.fromfile(STUDENT).model.detector).eval()
 
 
 def by_hand(tokens: int, width: int) -> int:
-    """Operations of one transformer layer: query, key and value; two products of attention; output; two of
-    the MLP.
+    """Operations of one transformer layer: query, key and value; two products of attention; output;
+    two of the MLP.
     """
-    multiply_adds = tokens * width * 3 * width + 2 * tokens * tokens * width + tokens * width * width
+    multiply_adds = (
+        tokens * width * 3 * width + 2 * tokens * tokens * width + tokens * width * width
+    )
     return 2 * (multiply_adds + 2 * tokens * width * 4 * width)
 
 
@@ -53,13 +57,17 @@ def test_the_encoder_is_within_two_percent_of_a_count_by_hand(student):
 def test_parts_add_up_to_the_whole(student, monkeypatch):
     images = torch.zeros(1, 3, 266, 518, device='meta')
     # What predicting does, up to the masks, which a network without values cannot choose.
-    monkeypatch.setattr(student, 'forward', lambda: student.panoptic_head(student.extract_feat(images), None))
+    monkeypatch.setattr(
+        student, 'forward', lambda: student.panoptic_head(student.extract_feat(images), None)
+    )
     counted = count_flops(student, student)
     assert set(counted) == {'total', 'backbone', 'panoptic_head.pixel_decoder', 'panoptic_head'}
     assert sum(count for part, count in counted.items() if part != 'total') == counted['total']
     parameters = parameters_by_part(student)
     assert parameters['total'] == pytest.approx(52e6, rel=0.01)
-    assert sum(count for part, count in parameters.items() if part != 'total') == parameters['total']
+    assert (
+        sum(count for part, count in parameters.items() if part != 'total') == parameters['total']
+    )
     assert parameters['backbone'] == pytest.approx(22.06e6, rel=0.001)
 
 
@@ -70,7 +78,9 @@ def test_a_prediction_counts_for_the_head_what_its_decode_does(network):
     expected = count_flops(network, lambda: network(images, samples, mode='tensor'))
     assert counted['panoptic_head'] > 0.9 * expected['panoptic_head'] > 0
     assert counted['panoptic_head.pixel_decoder'] == expected['panoptic_head.pixel_decoder'] > 0
-    assert any(value.requires_grad for value in network.parameters()) and 'decode' not in vars(network.panoptic_head)
+    assert any(value.requires_grad for value in network.parameters()) and 'decode' not in vars(
+        network.panoptic_head
+    )
 
 
 def test_what_is_called_by_a_method_counts_too():
@@ -78,26 +88,37 @@ def test_what_is_called_by_a_method_counts_too():
     network = torch.nn.Module()
     network.head = torch.nn.Sequential(torch.nn.Linear(3, 5))
     network.forward = lambda: network.head[0](torch.zeros(2, 3)) @ torch.zeros(5, 7)
-    assert count_flops(network, network) == dict(total=2 * 2 * 3 * 5 + 2 * 2 * 5 * 7, head=60, other=140)
+    assert count_flops(network, network) == dict(
+        total=2 * 2 * 3 * 5 + 2 * 2 * 5 * 7, head=60, other=140
+    )
 
 
 def test_a_batch_of_two_has_twice_the_operations(student):
-    one, two = (count_flops(student,
-                            lambda: student.extract_feat(torch.zeros(batch, 3, 140, 140, device='meta')))
-                for batch in (1, 2))
+    one, two = (
+        count_flops(
+            student, lambda: student.extract_feat(torch.zeros(batch, 3, 140, 140, device='meta'))
+        )
+        for batch in (1, 2)
+    )
     assert two['total'] == 2 * one['total']
 
 
 # ---- the table
 
+
 def test_entries_are_files_folders_and_configs(onnx_file, exported, trained):
-    entries = parse_entries([f'mine={onnx_file}', str(exported), f'{trained.config},{trained.checkpoint}'],
-                            ['eager', 'compiled'])
+    entries = parse_entries(
+        [f'mine={onnx_file}', str(exported), f'{trained.config},{trained.checkpoint}'],
+        ['eager', 'compiled'],
+    )
     assert entries[0] == Entry('mine', str(onnx_file), None, 'onnx')
     assert [entry.backend for entry in entries[1:]] == ['eager', 'compiled'] * 2
-    assert entries[1] == Entry('student', str(exported / 'student.py'), str(exported / 'student.pth'),
-                               'eager')
-    assert entries[3].name == 'toy_student_transfer' and entries[3].checkpoint == str(trained.checkpoint)
+    assert entries[1] == Entry(
+        'student', str(exported / 'student.py'), str(exported / 'student.pth'), 'eager'
+    )
+    assert entries[3].name == 'toy_student_transfer' and entries[3].checkpoint == str(
+        trained.checkpoint
+    )
     with pytest.raises(CASTError, match='nowhere.py of .* not found; give'):
         parse_entries(['a=nowhere.py'])
 
@@ -105,9 +126,9 @@ def test_entries_are_files_folders_and_configs(onnx_file, exported, trained):
 def test_all_models_are_measured_and_a_broken_one_is_named(onnx_file, exported, tmp_path):
     (tmp_path / 'broken.onnx').write_bytes(b'no model')
     setting = Setting(size=(64, 96), runs=3, warmup=1, threads=1)
-    rows = benchmark(parse_entries([f'file={onnx_file}',
-                                    str(exported),
-                                    str(tmp_path / 'broken.onnx')]), setting)
+    rows = benchmark(
+        parse_entries([f'file={onnx_file}', str(exported), str(tmp_path / 'broken.onnx')]), setting
+    )
     file, student, broken = rows
     for row in (file, student):
         latency = row['latency_ms']
@@ -134,6 +155,7 @@ def test_a_process_that_dies_is_a_problem_of_its_row_alone(onnx_file, monkeypatc
         if len(workers) == 2:
             worker.process.kill()
             worker.process.join()
+
     monkeypatch.setattr(benchmarking._Worker, '__init__', remember)
     fine, dead = benchmark([entry, entry], Setting(size=(64, 96), runs=2, warmup=0, threads=1))
     assert fine['fps'] > 0 and dead['problem'] == 'its process died, perhaps for want of memory'
@@ -141,13 +163,31 @@ def test_a_process_that_dies_is_a_problem_of_its_row_alone(onnx_file, monkeypatc
 
 def test_the_tool_writes_json_and_markdown_and_overwrites_nothing(onnx_file, tmp_path):
     def run(*args):
-        return subprocess.run([sys.executable, ROOT / 'tools/benchmark.py', *map(str, args)], text=True,
-                              capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
-    options = ('--size', 64, 96, '--runs', 2, '--json', tmp_path / 'a.json', '--md', tmp_path / 'a.md')
+        return subprocess.run(
+            [sys.executable, ROOT / 'tools/benchmark.py', *map(str, args)],
+            text=True,
+            capture_output=True,
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        )
+
+    options = (
+        '--size',
+        64,
+        96,
+        '--runs',
+        2,
+        '--json',
+        tmp_path / 'a.json',
+        '--md',
+        tmp_path / 'a.md',
+    )
     done = run(f'mine={onnx_file}', *options)
     assert done.returncode == 0, done.stderr
-    assert 'mine' in done.stdout and 'FPS' in done.stdout and '| mine | onnx |' in (tmp_path /
-                                                                                    'a.md').read_text()
+    assert (
+        'mine' in done.stdout
+        and 'FPS' in done.stdout
+        and '| mine | onnx |' in (tmp_path / 'a.md').read_text()
+    )
     content = json.loads((tmp_path / 'a.json').read_text())
     assert content['rows'][0]['name'] == 'mine' and content['setting']['size'] == [64, 96]
     again = run(f'mine={onnx_file}', *options)

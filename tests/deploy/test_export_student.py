@@ -1,4 +1,5 @@
 """The student alone: what is in the files, who can run them, and what is refused."""
+
 import json
 import os
 import runpy
@@ -15,12 +16,12 @@ from mmengine.dataset import pseudo_collate
 from safetensors.torch import load_file
 
 from mmcast.deploy.export import Source, export_student, find_source
-from mmcast.training.runner import test_run as run_test
 from mmcast.errors import CASTError
 from mmcast.registry import DATASETS, MODELS
+from mmcast.training.runner import test_run as run_test
 
 ROOT = Path(__file__).parents[2]
-STOCK = '''
+STOCK = """
 import sys
 import mmcast  # mmcv without compiled operators needs it before mmdet
 import numpy as np
@@ -36,7 +37,7 @@ metrics = Runner.from_cfg(config).test()
 np.savez(out, ap=metrics['coco/segm_mAP'], classes=inferencer.model.dataset_meta['classes'],
          **{f'{key}{i}': each[key].numpy() for i, each in enumerate(found)
             for key in ('masks', 'scores', 'bboxes')})
-'''
+"""
 
 
 def call(monkeypatch, *args) -> str:
@@ -57,18 +58,29 @@ def test_only_the_student_is_in_the_files(trained, exported):
     assert all(torch.equal(value, original[f'detector.{key}']) for key, value in state.items())
     assert content['meta']['dataset_meta']['classes'][:3] == ['person', 'rider', 'car']
     again = load_file(exported / 'student.safetensors')
-    assert again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
+    assert again.keys() == state.keys() and all(
+        torch.equal(again[key], state[key]) for key in state
+    )
 
 
-def test_stock_mmdet_predicts_bit_by_bit_what_the_pipeline_predicts(trained, exported, toy_data, tmp_path):
-    """DetInferencer and a plain Runner in a new process, with nothing but the config's custom_imports."""
+def test_stock_mmdet_predicts_bit_by_bit_what_the_pipeline_predicts(
+    trained, exported, toy_data, tmp_path
+):
+    """DetInferencer and a plain Runner in a new process, with nothing but the config's
+    custom_imports.
+    """
     cfg = Config.fromfile(trained.config)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     model = MODELS.build(cfg.model).eval()
     model.load_state_dict(torch.load(trained.checkpoint, weights_only=True)['state_dict'])
     images = [dataset.get_data_info(index)['img_path'] for index in range(3)]
-    done = subprocess.run([sys.executable, '-c', STOCK, exported, tmp_path / 'out.npz', *images], text=True,
-                          capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT)), cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, '-c', STOCK, exported, tmp_path / 'out.npz', *images],
+        text=True,
+        capture_output=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / 'out.npz')
     for index in range(3):
@@ -85,7 +97,12 @@ def test_stock_mmdet_predicts_bit_by_bit_what_the_pipeline_predicts(trained, exp
 
 def test_the_config_stands_alone_and_names_no_weights_to_start_from(exported):
     text = (exported / 'student.py').read_text()
-    assert 'init_cfg' not in text and 'teacher' not in text and 'optim' not in text and '_base_' not in text
+    assert (
+        'init_cfg' not in text
+        and 'teacher' not in text
+        and 'optim' not in text
+        and '_base_' not in text
+    )
     config = Config.fromfile(exported / 'student.py')
     assert config.custom_imports.imports == ['mmcast'] and config.default_scope == 'mmdet'
     assert config.test_dataloader.dataset.pipeline[0].type == 'LoadImageFromFile'
@@ -94,6 +111,7 @@ def test_the_config_stands_alone_and_names_no_weights_to_start_from(exported):
 
 # ---- what is refused
 
+
 def damaged(trained, folder: Path, kind: str) -> Source:
     state = torch.load(trained.checkpoint, weights_only=True)['state_dict']
     path = folder / f'{kind}.pth'
@@ -101,44 +119,67 @@ def damaged(trained, folder: Path, kind: str) -> Source:
         path.write_bytes(trained.checkpoint.read_bytes()[:50_000])
     elif kind == 'teacher':
         torch.save(
-            dict(state_dict={
-                key: value
-                for key, value in state.items() if key.startswith('teacher.')
-            }), path)
+            dict(
+                state_dict={
+                    key: value for key, value in state.items() if key.startswith('teacher.')
+                }
+            ),
+            path,
+        )
     elif kind == 'wrong':
-        torch.save(dict(state_dict={'detector.backbone.conv1.weight': torch.zeros(8, 3, 7, 7)}), path)
+        torch.save(
+            dict(state_dict={'detector.backbone.conv1.weight': torch.zeros(8, 3, 7, 7)}), path
+        )
     return replace(trained, checkpoint=path)
 
 
-@pytest.mark.parametrize('kind, reason', [
-    ('truncated', 'cannot be read as a weights file'), ('teacher', 'holds no student, only teacher'),
-    ('wrong', 'is no checkpoint of the student in'), ('missing', 'not found')])
-def test_a_bad_checkpoint_is_one_line_and_leaves_no_file(trained, tmp_path, monkeypatch, kind, reason):
+@pytest.mark.parametrize(
+    'kind, reason',
+    [
+        ('truncated', 'cannot be read as a weights file'),
+        ('teacher', 'holds no student, only teacher'),
+        ('wrong', 'is no checkpoint of the student in'),
+        ('missing', 'not found'),
+    ],
+)
+def test_a_bad_checkpoint_is_one_line_and_leaves_no_file(
+    trained, tmp_path, monkeypatch, kind, reason
+):
     source = damaged(trained, tmp_path, kind)
     error = call(monkeypatch, source.config, source.checkpoint, '--out', tmp_path / 'out')
-    assert error.startswith('error: ') and str(
-        source.checkpoint) in error and reason in error and '\n' not in error
+    assert (
+        error.startswith('error: ')
+        and str(source.checkpoint) in error
+        and reason in error
+        and '\n' not in error
+    )
     assert not list((tmp_path / 'out').glob('*'))
 
 
-def test_existing_files_and_unwritable_folders_are_refused(trained, exported, tmp_path, monkeypatch):
+def test_existing_files_and_unwritable_folders_are_refused(
+    trained, exported, tmp_path, monkeypatch
+):
     before = (exported / 'student.pth').read_bytes()
     error = call(monkeypatch, trained.config, trained.checkpoint, '--out', exported)
     assert error.startswith('error: ') and 'student.py exists' in error and '--force' in error
     assert (exported / 'student.pth').read_bytes() == before
     (tmp_path / 'file').touch()
-    error = call(monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'file/student')
+    error = call(
+        monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'file/student'
+    )
     assert error.startswith(f'error: cannot write to {tmp_path}/file/student') and '\n' not in error
 
 
 def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
     from mmcast.deploy import export
+
     write = export.write_atomically
 
     def full(path, content):
         if path.suffix == '.py':
             raise OSError(28, 'No space left on device')
         write(path, content)
+
     monkeypatch.setattr(export, 'write_atomically', full)
     with pytest.raises(CASTError, match='No space left on device'):
         export_student(trained, tmp_path / 'out')
@@ -147,42 +188,60 @@ def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path, monkeypatch):
 
 # ---- which step of a pipeline
 
+
 def work_dir(folder: Path, *steps: tuple[str, str, str]) -> Path:
     """A pipeline's folder: (name, kind, encoder) of its finished steps."""
     records = {}
     for number, (name, kind, encoder) in enumerate(steps):
         place = folder / f'{number}_{name}'
         place.mkdir(parents=True)
-        outputs = dict(checkpoint=f'{{work_dir}}/{place.name}/iter_9.pth') if kind == 'train' else {}
+        outputs = (
+            dict(checkpoint=f'{{work_dir}}/{place.name}/iter_9.pth') if kind == 'train' else {}
+        )
         records[name] = dict(status='finished', folder=place.name, outputs=outputs)
         settings = {'step.kind': repr(kind), 'model.detector.backbone.type': repr(encoder)}
         (place / 'fingerprint.json').write_text(json.dumps(dict(settings=settings, files={})))
         (place / f'toy_{name}.py').touch()
-    (folder / 'pipeline.json').write_text(json.dumps(dict(pipeline='cast.py', steps=records, hashes={})))
+    (folder / 'pipeline.json').write_text(
+        json.dumps(dict(pipeline='cast.py', steps=records, hashes={}))
+    )
     return folder
 
 
 ADAPTED = [('adapt', 'train', 'ResNet'), ('label', 'pseudo_label', 'ResNet')]
 WHOLE = [
-    *ADAPTED, ('self_train', 'train', 'ResNet'), ('transfer', 'train', 'DINOv2'),
-    ('refine', 'train', 'DINOv2')
+    *ADAPTED,
+    ('self_train', 'train', 'ResNet'),
+    ('transfer', 'train', 'DINOv2'),
+    ('refine', 'train', 'DINOv2'),
 ]
 
 
 def test_the_last_finished_step_of_the_student_is_taken(exported, tmp_path):
     folder = work_dir(tmp_path / 'all', *WHOLE)
-    assert find_source([str(folder)]) == Source(folder / '4_refine/toy_refine.py',
-                                                folder / '4_refine/iter_9.pth', 'refine')
+    assert find_source([str(folder)]) == Source(
+        folder / '4_refine/toy_refine.py', folder / '4_refine/iter_9.pth', 'refine'
+    )
     assert find_source([str(folder)], 'transfer').checkpoint == folder / '3_transfer/iter_9.pth'
     assert find_source([str(work_dir(tmp_path / 'part', *WHOLE[:4]))]).step == 'transfer'
     assert find_source([str(exported)]) == Source(exported / 'student.py', exported / 'student.pth')
-    assert find_source([str(work_dir(tmp_path / 'baseline',
-                                     ('supervised', 'train', 'DINOv2')))]).step == 'supervised'
+    assert (
+        find_source([str(work_dir(tmp_path / 'baseline', ('supervised', 'train', 'DINOv2')))]).step
+        == 'supervised'
+    )
 
 
-@pytest.mark.parametrize('steps, step, reason', [
-    (ADAPTED, None, 'has no finished student: the training steps finished are adapt'),
-    (WHOLE, 'label', 'has no finished training step label; it has adapt, self_train, transfer, refine')])
+@pytest.mark.parametrize(
+    'steps, step, reason',
+    [
+        (ADAPTED, None, 'has no finished student: the training steps finished are adapt'),
+        (
+            WHOLE,
+            'label',
+            'has no finished training step label; it has adapt, self_train, transfer, refine',
+        ),
+    ],
+)
 def test_without_a_finished_student_the_steps_are_named(tmp_path, steps, step, reason):
     with pytest.raises(CASTError, match=reason):
         find_source([str(work_dir(tmp_path, *steps))], step)
@@ -190,4 +249,7 @@ def test_without_a_finished_student_the_steps_are_named(tmp_path, steps, step, r
 
 def test_a_folder_that_is_no_pipelines_is_named(tmp_path, monkeypatch):
     error = call(monkeypatch, tmp_path, '--out', tmp_path / 'out')
-    assert error.startswith(f'error: {tmp_path} is no work directory of a pipeline') and '\n' not in error
+    assert (
+        error.startswith(f'error: {tmp_path} is no work directory of a pipeline')
+        and '\n' not in error
+    )

@@ -1,4 +1,5 @@
 """The ONNX file: the same instances as torch, at any size, without torch; and what is refused."""
+
 import copy
 import os
 import runpy
@@ -18,7 +19,12 @@ from mmengine.config import Config
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
 from mmcast.deploy.agreement import Agreement, run_torch
-from mmcast.deploy.exportable import ExportableStudent, boxes_from_surplus, mean_probability, surplus_probability
+from mmcast.deploy.exportable import (
+    ExportableStudent,
+    boxes_from_surplus,
+    mean_probability,
+    surplus_probability,
+)
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
@@ -37,6 +43,7 @@ def call(monkeypatch, *args) -> str:
 
 # ---- the graph in torch
 
+
 def test_exportable_student_finds_what_mmdet_finds(network, photos):
     student = ExportableStudent(network).eval()
     images = np.stack([photo[:101, :203] for photo in photos[:2]])  # no multiples of the patch
@@ -47,20 +54,29 @@ def test_exportable_student_finds_what_mmdet_finds(network, photos):
         mine = owners == index
         order = scores[mine].argsort(descending=True, stable=True)
         assert torch.allclose(scores[mine][order], torch.from_numpy(expected.scores), atol=1e-5)
-        for found, wanted in ((masks, expected.masks), (labels, expected.labels), (boxes, expected.boxes)):
+        for found, wanted in (
+            (masks, expected.masks),
+            (labels, expected.labels),
+            (boxes, expected.boxes),
+        ):
             assert np.array_equal(found[mine][order].numpy(), wanted)
 
 
 def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, monkeypatch):
-    """However many queries there are, memory is that of the instances that are returned, or nearly so."""
+    """However many queries there are, memory is that of the instances that are returned, or nearly
+    so.
+    """
     upsampled = []
 
     def watch(logits):
         upsampled.append(len(logits))
         return surplus_probability(logits)
+
     monkeypatch.setattr('mmcast.deploy.exportable.surplus_probability', watch)
     with torch.no_grad():
-        *_, owners = ExportableStudent(network).eval()(torch.from_numpy(photos[0][None]), torch.tensor(0.5))
+        *_, owners = ExportableStudent(network).eval()(
+            torch.from_numpy(photos[0][None]), torch.tensor(0.5)
+        )
     assert 0 < len(owners) <= upsampled[0] < 24
 
 
@@ -70,7 +86,9 @@ def test_boxes_and_mask_scores_are_mmdets():
     logits[3, 4, 5] = 1e-30  # a mask begins above 0, however little
     surplus = surplus_probability(logits / 2)
     assert torch.equal(surplus > 0, logits > 0)
-    assert torch.equal(boxes_from_surplus(surplus), mask2bbox(logits > 0)) and boxes_from_surplus(surplus)[2].tolist() == [0, 0, 0, 0]
+    assert torch.equal(boxes_from_surplus(surplus), mask2bbox(logits > 0)) and boxes_from_surplus(
+        surplus
+    )[2].tolist() == [0, 0, 0, 0]
     scores = mean_probability(surplus)
     assert scores[0] == pytest.approx(logits[0].sigmoid()[logits[0] > 0].mean().item(), rel=1e-4)
     assert scores[2] == 0
@@ -83,15 +101,18 @@ def test_images_of_a_network_for_bgr_are_turned(network, photos):
     turned = student.prepare(image)
     student.bgr = False
     assert torch.allclose(turned, student.prepare(image.flip(-1)), atol=0.3) and not torch.equal(
-        turned, student.prepare(image))
+        turned, student.prepare(image)
+    )
 
 
 # ---- the file
+
 
 @pytest.mark.parametrize('size', [(112, 224), (67, 205), (203, 97)])
 @pytest.mark.parametrize('batch', [1, 3])
 def test_onnxruntime_finds_the_same_instances_as_torch(network, onnx_file, photos, size, batch):
     import cv2
+
     images = np.stack([cv2.resize(photo, size[::-1]) for photo in photos[:batch]])
     found = Agreement()
     for expected, got in zip(run_torch(network, images), OnnxStudent(onnx_file).run(images, -1.0)):
@@ -101,15 +122,30 @@ def test_onnxruntime_finds_the_same_instances_as_torch(network, onnx_file, photo
     assert max(found.score_differences) < 1e-3
 
 
-def test_attention_of_onnxruntime_finds_the_same_instances(trained, network, photos, tmp_path, monkeypatch):
-    assert call(monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'fused.onnx', '--attention',
-                'onnxruntime') == ''
+def test_attention_of_onnxruntime_finds_the_same_instances(
+    trained, network, photos, tmp_path, monkeypatch
+):
+    assert (
+        call(
+            monkeypatch,
+            trained.config,
+            trained.checkpoint,
+            '--out',
+            tmp_path / 'fused.onnx',
+            '--attention',
+            'onnxruntime',
+        )
+        == ''
+    )
     graph = onnx.load(tmp_path / 'fused.onnx').graph
-    assert [node.op_type for node in graph.node if node.domain == 'com.microsoft'] == ['MultiHeadAttention'] * len(
-        network.backbone.layers)
+    assert [node.op_type for node in graph.node if node.domain == 'com.microsoft'] == [
+        'MultiHeadAttention'
+    ] * len(network.backbone.layers)
     student, found = OnnxStudent(tmp_path / 'fused.onnx'), Agreement()
     assert student.metadata['attention'] == 'onnxruntime'
-    for expected, got in zip(run_torch(network, np.stack(photos[:2])), student.run(np.stack(photos[:2]), -1.0)):
+    for expected, got in zip(
+        run_torch(network, np.stack(photos[:2])), student.run(np.stack(photos[:2]), -1.0)
+    ):
         found.add(expected[expected.scores > 0.05], got)
     assert found.instances > 2 and found.alone == 0 and min(found.ious) > 0.99
 
@@ -122,7 +158,7 @@ def test_attention_of_another_encoder_is_not_fused(network):
 
 
 def test_no_instance_passes_a_threshold_of_one(onnx_file, photos):
-    found, = OnnxStudent(onnx_file).run(photos[0][None], 1.0)
+    (found,) = OnnxStudent(onnx_file).run(photos[0][None], 1.0)
     assert len(found) == 0 and found.masks.shape == (0, 112, 224) and found.boxes.shape == (0, 4)
 
 
@@ -133,20 +169,31 @@ def test_mask_ap_is_that_of_torch(trained, onnx_file):
 
 def test_the_file_describes_itself(onnx_file, photos):
     session = onnxruntime.InferenceSession(onnx_file)
-    image, = session.get_inputs()  # the threshold has a default
-    assert (image.name, image.shape, image.type) == ('images', ['batch', 'height', 'width',
-                                                                3], 'tensor(uint8)')
+    (image,) = session.get_inputs()  # the threshold has a default
+    assert (image.name, image.shape, image.type) == (
+        'images',
+        ['batch', 'height', 'width', 3],
+        'tensor(uint8)',
+    )
     shapes = {output.name: output.shape for output in session.get_outputs()}
-    assert shapes['masks'] == ['instances', 'height', 'width'] and shapes['image_indices'] == ['instances']
+    assert shapes['masks'] == ['instances', 'height', 'width'] and shapes['image_indices'] == [
+        'instances'
+    ]
     student = OnnxStudent(onnx_file)
-    assert student.classes[2] == 'car' and student.score_threshold == 0.3 and student.metadata[
-        'step'] == 'transfer'
-    assert student.metadata['mean'] == [123.675, 116.28, 103.53] and student.metadata['resize'] == [224, 112]
+    assert (
+        student.classes[2] == 'car'
+        and student.score_threshold == 0.3
+        and student.metadata['step'] == 'transfer'
+    )
+    assert student.metadata['mean'] == [123.675, 116.28, 103.53] and student.metadata['resize'] == [
+        224,
+        112,
+    ]
     scores = session.run(['scores'], dict(images=photos[0][None]))[0]
     assert len(scores) and scores.min() > 0.3
 
 
-ALONE = '''
+ALONE = """
 import sys
 class OnlyNumpyAndOnnxruntime:
     def find_spec(self, name, path=None, target=None):
@@ -159,15 +206,17 @@ from mmcast.deploy import OnnxStudent
 student = OnnxStudent(sys.argv[1])
 found = student(np.load(sys.argv[2]))
 print(len(found), found.masks.shape, [student.classes[label] for label in found.labels][:1])
-'''
+"""
 
 
 def test_numpy_and_onnxruntime_are_enough(onnx_file, photos, tmp_path):
     np.save(tmp_path / 'photo.npy', photos[0])
-    done = subprocess.run([sys.executable, '-c', ALONE, onnx_file, tmp_path / 'photo.npy'],
-                          capture_output=True,
-                          text=True,
-                          env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, '-c', ALONE, onnx_file, tmp_path / 'photo.npy'],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )
     assert done.returncode == 0, done.stderr
     expected = OnnxStudent(onnx_file)(photos[0])
     assert done.stdout.startswith(f'{len(expected)} ({len(expected)}, 112, 224)')
@@ -175,9 +224,12 @@ def test_numpy_and_onnxruntime_are_enough(onnx_file, photos, tmp_path):
 
 def test_an_image_of_another_size_gets_masks_of_its_own(onnx_file, photos):
     import cv2
+
     student = OnnxStudent(onnx_file)
-    small, large = student(photos[0]), student(
-        cv2.resize(photos[0], (448, 224), interpolation=cv2.INTER_NEAREST))
+    small, large = (
+        student(photos[0]),
+        student(cv2.resize(photos[0], (448, 224), interpolation=cv2.INTER_NEAREST)),
+    )
     assert large.masks.shape[1:] == (224, 448) and len(large) == len(small) > 0
     for mask, box, one in zip(large.masks, large.boxes, small.masks):
         wanted = np.kron(one, np.ones((2, 2), bool))
@@ -186,19 +238,27 @@ def test_an_image_of_another_size_gets_masks_of_its_own(onnx_file, photos):
         assert (box[1], box[3]) == (rows[0], rows[-1] + 1)
 
 
-@pytest.mark.parametrize('size, scale, expected', [
-    ((1024, 2048), (2048, 1024), (1024, 2048)), ((100, 400), (2560, 630), (630, 2520)),
-    ((100, 500), (2560, 630), (512, 2560)), ((480, 640), None, (480, 640))])
+@pytest.mark.parametrize(
+    'size, scale, expected',
+    [
+        ((1024, 2048), (2048, 1024), (1024, 2048)),
+        ((100, 400), (2560, 630), (630, 2520)),
+        ((100, 500), (2560, 630), (512, 2560)),
+        ((480, 640), None, (480, 640)),
+    ],
+)
 def test_images_are_fitted_as_mmcv_fits_them(size, scale, expected):
     from mmcv.image import rescale_size
+
     assert scaled_size(size, scale) == expected
     if scale:
         assert rescale_size(size[::-1], scale) == expected[::-1]
 
 
 @pytest.mark.parametrize('precision', ['fp16', 'int8'])
-def test_smaller_precisions_agree_within_their_tolerance(graph_at_hand, trained, onnx_file, tmp_path,
-                                                         precision):
+def test_smaller_precisions_agree_within_their_tolerance(
+    graph_at_hand, trained, onnx_file, tmp_path, precision
+):
     found = onnx_export.export_onnx(trained, tmp_path / 'small.onnx', precision)
     assert found.instances > 5 and np.mean(found.ious) > 0.9
     assert (tmp_path / 'small.onnx').stat().st_size < 0.8 * onnx_file.stat().st_size
@@ -211,26 +271,40 @@ def test_windows_are_joined_as_in_torch(graph_at_hand, trained, onnx_file, photo
     side = 5 * cfg.model.detector.data_preprocessor.pad_size_divisor
     cfg.model.detector.test_cfg.windows = dict(size=side, overlap=side // 2)
     cfg.dump(tmp_path / 'windows.py')
-    found = onnx_export.export_onnx(replace(trained, config=tmp_path / 'windows.py'), tmp_path / 'windows.onnx')
+    found = onnx_export.export_onnx(
+        replace(trained, config=tmp_path / 'windows.py'), tmp_path / 'windows.onnx'
+    )
     assert found.instances > 5 and found.alone == 0
     student = OnnxStudent(tmp_path / 'windows.onnx')
     assert student.metadata['windows'] == dict(size=side, overlap=side // 2)
-    found, whole = student.run(photos[0][None], 0.05)[0], OnnxStudent(onnx_file).run(photos[0][None], 0.05)[0]
+    found, whole = (
+        student.run(photos[0][None], 0.05)[0],
+        OnnxStudent(onnx_file).run(photos[0][None], 0.05)[0],
+    )
     assert found.masks.shape[1:] == whole.masks.shape[1:] and len(found) != len(whole)
     assert len(student.run(photos[0][None], 1.0)[0]) == 0
 
 
 # ---- what is refused
 
+
 def test_a_file_that_differs_is_removed(graph_at_hand, trained, tmp_path, monkeypatch):
     original = agreement.run_torch
 
     def shifted(network, images):
-        return [Instances(each.boxes, np.roll(each.masks, 9, axis=2), each.scores, each.labels)
-                for each in original(network, images)]
+        return [
+            Instances(each.boxes, np.roll(each.masks, 9, axis=2), each.scores, each.labels)
+            for each in original(network, images)
+        ]
+
     monkeypatch.setattr(agreement, 'run_torch', shifted)
-    error = call(monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'student.onnx')
-    assert error.startswith('error: the fp32 ONNX file does not agree with torch (') and '\n' not in error
+    error = call(
+        monkeypatch, trained.config, trained.checkpoint, '--out', tmp_path / 'student.onnx'
+    )
+    assert (
+        error.startswith('error: the fp32 ONNX file does not agree with torch (')
+        and '\n' not in error
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -243,22 +317,31 @@ def test_instances_that_one_of_the_two_lacks_are_counted():
     found.add(expected, Instances(expected.boxes, masks, expected.scores, np.array([1, 2])))
     assert (found.instances, found.alone, found.ious) == (4, 2, [1.0, 1.0])
     duplicate = Instances(expected.boxes, masks[[0, 0]], np.array([0.9, 0.3]), np.array([1, 1]))
-    found.add(duplicate, duplicate)  # two queries that found one object: each is compared with itself
+    found.add(
+        duplicate, duplicate
+    )  # two queries that found one object: each is compared with itself
     assert found.score_differences == [0.0] * 4
-    assert found.problems(agreement.TOLERANCES['fp32']) == ['2 of 6 instances are found by torch alone']
+    assert found.problems(agreement.TOLERANCES['fp32']) == [
+        '2 of 6 instances are found by torch alone'
+    ]
 
 
-def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(trained, onnx_file, tmp_path,
-                                                                             monkeypatch):
+def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(
+    trained, onnx_file, tmp_path, monkeypatch
+):
     both = (trained.config, trained.checkpoint)
     error = call(monkeypatch, *both, '--out', onnx_file)
     assert error.startswith(f'error: {onnx_file} exists') and '--force' in error
     (tmp_path / 'file').touch()
     error = call(monkeypatch, *both, '--out', tmp_path / 'file/student.onnx')
-    assert error.startswith(f'error: cannot write {tmp_path}/file/student.onnx') and '\n' not in error
+    assert (
+        error.startswith(f'error: cannot write {tmp_path}/file/student.onnx') and '\n' not in error
+    )
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     error = call(monkeypatch, *both, '--out', tmp_path / 'student.onnx')
-    assert error.startswith('error: onnxscript is needed') and 'pip install "mmcast[deploy]"' in error
+    assert (
+        error.startswith('error: onnxscript is needed') and 'pip install "mmcast[deploy]"' in error
+    )
 
 
 def test_a_network_that_is_no_mask2former_is_named():
@@ -266,8 +349,9 @@ def test_a_network_that_is_no_mask2former_is_named():
         ExportableStudent(torch.nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize('content, reason', [(None, 'not found'), (b'', 'cannot be loaded'),
-                                             (b'no', 'cannot be loaded')])
+@pytest.mark.parametrize(
+    'content, reason', [(None, 'not found'), (b'', 'cannot be loaded'), (b'no', 'cannot be loaded')]
+)
 def test_a_file_that_is_no_onnx_is_named(tmp_path, content, reason):
     path = tmp_path / 'student.onnx'
     if content is not None:

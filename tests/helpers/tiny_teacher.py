@@ -1,4 +1,5 @@
 """What the tests of the foundation teacher share: the shipped config in miniature."""
+
 from pathlib import Path
 
 from mmengine.config import Config
@@ -12,11 +13,16 @@ CLASSES = ('person', 'rider', 'traffic light')
 
 def teacher_config(folder, classes=CLASSES, score_thr=0.0, **options):
     """A tiny ``GroundedSAM``; its language model's files go to ``folder``."""
-    config = shrink_teacher(Config.fromfile(CONFIG).model.detector, write_tiny_bert(folder / 'bert'))
-    config.grounding_dino.test_cfg.update(score_thr=score_thr, max_per_img=12,
-                                          **options.pop('box_test_cfg', {}))
+    config = shrink_teacher(
+        Config.fromfile(CONFIG).model.detector, write_tiny_bert(folder / 'bert')
+    )
+    config.grounding_dino.test_cfg.update(
+        score_thr=score_thr, max_per_img=12, **options.pop('box_test_cfg', {})
+    )
     config.grounding_dino.update(options.pop('grounding_dino', {}))
-    for name, value in dict(dict(classes=list(classes), activation_checkpointing=False), **options).items():
+    for name, value in dict(
+        dict(classes=list(classes), activation_checkpointing=False), **options
+    ).items():
         config[name] = value
     return config
 

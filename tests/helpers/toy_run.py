@@ -1,4 +1,5 @@
 """A one-layer model, eight numbers and some functions: what the pipeline tests run as steps."""
+
 import json
 import os
 import signal
@@ -29,8 +30,14 @@ def make_data(folder: str, value: int = 1, marker: str = '') -> dict:
 
 @MODELS.register_module()
 class ToyModel(BaseModel):
-    def __init__(self, width: int = 1, scale: float = 1.0, kill_at: int = -1, marker: str = '',
-                 labels: str = '') -> None:
+    def __init__(
+        self,
+        width: int = 1,
+        scale: float = 1.0,
+        kill_at: int = -1,
+        marker: str = '',
+        labels: str = '',
+    ) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, width)
         self.pixel_contrast = torch.nn.Linear(1, 1)
@@ -44,14 +51,19 @@ class ToyModel(BaseModel):
         if len(self.seen) == self.kill_at:
             kill_once(self.marker)
         x = torch.stack(inputs).float()[:, None]
-        return dict(loss=self.scale * (self.layer(x).mean(1) - x[:, 0]).square().mean()
-                    + 0 * self.pixel_contrast(x).sum())
+        return dict(
+            loss=self.scale * (self.layer(x).mean(1) - x[:, 0]).square().mean()
+            + 0 * self.pixel_contrast(x).sum()
+        )
 
 
 @DATASETS.register_module()
 class ToyDataset(BaseDataset):
     def load_data_list(self):
-        return [dict(inputs=torch.tensor(index / 8), img_path=f'image_{index}.png') for index in range(8)]
+        return [
+            dict(inputs=torch.tensor(index / 8), img_path=f'image_{index}.png')
+            for index in range(8)
+        ]
 
 
 @METRICS.register_module()

@@ -1,9 +1,11 @@
 """Overlaps of run-length encoded masks against the same on bitmaps."""
+
 import numpy as np
 import pytest
+from pycocotools import mask as mask_utils
+
 from mmcast.masks.overlaps import complement, resolve_overlaps, resolve_rle_overlaps
 from mmcast.masks.rle import encode_mask
-from pycocotools import mask as mask_utils
 
 
 def masks_of(rng, count, density=None):
@@ -14,7 +16,10 @@ def masks_of(rng, count, density=None):
 def test_highest_score_takes_a_shared_pixel_and_ties_go_to_the_earlier():
     masks = np.array([[[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 1, 1]]], bool)
     expected = [[[1, 0, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]]]
-    assert resolve_overlaps(masks, np.array([0.5, 0.9, 0.9])).tolist() == np.array(expected, bool).tolist()
+    assert (
+        resolve_overlaps(masks, np.array([0.5, 0.9, 0.9])).tolist()
+        == np.array(expected, bool).tolist()
+    )
 
 
 @pytest.mark.parametrize('seed', range(40))
@@ -23,7 +28,9 @@ def test_rle_overlaps_are_those_of_bitmaps(seed):
     masks = masks_of(rng, rng.integers(0, 7), density=0.2)
     scores = rng.integers(0, 4, len(masks)) / 4  # with ties
     resolved = resolve_rle_overlaps([encode_mask(mask) for mask in masks], scores.tolist())
-    assert [rle['counts'] for rle in resolved] == [str(rle['counts']) for rle in resolved]  # text, for JSON
+    assert [rle['counts'] for rle in resolved] == [
+        str(rle['counts']) for rle in resolved
+    ]  # text, for JSON
     for rle, mask in zip(resolved, resolve_overlaps(masks, scores), strict=True):
         assert np.array_equal(mask_utils.decode(rle), mask)
 
@@ -33,7 +40,9 @@ def test_masks_are_encoded_as_pycocotools_encodes_them(density):
     rng = np.random.default_rng(0)
     for mask in (masks_of(rng, 1, density)[0] for _ in range(200)):
         reference = mask_utils.encode(np.asfortranarray(mask, np.uint8))
-        assert encode_mask(mask) == dict(size=reference['size'], counts=reference['counts'].decode())
+        assert encode_mask(mask) == dict(
+            size=reference['size'], counts=reference['counts'].decode()
+        )
 
 
 @pytest.mark.parametrize('density', [0, 0.01, 0.5, 0.99, 1, None])
@@ -53,6 +62,13 @@ def test_long_runs_have_numbers_of_several_characters():
 
 def test_encoded_mask_is_that_of_pycocotools():
     mask = np.random.default_rng(0).random((2, 31, 47)) < 0.5
-    for layout in (mask[0], mask.transpose(0, 2, 1)[1], np.asfortranarray(mask[0]), mask[1, ::2, 3:]):
+    for layout in (
+        mask[0],
+        mask.transpose(0, 2, 1)[1],
+        np.asfortranarray(mask[0]),
+        mask[1, ::2, 3:],
+    ):
         reference = mask_utils.encode(np.asfortranarray(layout, dtype=np.uint8))
-        assert encode_mask(layout) == dict(size=reference['size'], counts=reference['counts'].decode())
+        assert encode_mask(layout) == dict(
+            size=reference['size'], counts=reference['counts'].decode()
+        )

@@ -1,4 +1,5 @@
 """The objective: which images feed which term, where gradients go, and that processes agree."""
+
 from unittest import mock
 
 import numpy as np
@@ -13,11 +14,11 @@ from mmengine.structures import InstanceData
 from tiny_teacher import teacher_config
 
 from mmcast.errors import CASTError, NonFiniteError
+from mmcast.masks.overlaps import resolve_overlaps
 from mmcast.models.cast import training_progress
 from mmcast.models.outputs import CASTNetwork, NetworkOutputs, PixelDecodingNetwork
-from mmcast.masks.overlaps import resolve_overlaps
-from mmcast.testing.models import build_model, tiny_cast_config, tiny_student_config
 from mmcast.testing.data import make_samples, same_points
+from mmcast.testing.models import build_model, tiny_cast_config, tiny_student_config
 
 MIXED = ['labeled', 'pseudo', 'pseudo', 'labeled']
 
@@ -36,6 +37,7 @@ def backward(model, images, samples, seed=7):
 
 
 # With all weights zero it is the plain detector
+
 
 def test_without_weights_losses_and_gradients_are_the_plain_detectors():
     cast, plain = build_model(tiny_cast_config()), build_model(tiny_student_config())
@@ -91,7 +93,9 @@ def test_checkpoints_of_both_kinds_load_into_the_student(tmp_path, wrapped):
     cast = build_model(tiny_cast_config())
     load_checkpoint(cast, str(tmp_path / 'weights.pth'), strict=True)
     expected = (source.detector if wrapped else source).state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in cast.detector.state_dict().items())
+    assert all(
+        torch.equal(value, expected[key]) for key, value in cast.detector.state_dict().items()
+    )
 
 
 def test_plain_detectors_are_known_by_their_keys_and_others_stay_as_they_are():
@@ -104,6 +108,7 @@ def test_plain_detectors_are_known_by_their_keys_and_others_stay_as_they_are():
 
 
 # Terms and their keys
+
 
 @pytest.mark.parametrize('semi, pixel', [(0, 0), (1, 0), (0, 0.1), (1, 0.1)])
 def test_keys_depend_on_the_config_and_never_on_the_batch(semi, pixel):
@@ -118,7 +123,8 @@ def test_keys_depend_on_the_config_and_never_on_the_batch(semi, pixel):
             assert (loss == 0) == empty.get(key.split('_')[0] + '_', False)
     assert keys[0] == keys[1] == keys[2]
     assert {key.split('_')[0] for key in keys[0]} == (
-        {'sup'} | ({'unsup'} if semi else set()) | ({'loss'} if pixel else set()))
+        {'sup'} | ({'unsup'} if semi else set()) | ({'loss'} if pixel else set())
+    )
 
 
 def test_every_parameter_has_a_gradient_when_a_subset_is_empty():
@@ -160,6 +166,7 @@ def test_a_missing_source_means_labeled():
 
 # Online pseudo-labels
 
+
 def test_unlabeled_images_without_teacher_are_refused():
     cast = build_model(tiny_cast_config(semi_weight=1.0))
     with pytest.raises(CASTError, match='set teacher= in CASTDetector'):
@@ -168,8 +175,11 @@ def test_unlabeled_images_without_teacher_are_refused():
 
 def detector_with_predictions(scores, masks, **semi_train_cfg):
     cast = build_model(tiny_cast_config(semi_weight=1.0, teacher=True, **semi_train_cfg))
-    prediction = InstanceData(scores=torch.tensor(scores), labels=torch.arange(len(scores)) % 3,
-                              masks=torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, 48, 60)))
+    prediction = InstanceData(
+        scores=torch.tensor(scores),
+        labels=torch.arange(len(scores)) % 3,
+        masks=torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, 48, 60)),
+    )
 
     def predict(inputs, samples, rescale):
         assert not rescale and len(inputs) == len(samples)
@@ -188,14 +198,20 @@ def rectangle(top, bottom, left, right):
 
 
 def test_online_labels_are_confident_disjoint_and_on_the_padded_canvas():
-    masks = [rectangle(0, 10, 0, 10), rectangle(0, 10, 5, 15), rectangle(2, 8, 6, 9),
-             rectangle(20, 30, 0, 60), rectangle(40, 41, 0, 2)]
+    masks = [
+        rectangle(0, 10, 0, 10),
+        rectangle(0, 10, 5, 15),
+        rectangle(2, 8, 6, 9),
+        rectangle(20, 30, 0, 60),
+        rectangle(40, 41, 0, 2),
+    ]
     cast = detector_with_predictions([0.6, 0.9, 0.8, 0.3, 0.9], masks, score_thr=0.3, min_area=3)
     images, samples = make_samples([1, 0], ['labeled', 'unlabeled'])
     labeled = samples[0].gt_instances
     assert cast.loss(images, samples)['unsup_loss_mask'] > 0
     gt = samples[1].gt_instances
-    # The first keeps what the second leaves; the third is covered, the fourth not above 0.3, the fifth small.
+    # The first keeps what the second leaves; the third is covered, the fourth not above 0.3, the
+    # fifth small.
     assert gt.labels.tolist() == [0, 1]
     assert gt.masks.masks.shape == (2, 64, 64)
     assert np.array_equal(gt.masks.masks[0, :48, :60], rectangle(0, 10, 0, 5))
@@ -213,7 +229,9 @@ def test_an_image_in_which_the_teacher_sees_nothing_trains_as_an_empty_one():
 
 
 def test_the_teacher_is_frozen_and_in_eval_mode_whatever_happens():
-    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0))
+    cast = build_model(
+        tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0)
+    )
     cast.train()
     assert cast.detector.training and not any(m.training for m in cast.teacher.modules())
     before = {key: value.clone() for key, value in cast.teacher.state_dict().items()}
@@ -225,11 +243,17 @@ def test_the_teacher_is_frozen_and_in_eval_mode_whatever_happens():
 def test_overlaps_go_to_the_higher_score_and_ties_to_the_earlier():
     masks = np.array([[[1, 1, 0, 0]], [[1, 1, 1, 0]], [[0, 1, 1, 1]], [[1, 0, 0, 0]]], dtype=bool)
     resolved = resolve_overlaps(masks, np.array([0.5, 0.9, 0.9, 0.1]))
-    assert resolved.astype(int).tolist() == [[[0, 0, 0, 0]], [[1, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0, 0, 0]]]
+    assert resolved.astype(int).tolist() == [
+        [[0, 0, 0, 0]],
+        [[1, 1, 1, 0]],
+        [[0, 0, 0, 1]],
+        [[0, 0, 0, 0]],
+    ]
     assert resolve_overlaps(masks[:0], np.zeros(0)).shape == (0, 1, 4)
 
 
 # The pixel loss
+
 
 def pixel_gradients(cast, images, samples, term='loss_pxl'):
     cast.zero_grad()
@@ -248,7 +272,9 @@ def test_pixel_loss_teaches_encoder_and_projector_and_not_the_decoder():
 
 @pytest.mark.parametrize('level, stride', enumerate([16, 8, 4, 2]))
 def test_pixel_loss_on_any_map_of_the_pixel_decoder(level, stride):
-    """64 x 64 pixels, patches of 8; the finest map is that of the masks. The pixel decoder learns too."""
+    """64 x 64 pixels, patches of 8; the finest map is that of the masks. The pixel decoder learns
+    too.
+    """
     config = tiny_cast_config(pixel_weight=0.1)
     config.pixel_contrast.update(source='pixel_decoder', feature_index=level, pool=1)
     cast = build_model(config)
@@ -262,8 +288,14 @@ def test_pixel_loss_on_any_map_of_the_pixel_decoder(level, stride):
 
 def test_the_foundation_teacher_has_no_pixel_decoder_to_contrast(tmp_path):
     detector = teacher_config(tmp_path)
-    config = dict(type='CASTDetector', detector=detector, pixel_contrast=dict(in_channels=256, source='pixel_decoder'))
-    with pytest.raises(CASTError, match="GroundedSAM has no pixel decoder .*; set source='encoder'"):
+    config = dict(
+        type='CASTDetector',
+        detector=detector,
+        pixel_contrast=dict(in_channels=256, source='pixel_decoder'),
+    )
+    with pytest.raises(
+        CASTError, match="GroundedSAM has no pixel decoder .*; set source='encoder'"
+    ):
         build_model(config)
 
 
@@ -293,8 +325,16 @@ def test_the_strong_pass_sends_nothing_into_the_encoder():
     contrast, detector = cast.pixel_contrast, cast.detector
     outputs = detector.forward_once(images, samples)
     constants = contrast.project(detector.extract_feat(strong)).detach()
-    (0.1 * contrast.loss(contrast.project(outputs.features), constants, outputs.mask_logits[-1],
-                         outputs.class_logits[-1], 0.0)).backward()
+    (
+        0.1
+        * contrast.loss(
+            contrast.project(outputs.features),
+            constants,
+            outputs.mask_logits[-1],
+            outputs.class_logits[-1],
+            0.0,
+        )
+    ).backward()
     for name, p in detector.backbone.named_parameters():
         torch.testing.assert_close(grads['detector.backbone.' + name], p.grad, rtol=1e-5, atol=1e-7)
 
@@ -302,15 +342,23 @@ def test_the_strong_pass_sends_nothing_into_the_encoder():
 @pytest.mark.parametrize('norm_eval', [False, True])
 def test_batch_norm_remembers_the_weak_view_only_and_treats_both_views_alike(norm_eval):
     config = tiny_cast_config(pixel_weight=0.1)
-    config.detector.backbone = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8,
-                                    norm_cfg=dict(type='BN'), norm_eval=norm_eval)
+    config.detector.backbone = dict(
+        type='ResNet',
+        depth=18,
+        base_channels=8,
+        stem_channels=8,
+        norm_cfg=dict(type='BN'),
+        norm_eval=norm_eval,
+    )
     head = config.detector.panoptic_head
     head.in_channels, head.pixel_decoder.scales = [8, 16, 32, 64], (1, 1, 1, 1)
     config.pixel_contrast.update(in_channels=64, pool=1)
     cast, weak_only = build_model(config).train(), build_model(config).train()
     images, samples = make_samples([2, 1])
     weak = weak_only.detector.extract_feat(images)
-    with mock.patch.object(cast.pixel_contrast, 'forward', return_value=torch.tensor(0.0)) as contrast:
+    with mock.patch.object(
+        cast.pixel_contrast, 'forward', return_value=torch.tensor(0.0)
+    ) as contrast:
         with mock.patch.object(cast.pixel_contrast.strong_view, 'forward', lambda x, *_: x):
             cast.loss(images, samples)
         assert all(torch.equal(a, b) for a, b in zip(contrast.call_args.args[1], weak))
@@ -323,7 +371,9 @@ def test_batch_norm_remembers_the_weak_view_only_and_treats_both_views_alike(nor
 def test_strong_view_gets_the_images_and_the_normalisation_of_the_preprocessor():
     cast = build_model(tiny_cast_config(pixel_weight=0.1))
     images, samples = make_samples([1])
-    with mock.patch.object(cast.pixel_contrast.strong_view, 'forward', side_effect=lambda x, *_: x) as view:
+    with mock.patch.object(
+        cast.pixel_contrast.strong_view, 'forward', side_effect=lambda x, *_: x
+    ) as view:
         cast.loss(images, samples)
     inputs, mean, std = view.call_args.args
     assert inputs is images
@@ -356,8 +406,12 @@ def test_progress_is_that_of_the_running_loop():
 
 
 def test_mixed_precision_gives_finite_gradients_to_everything():
-    """A cast weight that autocast caches under no_grad, in the strong pass, would lose its gradient."""
-    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0))
+    """A cast weight that autocast caches under no_grad, in the strong pass, would lose its
+    gradient.
+    """
+    cast = build_model(
+        tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0)
+    )
     images, samples = make_samples([2, 0], ['labeled', 'unlabeled'])
     with torch.autocast('cpu', torch.bfloat16):
         losses = cast.loss(images, samples)
@@ -369,13 +423,16 @@ def test_mixed_precision_gives_finite_gradients_to_everything():
 
 # What must not go unnoticed
 
+
 def test_a_term_that_is_not_finite_is_named_with_its_images():
     cast = build_model(tiny_cast_config(semi_weight=1.0))
     images, samples = make_samples([1, 0], ['labeled', 'pseudo'])
     sup = dict(loss_cls=torch.tensor(1.0))
     unsup = dict(loss_cls=torch.tensor(float('nan')), loss_mask=torch.tensor(2.0))
     with mock.patch.object(cast.detector, 'loss_on', side_effect=[sup, unsup]):
-        with pytest.raises(NonFiniteError, match='not finite: unsup_loss_cls on the images.*image_1.png'):
+        with pytest.raises(
+            NonFiniteError, match='not finite: unsup_loss_cls on the images.*image_1.png'
+        ):
             cast.loss(images, samples)
 
 
@@ -383,7 +440,9 @@ def test_an_image_that_breaks_the_pixel_loss_is_named():
     cast = build_model(tiny_cast_config(pixel_weight=0.1))
     images, samples = make_samples([1, 2, 1])
     view = cast.pixel_contrast.strong_view
-    with mock.patch.object(view, 'forward', lambda x, *_: x.index_fill(0, torch.tensor([1]), float('inf'))):
+    with mock.patch.object(
+        view, 'forward', lambda x, *_: x.index_fill(0, torch.tensor([1]), float('inf'))
+    ):
         with pytest.raises(NonFiniteError, match='z_strong of loss_pxl on the images image_1.png;'):
             cast.loss(images, samples)
 
@@ -392,7 +451,9 @@ def test_an_image_that_breaks_the_pixel_loss_is_named():
 def test_the_pixel_loss_insists_on_knowing_the_normalisation(missing):
     config = tiny_cast_config(pixel_weight=0.1)
     for name in missing:
-        (config.detector if name == 'data_preprocessor' else config.detector.data_preprocessor).pop(name)
+        (config.detector if name == 'data_preprocessor' else config.detector.data_preprocessor).pop(
+            name
+        )
     with pytest.raises(CASTError, match='set mean and std in data_preprocessor'):
         build_model(config)
     config.pixel_contrast = None
@@ -409,14 +470,19 @@ def test_broken_weights_are_reported_with_the_images():
 
 # Two processes
 
+
 def distributed_worker(rank, folder):
-    """Each rank: its half of every batch through DDP, one step; gradients and parameters go to a file."""
+    """Each rank: its half of every batch through DDP, one step; gradients and parameters go to a
+    file.
+    """
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
     results = {}
     for name, (objects, sources, order, pixel_weight) in DISTRIBUTED_CASES.items():
         images, samples = make_samples(objects, sources)
-        mine = order[2 * rank:2 * rank + 2]
+        mine = order[2 * rank : 2 * rank + 2]
         cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=pixel_weight))
         model = MMDistributedDataParallel(cast)
         torch.manual_seed(rank)
@@ -430,7 +496,8 @@ def distributed_worker(rank, folder):
     dist.destroy_process_group()
 
 
-#: Objects in the images and their sources, which ranks get which (the first two are rank 0's), l_pxl.
+#: Objects in the images and their sources, which ranks get which (the first two are rank 0's),
+#: l_pxl.
 DISTRIBUTED_CASES = {
     'labeled here, pseudo there': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], 0.0),
     'mixed on both': ([2, 3, 1, 2], MIXED, [0, 1, 2, 3], 0.0),
@@ -443,7 +510,7 @@ DISTRIBUTED_CASES = {
 @pytest.fixture(scope='module')
 def distributed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('gloo')
-    mp.spawn(distributed_worker, (str(folder), ), nprocs=2)
+    mp.spawn(distributed_worker, (str(folder),), nprocs=2)
     return [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
 
 

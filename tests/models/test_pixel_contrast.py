@@ -1,4 +1,5 @@
 """Where the gradients of the pixel loss go, and what it costs in parameters."""
+
 import pytest
 import torch
 
@@ -58,7 +59,9 @@ def test_projector_is_three_linear_layers_of_every_pixel():
     w1, w2, w3 = [p[:, :, 0, 0] for p in model.parameters()]
     feature = torch.randn(2, 6, 3, 4)
     pixel = feature[1, :, 2, 3]
-    torch.testing.assert_close(model.project([feature])[1, :, 2, 3], w3 @ (w2 @ (w1 @ pixel).relu()).relu())
+    torch.testing.assert_close(
+        model.project([feature])[1, :, 2, 3], w3 @ (w2 @ (w1 @ pixel).relu()).relu()
+    )
 
 
 def test_pooling_of_odd_maps_counts_real_pixels_only():

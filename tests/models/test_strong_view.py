@@ -1,4 +1,5 @@
 """The strong view changes colours and nothing else."""
+
 import pytest
 import torch
 
@@ -15,13 +16,17 @@ def normalised(pixels):
 
 def test_without_any_change_the_image_comes_back():
     inputs = normalised(torch.rand(2, 3, 16, 24) * 255)
-    torch.testing.assert_close(PhotometricStrongView(**OFF)(inputs, MEAN, STD), inputs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        PhotometricStrongView(**OFF)(inputs, MEAN, STD), inputs, rtol=0, atol=1e-5
+    )
 
 
 def test_brightness_scales_pixels_not_normalised_values():
     """Exactly twice as bright: of the pixels behind the normalisation, clipped where white."""
     pixels = torch.rand(1, 3, 8, 8) * 255
-    strong = PhotometricStrongView(**dict(OFF, brightness=(2.0, 2.0)))(normalised(pixels), MEAN, STD)
+    strong = PhotometricStrongView(**dict(OFF, brightness=(2.0, 2.0)))(
+        normalised(pixels), MEAN, STD
+    )
     torch.testing.assert_close(strong * STD + MEAN, (2 * pixels).clamp(max=255), rtol=0, atol=1e-3)
 
 
@@ -47,7 +52,9 @@ def test_blur_is_centred():
 def test_every_image_draws_its_own_parameters():
     inputs = normalised(torch.rand(1, 3, 8, 8) * 255).expand(4, -1, -1, -1)
     strong = PhotometricStrongView()(inputs, MEAN, STD)
-    assert all(not torch.allclose(strong[i], strong[j], atol=1e-3) for i in range(4) for j in range(i))
+    assert all(
+        not torch.allclose(strong[i], strong[j], atol=1e-3) for i in range(4) for j in range(i)
+    )
 
 
 def test_the_seed_decides():

@@ -1,4 +1,5 @@
 """The compact student: its size, its predictions in the original image, its gradients."""
+
 import re
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from mmengine.registry import init_default_scope
 from mmcast.errors import CASTError
 from mmcast.models.student.lazy_masks import LazyMasks
 from mmcast.registry import MODELS
-from mmcast.testing.models import build_model, tiny_student_config
 from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, tiny_student_config
 
 CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'models' / 'cast_student.py'
 
@@ -32,7 +33,9 @@ def test_shipped_student_has_52_million_parameters():
 def test_every_parameter_gets_a_gradient():
     student = build_model(tiny_student_config())
     sum(student.loss(*make_samples([2, 1])).values()).backward()
-    assert [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def test_an_image_without_objects_still_reaches_every_parameter_of_the_graph():
@@ -57,12 +60,21 @@ def test_predictions_have_the_original_size_and_the_usual_fields():
     for sample, size in zip(predict(student, images), [(75, 105), (101, 81)]):
         pred = sample.pred_instances
         assert pred.masks.shape == (6, *size) and pred.masks.dtype == torch.bool
-        assert pred.scores.shape == pred.labels.shape == (6, ) and pred.bboxes.shape == (6, 4)
-        assert ((0 <= pred.scores) & (pred.scores <= 1)).all() and set(pred.labels.tolist()) <= {0, 1, 2}
+        assert pred.scores.shape == pred.labels.shape == (6,) and pred.bboxes.shape == (6, 4)
+        assert ((pred.scores >= 0) & (pred.scores <= 1)).all() and set(pred.labels.tolist()) <= {
+            0,
+            1,
+            2,
+        }
         for mask, box in zip(pred.masks, pred.bboxes):
             rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
             if len(rows):
-                assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                assert box.tolist() == [
+                    columns.min(),
+                    rows.min(),
+                    columns.max() + 1,
+                    rows.max() + 1,
+                ]
 
 
 def test_padding_of_the_batch_does_not_shift_the_masks():
@@ -74,11 +86,15 @@ def test_padding_of_the_batch_does_not_shift_the_masks():
     student.backbone.forward = lambda inputs: inputs
     student.panoptic_head.pixel_decoder.forward = lambda inputs: (inputs.mean(1, keepdim=True), [])
     student.panoptic_head.decode = lambda features, *_, **__: (
-        [torch.tensor([[[5.0, 0.0, 0.0, 0.0]]])], LazyMasks(torch.ones(1, 1, 1, 1), features))
+        [torch.tensor([[[5.0, 0.0, 0.0, 0.0]]])],
+        LazyMasks(torch.ones(1, 1, 1, 1), features),
+    )
     mask = predict(student, [image])[0].pred_instances.masks[0]  # 73 x 87 pixels
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     assert [int(rows[0]), int(rows[-1]) + 1] == pytest.approx([8 * 73 / 36, 24 * 73 / 36], abs=1)
-    assert [int(columns[0]), int(columns[-1]) + 1] == pytest.approx([16 * 87 / 44, 32 * 87 / 44], abs=1)
+    assert [int(columns[0]), int(columns[-1]) + 1] == pytest.approx(
+        [16 * 87 / 44, 32 * 87 / 44], abs=1
+    )
 
 
 @pytest.mark.parametrize('size', [(64, 60), (60, 64)])

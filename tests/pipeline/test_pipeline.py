@@ -10,14 +10,15 @@ import pytest
 import torch
 import toy_run
 from mmengine.config import Config
+
 from mmcast.cli.train import train
+from mmcast.errors import CASTError
 from mmcast.pipeline.pipeline import hold_work_dir
-from mmcast.training.runner import divide_batch_size
 from mmcast.pipeline.state import PipelineState
 from mmcast.pipeline.templates import resolve
-from mmcast.errors import CASTError
+from mmcast.training.runner import divide_batch_size
 
-STEP_CONFIG = '''
+STEP_CONFIG = """
 custom_imports = dict(imports=['toy_run'])
 default_scope = 'mmengine'
 model = dict(type='ToyModel')
@@ -37,9 +38,9 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = dict(by_epoch=False)
 log_level = 'ERROR'
-'''
+"""
 
-PIPELINE_CONFIG = '''
+PIPELINE_CONFIG = """
 seed = 3
 variables = dict(data='{work_dir}/data', value=1, marker='', kill_at=-1, scale=1.0, lr=0.1, refine_lr=0.1)
 steps = [
@@ -54,14 +55,16 @@ steps = [
     dict(name='zero_shot', kind='test', config='step.py', checkpoint='{refine.checkpoint}'),
 ]
 summary = [dict(row='taught', step='teach'), dict(row='refined', step='refine')]
-'''
+"""
 STEPS = ['data', 'teach', 'refine', 'zero_shot']
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch) -> Path:
     """A pipeline of four steps that take a fraction of a second each."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # it asks compilers, for a second
+    monkeypatch.setattr(
+        'mmengine.runner.runner.collect_env', dict
+    )  # it asks compilers, for a second
     gc.freeze()  # nor does the pipeline's own collection have to look at all of mmdet each time
     (tmp_path / 'step.py').write_text(STEP_CONFIG)
     (tmp_path / 'cast_test.py').write_text(PIPELINE_CONFIG)
@@ -116,8 +119,10 @@ def test_runs_all_steps_then_skips_them(config, capsys):
 
 def test_load_from_is_loaded_and_seed_is_set(config):
     run(config, cfg_options=variables(refine_lr=0.0))
-    taught, refined = (torch.load(config.parent / 'work' / path, weights_only=False)
-                       for path in ('02_teach/iter_6.pth', '03_refine/iter_6.pth'))
+    taught, refined = (
+        torch.load(config.parent / 'work' / path, weights_only=False)
+        for path in ('02_teach/iter_6.pth', '03_refine/iter_6.pth')
+    )
     assert torch.equal(taught['state_dict']['layer.weight'], refined['state_dict']['layer.weight'])
     assert taught['meta']['seed'] == 3
 
@@ -132,12 +137,15 @@ def test_work_dir_may_be_moved_or_spelled_differently(config, capsys, monkeypatc
 
 def test_changed_config_is_refused_and_rerun_keeps_the_old_folder(config, capsys):
     run(config)
-    with pytest.raises(CASTError,
-                       match=r'step teach \(optim_wrapper.optimizer.lr: 0.1 -> 0.2.*--rerun teach'):
+    with pytest.raises(
+        CASTError, match=r'step teach \(optim_wrapper.optimizer.lr: 0.1 -> 0.2.*--rerun teach'
+    ):
         run(config, cfg_options=variables(lr=0.2))
     old = (config.parent / 'work/02_teach/iter_6.pth').read_bytes()
     capsys.readouterr()
-    with pytest.raises(CASTError, match='step refine .the content of .*iter_6.pth'):  # another input now
+    with pytest.raises(
+        CASTError, match='step refine .the content of .*iter_6.pth'
+    ):  # another input now
         run(config, cfg_options=variables(lr=0.2), rerun=['teach'])
     assert 'unless named after --rerun: refine zero_shot' in capsys.readouterr().out
     assert (config.parent / 'work/02_teach.old1/iter_6.pth').read_bytes() == old
@@ -160,8 +168,9 @@ def test_changed_input_file_is_refused(config):
 
 
 def test_step_alone_needs_its_inputs(config, capsys):
-    with pytest.raises(CASTError,
-                       match=r'step refine needs \{teach.checkpoint\}, but step teach is not finished'):
+    with pytest.raises(
+        CASTError, match=r'step refine needs \{teach.checkpoint\}, but step teach is not finished'
+    ):
         run(config, step='refine')
     out = run(config, capsys, step=['data', 'teach'])
     assert finished(config) == ['data', 'teach']
@@ -190,9 +199,19 @@ def test_killed_in_training_resumes_from_the_checkpoint(config, tmp_path):
     run(config, cfg_options=options)
     assert finished(config) == STEPS
     assert records(config)['teach']['resumed']
-    entries = [json.loads(line) for path in tmp_path.glob('work/02_teach/*/vis_data/scalars.json')
-               for line in path.read_text().splitlines()]
-    assert sorted(entry['step'] for entry in entries if 'loss' in entry) == [1, 2, 3, 4, 5, 6]  # none twice
+    entries = [
+        json.loads(line)
+        for path in tmp_path.glob('work/02_teach/*/vis_data/scalars.json')
+        for line in path.read_text().splitlines()
+    ]
+    assert sorted(entry['step'] for entry in entries if 'loss' in entry) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]  # none twice
     rows = json.loads((tmp_path / 'work/summary.json').read_text())
     assert rows[0]['mask_ap'] == 25.0 and 'resumed' in rows[0]['note']
 
@@ -213,7 +232,9 @@ def test_half_written_checkpoint_is_passed_over(config, capsys):
     last.write_bytes(last.read_bytes()[:1000])
     assert 'warning: ' in (out := run(config, capsys)) and 'iter_6.pth' in out
     assert finished(config) == STEPS
-    assert len(torch.load(last, weights_only=False)['state_dict']) == 4  # trained again from iteration 4 to 6
+    assert (
+        len(torch.load(last, weights_only=False)['state_dict']) == 4
+    )  # trained again from iteration 4 to 6
 
 
 def test_no_readable_checkpoint_starts_anew(config, capsys):
@@ -244,24 +265,41 @@ def test_loss_that_is_not_finite_is_in_the_table(config):
 
 def test_best_validation_counts_where_the_config_saves_it(config, monkeypatch):
     scores = iter([0.5, 0.25])  # at iterations 3 and 6
-    monkeypatch.setattr('toy_run.ToyMetric.compute_metrics',
-                        lambda self, results: {'coco/segm_mAP': next(scores)})
-    run(config, step=['data', 'teach'],
-        cfg_options={'steps.1.cfg_options': {'default_hooks.checkpoint.save_best': 'coco/segm_mAP',
-                                             'default_hooks.checkpoint.rule': 'greater'}})
+    monkeypatch.setattr(
+        'toy_run.ToyMetric.compute_metrics', lambda self, results: {'coco/segm_mAP': next(scores)}
+    )
+    run(
+        config,
+        step=['data', 'teach'],
+        cfg_options={
+            'steps.1.cfg_options': {
+                'default_hooks.checkpoint.save_best': 'coco/segm_mAP',
+                'default_hooks.checkpoint.rule': 'greater',
+            }
+        },
+    )
     record = records(config)['teach']
     assert record['metrics'] == {'coco/segm_mAP': 0.5}
-    assert record['outputs'] == dict(checkpoint='{work_dir}/02_teach/iter_6.pth',
-                                     best_checkpoint='{work_dir}/02_teach/best_coco_segm_mAP_iter_3.pth')
+    assert record['outputs'] == dict(
+        checkpoint='{work_dir}/02_teach/iter_6.pth',
+        best_checkpoint='{work_dir}/02_teach/best_coco_segm_mAP_iter_3.pth',
+    )
 
 
 def test_two_processes_run_the_steps_together(config, tmp_path):
     def rank(number: int) -> None:
-        os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
-                          MASTER_PORT=str(port))
+        os.environ.update(
+            RANK=str(number),
+            LOCAL_RANK=str(number),
+            WORLD_SIZE='2',
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port),
+        )
         if number == 1:
             toy_run.make_data = None  # only the first rank makes data
-        with pytest.raises(CASTError, match='step refine'):  # on both, though only the first finds out
+        with pytest.raises(
+            CASTError, match='step refine'
+        ):  # on both, though only the first finds out
             run(config, launcher='pytorch', cfg_options={'steps.2.load_from': '{teach.other}'})
         run(config, launcher='pytorch')
         (tmp_path / f'rank{number}').touch()
@@ -270,7 +308,7 @@ def test_two_processes_run_the_steps_together(config, tmp_path):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context('fork')
-    children = [context.Process(target=rank, args=(number, )) for number in range(2)]
+    children = [context.Process(target=rank, args=(number,)) for number in range(2)]
     for child in children:
         child.start()
     for child in children:
@@ -285,20 +323,28 @@ def test_batch_is_divided_among_the_processes():
     loader = Config(dict(batch_size=6, sampler=dict(batch_size=6, source_ratio=[1, 2])))
     divide_batch_size(loader, 2)
     assert (loader.batch_size, loader.sampler.batch_size) == (3, 3)
-    with pytest.raises(CASTError, match='2 processes cannot share batches of 3 evenly.* multiple of 6'):
+    with pytest.raises(
+        CASTError, match='2 processes cannot share batches of 3 evenly.* multiple of 6'
+    ):
         divide_batch_size(loader, 2)
     divide_batch_size(loader, 1)
     assert (loader.batch_size, loader.sampler.batch_size) == (3, 3)
 
 
 def test_divided_batch_keeps_the_ratio_of_its_sources():
-    with pytest.raises(CASTError, match='2 processes cannot share batches of 4 evenly.* multiple of 8'):
-        divide_batch_size(Config(dict(batch_size=4, sampler=dict(batch_size=4, source_ratio=[1, 3]))), 2)
+    with pytest.raises(
+        CASTError, match='2 processes cannot share batches of 4 evenly.* multiple of 8'
+    ):
+        divide_batch_size(
+            Config(dict(batch_size=4, sampler=dict(batch_size=4, source_ratio=[1, 3]))), 2
+        )
 
 
 def test_checkpoint_of_another_architecture_is_refused(config):
     run(config, step=['data', 'teach'])
-    with pytest.raises(CASTError, match=r'iter_6.pth is a checkpoint of another architecture.*layer.weight'):
+    with pytest.raises(
+        CASTError, match=r'iter_6.pth is a checkpoint of another architecture.*layer.weight'
+    ):
         run(config, cfg_options={'steps.2.cfg_options': {'model.width': 2}})
     assert finished(config) == ['data', 'teach']
 
@@ -308,7 +354,9 @@ def test_named_new_parameters_may_differ_from_the_checkpoint(config):
         return {'steps.2.cfg_options': {'model.width': 2, 'new_parameters': names}}
 
     steps = ['data', 'teach', 'refine']
-    with pytest.raises(CASTError, match='wrong shape: layer.weight'):  # another name excuses nothing
+    with pytest.raises(
+        CASTError, match='wrong shape: layer.weight'
+    ):  # another name excuses nothing
         run(config, step=steps, cfg_options=options(['head.']))
     run(config, step=steps, cfg_options=options(['layer.']))
     assert finished(config) == steps
@@ -317,7 +365,9 @@ def test_named_new_parameters_may_differ_from_the_checkpoint(config):
 def test_work_dir_of_another_pipeline_or_run_is_refused(config, tmp_path):
     run(config, step='data')
     other = config.rename(config.with_name('cast_other.py'))
-    with pytest.raises(CASTError, match='belongs to the pipeline cast_test.py, not to cast_other.py'):
+    with pytest.raises(
+        CASTError, match='belongs to the pipeline cast_test.py, not to cast_other.py'
+    ):
         run(other)
     (tmp_path / 'single').mkdir()
     (tmp_path / 'single/last_checkpoint').touch()
@@ -346,16 +396,19 @@ def test_two_runs_at_once_are_refused(config):
     run(config, step='data')
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'steps.0.name': 'teach'}, 'two steps of one name'),
-    ({'steps.0.kind': 'fly'}, "kind 'fly'; the kinds are call, train"),
-    ({'steps.1.lod_from': 'x'}, 'does not know lod_from'),
-    ({'steps.1.config': 'none.py'}, 'none.py not found'),
-    ({'steps.2.load_from': '{teach.chekpoint}'}, 'gave only checkpoint'),
-    ({'steps.2.load_from': '{tech.checkpoint}'}, 'known are work_dir, seed'),
-    ({'steps.0.function': 'toy_run.nothing'}, 'function toy_run.nothing not found'),
-    ({'summary.0.step': 'tech'}, 'has no step tech'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'steps.0.name': 'teach'}, 'two steps of one name'),
+        ({'steps.0.kind': 'fly'}, "kind 'fly'; the kinds are call, train"),
+        ({'steps.1.lod_from': 'x'}, 'does not know lod_from'),
+        ({'steps.1.config': 'none.py'}, 'none.py not found'),
+        ({'steps.2.load_from': '{teach.chekpoint}'}, 'gave only checkpoint'),
+        ({'steps.2.load_from': '{tech.checkpoint}'}, 'known are work_dir, seed'),
+        ({'steps.0.function': 'toy_run.nothing'}, 'function toy_run.nothing not found'),
+        ({'summary.0.step': 'tech'}, 'has no step tech'),
+    ],
+)
 def test_mistakes_in_the_config_are_named(config, change, message):
     with pytest.raises(CASTError, match=message):
         run(config, cfg_options=change)
@@ -370,7 +423,9 @@ def test_damaged_state_is_named(config):
 
 def test_templates_keep_types_and_reach_into_nested_values():
     names = {'seed': 3, 'data.sizes': [1, 2], 'root': 'data/x'}
-    value = dict(a='{seed}', b=['{data.sizes}', 'seed {seed}'], c=('{root}/y', 5), d='{ not a name }')
+    value = dict(
+        a='{seed}', b=['{data.sizes}', 'seed {seed}'], c=('{root}/y', 5), d='{ not a name }'
+    )
     expected = dict(a=3, b=[[1, 2], 'seed 3'], c=('data/x/y', 5), d='{ not a name }')
     assert resolve(value, names.__getitem__) == expected
 
@@ -381,6 +436,7 @@ def test_file_hashes_notice_content_but_not_touch(tmp_path):
 
     def digest():
         return state.fingerprint('s', dict(ann_file=str(tmp_path / 'a.json')), None).digest
+
     first = digest()
     (tmp_path / 'a.json').touch()
     assert digest() == first

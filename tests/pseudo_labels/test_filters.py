@@ -1,11 +1,19 @@
 """Filters and thresholds against answers computed by hand."""
+
 import math
 
 import numpy as np
 import pytest
-from mmcast.errors import CASTError
-from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold, labels_per_image, threshold_keeping, thresholds_from_data
 from stored_labels import CAR, PERSON, label, rectangle
+
+from mmcast.errors import CASTError
+from mmcast.pseudo_labels.filters import (
+    LabelFilter,
+    expand_threshold,
+    labels_per_image,
+    threshold_keeping,
+    thresholds_from_data,
+)
 
 IDS = dict(person=PERSON, car=CAR)
 LABELS = [
@@ -13,12 +21,15 @@ LABELS = [
     label(CAR, rectangle(10, 0, 4, 4), 0.4, class_score=0.8, mask_quality=0.5),
     label(PERSON, rectangle(0, 3, 4, 4), 0.6, class_score=0.6, mask_quality=1.0),
     label(PERSON, rectangle(1, 1, 2, 2), 0.5, class_score=1.0, mask_quality=0.5),
-    label(7, rectangle(0, 0, 9, 9), 1.0)]
+    label(7, rectangle(0, 0, 9, 9), 1.0),
+]
 
 
 def choose(thresholds, **options):
-    chosen = LabelFilter({field: expand_threshold(value, IDS, field) for field, value in thresholds.items()},
-                         **options)
+    chosen = LabelFilter(
+        {field: expand_threshold(value, IDS, field) for field, value in thresholds.items()},
+        **options,
+    )
     return chosen, [round(ann['score'], 1) for ann in chosen(LABELS)]
 
 
@@ -28,7 +39,8 @@ def test_each_reason_is_counted():
     assert found.dropped == dict(score=1, covered=1)
     assert found.found == {CAR: 2, PERSON: 2} and found.kept == {CAR: 1, PERSON: 1}
     assert found.summary({PERSON: 'person', CAR: 'car'}) == (
-        'kept 2 of 4 pseudo-labels (person 1/2, car 1/2), dropped by score 1, covered 1')
+        'kept 2 of 4 pseudo-labels (person 1/2, car 1/2), dropped by score 1, covered 1'
+    )
 
 
 def test_class_and_mask_are_thresholded_apart():
@@ -58,14 +70,20 @@ def test_what_better_labels_cover_is_dropped_by_the_share_that_is_left():
 
 
 def test_more_than_255_labels_in_an_image():
-    """pycocotools 2.0.11 counts the masks in 8 bits, which NumPy 2 refuses."""
-    cells = [label(CAR, rectangle(row, column, 1, 1 + row % 2), 0.5) for row in range(20) for column in range(0, 30, 2)]
+    """Pycocotools 2.0.11 counts the masks in 8 bits, which NumPy 2 refuses."""
+    cells = [
+        label(CAR, rectangle(row, column, 1, 1 + row % 2), 0.5)
+        for row in range(20)
+        for column in range(0, 30, 2)
+    ]
     chosen = LabelFilter(dict(score={CAR: 0.3}))(cells)
     assert [ann['area'] for ann in chosen] == [1 + row % 2 for row in range(20) for _ in range(15)]
 
 
 def test_labels_without_a_field_are_named():
-    with pytest.raises(CASTError, match='on mask_quality is set, but the labels have no mask_quality'):
+    with pytest.raises(
+        CASTError, match='on mask_quality is set, but the labels have no mask_quality'
+    ):
         LabelFilter(dict(mask_quality={CAR: 0.5}))([label(CAR, rectangle(0, 0, 2, 2), 0.9)])
 
 
@@ -78,15 +96,23 @@ def test_percentile_leaves_out_the_lowest_of_each_class():
     thresholds = thresholds_from_data(labels, 10, IDS, percentile=60)
     kept = [ann['score'] for ann in labels if ann['score'] > thresholds[ann['category_id']]]
     assert kept == [0.4, 0.9, 0.6]
-    assert thresholds_from_data(labels, 10, IDS, percentile=0) == {CAR: -math.inf, PERSON: -math.inf}
+    assert thresholds_from_data(labels, 10, IDS, percentile=0) == {
+        CAR: -math.inf,
+        PERSON: -math.inf,
+    }
     assert thresholds_from_data(labels, 10, IDS, percentile=100) == {CAR: 0.9, PERSON: 0.6}
 
 
 def test_frequencies_match_those_of_the_labeled_set():
-    """Three cars and half a person an image on two labeled images; four pseudo-labelled ones get 12 and 2."""
+    """Three cars and half a person an image on two labeled images; four pseudo-labelled ones get 12
+    and 2.
+    """
     annotations = [dict(category_id=2)] * 6 + [dict(category_id=1), dict(category_id=1, iscrowd=1)]
-    people = dict(images=[{}, {}], annotations=annotations,
-                  categories=[dict(id=1, name='person'), dict(id=2, name='car')])
+    people = dict(
+        images=[{}, {}],
+        annotations=annotations,
+        categories=[dict(id=1, name='person'), dict(id=2, name='car')],
+    )
     assert labels_per_image(people, ['person', 'car']) == dict(person=0.5, car=3)
     labels = scored(CAR, *np.linspace(0.1, 0.9, 20)) + scored(PERSON, 0.2, 0.9, 0.4, 0.3)
     thresholds = thresholds_from_data(labels, 4, IDS, labeled=people)

@@ -1,4 +1,7 @@
-"""A teacher that sees rectangles by colour writes pseudo-labels; killed, refused and finished runs of it."""
+"""A teacher that sees rectangles by colour writes pseudo-labels; killed, refused and finished runs
+of it.
+"""
+
 import gc
 import json
 import multiprocessing
@@ -17,28 +20,37 @@ import numpy as np
 import pytest
 import torch
 from colour_teacher import HEIGHT, WIDTH, ColourTeacher, generate, make_config, make_data
-from mmcast.errors import CASTError
-from mmcast.locks import hold_lock
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+
+from mmcast.errors import CASTError
+from mmcast.locks import hold_lock
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'pseudo_label.py'
 
 
 @pytest.fixture
 def data(tmp_path):
-    gc.freeze()  # MMEngine's data sets collect garbage, and need not look through all of mmdet each time
+    # MMEngine's data sets collect garbage, and need not look through all of mmdet each time
+    gc.freeze()
     return make_data(tmp_path)
 
 
 def test_file_is_coco_with_masks_scores_and_a_header(data):
     summary = generate(data)
-    assert summary == dict(images=5, empty_images=1, unreadable_images=0, instances=8,
-                           instances_per_class=dict(car=4, person=4))
+    assert summary == dict(
+        images=5,
+        empty_images=1,
+        unreadable_images=0,
+        instances=8,
+        instances_per_class=dict(car=4, person=4),
+    )
     coco = COCO(str(data / 'labels.json'))
     assert coco.dataset['info']['kind'] == 'mmcast pseudo-labels'
     assert len(coco.dataset['info']['teacher_checkpoint']) == 64
-    assert [coco.imgs[i]['file_name'] for i in coco.getImgIds()] == [f'sub/{n:03d}.png' for n in range(5)]
+    assert [coco.imgs[i]['file_name'] for i in coco.getImgIds()] == [
+        f'sub/{n:03d}.png' for n in range(5)
+    ]
     assert coco.getAnnIds(imgIds=[12]) == []
     person, car = coco.loadAnns(coco.getAnnIds(imgIds=[13]))
     expected = np.zeros((HEIGHT, WIDTH))
@@ -56,7 +68,9 @@ def test_masks_are_stored_as_predicted(data):
     generate(data)
     coco = COCO(str(data / 'labels.json'))
     person, car = coco.loadAnns(coco.getAnnIds(imgIds=[14]))
-    overlap = mask_utils.area(mask_utils.merge([person['segmentation'], car['segmentation']], intersect=True))
+    overlap = mask_utils.area(
+        mask_utils.merge([person['segmentation'], car['segmentation']], intersect=True)
+    )
     assert overlap == 2  # rows 4 and 5 of column 10: claimed by both
 
 
@@ -80,7 +94,7 @@ def test_an_interrupted_run_ends_in_the_same_file(data, monkeypatch, stop_at, ta
     with open(data / 'labels.json.shards/shard_0000.jsonl', 'a') as file:
         file.write(tail)
     generate(data)
-    assert predictions[stop_at + 1:] == [10 + n for n in range(stop_at, 5)]
+    assert predictions[stop_at + 1 :] == [10 + n for n in range(stop_at, 5)]
     assert (data / 'labels.json').read_bytes() == (data / 'whole.json').read_bytes()
 
 
@@ -90,9 +104,14 @@ def test_finished_file_is_left_alone_without_predicting(data, monkeypatch):
     assert generate(data) == first
 
 
-@pytest.mark.parametrize('change, field', [
-    (dict(score_floor=0.2), 'score_floor'), (dict(limit=2), r'images \(were some added, .*\)'),
-    (dict(config=make_config(with_masks=False)), 'config')])
+@pytest.mark.parametrize(
+    'change, field',
+    [
+        (dict(score_floor=0.2), 'score_floor'),
+        (dict(limit=2), r'images \(were some added, .*\)'),
+        (dict(config=make_config(with_masks=False)), 'config'),
+    ],
+)
 def test_file_of_something_else_is_refused(data, monkeypatch, change, field):
     generate(data)
     before = (data / 'labels.json').read_bytes()
@@ -106,7 +125,9 @@ def test_partial_file_of_another_teacher_is_refused(data, monkeypatch):
         patch.setattr(ColourTeacher, 'forward', lambda *args, **kwargs: 1 / 0)
         generate(data)
     torch.save(dict(confidence=torch.tensor(0.7)), data / 'teacher.pth')
-    with pytest.raises(CASTError, match=r'labels\.json\.shards was made with another teacher_checkpoint'):
+    with pytest.raises(
+        CASTError, match=r'labels\.json\.shards was made with another teacher_checkpoint'
+    ):
         generate(data)
 
 
@@ -120,7 +141,7 @@ def test_another_coco_file_is_never_overwritten(data):
 def break_images(data):
     """The fifth is cut short, but its header is sound; the fourth is of another size than listed."""
     path = data / 'images/sub/004.png'
-    path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
     cv2.imwrite(str(data / 'images/sub/003.png'), np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
 
 
@@ -138,12 +159,16 @@ def test_unreadable_images_are_named_and_left_out(data):
 
 def test_strict_stops_at_an_unreadable_image_and_keeps_the_rest(data, monkeypatch):
     break_images(data)
-    with pytest.raises(CASTError, match=r'003\.png .*\(it is 21x12, its label says 20x12\); replace it'):
+    with pytest.raises(
+        CASTError, match=r'003\.png .*\(it is 21x12, its label says 20x12\); replace it'
+    ):
         generate(data, strict=True)
     assert not (data / 'labels.json').exists()
     seen = []
     forward = ColourTeacher.forward
-    monkeypatch.setattr(ColourTeacher, 'forward', lambda *args, **kw: seen.append(1) or forward(*args, **kw))
+    monkeypatch.setattr(
+        ColourTeacher, 'forward', lambda *args, **kw: seen.append(1) or forward(*args, **kw)
+    )
     make_data(data)  # repaired
     assert generate(data)['instances'] == 8 and len(seen) == 2
 
@@ -157,10 +182,15 @@ def test_images_repaired_before_the_end_get_labels(data, monkeypatch):
     assert (data / 'labels.json').read_bytes() == (data / 'whole.json').read_bytes()
 
 
-@pytest.mark.parametrize('state, problem', [
-    ({}, 'holds no state dict'), ({'other': torch.zeros(1)}, r'missing, such as confidence'),
-    ({'confidence': torch.zeros(2)}, r'confidence is \(2,\), needs \(\)'),
-    ({'confidence': torch.tensor(0.8), 'head': torch.zeros(1)}, 'unknown, such as head')])
+@pytest.mark.parametrize(
+    'state, problem',
+    [
+        ({}, 'holds no state dict'),
+        ({'other': torch.zeros(1)}, r'missing, such as confidence'),
+        ({'confidence': torch.zeros(2)}, r'confidence is \(2,\), needs \(\)'),
+        ({'confidence': torch.tensor(0.8), 'head': torch.zeros(1)}, 'unknown, such as head'),
+    ],
+)
 def test_checkpoint_of_another_model_is_refused(data, state, problem):
     torch.save(state, data / 'teacher.pth')
     with pytest.raises(CASTError, match=problem) as error:
@@ -170,8 +200,10 @@ def test_checkpoint_of_another_model_is_refused(data, state, problem):
 
 def test_parts_that_only_training_has_may_be_in_the_checkpoint(data):
     weight = torch.zeros(1)
-    torch.save({'confidence': torch.tensor(0.8), 'pixel_contrast.w': weight, 'teacher.w': weight},
-               data / 'teacher.pth')
+    torch.save(
+        {'confidence': torch.tensor(0.8), 'pixel_contrast.w': weight, 'teacher.w': weight},
+        data / 'teacher.pth',
+    )
     assert generate(data)['instances'] == 8
 
 
@@ -197,8 +229,13 @@ def test_folder_of_other_images_is_refused(data):
 
 def test_folder_without_a_list(data):
     summary = generate(data, ann_file=None)
-    assert summary == dict(images=5, empty_images=1, unreadable_images=0, instances=8,
-                           instances_per_class=dict(person=4, car=4))
+    assert summary == dict(
+        images=5,
+        empty_images=1,
+        unreadable_images=0,
+        instances=8,
+        instances_per_class=dict(person=4, car=4),
+    )
     images = json.loads((data / 'labels.json').read_text())['images']
     assert images[1] == dict(id=2, file_name='sub/001.png', height=HEIGHT, width=WIDTH)
     cv2.imwrite(str(data / 'images/another.png'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
@@ -207,7 +244,7 @@ def test_folder_without_a_list(data):
 
 
 def test_more_than_255_instances_in_an_image(data):
-    """pycocotools 2.0.11 counts the masks in 8 bits, which NumPy 2 refuses."""
+    """Pycocotools 2.0.11 counts the masks in 8 bits, which NumPy 2 refuses."""
     assert generate(data, config=make_config(copies=150))['instances'] == 8 * 150
 
 
@@ -227,10 +264,18 @@ def interrupt(data, monkeypatch):
     return data / 'labels.json.shards/shard_0000.jsonl'
 
 
-@pytest.mark.parametrize('damage', [
-    lambda whole: whole[:-5], lambda whole: whole[:len(whole) // 2],
-    lambda whole: whole.replace(b'sub/001', b'sub/xxx'), lambda whole: whole + b'\0' * 100, lambda whole: b'',
-    lambda whole: whole[:60]], ids=['end', 'half', 'middle', 'zeros', 'empty', 'header'])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda whole: whole[:-5],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole.replace(b'sub/001', b'sub/xxx'),
+        lambda whole: whole + b'\0' * 100,
+        lambda whole: b'',
+        lambda whole: whole[:60],
+    ],
+    ids=['end', 'half', 'middle', 'zeros', 'empty', 'header'],
+)
 def test_damaged_shard_is_made_whole(data, monkeypatch, damage):
     generate(data, 'whole.json')
     shard = interrupt(data, monkeypatch)
@@ -242,15 +287,21 @@ def test_damaged_shard_is_made_whole(data, monkeypatch, damage):
 def test_shard_whose_header_is_damaged_is_refused(data, monkeypatch):
     shard = interrupt(data, monkeypatch)
     shard.write_bytes(shard.read_bytes().replace(b'"info"', b'"xnfo"', 1))
-    with pytest.raises(CASTError, match=r'header of .*shard_0000\.jsonl is damaged.*; delete the file'):
+    with pytest.raises(
+        CASTError, match=r'header of .*shard_0000\.jsonl is damaged.*; delete the file'
+    ):
         generate(data)
 
 
 def in_child(function):
-    """The message of the CASTError that a function raises in a forked process, which it may mistreat."""
+    """The message of the CASTError that a function raises in a forked process, which it may
+    mistreat.
+    """
     read, write = os.pipe()
     if os.fork() == 0:
-        torch.set_num_threads(1)  # OpenMP's other threads did not come along, and would be waited for
+        torch.set_num_threads(
+            1
+        )  # OpenMP's other threads did not come along, and would be waited for
         try:
             function()
         except CASTError as error:
@@ -264,11 +315,24 @@ def in_child(function):
     return message
 
 
-@pytest.mark.parametrize('step, message', [
-    ('_label', r'cannot write to .*shard_0000\.jsonl \(File too large\); what was labelled is kept'),
-    ('_merge', r'cannot write .*labels\.json \(File too large\); all labels are in .*json\.shards: make')])
+@pytest.mark.parametrize(
+    'step, message',
+    [
+        (
+            '_label',
+            r'cannot write to .*shard_0000\.jsonl \(File too large\); what was labelled is kept',
+        ),
+        (
+            '_merge',
+            r'cannot write .*labels\.json \(File too large\); all labels are in .*json\.shards: '
+            r'make',
+        ),
+    ],
+)
 def test_full_disk_is_named_and_nothing_is_lost(data, step, message):
-    """A limit on the size of files stands for the disk: a write ends in the middle, the next one fails."""
+    """A limit on the size of files stands for the disk: a write ends in the middle, the next one
+    fails.
+    """
     generate(data, 'whole.json')
 
     def fill_the_disk():
@@ -278,8 +342,10 @@ def test_full_disk_is_named_and_nothing_is_lost(data, step, message):
         def limited(*args):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
             return function(*args)
+
         setattr(module, step, limited)
         generate(data)
+
     assert re.search(message, in_child(fill_the_disk))
     assert not (data / 'labels.json').exists()
     generate(data)
@@ -287,7 +353,9 @@ def test_full_disk_is_named_and_nothing_is_lost(data, step, message):
 
 
 def test_folder_that_cannot_be_written_is_named(data):
-    with pytest.raises(CASTError, match=r'cannot write to /proc/labels\.json\.shards \(.*\); give an output'):
+    with pytest.raises(
+        CASTError, match=r'cannot write to /proc/labels\.json\.shards \(.*\); give an output'
+    ):
         generate(data, '/proc/labels.json')
 
 
@@ -316,7 +384,9 @@ def test_killed_between_the_file_and_tidying_up(data, monkeypatch):
         generate(data)
     before = (data / 'labels.json').read_bytes()
     assert generate(data)['instances'] == 8
-    assert (data / 'labels.json').read_bytes() == before and not (data / 'labels.json.shards').exists()
+    assert (data / 'labels.json').read_bytes() == before and not (
+        data / 'labels.json.shards'
+    ).exists()
 
 
 def test_limit_takes_the_first_images(data):
@@ -325,10 +395,23 @@ def test_limit_takes_the_first_images(data):
 
 def run_tool(data, monkeypatch, checkpoint):
     make_config().dump(data / 'teacher.py')
-    monkeypatch.setattr(sys, 'argv', [
-        'pseudo_label.py', str(data / 'teacher.py'), str(data / checkpoint),
-        '--out', str(data / 'labels.json'), '--ann-file', str(data / 'images.json'),
-        '--img-dir', str(data / 'images'), '--device', 'cpu'])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'pseudo_label.py',
+            str(data / 'teacher.py'),
+            str(data / checkpoint),
+            '--out',
+            str(data / 'labels.json'),
+            '--ann-file',
+            str(data / 'images.json'),
+            '--img-dir',
+            str(data / 'images'),
+            '--device',
+            'cpu',
+        ],
+    )
     runpy.run_path(str(TOOL), run_name='__main__')
 
 
@@ -349,19 +432,41 @@ def test_tool_on_two_processes_names_what_it_left_out(data):
     (data / 'images/sub/001.png').write_bytes(b'no image')
     imports = "custom_imports = dict(imports=['colour_teacher'])\n"
     (data / 'teacher.py').write_text(imports + make_config().pretty_text)
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(TOOL),
-               str(data / 'teacher.py'), str(data / 'teacher.pth'), '--out', str(data / 'labels.json'),
-               '--img-dir', str(data / 'images'), '--device', 'cpu', '--launcher', 'pytorch']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc_per_node=2',
+        str(TOOL),
+        str(data / 'teacher.py'),
+        str(data / 'teacher.pth'),
+        '--out',
+        str(data / 'labels.json'),
+        '--img-dir',
+        str(data / 'images'),
+        '--device',
+        'cpu',
+        '--launcher',
+        'pytorch',
+    ]
     path = os.pathsep.join([str(TOOL.parents[1] / 'tests/helpers'), str(TOOL.parents[1])])
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=path))
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=path)
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('"instances": 6') == 1
     assert done.stdout.count('1 images could not be used and have no labels; ') == 1
-    assert json.loads((data / 'labels.json').read_text())['unreadable'][0]['file_name'] == 'sub/001.png'
+    assert (
+        json.loads((data / 'labels.json').read_text())['unreadable'][0]['file_name']
+        == 'sub/001.png'
+    )
 
 
 def test_loading_process_that_is_killed_is_named(data, monkeypatch):
     load = 'mmcast.pseudo_labels.images.ImagesToLabel.__getitem__'
     monkeypatch.setattr(load, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(CASTError, match='a process that loads images was killed.* fewer --num-workers'):
+    with pytest.raises(
+        CASTError, match='a process that loads images was killed.* fewer --num-workers'
+    ):
         generate(data, num_workers=1)

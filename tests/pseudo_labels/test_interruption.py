@@ -1,4 +1,7 @@
-"""Killed twenty times, once on two processes instead of one: the file is that of a run nobody disturbed."""
+"""Killed twenty times, once on two processes instead of one: the file is that of a run nobody
+disturbed.
+"""
+
 import gc
 import json
 import multiprocessing
@@ -41,8 +44,13 @@ def rank(data, number, count, port):
 
     ColourTeacher.forward = noted
     if count > 1:
-        os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(count),
-                          MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        os.environ.update(
+            RANK=str(number),
+            LOCAL_RANK=str(number),
+            WORLD_SIZE=str(count),
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port),
+        )
         start_distributed('pytorch')
         assert is_distributed()
     generate(data, config=make_config(seconds=SECONDS), num_workers=1, distributed=count > 1)
@@ -52,7 +60,9 @@ def start(data, count):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    processes = [FORK.Process(target=rank, args=(data, number, count, port)) for number in range(count)]
+    processes = [
+        FORK.Process(target=rank, args=(data, number, count, port)) for number in range(count)
+    ]
     for process in processes:
         process.start()
     return processes
@@ -72,12 +82,17 @@ def test_killed_at_twenty_moments_ends_in_the_same_file(data):
     draw = random.Random(0)
     folder, interrupted = data / 'labels.json.shards', 0
     for turn in range(20):
-        before = sum(path.stat().st_size for path in folder.glob('shard*')) if folder.exists() else 0
+        before = (
+            sum(path.stat().st_size for path in folder.glob('shard*')) if folder.exists() else 0
+        )
         processes = start(data, count=2 if turn == 10 else 1)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not (data / 'labels.json').exists():
             time.sleep(0.001)
-            if folder.exists() and sum(path.stat().st_size for path in folder.glob('shard*')) != before:
+            if (
+                folder.exists()
+                and sum(path.stat().st_size for path in folder.glob('shard*')) != before
+            ):
                 break  # it labels
         time.sleep(draw.uniform(0, 4 * SECONDS))
         kill(processes)
@@ -90,7 +105,8 @@ def test_killed_at_twenty_moments_ends_in_the_same_file(data):
     assert (data / 'labels.json').read_bytes() == (data / 'whole.json').read_bytes()
     again = Counter((data / 'predicted.txt').read_text().split())
     assert set(again) == {str(10 + number) for number in range(IMAGES) if number != 7}
-    # A kill costs the images whose masks wait to be encoded and the one at the teacher, on each process.
+    # A kill costs the images whose masks wait to be encoded and the one at the teacher, on each
+    # process.
     assert again.total() - len(again) <= 21 * 7
 
 

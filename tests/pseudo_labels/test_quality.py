@@ -1,16 +1,37 @@
-"""Agreement with hidden labels, in cases small enough to work out by hand, and AP against mmdet's metric."""
+"""Agreement with hidden labels, in cases small enough to work out by hand, and AP against mmdet's
+metric.
+"""
+
 import numpy as np
 import pytest
+from stored_labels import (
+    CAR,
+    CATEGORIES,
+    HEIGHT,
+    PERSON,
+    WIDTH,
+    label,
+    rectangle,
+    write_hidden,
+    write_labels,
+)
+
 from mmcast.errors import CASTError
-from mmcast.pseudo_labels.quality import average_precision, calibration, compare_labels, read_hidden_labels
+from mmcast.pseudo_labels.quality import (
+    average_precision,
+    calibration,
+    compare_labels,
+    read_hidden_labels,
+)
 from mmcast.pseudo_labels.store import read_pseudo_labels
-from stored_labels import CAR, CATEGORIES, HEIGHT, PERSON, WIDTH, label, rectangle, write_hidden, write_labels
 
 
 def test_hidden_labels_are_found_by_name(tmp_path):
     store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', {1: [], 2: []}))
     polygon = dict(label(CAR, rectangle(0, 0, 1, 1)), segmentation=[[0, 0, 10, 0, 10, 5, 0, 5]])
-    hidden = read_hidden_labels(write_hidden(tmp_path / 'hidden.json', {2: [polygon], 8: []}), store)
+    hidden = read_hidden_labels(
+        write_hidden(tmp_path / 'hidden.json', {2: [polygon], 8: []}), store
+    )
     assert list(hidden) == [2]
     assert (hidden[2][0]['category_id'], hidden[2][0]['area']) == (CAR, 50)
     with pytest.raises(CASTError, match=r'hidden\.json has none of the images .* such as 1\.png'):
@@ -20,22 +41,41 @@ def test_hidden_labels_are_found_by_name(tmp_path):
 def test_labels_take_hidden_ones_in_the_order_of_their_scores():
     """Of two labels on one car the better scored takes it; a wrong class and a group do not match."""
     truth = rectangle(0, 0, 10, 10)
-    hidden = {1: [label(CAR, truth), label(PERSON, rectangle(0, 20, 4, 5)),
-                  label(PERSON, rectangle(10, 10, 10, 10), iscrowd=1)], 2: [], 3: [label(CAR, truth)]}
-    labels = {1: [label(CAR, truth, 0.5), label(CAR, rectangle(0, 0, 10, 8), 0.9),
-                  label(PERSON, rectangle(10, 10, 10, 9), 0.4), label(PERSON, truth, 0.3)]}
+    hidden = {
+        1: [
+            label(CAR, truth),
+            label(PERSON, rectangle(0, 20, 4, 5)),
+            label(PERSON, rectangle(10, 10, 10, 10), iscrowd=1),
+        ],
+        2: [],
+        3: [label(CAR, truth)],
+    }
+    labels = {
+        1: [
+            label(CAR, truth, 0.5),
+            label(CAR, rectangle(0, 0, 10, 8), 0.9),
+            label(PERSON, rectangle(10, 10, 10, 9), 0.4),
+            label(PERSON, truth, 0.3),
+        ]
+    }
     found = compare_labels(labels, hidden)
-    rows = sorted(zip(found.scores['score'].tolist(), found.correct.tolist(), found.iou.round(3).tolist()))
+    rows = sorted(
+        zip(found.scores['score'].tolist(), found.correct.tolist(), found.iou.round(3).tolist())
+    )
     assert rows == [(0.3, False, 0.0), (0.5, False, 1.0), (0.9, True, 0.8)]  # none on the group
     assert found.total == 3
-    assert found.summary() == dict(precision=pytest.approx(1 / 3), recall=pytest.approx(1 / 3),
-                                   mean_iou=pytest.approx(0.8))
+    assert found.summary() == dict(
+        precision=pytest.approx(1 / 3), recall=pytest.approx(1 / 3), mean_iou=pytest.approx(0.8)
+    )
     # 0.8 over one match, two wrong and one missed; nothing on image 2; nothing found on image 3.
     assert found.image_quality == {1: pytest.approx(0.8 / (1 + (2 + 1) / 2)), 3: 0}
 
 
 def test_calibration_of_ten_bins():
-    scores, correct = np.array([0.05, 0.15, 0.12, 0.95, 1.0]), np.array([False, True, False, True, True])
+    scores, correct = (
+        np.array([0.05, 0.15, 0.12, 0.95, 1.0]),
+        np.array([False, True, False, True, True]),
+    )
     found = calibration(scores, correct, np.array([0, 0.6, 0.2, 0.9, 0.7]))
     assert [each['count'] for each in found['bins']] == [1, 2, 2]
     assert found['bins'][1] == pytest.approx(dict(count=2, score=0.135, precision=0.5, iou=0.4))
@@ -44,23 +84,33 @@ def test_calibration_of_ten_bins():
 
 def test_average_precision_is_that_of_mmdets_metric(tmp_path):
     from mmdet.evaluation import CocoMetric
+
     rng = np.random.default_rng(0)
 
     def draw(count, scores):
         masks = (rectangle(*rng.integers(0, 8, 2), *rng.integers(5, 12, 2)) for _ in range(count))
-        return [label([CAR, PERSON][rng.integers(2)], mask, rng.random() if scores else None)
-                for mask in masks]
+        return [
+            label([CAR, PERSON][rng.integers(2)], mask, rng.random() if scores else None)
+            for mask in masks
+        ]
+
     hidden = {image: draw(4, False) for image in range(1, 7)}
-    labels = {image: draw(3, True) + [dict(ann, score=rng.random()) for ann in hidden[image][:2]]
-              for image in hidden}
+    labels = {
+        image: draw(3, True) + [dict(ann, score=rng.random()) for ann in hidden[image][:2]]
+        for image in hidden
+    }
     store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', labels))
-    metric = CocoMetric(ann_file=str(write_hidden(tmp_path / 'hidden.json', hidden, offset=0)), metric='segm')
+    metric = CocoMetric(
+        ann_file=str(write_hidden(tmp_path / 'hidden.json', hidden, offset=0)), metric='segm'
+    )
     metric.dataset_meta = dict(classes=('person', 'car'))  # the file's order
     for image, found in labels.items():
         prediction = dict(
-            bboxes=np.array([ann['bbox'] for ann in found]), scores=np.array([ann['score'] for ann in found]),
+            bboxes=np.array([ann['bbox'] for ann in found]),
+            scores=np.array([ann['score'] for ann in found]),
             labels=np.array([[PERSON, CAR].index(ann['category_id']) for ann in found]),
-            masks=[ann['segmentation'] for ann in found])
+            masks=[ann['segmentation'] for ann in found],
+        )
         tensors = {key: _tensor(value) for key, value in prediction.items()}
         metric.process({}, [dict(img_id=image, ori_shape=(HEIGHT, WIDTH), pred_instances=tensors)])
     expected = metric.evaluate(size=len(labels))
@@ -73,11 +123,14 @@ def test_average_precision_is_that_of_mmdets_metric(tmp_path):
 
 def _tensor(value):
     import torch
+
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def test_no_hidden_label_gives_no_figure():
-    store = dict(images=[dict(id=1, file_name='1.png', height=HEIGHT, width=WIDTH)], categories=CATEGORIES)
+    store = dict(
+        images=[dict(id=1, file_name='1.png', height=HEIGHT, width=WIDTH)], categories=CATEGORIES
+    )
     nothing = dict(ap=None, ap50=None, ap_of_class=dict(car=None, person=None))
     assert average_precision({}, {1: []}, store) == nothing
     assert compare_labels({}, {1: []}).summary() == dict(precision=None, recall=None, mean_iou=None)

@@ -1,24 +1,30 @@
 """Several looks at one image become one set of instances."""
+
 import json
 
 import numpy as np
 import pytest
 import torch
 from colour_teacher import generate, make_config, make_data
-from mmcast.errors import CASTError
-from mmcast.pseudo_labels.tta import merge_views, predict_views
-from mmcast.testing.models import build_model, tiny_student_config
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from stored_labels import rectangle
+
+from mmcast.errors import CASTError
+from mmcast.pseudo_labels.tta import merge_views, predict_views
+from mmcast.testing.models import build_model, tiny_student_config
 
 
 def view(*instances):
     """Instances of (label, score, mask)."""
     labels, scores, masks = zip(*instances)
-    return InstanceData(labels=torch.tensor(labels), scores=torch.tensor(scores),
-                        class_scores=torch.tensor(scores), mask_quality=torch.ones(len(scores)) * 0.5,
-                        masks=torch.from_numpy(np.stack(masks)))
+    return InstanceData(
+        labels=torch.tensor(labels),
+        scores=torch.tensor(scores),
+        class_scores=torch.tensor(scores),
+        mask_quality=torch.ones(len(scores)) * 0.5,
+        masks=torch.from_numpy(np.stack(masks)),
+    )
 
 
 A, B = rectangle(0, 0, 10, 10), rectangle(0, 15, 10, 10)
@@ -56,12 +62,15 @@ def test_mirrored_images_give_a_symmetric_teacher_the_same_labels(tmp_path):
     config = make_config(with_factors=True)
     generate(tmp_path, 'plain.json', config=config)
     generate(tmp_path, 'flip.json', config=config, flip=True)
-    plain, flip = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('plain', 'flip'))
+    plain, flip = (
+        json.loads((tmp_path / f'{name}.json').read_text()) for name in ('plain', 'flip')
+    )
     assert flip['info'].pop('views') == dict(flip=True, scales=[1.0])
     assert plain['info'].pop('views') == dict(flip=False, scales=[1.0])
 
     def by_mask(labels):
         return sorted(labels, key=lambda ann: (ann['image_id'], ann['category_id']))
+
     for one, other in zip(by_mask(plain['annotations']), by_mask(flip['annotations']), strict=True):
         assert other.pop('score') == pytest.approx(one.pop('score'), abs=1e-6)
         assert one | dict(id=0) == other | dict(id=0)
@@ -71,7 +80,9 @@ def test_mirrored_images_give_a_symmetric_teacher_the_same_labels(tmp_path):
 
 def test_all_sizes_give_masks_of_the_image():
     model = build_model(tiny_student_config()).eval()
-    sample = DetDataSample(metainfo=dict(img_shape=(40, 64), ori_shape=(80, 128), scale_factor=(0.5, 0.5)))
+    sample = DetDataSample(
+        metainfo=dict(img_shape=(40, 64), ori_shape=(80, 128), scale_factor=(0.5, 0.5))
+    )
     data = dict(inputs=torch.randint(0, 256, (3, 40, 64), dtype=torch.uint8), data_samples=sample)
     with torch.no_grad():
         views = predict_views(model, data, flip=True, scales=[1, 0.5, 1.5])

@@ -1,17 +1,20 @@
-"""What a pipeline leaves beside its report: the exported student with a card that names where it is from."""
+"""What a pipeline leaves beside its report: the exported student with a card that names where it is
+from.
+"""
+
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from mmcast.reports import model_card
 from mmcast.cli.train import train
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
+from mmcast.reports import model_card
 
 ROOT = Path(__file__).parents[2]
-PIPELINE = '''
+PIPELINE = """
 seed = 7
 steps = [
     dict(name='data', kind='call', function='mmcast.toy.cityscapes.prepare_toy_cityscapes',
@@ -35,12 +38,14 @@ step_options = {{
     'test_evaluator.ann_file': '{root}/annotations/instances_val.json'}}
 summary = [dict(row='student, refined', step='refine')]
 model_card = dict(data='Toy scenes, drawn by mmcast.', licences={{'toy_student.pth': 'Apache-2.0'}})
-'''
+"""
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # it asks compilers, for a second
+    monkeypatch.setattr(
+        'mmengine.runner.runner.collect_env', dict
+    )  # it asks compilers, for a second
     path = tmp_path / 'cast_card.py'
     path.write_text(PIPELINE.format(root=tmp_path / 'data', configs=ROOT / 'configs'))
     return path
@@ -55,21 +60,29 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
     checkpoint = work_dir / '03_refine/iter_1.pth'
     meta = torch.load(folder / 'student.pth', weights_only=True)['meta']['mmcast']
     assert meta['checkpoint_sha256'] == sha256_of_file(checkpoint) and meta['step'] == 'refine'
-    row, = json.loads((work_dir / 'summary.json').read_text())
+    (row,) = json.loads((work_dir / 'summary.json').read_text())
     records = json.loads((work_dir / 'pipeline.json').read_text())['steps']
     for part in (
-            'Instance segmentation of 8 classes: person, rider', 'step `refine`, seed 7', '1.18 M parameters',
-            f'| student, refined | refine | {row["mask_ap"]:.1f} | {row["mask_ap50"]:.1f} |',
-            'ms an image of 112x224', 'Toy scenes, drawn by mmcast.', 'labeled_50percent_seed0.json` | 2 |',
-            f'`{records["refine"]["fingerprint"][:16]}`', '| label | CASTMask2Former | ',
-            sha256_of_file(folder / 'student.pth'), 'GFLOPs'):
+        'Instance segmentation of 8 classes: person, rider',
+        'step `refine`, seed 7',
+        '1.18 M parameters',
+        f'| student, refined | refine | {row["mask_ap"]:.1f} | {row["mask_ap50"]:.1f} |',
+        'ms an image of 112x224',
+        'Toy scenes, drawn by mmcast.',
+        'labeled_50percent_seed0.json` | 2 |',
+        f'`{records["refine"]["fingerprint"][:16]}`',
+        '| label | CASTMask2Former | ',
+        sha256_of_file(folder / 'student.pth'),
+        'GFLOPs',
+    ):
         assert part in card, part
     weights = {
         line.split('|')[1].strip(): line
-        for line in card.splitlines() if 'toy_' in line and '.pth' in line and line.startswith('|')
+        for line in card.splitlines()
+        if 'toy_' in line and '.pth' in line and line.startswith('|')
     }
-    student, = (line for name, line in weights.items() if 'toy_student' in name)
-    teacher, = (line for name, line in weights.items() if 'toy_teacher' in name)
+    (student,) = (line for name, line in weights.items() if 'toy_student' in name)
+    (teacher,) = (line for name, line in weights.items() if 'toy_teacher' in name)
     assert 'Apache-2.0' in student and 'not stated' in teacher
 
     before = (folder / 'model_card.md').stat().st_mtime_ns
@@ -77,16 +90,22 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
     assert (folder / 'model_card.md').stat().st_mtime_ns == before
     assert not (work_dir / 'student.old1').exists()
 
-    config.write_text(config.read_text().replace("'train_dataloader.dataset.data_root': ''",
-                                                 "'optim_wrapper.optimizer.lr': 1e-3, "
-                                                 "'train_dataloader.dataset.data_root': ''"))
+    config.write_text(
+        config.read_text().replace(
+            "'train_dataloader.dataset.data_root': ''",
+            "'optim_wrapper.optimizer.lr': 1e-3, 'train_dataloader.dataset.data_root': ''",
+        )
+    )
     train(config, work_dir, rerun=['refine'])
     assert (work_dir / 'student.old1/model_card.md').read_text() == card
-    assert sha256_of_file(folder / 'student.pth') != sha256_of_file(work_dir / 'student.old1/student.pth')
+    assert sha256_of_file(folder / 'student.pth') != sha256_of_file(
+        work_dir / 'student.old1/student.pth'
+    )
 
     # The results of hours are not an error because of the folder beside them.
     def refuse(*args):
         raise CASTError('no room for it')
+
     monkeypatch.setattr(model_card, 'export_student', refuse)
     (folder / 'model_card.md').unlink()
     train(config, work_dir)

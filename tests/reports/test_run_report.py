@@ -5,27 +5,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmcast.cli.train import train
-from mmcast.training.curves import not_finite, read_curves
-from mmcast.reports import overlays
-from mmcast.reports.overlays import choose_report_images
-from mmcast.reports.labels_on_images import draw_labels
-from mmcast.reports.run import _plot
 from pycocotools import mask as mask_api
 
-PIPELINE = '''
+from mmcast.cli.train import train
+from mmcast.reports import overlays
+from mmcast.reports.labels_on_images import draw_labels
+from mmcast.reports.overlays import choose_report_images
+from mmcast.reports.run import _plot
+from mmcast.training.curves import not_finite, read_curves
+
+PIPELINE = """
 variables = dict(root='.')
 steps = [dict(name='data', kind='call', function='toy_run.make_data', kwargs=dict(folder='{work_dir}/data'))]
 summary = [dict(row='<data>', step='data')]
 report = dict(images=3, ann_file='{root}/val.json', img_dir='{root}/images', score_thr=0.4, columns=[
     dict(title='teacher pseudo-labels', config='step.py', checkpoint='{root}/teacher.pth'),
     dict(title='student', config='step.py', checkpoint='{root}/student.pth')])
-'''
+"""
 
 
 def square(x: int, y: int, side: int, height: int = 60, width: int = 80) -> dict:
     mask = np.zeros((height, width), np.uint8, order='F')
-    mask[y:y + side, x:x + side] = 1
+    mask[y : y + side, x : x + side] = 1
     rle = mask_api.encode(mask)
     return dict(rle, counts=rle['counts'].decode())
 
@@ -36,9 +37,17 @@ def labels(tmp_path: Path) -> dict:
     (tmp_path / 'images').mkdir()
     images = [dict(id=index, file_name=f'{index}.png', width=80, height=60) for index in range(6)]
     for image in images:
-        cv2.imwrite(str(tmp_path / 'images' / image['file_name']), np.full((60, 80, 3), 128, np.uint8))
+        cv2.imwrite(
+            str(tmp_path / 'images' / image['file_name']), np.full((60, 80, 3), 128, np.uint8)
+        )
     annotations = [
-        dict(id=index, image_id=index, category_id=1 + index % 2, segmentation=square(10, 20, 30), iscrowd=0)
+        dict(
+            id=index,
+            image_id=index,
+            category_id=1 + index % 2,
+            segmentation=square(10, 20, 30),
+            iscrowd=0,
+        )
         for index in range(1, 6)
     ]
     categories = [dict(id=1, name='car'), dict(id=2, name='bus')]
@@ -53,9 +62,18 @@ def test_report_is_one_file_with_everything(labels, tmp_path, monkeypatch):
     def predict(config, checkpoint, out_file, *, ann_file, img_dir, score_floor, progress):
         asked.append((Path(checkpoint).name, score_floor))
         images = json.loads(Path(ann_file).read_text())['images']
-        found = [dict(id=1, image_id=images[0]['id'], category_id=1, score=0.9, segmentation=square(5, 5, 9))]
+        found = [
+            dict(
+                id=1,
+                image_id=images[0]['id'],
+                category_id=1,
+                score=0.9,
+                segmentation=square(5, 5, 9),
+            )
+        ]
         Path(out_file).write_text(
-            json.dumps(dict(images=images, annotations=found, categories=labels['categories'])))
+            json.dumps(dict(images=images, annotations=found, categories=labels['categories']))
+        )
 
     monkeypatch.setattr(overlays, 'generate_pseudo_labels', predict)
     monkeypatch.chdir(tmp_path)
@@ -86,7 +104,9 @@ def test_report_is_one_file_with_everything(labels, tmp_path, monkeypatch):
 def test_curves_of_the_pixel_loss_get_a_panel_of_their_own():
     curves = dict(loss=[(1, 2.0), (2, 1.0)])
     without = base64.b64decode(_plot(curves).partition(',')[2]).decode()
-    with_it = base64.b64decode(_plot(curves | dict(pxl_margin=[(1, 0.4), (2, 0.5)])).partition(',')[2]).decode()
+    with_it = base64.b64decode(
+        _plot(curves | dict(pxl_margin=[(1, 0.4), (2, 0.5)])).partition(',')[2]
+    ).decode()
     assert without.count('id="axes_') == 2 and with_it.count('id="axes_') == 3
     assert '<!-- margin -->' in with_it and '<!-- margin -->' not in without
 
@@ -106,8 +126,12 @@ def test_drawing_colours_an_instance_and_nothing_else(labels, tmp_path):
 
 
 def test_curves_of_a_resumed_run_are_joined(tmp_path):
-    for number, lines in enumerate(['{"loss": 3.0, "step": 1}\n{"loss": 2.0, "step": 2}\n{"lo',
-                                    '{"loss": 1.5, "step": 2}\n{"loss": NaN, "step": 3}\n']):
+    for number, lines in enumerate(
+        [
+            '{"loss": 3.0, "step": 1}\n{"loss": 2.0, "step": 2}\n{"lo',
+            '{"loss": 1.5, "step": 2}\n{"loss": NaN, "step": 3}\n',
+        ]
+    ):
         folder = tmp_path / f'2025010{number}_000000/vis_data'
         folder.mkdir(parents=True)
         (folder / 'scalars.json').write_text(lines)

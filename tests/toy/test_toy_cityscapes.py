@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmcast.errors import CASTError
 from mmcast.toy import cityscapes
 from mmcast.toy.cityscapes import generate_toy_cityscapes, prepare_toy_cityscapes
 from mmcast.toy.scenes import MIN_VISIBLE, draw_scene
-from mmcast.errors import CASTError
 
 SIZE = (56, 112)
 REPOSITORY = Path(__file__).parents[2]
@@ -20,12 +20,15 @@ REPOSITORY = Path(__file__).parents[2]
 def files_of(root: Path) -> dict[str, bytes]:
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob('*') if path.is_file()
+        for path in root.rglob('*')
+        if path.is_file()
     }
 
 
 def generate(root: Path, **options) -> Path:
-    generate_toy_cityscapes(root, **dict(dict(num_train=4, num_val=2, size=SIZE, progress=False), **options))
+    generate_toy_cityscapes(
+        root, **dict(dict(num_train=4, num_val=2, size=SIZE, progress=False), **options)
+    )
     return root
 
 
@@ -39,48 +42,68 @@ def test_same_seed_writes_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize('options', [dict(seed=1), dict(domain='source')])
 def test_another_seed_or_domain_draws_other_images(tmp_path, options):
-    first, second = files_of(generate(tmp_path / 'a')), files_of(generate(tmp_path / 'b', **options))
-    images = [[data for name, data in sorted(files.items()) if name.endswith('.png')]
-              for files in (first, second)]
+    first, second = (
+        files_of(generate(tmp_path / 'a')),
+        files_of(generate(tmp_path / 'b', **options)),
+    )
+    images = [
+        [data for name, data in sorted(files.items()) if name.endswith('.png')]
+        for files in (first, second)
+    ]
     assert len(images[0]) == len(images[1]) == 18
     assert not set(images[0]) & set(images[1])
 
 
 def test_scenes_of_the_varied_domain_do_not_look_alike():
-    def tints(domain):  # (8, 2): how much redder than green and greener than blue each image is on the whole
+    def tints(
+        domain,
+    ):  # (8, 2): how much redder than green and greener than blue each image is on the whole
         return -np.diff([scene(domain, seed)[0].mean((0, 1)) for seed in range(8)])
 
     assert tints('varied').std(0).mean() > 4 * tints('target').std(0).mean()
 
 
 def test_an_image_does_not_depend_on_how_many_there_are(tmp_path):
-    few, many = files_of(generate(tmp_path / 'a')), files_of(generate(tmp_path / 'b', num_train=6, num_val=3))
+    few, many = (
+        files_of(generate(tmp_path / 'a')),
+        files_of(generate(tmp_path / 'b', num_train=6, num_val=3)),
+    )
     assert {name: many[name] for name in few if name.endswith('.png')} == {
-        name: data for name, data in few.items() if name.endswith('.png')}
+        name: data for name, data in few.items() if name.endswith('.png')
+    }
 
 
 def test_layout_and_formats_are_those_of_cityscapes(tmp_path):
     root = generate(tmp_path, num_train=5, num_val=3)
     cities = {
-        split: {path.name
-                for path in (root / 'leftImg8bit' / split).iterdir()}
+        split: {path.name for path in (root / 'leftImg8bit' / split).iterdir()}
         for split in ('train', 'val')
     }
-    assert len(cities['train']) == 3 and len(cities['val']) == 2 and not cities['train'] & cities['val']
+    assert (
+        len(cities['train']) == 3
+        and len(cities['val']) == 2
+        and not cities['train'] & cities['val']
+    )
     images = sorted((root / 'leftImg8bit').glob('*/*/*.png'))
     assert len(images) == 8
     for path in images:
         city, sequence, frame, kind = path.stem.split('_')
-        assert (city, kind) == (path.parent.name, 'leftImg8bit') and len(sequence) == len(frame) == 6
+        assert (city, kind) == (path.parent.name, 'leftImg8bit') and len(sequence) == len(
+            frame
+        ) == 6
         image = Image.open(path)
         assert (image.mode, image.size) == ('RGB', SIZE[::-1])
         folder = root / 'gtFine' / path.parent.parent.name / city
-        instance_ids = np.array(Image.open(folder / f'{city}_{sequence}_{frame}_gtFine_instanceIds.png'))
+        instance_ids = np.array(
+            Image.open(folder / f'{city}_{sequence}_{frame}_gtFine_instanceIds.png')
+        )
         label_ids = np.array(Image.open(folder / f'{city}_{sequence}_{frame}_gtFine_labelIds.png'))
         assert instance_ids.dtype == np.uint16 and label_ids.dtype == np.uint8
         assert instance_ids.shape == label_ids.shape == SIZE
-        expected = [[value // 1000 if value >= 1000 else value for value in row]
-                    for row in instance_ids.tolist()]
+        expected = [
+            [value // 1000 if value >= 1000 else value for value in row]
+            for row in instance_ids.tolist()
+        ]
         assert label_ids.tolist() == expected
 
 
@@ -95,7 +118,7 @@ def test_scenes_have_all_classes_groups_and_no_hidden_instance(domain):
         instances.append(sum(values >= 1000))
     assert {value // 1000 for value in seen if value >= 1000} == {24, 25, 26, 27, 28, 31, 32, 33}
     assert {7, 8, 11, 21, 23} <= seen  # road, sidewalk, building, vegetation, sky
-    assert {24, 26} & seen             # a group keeps the bare label id
+    assert {24, 26} & seen  # a group keeps the bare label id
     assert 3 <= np.mean(instances) <= 8
 
 
@@ -106,7 +129,7 @@ def test_near_objects_hide_far_ones_and_are_larger():
         _, ids = scene('source', seed)
         for value in np.unique(ids[ids // 1000 == 26]):
             ys, xs = np.nonzero(ids == value)
-            if 0 < xs.min() and xs.max() < ids.shape[1] - 1:
+            if xs.min() > 0 and xs.max() < ids.shape[1] - 1:
                 rows.append(ys.max())
                 areas.append(len(ys))
     assert np.corrcoef(rows, areas)[0, 1] > 0.5
@@ -163,13 +186,18 @@ def test_prepare_is_idempotent_and_seeds_share_the_images(tmp_path):
     options = dict(percent=50, num_train=24, num_val=2, size=SIZE)
     outputs = prepare_toy_cityscapes(tmp_path, seed=0, **options)
     before = files_of(tmp_path)
-    assert prepare_toy_cityscapes(tmp_path, seed=0, **options) == outputs and files_of(tmp_path) == before
+    assert (
+        prepare_toy_cityscapes(tmp_path, seed=0, **options) == outputs
+        and files_of(tmp_path) == before
+    )
     other = prepare_toy_cityscapes(tmp_path, seed=1, **options)
     after = files_of(tmp_path)
     assert before.items() <= after.items() and len(after) == len(before) + 3
 
-    labeled, unlabeled, second = (json.loads(Path(path).read_text()) for path in (
-        outputs['labeled'], outputs['unlabeled'], other['labeled']))
+    labeled, unlabeled, second = (
+        json.loads(Path(path).read_text())
+        for path in (outputs['labeled'], outputs['unlabeled'], other['labeled'])
+    )
     assert len(labeled['images']) == len(unlabeled['images']) == 12
     assert labeled['images'] != second['images']
     for image in labeled['images'] + unlabeled['images']:
@@ -179,14 +207,20 @@ def test_prepare_is_idempotent_and_seeds_share_the_images(tmp_path):
 def test_command_line(tmp_path, monkeypatch):
     arguments = [
         'tools/dataset_converters/toy_cityscapes.py',
-        str(tmp_path), '--num-train', '2', '--num-val', '1', '--size', '56', '112'
+        str(tmp_path),
+        '--num-train',
+        '2',
+        '--num-val',
+        '1',
+        '--size',
+        '56',
+        '112',
     ]
     monkeypatch.setattr(sys, 'argv', arguments)
     runpy.run_path(str(REPOSITORY / arguments[0]), run_name='__main__')
     assert len(list(tmp_path.glob('leftImg8bit/*/*/*.png'))) == 3
-    refused = subprocess.run([sys.executable, *arguments, '--seed', '3'],
-                             cwd=REPOSITORY,
-                             capture_output=True,
-                             text=True)
+    refused = subprocess.run(
+        [sys.executable, *arguments, '--seed', '3'], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert refused.returncode == 1
     assert refused.stderr.startswith(f'error: {tmp_path}') and refused.stderr.count('\n') == 1

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmcast.toy.nuclei import SIZE, draw_nuclei, generate_toy_nuclei, random_look
 from mmcast.errors import CASTError
+from mmcast.toy.nuclei import SIZE, draw_nuclei, generate_toy_nuclei, random_look
 
 
 def files(root):
@@ -30,11 +30,20 @@ def test_annotations_are_what_was_drawn(tmp_path):
     coco = COCO(tmp_path / 'annotations/instances_train.json')
     for index, image in enumerate(coco.loadImgs(coco.getImgIds())):
         pixels, ids = draw_nuclei(np.random.default_rng([0, 0, index]))
-        assert np.array_equal(np.asarray(Image.open(tmp_path / 'images' / image['file_name'])), pixels)
-        masks = [coco.annToMask(entry).astype(bool) for entry in coco.loadAnns(coco.getAnnIds(image['id']))]
+        assert np.array_equal(
+            np.asarray(Image.open(tmp_path / 'images' / image['file_name'])), pixels
+        )
+        masks = [
+            coco.annToMask(entry).astype(bool)
+            for entry in coco.loadAnns(coco.getAnnIds(image['id']))
+        ]
         assert masks and sum(masks).max() == 1, 'a pixel belongs to one nucleus at most'
         for mask in masks:
-            assert len(np.unique(ids[mask])) == 1 and ids[mask][0] > 0 and (ids == ids[mask][0]).sum() == mask.sum()
+            assert (
+                len(np.unique(ids[mask])) == 1
+                and ids[mask][0] > 0
+                and (ids == ids[mask][0]).sum() == mask.sum()
+            )
 
 
 def test_nuclei_differ_from_the_background_in_every_look():
@@ -45,7 +54,9 @@ def test_nuclei_differ_from_the_background_in_every_look():
         assert image.shape == (SIZE, SIZE, 3)
         contrasts.append(np.abs(image[ids > 0].mean(0) - image[ids == 0].mean(0)).max())
     assert min(contrasts) > 3 and max(contrasts) > 60
-    bright = [random_look(np.random.default_rng(index)).background.mean() > 100 for index in range(30)]
+    bright = [
+        random_look(np.random.default_rng(index)).background.mean() > 100 for index in range(30)
+    ]
     assert 0 < sum(bright) < 30
 
 

@@ -1,4 +1,5 @@
 """What a check found, for people and for programs."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -26,6 +27,7 @@ class CheckReport:
         images, categories: its usable images, and names of its usable categories by id.
         pixels: what was read of image files, by path.
     """
+
     ann_file: str
     findings: list[Finding] = field(default_factory=list)
     statistics: dict | None = None
@@ -48,7 +50,9 @@ class CheckReport:
         return {kind: found for kind, found in kinds.items() if found}
 
     def summary(self) -> str:
-        """Lines for people: statistics, the first findings of every kind with their cure, the verdict."""
+        """Lines for people: statistics, the first findings of every kind with their cure, the
+        verdict.
+        """
         lines = describe_statistics(self.statistics) if self.statistics else []
         for kind, found in self.by_kind().items():
             lines += ['', f'{"note" if kind in NOTES else "problem"} {kind}: {len(found)}']
@@ -67,8 +71,15 @@ class CheckReport:
     def to_dict(self) -> dict:
         """All findings and the statistics, for JSON."""
         counts = Counter(finding.kind for finding in self.findings)
-        return dict(ann_file=self.ann_file, clean=not self.problems, problems=self.problems,
-                    counts=dict(counts), cures={kind: CURES[kind] for kind in counts},
-                    statistics=self.statistics,
-                    findings=[dict(dataclasses.asdict(finding), note=finding.kind in NOTES)
-                              for finding in self.findings])
+        return dict(
+            ann_file=self.ann_file,
+            clean=not self.problems,
+            problems=self.problems,
+            counts=dict(counts),
+            cures={kind: CURES[kind] for kind in counts},
+            statistics=self.statistics,
+            findings=[
+                dict(dataclasses.asdict(finding), note=finding.kind in NOTES)
+                for finding in self.findings
+            ],
+        )

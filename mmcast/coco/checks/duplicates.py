@@ -1,4 +1,5 @@
 """Finds images that are in two places: by path, by name and by their pixels."""
+
 from __future__ import annotations
 
 import posixpath
@@ -19,11 +20,13 @@ def find_copies(images: list[ImageEntry], pixels: dict[str, Pixels]) -> list[Fin
     return findings
 
 
-def find_shared(images: list[ImageEntry], others: list[ImageEntry], set_name: str,
-                pixels: dict[str, Pixels]) -> list[Finding]:
+def find_shared(
+    images: list[ImageEntry], others: list[ImageEntry], set_name: str, pixels: dict[str, Pixels]
+) -> list[Finding]:
     """Labeled images that are in another set too.
 
-    The same name in another folder is a problem if the pixels are the same or not known, else a note.
+    The same name in another folder is a problem if the pixels are the same or not known, else a
+    note.
 
     Args:
         images: the labeled ones.
@@ -41,14 +44,23 @@ def find_shared(images: list[ImageEntry], others: list[ImageEntry], set_name: st
         twin = by_digest.get(digest) if digest else None
         if namesake:
             other_digest = _digest(namesake, pixels)
-            if image.path == namesake.path or not digest or not other_digest or digest == other_digest:
+            if (
+                image.path == namesake.path
+                or not digest
+                or not other_digest
+                or digest == other_digest
+            ):
                 findings.append(_finding(f'in-{set_name}', image, f'also in {namesake.source}'))
                 continue
-            findings.append(_finding(f'same-name-in-{set_name}', image,
-                                     f'{namesake.source} has this name too'))
+            findings.append(
+                _finding(f'same-name-in-{set_name}', image, f'{namesake.source} has this name too')
+            )
         if twin:
-            findings.append(_finding(f'in-{set_name}-copy', image,
-                                     f'the same pixels as {twin.name} in {twin.source}'))
+            findings.append(
+                _finding(
+                    f'in-{set_name}-copy', image, f'the same pixels as {twin.name} in {twin.source}'
+                )
+            )
     return findings
 
 

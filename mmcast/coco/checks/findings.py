@@ -1,4 +1,5 @@
 """What can be wrong with a data set, and what to do about it."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ CURES = {
     'empty-mask': 'remove the annotation, or draw its mask',
     'degenerate-polygon': 'remove it, or draw a polygon of three or more points with an area',
     'malformed-mask': 'write lists [x1, y1, x2, y2, ...] of finite numbers, or a run length encoding whose '
-                      'runs fill the image',
+    'runs fill the image',
     'mask-size-mismatch': 'encode the mask again at the size [height, width] of its image',
     'mask-outside-image': 'clip the polygon to the image; if many are outside, the size or scale is wrong',
     'bad-box': 'compute bbox = [x, y, width, height] in pixels from the mask',
@@ -38,8 +39,12 @@ CURES = {
     'same-name-in-unlabeled': 'fine: the pixels differ',
 }
 # These are worth a look and no problem.
-NOTES = {'image-without-annotations', 'class-without-annotations',
-         'same-name-in-val', 'same-name-in-unlabeled'}
+NOTES = {
+    'image-without-annotations',
+    'class-without-annotations',
+    'same-name-in-val',
+    'same-name-in-unlabeled',
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,12 @@ class Finding:
     Args:
         kind: a key of ``CURES``.
         source: the annotation file or folder that lists it.
-        file: image file name as listed there; that of the annotation file if it concerns no single image.
+        file: image file name as listed there; that of the annotation file if it concerns no single
+            image.
         detail: what is wrong, in words and numbers.
         image_id, annotation_id: as in the annotation file, None where they do not apply.
     """
+
     kind: str
     source: str
     file: str
@@ -62,8 +69,11 @@ class Finding:
 
     def line(self) -> str:
         """For people, without the kind and in printable characters: damaged names may hold any."""
-        ids = [f'{what} {value}' for what, value in
-               (('image', self.image_id), ('annotation', self.annotation_id)) if value is not None]
+        ids = [
+            f'{what} {value}'
+            for what, value in (('image', self.image_id), ('annotation', self.annotation_id))
+            if value is not None
+        ]
         where = f'{self.file} ({", ".join(ids)})' if ids else self.file
         return printable(f'{where}: {self.detail}')
 

@@ -1,4 +1,5 @@
 """Work in several processes, without piling up what is to be done or was done."""
+
 from __future__ import annotations
 
 import gc
@@ -15,7 +16,8 @@ _shared: Any = None
 
 
 def map_in_processes(function: Callable, items: Iterable, shared: Any, workers: int) -> Iterator:
-    """The results of ``function(item, shared)`` in order; ``shared`` is handed to every process only once.
+    """The results of ``function(item, shared)`` in order; ``shared`` is handed to every process
+    only once.
 
     With one worker, everything happens in this process.
 
@@ -35,8 +37,10 @@ def map_in_processes(function: Callable, items: Iterable, shared: Any, workers: 
             while waiting:
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise CASTError('a process of the check was killed, probably for lack of memory: '
-                        'call it again with fewer --workers') from error
+        raise CASTError(
+            'a process of the check was killed, probably for lack of memory: call it again with '
+            'fewer --workers'
+        ) from error
 
 
 def available_processors() -> int:
@@ -47,7 +51,8 @@ def available_processors() -> int:
 def _set_shared(shared: Any) -> None:
     global _shared
     _shared = shared
-    gc.freeze()  # or every collection would walk through, and thereby copy, what was forked from the parent
+    # or every collection would walk through, and thereby copy, what was forked from the parent
+    gc.freeze()
 
 
 def _call(function: Callable, item: Any) -> Any:

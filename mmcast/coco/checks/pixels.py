@@ -1,4 +1,5 @@
 """Reads image files: are they there and whole, how large are they, and which of them are copies?"""
+
 from __future__ import annotations
 
 import hashlib
@@ -20,6 +21,7 @@ class Pixels:
         digest: of size and pixels: equal for copies, whatever their file format; None likewise.
         problem: kind of finding and what is wrong, None if nothing is.
     """
+
     size: tuple[int, int] | None = None
     digest: bytes | None = None
     problem: tuple[str, str] | None = None
@@ -29,16 +31,21 @@ def read_pixels(path: str) -> Pixels:
     """Decodes an image to its last byte."""
     try:
         with Image.open(path) as image:
-            # Without conversion colours may be numbers of a palette; with it, more than 8 bits would be cut.
+            # Without conversion colours may be numbers of a palette; with it, more than 8 bits
+            # would be cut.
             pixels = image if image.mode.startswith(('I', 'F')) else image.convert('RGB')
-            digest = hashlib.sha256(f'{pixels.mode} {image.size}'.encode() + pixels.tobytes()).digest()
+            digest = hashlib.sha256(
+                f'{pixels.mode} {image.size}'.encode() + pixels.tobytes()
+            ).digest()
             size = upright_size(image)
     except FileNotFoundError:
         return Pixels(problem=('missing-image', f'there is no file {path}'))
-    except Exception as error:  # noqa: BLE001  Pillow's decoders raise almost anything on damaged files
+    except Exception as error:
         return Pixels(problem=('unreadable-image', f'{path}: {str(error) or type(error).__name__}'))
     if not cv2.haveImageReader(path):
-        return Pixels(problem=('unreadable-image', f'{path}: OpenCV, for training, knows no such format'))
+        return Pixels(
+            problem=('unreadable-image', f'{path}: OpenCV, for training, knows no such format')
+        )
     return Pixels(size, digest)
 
 

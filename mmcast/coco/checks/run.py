@@ -1,4 +1,5 @@
 """All checks of a data set, one after the other."""
+
 from __future__ import annotations
 
 import os
@@ -30,21 +31,25 @@ from mmcast.images import IMAGE_SUFFIXES, image_files
 _FILES_AT_ONCE = 16
 
 
-def check_dataset(ann_file: str | os.PathLike,
-                  img_dir: str | os.PathLike | None,
-                  *,
-                  unlabeled: str | os.PathLike | None = None,
-                  unlabeled_img_dir: str | os.PathLike | None = None,
-                  val: str | os.PathLike | None = None,
-                  val_img_dir: str | os.PathLike | None = None,
-                  workers: int | None = None,
-                  progress: bool = True) -> CheckReport:
-    """Reads every annotation and image of a labeled set, and the images of two more sets; changes nothing.
+def check_dataset(
+    ann_file: str | os.PathLike,
+    img_dir: str | os.PathLike | None,
+    *,
+    unlabeled: str | os.PathLike | None = None,
+    unlabeled_img_dir: str | os.PathLike | None = None,
+    val: str | os.PathLike | None = None,
+    val_img_dir: str | os.PathLike | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> CheckReport:
+    """Reads every annotation and image of a labeled set, and the images of two more sets; changes
+    nothing.
 
     Args:
         ann_file: COCO JSON of the labeled images.
         img_dir: folder that its file names are relative to; None reads no images, of no set.
-        unlabeled: COCO JSON or folder of unlabeled images, which must not be among the labeled ones.
+        unlabeled: COCO JSON or folder of unlabeled images, which must not be among the labeled
+            ones.
         unlabeled_img_dir: folder of an ``unlabeled`` JSON, ``img_dir`` by default.
         val: COCO JSON or folder of validation images, likewise. Its labels are not checked.
         val_img_dir: folder of a ``val`` JSON, ``img_dir`` by default.
@@ -58,12 +63,19 @@ def check_dataset(ann_file: str | os.PathLike,
     if workers < 1:
         raise CASTError(f'cannot check with {workers} processes: give --workers 1 or more')
     if img_dir is not None and not os.path.isdir(img_dir):
-        raise CASTError(f'{img_dir} is no folder: give the one that file names in {ann_file} are relative to')
+        raise CASTError(
+            f'{img_dir} is no folder: give the one that file names in {ann_file} are relative to'
+        )
     report = CheckReport(os.fspath(ann_file))
     others = {}
-    for name, source, folder in (('unlabeled', unlabeled, unlabeled_img_dir), ('val', val, val_img_dir)):
+    for name, source, folder in (
+        ('unlabeled', unlabeled, unlabeled_img_dir),
+        ('val', val, val_img_dir),
+    ):
         if source is not None:
-            others[name], found = _list_images(source, img_dir and (folder or img_dir), img_dir is not None)
+            others[name], found = _list_images(
+                source, img_dir and (folder or img_dir), img_dir is not None
+            )
             report.findings += found
     if _check_labels(report, img_dir, workers, progress):
         everything = report.images + [image for images in others.values() for image in images]
@@ -74,7 +86,9 @@ def check_dataset(ann_file: str | os.PathLike,
     return report
 
 
-def _check_labels(report: CheckReport, img_dir: str | os.PathLike | None, workers: int, progress: bool) -> bool:
+def _check_labels(
+    report: CheckReport, img_dir: str | os.PathLike | None, workers: int, progress: bool
+) -> bool:
     """Fills in all that the annotation file tells; False if it cannot be read."""
     labels = _read(report.ann_file, ('images', 'annotations', 'categories'))
     if isinstance(labels, Finding):
@@ -92,9 +106,14 @@ def _check_labels(report: CheckReport, img_dir: str | os.PathLike | None, worker
 
 def _check_annotations(report: CheckReport, workers: int, progress: bool) -> None:
     labels = report.labels
-    lists = Lists(report.ann_file, {image.id: image for image in report.images},
-                  {category: place for place, category in enumerate(report.categories)})
-    parts = map_in_processes(check_annotations, map(labels.annotations, labels.chunks), lists, workers)
+    lists = Lists(
+        report.ann_file,
+        {image.id: image for image in report.images},
+        {category: place for place, category in enumerate(report.categories)},
+    )
+    parts = map_in_processes(
+        check_annotations, map(labels.annotations, labels.chunks), lists, workers
+    )
     ids, annotated, instances, groups = set(), set(), [np.zeros((0, 3))], 0
     part: Checked
     for part in _track(parts, 'annotations', len(labels.chunks), progress):
@@ -103,8 +122,16 @@ def _check_annotations(report: CheckReport, workers: int, progress: bool) -> Non
                 image_id, name = None, report.ann_file
                 if number is not None:
                     image_id, name = report.images[number].id, printable(report.images[number].name)
-                report.findings.append(Finding('duplicate-annotation-id', report.ann_file, name,
-                                               'another annotation has this id', image_id, ann_id))
+                report.findings.append(
+                    Finding(
+                        'duplicate-annotation-id',
+                        report.ann_file,
+                        name,
+                        'another annotation has this id',
+                        image_id,
+                        ann_id,
+                    )
+                )
             ids.add(ann_id)
         report.findings += part.findings
         annotated |= part.images
@@ -112,37 +139,68 @@ def _check_annotations(report: CheckReport, workers: int, progress: bool) -> Non
         groups += part.groups
     for image in report.images:
         if image.number not in annotated:
-            report.findings.append(Finding('image-without-annotations', report.ann_file,
-                                           printable(image.name), 'no annotation', image.id))
-    report.statistics = count_instances(np.concatenate(instances), list(report.categories.values()),
-                                        len(report.images), groups)
+            report.findings.append(
+                Finding(
+                    'image-without-annotations',
+                    report.ann_file,
+                    printable(image.name),
+                    'no annotation',
+                    image.id,
+                )
+            )
+    report.statistics = count_instances(
+        np.concatenate(instances), list(report.categories.values()), len(report.images), groups
+    )
     for name, count in report.statistics['classes'].items():
         if not count['instances']:
-            report.findings.append(Finding('class-without-annotations', report.ann_file, report.ann_file,
-                                           f'{name!r} has no sound instance'))
+            report.findings.append(
+                Finding(
+                    'class-without-annotations',
+                    report.ann_file,
+                    report.ann_file,
+                    f'{name!r} has no sound instance',
+                )
+            )
 
 
-def _check_files(report: CheckReport, images: list[ImageEntry], workers: int, progress: bool) -> list[Finding]:
-    """Reads every file once, however many sets list it; findings of missing, broken, odd and double ones."""
+def _check_files(
+    report: CheckReport, images: list[ImageEntry], workers: int, progress: bool
+) -> list[Finding]:
+    """Reads every file once, however many sets list it; findings of missing, broken, odd and double
+    ones.
+    """
     paths = list(dict.fromkeys(image.path for image in images))
-    batches = [paths[start:start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
-    for part in _track(map_in_processes(read_many, batches, None, workers), 'images', len(batches), progress):
+    batches = [
+        paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)
+    ]
+    for part in _track(
+        map_in_processes(read_many, batches, None, workers), 'images', len(batches), progress
+    ):
         report.pixels.update(part)
     findings = []
     for image in images:
         found = report.pixels[image.path]
         problem = found.problem
         if problem is None and image.size and found.size != image.size:
-            problem = 'image-size-mismatch', (f'listed as {image.size[1]}x{image.size[0]}, the file has '
-                                              f'{found.size[1]}x{found.size[0]}')
+            problem = (
+                'image-size-mismatch',
+                (
+                    f'listed as {image.size[1]}x{image.size[0]}, the file has '
+                    f'{found.size[1]}x{found.size[0]}'
+                ),
+            )
         if problem:
-            findings.append(Finding(problem[0], image.source, printable(image.name), printable(problem[1]),
-                                    image.id))
+            findings.append(
+                Finding(
+                    problem[0], image.source, printable(image.name), printable(problem[1]), image.id
+                )
+            )
     return findings + find_copies(report.images, report.pixels)
 
 
-def _list_images(source: str | os.PathLike, img_dir: str | os.PathLike | None, read: bool
-                 ) -> tuple[list[ImageEntry], list[Finding]]:
+def _list_images(
+    source: str | os.PathLike, img_dir: str | os.PathLike | None, read: bool
+) -> tuple[list[ImageEntry], list[Finding]]:
     """The images of a COCO JSON, or of a folder at any depth."""
     folder = Path(source)
     if not folder.is_dir():
@@ -152,17 +210,32 @@ def _list_images(source: str | os.PathLike, img_dir: str | os.PathLike | None, r
         return check_images(labels.images, os.fspath(source), img_dir)
     names = sorted(os.fspath(path.relative_to(folder)) for path in image_files(folder))
     if not names:
-        raise CASTError(f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder')
-    return [ImageEntry(number, None, name, None, os.path.abspath(folder / name) if read else None,
-                       os.fspath(source)) for number, name in enumerate(names)], []
+        raise CASTError(
+            f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder'
+        )
+    return [
+        ImageEntry(
+            number,
+            None,
+            name,
+            None,
+            os.path.abspath(folder / name) if read else None,
+            os.fspath(source),
+        )
+        for number, name in enumerate(names)
+    ], []
 
 
 def _read(path: str | os.PathLike, needed: tuple[str, ...]) -> AnnotationFile | Finding:
     try:
         return read_annotation_file(path, needed)
     except OSError as error:
-        raise CASTError(f'{path}: cannot read the file ({error.strerror}): check the path') from error
+        raise CASTError(
+            f'{path}: cannot read the file ({error.strerror}): check the path'
+        ) from error
 
 
 def _track(parts: Iterable, what: str, total: int, progress: bool) -> Iterable:
-    return track(parts, f'Checking {what}', total, console=Console(stderr=True), disable=not progress)
+    return track(
+        parts, f'Checking {what}', total, console=Console(stderr=True), disable=not progress
+    )

@@ -1,4 +1,7 @@
-"""Reads COCO files of any size: the annotations stay text until a process takes some of them to check."""
+"""Reads COCO files of any size: the annotations stay text until a process takes some of them to
+check.
+"""
+
 from __future__ import annotations
 
 import json
@@ -21,8 +24,10 @@ class AnnotationFile:
         path: of the file.
         text: its content.
         images, categories: the elements of these lists, None if there is no such list.
-        chunks: where in the text (start, end) some ``annotations`` are, None if there is no such list.
+        chunks: where in the text (start, end) some ``annotations`` are, None if there is no such
+            list.
     """
+
     path: str
     text: str
     images: list | None = None
@@ -34,11 +39,13 @@ class AnnotationFile:
         return f'[{self.text[slice(*chunk)]}]'
 
 
-def read_annotation_file(path: str | os.PathLike, needed: tuple[str, ...]) -> AnnotationFile | Finding:
+def read_annotation_file(
+    path: str | os.PathLike, needed: tuple[str, ...]
+) -> AnnotationFile | Finding:
     """Reads a file of valid JSON in which the needed lists (images, annotations, categories) are.
 
-    As Python objects the annotations of COCO need several times the memory of the file; so each is parsed,
-    which finds invalid JSON, and dropped.
+    As Python objects the annotations of COCO need several times the memory of the file; so each is
+    parsed, which finds invalid JSON, and dropped.
 
     Raises:
         OSError: the file cannot be read.
@@ -50,7 +57,9 @@ def read_annotation_file(path: str | os.PathLike, needed: tuple[str, ...]) -> An
             return Finding('not-coco', path, path, 'the file holds no JSON object')
         found = _Scanner(path, text).scan()
     except UnicodeDecodeError as error:
-        return Finding('invalid-json', path, path, f'no UTF-8 text: {error.reason} at byte {error.start}')
+        return Finding(
+            'invalid-json', path, path, f'no UTF-8 text: {error.reason} at byte {error.start}'
+        )
     except (ValueError, RecursionError) as error:
         return Finding('invalid-json', path, path, str(error))
     lists = dict(images=found.images, annotations=found.chunks, categories=found.categories)
@@ -65,6 +74,7 @@ def read_annotation_file(path: str | os.PathLike, needed: tuple[str, ...]) -> An
 @dataclass
 class _Scanner:
     """Walks through the top level of a JSON object."""
+
     path: str
     text: str
     at: int = 0
@@ -98,7 +108,9 @@ class _Scanner:
         return list(zip(starts, ends))
 
     def _items(self, closing: str) -> Iterator[None]:
-        """Stands before every item of the list or object just opened, and behind its end afterwards."""
+        """Stands before every item of the list or object just opened, and behind its end
+        afterwards.
+        """
         if self._peek() == closing:
             self._take(closing)
             return
@@ -111,7 +123,7 @@ class _Scanner:
     def _peek(self) -> str:
         """The next character that is no white space, '' at the end of the text."""
         self.at = WHITESPACE.match(self.text, self.at).end()
-        return self.text[self.at:self.at + 1]
+        return self.text[self.at : self.at + 1]
 
     def _take(self, allowed: str) -> str:
         symbol = self._peek()

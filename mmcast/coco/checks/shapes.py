@@ -1,4 +1,7 @@
-"""Measures masks without drawing them, however broken they are: COCO's own C code may crash on those."""
+"""Measures masks without drawing them, however broken they are: COCO's own C code may crash on
+those.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ class MaskProblem(Exception):
 @dataclass
 class Mask:
     """Area in pixels and box (x1, y1, x2, y2) of a mask; polygons that overlap count double."""
+
     area: float
     box: tuple[float, float, float, float]
 
@@ -49,7 +53,7 @@ def outside(box: tuple[float, float, float, float], size: tuple[int, int]) -> bo
 
 def _measure_polygons(polygons: list) -> Mask:
     """In plain Python: for the few points that polygons have, that is faster than NumPy."""
-    area, x, y = 0., [], []
+    area, x, y = 0.0, [], []
     for polygon in polygons:
         _check_coordinates(polygon)
         xs, ys = polygon[::2], polygon[1::2]
@@ -68,29 +72,43 @@ def _check_coordinates(polygon: object) -> None:
     if not isinstance(polygon, list):
         raise MaskProblem('malformed-mask', 'segmentation is no list of polygons')
     numbers = set(map(type, polygon)) <= {int, float}
-    if polygon and not (numbers and -_FAR < min(polygon) and max(polygon) < _FAR and not isnan(sum(polygon))):
+    if polygon and not (
+        numbers and min(polygon) > -_FAR and max(polygon) < _FAR and not isnan(sum(polygon))
+    ):
         raise MaskProblem('malformed-mask', 'a polygon is no flat list of finite coordinates')
     if len(polygon) % 2:
-        raise MaskProblem('malformed-mask', f'a polygon of {len(polygon)} coordinates, an odd number')
+        raise MaskProblem(
+            'malformed-mask', f'a polygon of {len(polygon)} coordinates, an odd number'
+        )
 
 
 def _measure_runs(encoded: dict, size: tuple[int, int] | None) -> Mask:
     own = encoded.get('size')
-    if not (isinstance(own, list) and len(own) == 2 and all(type(side) is int and side > 0 for side in own)):
+    if not (
+        isinstance(own, list)
+        and len(own) == 2
+        and all(type(side) is int and side > 0 for side in own)
+    ):
         raise MaskProblem('malformed-mask', f'run lengths of size {own}, not [height, width]')
     if size is not None and tuple(own) != size:
-        raise MaskProblem('mask-size-mismatch',
-                          f'mask of {own[1]}x{own[0]} in an image of {size[1]}x{size[0]}')
+        raise MaskProblem(
+            'mask-size-mismatch', f'mask of {own[1]}x{own[0]} in an image of {size[1]}x{size[0]}'
+        )
     runs = _runs(encoded.get('counts'))
     height, width = own
     if (runs < 0).any() or runs.sum() != height * width:
         raise MaskProblem('malformed-mask', f'run lengths that do not fill {width}x{height} pixels')
     borders = runs.cumsum()
-    starts, ends = borders[:-1:2], borders[1::2]  # of the runs inside the mask; pixels go down the columns
+    starts, ends = (
+        borders[:-1:2],
+        borders[1::2],
+    )  # of the runs inside the mask; pixels go down the columns
     starts, ends = starts[ends > starts], ends[ends > starts] - 1
     if not len(starts):
         raise MaskProblem('empty-mask', 'the mask has no pixel')
-    wraps = (starts // height != ends // height).any()  # from the foot of a column to the head of the next
+    wraps = (
+        starts // height != ends // height
+    ).any()  # from the foot of a column to the head of the next
     top, bottom = (0, height - 1) if wraps else ((starts % height).min(), (ends % height).max())
     box = starts[0] // height, top, ends[-1] // height + 1, bottom + 1
     return Mask(float((ends - starts + 1).sum()), tuple(float(value) for value in box))
@@ -100,7 +118,11 @@ def _runs(counts: object) -> np.ndarray:
     """Lengths of the runs, outside and inside the mask by turns."""
     if isinstance(counts, str) and counts:
         return _decode_runs(counts)
-    if isinstance(counts, list) and counts and all(type(run) is int and abs(run) < 2**40 for run in counts):
+    if (
+        isinstance(counts, list)
+        and counts
+        and all(type(run) is int and abs(run) < 2**40 for run in counts)
+    ):
         return np.array(counts)
     raise MaskProblem('malformed-mask', 'run lengths that are neither a text nor a list of numbers')
 
@@ -108,13 +130,17 @@ def _runs(counts: object) -> np.ndarray:
 def _decode_runs(text: str) -> np.ndarray:
     """COCO's compressed run lengths.
 
-    A character holds six bits from '0' on: five of a number, lowest first, and a bit that says that more
-    follow; the fifth of the last is the sign. From the fourth on, a number is the difference to the run two
-    before.
+    A character holds six bits from '0' on: five of a number, lowest first, and a bit that says that
+    more follow; the fifth of the last is the sign. From the fourth on, a number is the difference
+    to the run two before.
     """
-    codes = np.frombuffer(text.encode(errors='surrogatepass'), dtype=np.uint8).astype(np.int64) - ord('0')
+    codes = np.frombuffer(text.encode(errors='surrogatepass'), dtype=np.uint8).astype(
+        np.int64
+    ) - ord('0')
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise MaskProblem('malformed-mask', 'run lengths that are cut short, or not written as COCO does')
+        raise MaskProblem(
+            'malformed-mask', 'run lengths that are cut short, or not written as COCO does'
+        )
     last = np.flatnonzero(codes & 32 == 0)
     first = np.append(0, last[:-1] + 1)
     length = last - first + 1

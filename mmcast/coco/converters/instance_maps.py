@@ -1,4 +1,5 @@
 """What converters of PNG instance maps share: matching files, reading them, numbering, writing."""
+
 from __future__ import annotations
 
 import os
@@ -17,7 +18,9 @@ from mmcast.errors import CASTError
 from mmcast.files import write_json
 
 
-def convert_missing(convert: Callable[..., dict], root: str | os.PathLike, num_workers: int) -> None:
+def convert_missing(
+    convert: Callable[..., dict], root: str | os.PathLike, num_workers: int
+) -> None:
     """Makes `annotations/instances_{train,val}.json` under `root` where they are not there yet.
 
     Args:
@@ -35,6 +38,7 @@ class Part:
 
     What follows the last `*` of the pattern is the ending that images and maps do not share.
     """
+
     folder: Path
     pattern: str
     archive: str
@@ -48,10 +52,14 @@ class Part:
 
     def stems(self) -> set[str]:
         """Names relative to the folder, without the ending."""
-        found = {path.relative_to(self.folder).as_posix().removesuffix(self.suffix)
-                 for path in self.folder.glob(self.pattern)}
+        found = {
+            path.relative_to(self.folder).as_posix().removesuffix(self.suffix)
+            for path in self.folder.glob(self.pattern)
+        }
         if not found:
-            raise CASTError(f'{self.folder} is missing or holds no {self.pattern}: unpack {self.archive}')
+            raise CASTError(
+                f'{self.folder} is missing or holds no {self.pattern}: unpack {self.archive}'
+            )
         return found
 
 
@@ -59,21 +67,30 @@ def match_parts(images: Part, maps: Part) -> list[str]:
     """Sorted stems of the images; every one has its map and every map its image.
 
     Raises:
-        CASTError: if a folder is empty or missing, or a file has no counterpart, as in a download that was
-            unpacked by half.
+        CASTError: if a folder is empty or missing, or a file has no counterpart, as in a download
+            that was unpacked by half.
     """
     image_stems, map_stems = images.stems(), maps.stems()
     for part, missing in ((maps, image_stems - map_stems), (images, map_stems - image_stems)):
         if missing:
             more = f' and {len(missing) - 1} more' if len(missing) > 1 else ''
-            raise CASTError(f'{part.path(min(missing))}{more} missing, while the counterpart is there: '
-                            f'unpack {part.archive} again, or remove the counterpart')
+            raise CASTError(
+                f'{part.path(min(missing))}{more} missing, while the counterpart is there: unpack '
+                f'{part.archive} again, or remove the counterpart'
+            )
     return sorted(image_stems)
 
 
-def convert_maps(convert: Callable[[str], tuple[dict, list[dict]]], stems: list[str],
-                 categories: Iterable[dict], out_file: str | os.PathLike, description: str,
-                 num_workers: int = 0, force: bool = False, progress: bool = True) -> dict:
+def convert_maps(
+    convert: Callable[[str], tuple[dict, list[dict]]],
+    stems: list[str],
+    categories: Iterable[dict],
+    out_file: str | os.PathLike,
+    description: str,
+    num_workers: int = 0,
+    force: bool = False,
+    progress: bool = True,
+) -> dict:
     """Run `convert` on every stem, number images and instances from 1 and write one COCO JSON.
 
     Args:
@@ -97,8 +114,16 @@ def convert_maps(convert: Callable[[str], tuple[dict, list[dict]]], stems: list[
         images.append(dict(id=image_id, **image))
         for instance in instances:
             annotations.append(dict(id=len(annotations) + 1, image_id=image_id, **instance))
-    write_json(out_file, dict(info=dict(description=description), images=images, annotations=annotations,
-                              categories=list(categories)), force)
+    write_json(
+        out_file,
+        dict(
+            info=dict(description=description),
+            images=images,
+            annotations=annotations,
+            categories=list(categories),
+        ),
+        force,
+    )
     groups = sum(annotation['iscrowd'] for annotation in annotations)
     return dict(images=len(images), instances=len(annotations) - groups, groups=groups)
 
@@ -106,9 +131,14 @@ def convert_maps(convert: Callable[[str], tuple[dict, list[dict]]], stems: list[
 def annotation(mask: np.ndarray, category_id: int, instance_id: int, iscrowd: bool = False) -> dict:
     """The COCO annotation (RLE) of one region, mask (H, W) bool."""
     rle = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(category_id=category_id, iscrowd=int(iscrowd), instance_id=instance_id,
-                area=int(mask_api.area(rle)), bbox=mask_api.toBbox(rle).tolist(),
-                segmentation=dict(size=list(mask.shape), counts=rle['counts'].decode()))
+    return dict(
+        category_id=category_id,
+        iscrowd=int(iscrowd),
+        instance_id=instance_id,
+        area=int(mask_api.area(rle)),
+        bbox=mask_api.toBbox(rle).tolist(),
+        segmentation=dict(size=list(mask.shape), counts=rle['counts'].decode()),
+    )
 
 
 def read_map(path: Path) -> np.ndarray:
@@ -121,7 +151,9 @@ def read_map(path: Path) -> np.ndarray:
 
 
 def image_entry(path: Path, file_name: str, map_path: Path, map_size: tuple[int, int]) -> dict:
-    """The COCO image of `path`, whose map has the height and width `map_size`; its pixels are not decoded."""
+    """The COCO image of `path`, whose map has the height and width `map_size`; its pixels are not
+    decoded.
+    """
     try:
         with Image.open(path) as image:
             size = image.height, image.width
@@ -129,8 +161,10 @@ def image_entry(path: Path, file_name: str, map_path: Path, map_size: tuple[int,
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise unreadable(path) from error
     if size != map_size:
-        raise CASTError(f'{path} is {size} but {map_path} is {map_size} (height, width): '
-                        'take both from the same download')
+        raise CASTError(
+            f'{path} is {size} but {map_path} is {map_size} (height, width): take both from the '
+            'same download'
+        )
     return dict(file_name=file_name, height=size[0], width=size[1])
 
 

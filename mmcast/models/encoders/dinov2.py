@@ -1,4 +1,7 @@
-"""DINOv2 encoder (Oquab et al., arXiv 2304.07193): mmpretrain's ViT, four feature maps, public weights."""
+"""DINOv2 encoder (Oquab et al., arXiv 2304.07193): mmpretrain's ViT, four feature maps, public
+weights.
+"""
+
 import re
 from collections.abc import Sequence
 
@@ -11,8 +14,10 @@ from mmcast.errors import CASTError
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import MODELS
 
-WEIGHTS_SOURCE = ('https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth '
-                  '(or model.safetensors of huggingface.co/facebook/dinov2-small)')
+WEIGHTS_SOURCE = (
+    'https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth (or '
+    'model.safetensors of huggingface.co/facebook/dinov2-small)'
+)
 
 # Hugging Face names to Meta's; query, key and value are joined first.
 _HF_TO_META = [
@@ -41,46 +46,70 @@ class DINOv2(VisionTransformer):
     """A DINOv2 vision transformer that returns one feature map per requested layer.
 
     The final LayerNorm is applied to every returned layer, as DINOv2's own
-    ``get_intermediate_layers(norm=True)`` and ``transformers.Dinov2Backbone`` do. There is no mask token: it
-    serves pre-training only, and a parameter without gradient stops distributed training. For the same reason
-    the last layer must be among ``out_indices``.
+    ``get_intermediate_layers(norm=True)`` and ``transformers.Dinov2Backbone`` do. There is no mask
+    token: it serves pre-training only, and a parameter without gradient stops distributed training.
+    For the same reason the last layer must be among ``out_indices``.
 
     Args:
-        arch: a name of mmpretrain's, or a dict of embed_dims, num_layers, num_heads, feedforward_channels.
+        arch: a name of mmpretrain's, or a dict of embed_dims, num_layers, num_heads,
+            feedforward_channels.
         patch_size: side of a patch in pixels.
-        img_size: side of the square image that the stored position embedding is for (518 for the public
-            weights); the input may have any size, the embedding is interpolated to it.
+        img_size: side of the square image that the stored position embedding is for (518 for the
+            public weights); the input may have any size, the embedding is interpolated to it.
         out_indices: layers (from 0) whose output is returned, ascending, the last layer included.
         layer_scale_init_value: LayerScale at the start; DINOv2 has it in every layer.
-        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads the public weights in Meta's or Hugging
-            Face's key layout, or weights saved from this class (``prefix='backbone.'`` for those of a whole
-            detector).
-        kwargs: further options of mmpretrain's ``VisionTransformer``, for example ``drop_path_rate``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads the public weights in Meta's or
+            Hugging Face's key layout, or weights saved from this class (``prefix='backbone.'`` for
+            those of a whole detector).
+        kwargs: further options of mmpretrain's ``VisionTransformer``, for example
+            ``drop_path_rate``.
 
     Raises:
         ValueError: ``out_indices`` do not fit the number of layers.
     """
 
-    def __init__(self, arch: str | dict = 'dinov2-small', patch_size: int = 14, img_size: int = 518,
-                 out_indices: Sequence[int] = (2, 5, 8, 11), layer_scale_init_value: float = 1e-5,
-                 init_cfg: dict | None = None, **kwargs):
-        super().__init__(arch=arch, patch_size=patch_size, img_size=img_size, out_indices=list(out_indices),
-                         layer_scale_init_value=layer_scale_init_value, out_type='featmap', init_cfg=init_cfg,
-                         **kwargs)
+    def __init__(
+        self,
+        arch: str | dict = 'dinov2-small',
+        patch_size: int = 14,
+        img_size: int = 518,
+        out_indices: Sequence[int] = (2, 5, 8, 11),
+        layer_scale_init_value: float = 1e-5,
+        init_cfg: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            arch=arch,
+            patch_size=patch_size,
+            img_size=img_size,
+            out_indices=list(out_indices),
+            layer_scale_init_value=layer_scale_init_value,
+            out_type='featmap',
+            init_cfg=init_cfg,
+            **kwargs,
+        )
         self.patch_size = patch_size
         if list(out_indices) != sorted(set(out_indices)) or out_indices[-1] != self.num_layers - 1:
-            raise ValueError(f'DINOv2 out_indices={tuple(out_indices)} must ascend and end with the last '
-                             f'layer, {self.num_layers - 1}: layers after it would get no gradient')
+            raise ValueError(
+                f'DINOv2 out_indices={tuple(out_indices)} must ascend and end with the last layer, '
+                f'{self.num_layers - 1}: layers after it would get no gradient'
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps (B, C, ceil(H/p), ceil(W/p)), one per ``out_indices``, for images (B, 3, H, W).
+        """Feature maps (B, C, ceil(H/p), ceil(W/p)), one per ``out_indices``, for images (B, 3, H,
+        W).
 
         The patch embedding pads with zeros at the bottom and right to whole patches of side p.
         """
         tokens, grid = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        positions = resize_pos_embed(self.pos_embed, self.patch_resolution, grid, mode=self.interpolate_mode,
-                                     num_extra_tokens=self.num_extra_tokens)
+        positions = resize_pos_embed(
+            self.pos_embed,
+            self.patch_resolution,
+            grid,
+            mode=self.interpolate_mode,
+            num_extra_tokens=self.num_extra_tokens,
+        )
         tokens = self.drop_after_pos(tokens + positions)
         maps = []
         for index, layer in enumerate(self.layers):
@@ -107,38 +136,52 @@ class DINOv2(VisionTransformer):
         A position embedding for another image size is interpolated to ``img_size``.
 
         Raises:
-            CASTError: the file is missing or unreadable, leaves a parameter unfilled, has one of another
-                shape, or has any that this network lacks (the mask token excepted).
+            CASTError: the file is missing or unreadable, leaves a parameter unfilled, has one of
+                another shape, or has any that this network lacks (the mask token excepted).
         """
         state = read_state_dict(path, WEIGHTS_SOURCE)
         if prefix:
             prefix = prefix.rstrip('.') + '.'
-            state = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+            state = {
+                key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)
+            }
         state = convert_dinov2_state_dict(state)
         if 'register_tokens' in state:
-            raise CASTError(f'{path} is a DINOv2 variant with register tokens, which is not supported; '
-                            f'use {WEIGHTS_SOURCE}')
+            raise CASTError(
+                f'{path} is a DINOv2 variant with register tokens, which is not supported; use '
+                f'{WEIGHTS_SOURCE}'
+            )
         self._fit_pos_embed(state)
         mismatch = describe_mismatch(self.state_dict(), state)
         if mismatch:
-            raise CASTError(f'{path} does not fit this DINOv2 ({self.num_layers} layers of width '
-                            f'{self.embed_dims}): {mismatch}; set arch and patch_size to those of the file, '
-                            f'or use {WEIGHTS_SOURCE}')
+            raise CASTError(
+                f'{path} does not fit this DINOv2 ({self.num_layers} layers of width '
+                f'{self.embed_dims}): {mismatch}; set arch and patch_size to those of the file, or '
+                f'use {WEIGHTS_SOURCE}'
+            )
         self.load_state_dict(state)
 
     def _fit_pos_embed(self, state: dict[str, Tensor]) -> None:
-        """Interpolate a position embedding (1, 1 + side * side, C) of another grid, if it has that shape."""
+        """Interpolate a position embedding (1, 1 + side * side, C) of another grid, if it has that
+        shape.
+        """
         positions = state.get('pos_embed')
         if positions is None or positions.ndim != 3:
             return
         side = round((positions.shape[1] - 1) ** 0.5)
         if side * side + 1 == positions.shape[1]:
-            state['pos_embed'] = resize_pos_embed(positions, (side, side), self.patch_resolution,
-                                                  self.interpolate_mode, self.num_extra_tokens)
+            state['pos_embed'] = resize_pos_embed(
+                positions,
+                (side, side),
+                self.patch_resolution,
+                self.interpolate_mode,
+                self.num_extra_tokens,
+            )
 
 
 def convert_dinov2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv2 weights in Meta's or Hugging Face's key layout, under our names; ours and unknown ones stay.
+    """DINOv2 weights in Meta's or Hugging Face's key layout, under our names; ours and unknown ones
+    stay.
 
     The mask token is dropped. Hugging Face keys may start with ``dinov2.``.
     """
@@ -149,15 +192,22 @@ def convert_dinov2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put Hugging Face's query, key and value (C, C) of a layer into one matrix (3C, C), in this order."""
-    pattern = re.compile(r'encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)')
+    """Put Hugging Face's query, key and value (C, C) of a layer into one matrix (3C, C), in this
+    order.
+    """
+    pattern = re.compile(
+        r'encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)'
+    )
     joined = {}
     for key, value in state.items():
         match = pattern.fullmatch(key)
         if match is None:
             joined[key] = value
             continue
-        parts = [state.get(key.replace(f'.{match[2]}.', f'.{part}.')) for part in ('query', 'key', 'value')]
+        parts = [
+            state.get(key.replace(f'.{match[2]}.', f'.{part}.'))
+            for part in ('query', 'key', 'value')
+        ]
         if all(part is not None for part in parts):
             joined[f'blocks.{match[1]}.attn.qkv.{match[3]}'] = torch.cat(parts)
         else:  # keep the lone key, so that the check names it

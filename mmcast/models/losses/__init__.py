@@ -1,4 +1,5 @@
 """Losses: the instance-aware pixel-wise contrastive loss of CAST."""
+
 from mmcast.models.losses.functional import (
     debiased_scores,
     fuse_pixel_probabilities,
@@ -12,6 +13,11 @@ from mmcast.models.losses.pixel_contrastive_loss import (
 )
 
 __all__ = [
-    'LossInputError', 'NonFiniteInputError', 'PixelContrastiveLoss', 'debiased_scores',
-    'fuse_pixel_probabilities', 'nt_xent', 'sample_negatives'
+    'LossInputError',
+    'NonFiniteInputError',
+    'PixelContrastiveLoss',
+    'debiased_scores',
+    'fuse_pixel_probabilities',
+    'nt_xent',
+    'sample_negatives',
 ]

@@ -1,5 +1,4 @@
 """What the pixel loss does to the embeddings: the quantities of the paper's Figure 3."""
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -12,14 +11,21 @@ from mmcast.models.losses.functional import (
 
 
 @torch.no_grad()
-def pixel_statistics(weak: Tensor, strong: Tensor, y: Tensor, instance: Tensor, is_pseudo: Tensor,
-                     num_anchors: int, num_negatives: int,
-                     generator: Optional[torch.Generator] = None) -> dict[str, float]:
+def pixel_statistics(
+    weak: Tensor,
+    strong: Tensor,
+    y: Tensor,
+    instance: Tensor,
+    is_pseudo: Tensor,
+    num_anchors: int,
+    num_negatives: int,
+    generator: torch.Generator | None = None,
+) -> dict[str, float]:
     """Margin, false negatives and similarities on a random part of the pixels.
 
-    Negatives are drawn as the loss draws them. An anchor on an instance has a false negative where one drawn
-    is of that instance. The margin is the mean cosine of weak and strong embedding of a pixel, less the mean
-    cosine of a pixel and its true negatives, over the anchors on instances.
+    Negatives are drawn as the loss draws them. An anchor on an instance has a false negative where
+    one drawn is of that instance. The margin is the mean cosine of weak and strong embedding of a
+    pixel, less the mean cosine of a pixel and its true negatives, over the anchors on instances.
 
     Args:
         weak, strong: (M, D) embeddings of both views, of any length.
@@ -31,8 +37,9 @@ def pixel_statistics(weak: Tensor, strong: Tensor, y: Tensor, instance: Tensor, 
         generator: Of the device of the tensors.
 
     Returns:
-        ``margin``, ``fnr`` (of all), ``fnr_labeled``, ``fnr_pseudo``, ``positive``, ``negative`` (mean
-        cosines) and ``no_negative`` (share of anchors that have none). What no anchor tells is left out.
+        ``margin``, ``fnr`` (of all), ``fnr_labeled``, ``fnr_pseudo``, ``positive``, ``negative``
+        (mean cosines) and ``no_negative`` (share of anchors that have none). What no anchor tells
+        is left out.
     """
     anchors = torch.randperm(len(y), device=y.device, generator=generator)[:num_anchors]
     drawn = sample_negatives(y, num_negatives, anchors, generator)
@@ -52,9 +59,11 @@ def pixel_statistics(weak: Tensor, strong: Tensor, y: Tensor, instance: Tensor, 
         fnr_pseudo=(is_false, (judged & pseudo)[:, None]),
         positive=(positive, torch.ones_like(judged)),
         negative=(negative, has_negative[:, None]),
-        no_negative=(~has_negative, torch.ones_like(judged)))
-    values = torch.stack([_mean(*parts[:2]) - (_mean(*parts[2:]) if parts[2:] else 0)
-                          for parts in means.values()])
+        no_negative=(~has_negative, torch.ones_like(judged)),
+    )
+    values = torch.stack(
+        [_mean(*parts[:2]) - (_mean(*parts[2:]) if parts[2:] else 0) for parts in means.values()]
+    )
     return {name: value for name, value in zip(means, values.tolist()) if value == value}  # not NaN
 
 

@@ -1,11 +1,13 @@
 """SAM2's training losses for masks prompted by boxes (Ravi et al., arXiv 2408.00714, appendix)."""
+
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 
-def prompted_mask_losses(mask_logits: Tensor, quality: Tensor,
-                         target: Tensor, confidence: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def prompted_mask_losses(
+    mask_logits: Tensor, quality: Tensor, target: Tensor, confidence: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of each of N masks, summed, without weights.
 
     Args:
@@ -15,9 +17,12 @@ def prompted_mask_losses(mask_logits: Tensor, quality: Tensor,
         confidence: (H, W), weights of the pixels in the focal loss; None for 1.
 
     Returns:
-        Three scalars: focal loss (mean over pixels), dice loss, and the absolute error of the estimated IoU.
+        Three scalars: focal loss (mean over pixels), dice loss, and the absolute error of the
+            estimated IoU.
     """
-    logits = F.interpolate(mask_logits[None].float(), target.shape[-2:], mode='bilinear')[0].flatten(1)
+    logits = F.interpolate(mask_logits[None].float(), target.shape[-2:], mode='bilinear')[
+        0
+    ].flatten(1)
     target = target.float().flatten(1)  # (N, HW)
     focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0)
     focal = (focal if confidence is None else focal * confidence.flatten()).mean(1)

@@ -1,5 +1,8 @@
-"""Mask logits that are made where they are needed: at points, of matched queries, of kept instances."""
-from typing import Iterator, Sequence
+"""Mask logits that are made where they are needed: at points, of matched queries, of kept
+instances.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmcv.ops import point_sample
@@ -9,9 +12,9 @@ from torch import Tensor
 class LazyMasks:
     """The mask logits of every decoder layer, as what they are products of.
 
-    ``masks[i]`` is layer i as a tensor (B, K, H, W), so this reads like mmdet's list of such tensors. Losses
-    and predictions need few of those numbers, and whatever is bilinear in the pixels (points, resizing)
-    can be taken of the features before the product with the queries.
+    ``masks[i]`` is layer i as a tensor (B, K, H, W), so this reads like mmdet's list of such
+    tensors. Losses and predictions need few of those numbers, and whatever is bilinear in the
+    pixels (points, resizing) can be taken of the features before the product with the queries.
 
     Args:
         embeds: (L, B, K, C) one mask embedding a query.
@@ -38,7 +41,7 @@ class LazyMasks:
 
     def at(self, points: Tensor, image: int) -> Tensor:
         """Logits of all queries of one image at points (P, 2), x and y in [0, 1]: (L, K, P)."""
-        features = point_sample(self.features[image:image + 1].float(), points[None])[0]  # (C, P)
+        features = point_sample(self.features[image : image + 1].float(), points[None])[0]  # (C, P)
         return self.embeds[:, image] @ features.to(self.embeds.dtype)
 
     def of(self, queries: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -1,9 +1,12 @@
-"""The compact student: Mask2Former with a pixel decoder of standard operators, whose outputs can be shared.
+"""The compact student: Mask2Former with a pixel decoder of standard operators, whose outputs can be
+shared.
 
-One forward pass serves every term of the objective: :meth:`CASTMask2Former.forward_once` runs the network on
+One forward pass serves every term of the objective: :meth:`CASTMask2Former.forward_once` runs the
+    network on
 the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
 """
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import torch
 from mmdet.models.detectors import Mask2Former
@@ -23,27 +26,30 @@ from mmcast.registry import MODELS
 class CASTMask2Former(Mask2Former):
     """Mask2Former that can hand out its pixel outputs and take its losses on a part of the batch.
 
-    Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the backbone
-    ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs shipped.
-    ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
+    Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the
+    backbone ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs
+    shipped. ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
 
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
     """
+
     mask_probabilities = False
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Encoder features of images (B, 3, H, W).
 
         Raises:
-            CASTError: If H or W is not a multiple of a ViT's patch size. The encoder would pad by itself, and
-                masks predicted on the padded canvas would not lie on the image.
+            CASTError: If H or W is not a multiple of a ViT's patch size. The encoder would pad by
+                itself, and masks predicted on the padded canvas would not lie on the image.
         """
         patch = getattr(self.backbone, 'patch_size', 1)
         if any(side % patch for side in batch_inputs.shape[-2:]):
-            raise CASTError(f'inputs of {tuple(batch_inputs.shape[-2:])} pixels do not divide into patches '
-                            f'of {patch}: set pad_size_divisor={patch} in the model\'s data_preprocessor')
+            raise CASTError(
+                f'inputs of {tuple(batch_inputs.shape[-2:])} pixels do not divide into patches '
+                f"of {patch}: set pad_size_divisor={patch} in the model's data_preprocessor"
+            )
         return super().extract_feat(batch_inputs)
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
@@ -54,13 +60,18 @@ class CASTMask2Former(Mask2Former):
         return NetworkOutputs(tuple(features), *outputs, decoded=decoded)
 
     def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The pixel decoder's maps of encoder features, coarsest first; the last is that of the masks."""
+        """The pixel decoder's maps of encoder features, coarsest first; the last is that of the
+        masks.
+        """
         mask_features, memories = self.panoptic_head.pixel_decoder(features)
         return (*memories, mask_features)
 
-    def loss_on(self, outputs: NetworkOutputs, batch_data_samples: SampleList,
-                indices: Sequence[int]) -> dict[str, Tensor]:
-        """The head's losses on the images ``indices`` of a forward pass; of none, zeros with a graph."""
+    def loss_on(
+        self, outputs: NetworkOutputs, batch_data_samples: SampleList, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The head's losses on the images ``indices`` of a forward pass; of none, zeros with a
+        graph.
+        """
         head = self.panoptic_head
         if not len(indices):
             return head.empty_loss(outputs.class_logits, outputs.mask_logits)
@@ -70,16 +81,22 @@ class CASTMask2Former(Mask2Former):
             mask_logits = mask_logits.select(indices)
         samples = [batch_data_samples[i] for i in indices]
         gt_instances = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
-        return head.loss_by_feat(class_logits, mask_logits, gt_instances,
-                                 [s.metainfo for s in samples], [confidence_of(s) for s in samples])
+        return head.loss_by_feat(
+            class_logits,
+            mask_logits,
+            gt_instances,
+            [s.metainfo for s in samples],
+            [confidence_of(s) for s in samples],
+        )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                rescale: bool = True) -> SampleList:
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
         """:meth:`predict_whole`, or window by window where ``test_cfg.windows`` says so.
 
         Raises:
@@ -89,21 +106,36 @@ class CASTMask2Former(Mask2Former):
         if not windows:
             return self.predict_whole(batch_inputs, batch_data_samples, rescale)
         if not self._only_instances():
-            raise CASTError('test_cfg.windows joins instances alone: set test_cfg.instance_on=True and '
-                            'test_cfg.panoptic_on=False, or test_cfg.windows=None')
-        return predict_in_windows(self.predict_whole, batch_inputs, batch_data_samples, Windows(**windows),
-                                  rescale, self.mask_probabilities)
+            raise CASTError(
+                'test_cfg.windows joins instances alone: set test_cfg.instance_on=True and '
+                'test_cfg.panoptic_on=False, or test_cfg.windows=None'
+            )
+        return predict_in_windows(
+            self.predict_whole,
+            batch_inputs,
+            batch_data_samples,
+            Windows(**windows),
+            rescale,
+            self.mask_probabilities,
+        )
 
     @torch.no_grad()
-    def predict_whole(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                      rescale: bool = True, logits_above: float | None = None) -> SampleList:
-        """mmdet's predictions, without a graph; of the masks only those that are kept are ever resized.
+    def predict_whole(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+        logits_above: float | None = None,
+    ) -> SampleList:
+        """mmdet's predictions, without a graph; of the masks only those that are kept are ever
+        resized.
 
         Args:
             batch_inputs: (B, 3, H, W) normalised images.
             batch_data_samples: Their meta information.
             rescale: Whether masks and boxes are those of the original images.
-            logits_above: Predict the mask ``logits`` as well, but only instances whose class score is above this.
+            logits_above: Predict the mask ``logits`` as well, but only instances whose class score
+                is above this.
 
         Returns:
             The samples with ``pred_instances``: scores, labels, bboxes, masks.
@@ -115,12 +147,21 @@ class CASTMask2Former(Mask2Former):
         class_logits, masks = head.decode(*pixels, every_layer=False)
         for i, sample in enumerate(batch_data_samples):
             padded, image, original = sizes_of(sample.metainfo, rescale)
-            rows, columns = (path_weights(*sizes, masks.features) for sizes in zip(
-                masks.features.shape[-2:], padded, image, original))
+            rows, columns = (
+                path_weights(*sizes, masks.features)
+                for sizes in zip(masks.features.shape[-2:], padded, image, original)
+            )
             sample.pred_instances = make_instances(
-                class_logits[-1][i], masks.embeds[-1, i], masks.features[i], rows, columns,
-                config.get('max_per_image', 100), self.panoptic_fusion_head.num_things_classes,
-                self.mask_probabilities and logits_above is None, logits_above)
+                class_logits[-1][i],
+                masks.embeds[-1, i],
+                masks.features[i],
+                rows,
+                columns,
+                config.get('max_per_image', 100),
+                self.panoptic_fusion_head.num_things_classes,
+                self.mask_probabilities and logits_above is None,
+                logits_above,
+            )
         return batch_data_samples
 
     def _only_instances(self) -> bool:

@@ -1,17 +1,21 @@
 """mmdet's Mask2Former decoder layers, run through PyTorch's fused attention.
 
-The modules and their weights stay mmdet's; mmcv's wrapper would ask for the attention weights, which
-``nn.MultiheadAttention`` can give only by materialising them.
+The modules and their weights stay mmdet's; mmcv's wrapper would ask for the attention weights,
+which ``nn.MultiheadAttention`` can give only by materialising them.
 """
-from typing import Optional
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import MultiheadAttention
 from torch import Tensor, nn
 
 
-def attend(module: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
-           allowed: Optional[Tensor] = None) -> Tensor:
+def attend(
+    module: MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """What ``module`` adds to its input.
 
     Args:
@@ -25,16 +29,22 @@ def attend(module: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
     """
     attention: nn.MultiheadAttention = module.attn
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
-    heads = [F.linear(x, w, b).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
-             for x, w, b in zip((query, key, value), weights, biases)]
+    heads = [
+        F.linear(x, w, b).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+        for x, w, b in zip((query, key, value), weights, biases)
+    ]
     dropout = attention.dropout if module.training else 0.0
     mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed, dropout_p=dropout)
-    return module.dropout_layer(module.proj_drop(attention.out_proj(mixed.transpose(1, 2).flatten(2))))
+    return module.dropout_layer(
+        module.proj_drop(attention.out_proj(mixed.transpose(1, 2).flatten(2)))
+    )
 
 
-def decoder_layer(layer: nn.Module, query: Tensor, query_pos: Tensor, key: Tensor, value: Tensor,
-                  allowed: Tensor) -> Tensor:
-    """One ``Mask2FormerTransformerDecoderLayer``: masked cross attention, self attention, feed-forward.
+def decoder_layer(
+    layer: nn.Module, query: Tensor, query_pos: Tensor, key: Tensor, value: Tensor, allowed: Tensor
+) -> Tensor:
+    """One ``Mask2FormerTransformerDecoderLayer``: masked cross attention, self attention,
+    feed-forward.
 
     Args:
         layer: The module.

@@ -1,9 +1,10 @@
 """From queries to instances: only what is kept is resized, and only where it can be positive.
 
-The values are those of mmdet's ``MaskFormerFusionHead``, which resizes every query's mask to the padded
-batch, then all of them to the image, and keeps some afterwards.
+The values are those of mmdet's ``MaskFormerFusionHead``, which resizes every query's mask to the
+padded batch, then all of them to the image, and keeps some afterwards.
 """
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,21 @@ from mmcast.masks.confidence import map_size
 
 
 def resize_weights(size_in: int, size_out: int, like: Tensor, mode: str = 'bilinear') -> Tensor:
-    """(size_out, size_in): the matrix that resizing of one dimension is, on ``like``'s device; modes are separable."""
+    """(size_out, size_in): the matrix that resizing of one dimension is, on ``like``'s device;
+    modes are separable.
+    """
     identity = torch.eye(size_in, dtype=torch.float32, device=like.device)
-    return F.interpolate(identity[None, None], (size_out, size_in), mode=mode, align_corners=False)[0, 0]
+    return F.interpolate(identity[None, None], (size_out, size_in), mode=mode, align_corners=False)[
+        0, 0
+    ]
 
 
-def path_weights(mask_size: int, padded_size: int, image_size: int, original_size: int | None,
-                 like: Tensor) -> Tensor:
-    """One dimension's way of a mask: to the padded batch, without the padding, to the original image."""
+def path_weights(
+    mask_size: int, padded_size: int, image_size: int, original_size: int | None, like: Tensor
+) -> Tensor:
+    """One dimension's way of a mask: to the padded batch, without the padding, to the original
+    image.
+    """
     weights = resize_weights(mask_size, padded_size, like)[:image_size]
     if original_size is not None:
         weights = resize_weights(image_size, original_size, like) @ weights
@@ -43,9 +51,17 @@ def keep_best(class_logits: Tensor, num_kept: int) -> tuple[Tensor, Tensor, Tens
     return scores, index // probabilities.shape[1], index % probabilities.shape[1]
 
 
-def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows: Tensor, columns: Tensor,
-                   max_per_image: int, num_things: int, probabilities: bool = False,
-                   logits_above: float | None = None) -> InstanceData:
+def make_instances(
+    class_logits: Tensor,
+    embeds: Tensor,
+    features: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    max_per_image: int,
+    num_things: int,
+    probabilities: bool = False,
+    logits_above: float | None = None,
+) -> InstanceData:
     """The instances of one image.
 
     Args:
@@ -56,13 +72,14 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
         max_per_image: Instances kept.
         num_things: Classes from this one on are stuff and left out.
         probabilities: Whether to return those of all pixels as well.
-        logits_above: Return the mask logits as well, but only instances whose class score is above this.
+        logits_above: Return the mask logits as well, but only instances whose class score is above
+            this.
 
     Returns:
-        ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's pixels) and their
-        product ``scores``; ``labels``, ``masks`` (N, H, W) of bool and ``bboxes`` (N, 4) as x1, y1, x2, y2, zeros
-        for an empty mask. Also ``probabilities`` (N, h', w') of uint8, 255 is 1, of ``map_size``, or ``logits``
-        (N, H, W) of float16.
+        ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's
+        pixels) and their product ``scores``; ``labels``, ``masks`` (N, H, W) of bool and ``bboxes``
+        (N, 4) as x1, y1, x2, y2, zeros for an empty mask. Also ``probabilities`` (N, h', w') of
+        uint8, 255 is 1, of ``map_size``, or ``logits`` (N, H, W) of float16.
     """
     scores, queries, labels = keep_best(class_logits, max_per_image)
     chosen = labels < num_things
@@ -75,14 +92,22 @@ def make_instances(class_logits: Tensor, embeds: Tensor, features: Tensor, rows:
     logits = torch.einsum('nc,chw->nhw', embeds[kept], features).float()
     masks, mask_scores, boxes = resize_and_score(logits, rows, columns)
     quality = mask_scores[mask_of]
-    found = InstanceData(scores=scores * quality, class_scores=scores, mask_quality=quality, labels=labels,
-                         masks=masks[mask_of], bboxes=boxes[mask_of])
+    found = InstanceData(
+        scores=scores * quality,
+        class_scores=scores,
+        mask_quality=quality,
+        labels=labels,
+        masks=masks[mask_of],
+        bboxes=boxes[mask_of],
+    )
     if logits_above is not None:
         found.logits = (rows @ logits @ columns.T).half()[mask_of]
     if probabilities:
         small = map_size(masks.shape[1:])
-        rows, columns = (F.adaptive_avg_pool1d(weights.T[None], size)[0].T
-                         for weights, size in zip((rows, columns), small))
+        rows, columns = (
+            F.adaptive_avg_pool1d(weights.T[None], size)[0].T
+            for weights, size in zip((rows, columns), small)
+        )
         found.probabilities = to_bytes((rows @ logits @ columns.T).sigmoid())[mask_of]
     return found
 
@@ -92,7 +117,9 @@ def to_bytes(probabilities: Tensor) -> Tensor:
     return (probabilities * 255).round().byte()
 
 
-def resize_and_score(logits: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def resize_and_score(
+    logits: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Threshold resized masks.
 
     Args:
@@ -116,19 +143,26 @@ def resize_and_score(logits: Tensor, rows: Tensor, columns: Tensor) -> tuple[Ten
         masks[i, top:bottom, left:right] = inside
         sums[i] = (window.sigmoid() * inside).sum()
         counts[i] = inside.sum()
-        has_row[i, top:bottom], has_column[i, left:right] = inside.any(1).float(), inside.any(0).float()
+        has_row[i, top:bottom], has_column[i, left:right] = (
+            inside.any(1).float(),
+            inside.any(0).float(),
+        )
     (left, right), (top, bottom) = _ends(has_column), _ends(has_row)
     return masks, sums / (counts + 1e-6), torch.stack([left, top, right, bottom], dim=1)
 
 
 def _extent(positive: Tensor, weights: Tensor) -> Tensor:
-    """First and last + 1 output (N, 2) to which any positive input (N, n) contributes; 0, 0 for none."""
+    """First and last + 1 output (N, 2) to which any positive input (N, n) contributes; 0, 0 for
+    none.
+    """
     reached = positive.float() @ (weights > 0).float().T
     return torch.stack(_ends(reached), dim=1).long()
 
 
 def _ends(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last + 1 index of the positive entries of each row (N, n), as numbers (N,); 0, 0 for none."""
+    """First and last + 1 index of the positive entries of each row (N, n), as numbers (N,); 0, 0
+    for none.
+    """
     present = (counts > 0).float()
     size = present.shape[1]
     first, last = present.argmax(1), size - present.flip(1).argmax(1)
@@ -136,7 +170,12 @@ def _ends(counts: Tensor) -> tuple[Tensor, Tensor]:
     return first * found.float(), last * found.float()
 
 
-def sizes_of(meta: dict, rescale: bool) -> tuple[Sequence[int], Sequence[int], Sequence[int | None]]:
+def sizes_of(
+    meta: dict, rescale: bool
+) -> tuple[Sequence[int], Sequence[int], Sequence[int | None]]:
     """Height and width of the padded batch, of the image in it, and of the original or nothing."""
-    return (meta['batch_input_shape'], meta['img_shape'][:2],
-            meta['ori_shape'][:2] if rescale else (None, None))
+    return (
+        meta['batch_input_shape'],
+        meta['img_shape'][:2],
+        meta['ori_shape'][:2] if rescale else (None, None),
+    )

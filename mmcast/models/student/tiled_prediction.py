@@ -1,8 +1,10 @@
 """Prediction window by window, for images that hold many times what a training crop holds.
 
-Learned queries divide an image's instances among themselves by place and look. Trained on crops with ten nuclei, they
-do not divide a hundred that all look alike; in a window as large as a crop they do.
+Learned queries divide an image's instances among themselves by place and look. Trained on crops
+with ten nuclei, they do not divide a hundred that all look alike; in a window as large as a crop
+they do.
 """
+
 from collections.abc import Callable
 
 import torch
@@ -18,11 +20,19 @@ from mmcast.models.student.postprocess import to_bytes
 
 NOWHERE = -20.0  # logit of a pixel that no view of an instance shows
 
-def predict_in_windows(predict: Callable[..., SampleList], images: Tensor, samples: SampleList, windows: Windows,
-                       rescale: bool, probabilities: bool = False) -> SampleList:
+
+def predict_in_windows(
+    predict: Callable[..., SampleList],
+    images: Tensor,
+    samples: SampleList,
+    windows: Windows,
+    rescale: bool,
+    probabilities: bool = False,
+) -> SampleList:
     """Predict on overlapping windows and join what they show of the same instances.
 
-    Masks are resized as logits. As yes or no they would grow or shrink: where a border halves a pixel, as every second
+    Masks are resized as logits. As yes or no they would grow or shrink: where a border halves a
+        pixel, as every second
     one does in a doubled image, nothing is left to say which half weighs more.
 
     Args:
@@ -37,14 +47,36 @@ def predict_in_windows(predict: Callable[..., SampleList], images: Tensor, sampl
     """
     for image, sample in zip(images, samples):
         places, size = windows.places(image.shape[1:]), tuple(image.shape[1:])
-        crops = torch.stack([image[:, y:y + windows.size, x:x + windows.size] for y, x in places])
+        crops = torch.stack(
+            [image[:, y : y + windows.size, x : x + windows.size] for y, x in places]
+        )
         shape = tuple(crops.shape[-2:])
-        parts = predict(crops, [DetDataSample(metainfo=dict(
-            img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0)))
-            for _ in places], rescale=False, logits_above=windows.score_thr)
-        found = InstanceData.cat([
-            _instances_of(part.pred_instances, place, windows.score_thr) for part, place in zip(parts, places)])
-        views = Views(*(found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')), size)
+        parts = predict(
+            crops,
+            [
+                DetDataSample(
+                    metainfo=dict(
+                        img_shape=shape,
+                        ori_shape=shape,
+                        pad_shape=shape,
+                        batch_input_shape=shape,
+                        scale_factor=(1.0, 1.0),
+                    )
+                )
+                for _ in places
+            ],
+            rescale=False,
+            logits_above=windows.score_thr,
+        )
+        found = InstanceData.cat(
+            [
+                _instances_of(part.pred_instances, place, windows.score_thr)
+                for part, place in zip(parts, places)
+            ]
+        )
+        views = Views(
+            *(found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')), size
+        )
         sample.pred_instances = _place(found, views, sample, rescale, probabilities)
     return samples
 
@@ -56,33 +88,48 @@ def _instances_of(found: InstanceData, place: tuple[int, int], score_thr: float)
     return kept
 
 
-def _place(found: InstanceData, views: Views, sample: DetDataSample, rescale: bool,
-           probabilities: bool) -> InstanceData:
-    """One instance a group with its mask on the whole image: without padding, and of ``ori_shape`` if ``rescale``."""
+def _place(
+    found: InstanceData, views: Views, sample: DetDataSample, rescale: bool, probabilities: bool
+) -> InstanceData:
+    """One instance a group with its mask on the whole image: without padding, and of ``ori_shape``
+    if ``rescale``.
+    """
     groups = views.groups()
-    best = found[torch.tensor([group[0] for group in groups], dtype=torch.long, device=found.scores.device)]
+    best = found[
+        torch.tensor([group[0] for group in groups], dtype=torch.long, device=found.scores.device)
+    ]
     for field in ('corner', 'logits'):
         best.pop(field)
     size = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
     best.masks = found.masks.new_zeros((len(groups), *size))
     if probabilities:
-        best.probabilities = found.masks.new_zeros((len(groups), *map_size(size)), dtype=torch.uint8)
-    for i, group in enumerate(groups):  # one by one: as numbers, all masks of a crowded image are a gigabyte
-        logits = _paste(found, group, views.size)[None, None, :sample.img_shape[0], :sample.img_shape[1]]
+        best.probabilities = found.masks.new_zeros(
+            (len(groups), *map_size(size)), dtype=torch.uint8
+        )
+    for i, group in enumerate(
+        groups
+    ):  # one by one: as numbers, all masks of a crowded image are a gigabyte
+        logits = _paste(found, group, views.size)[
+            None, None, : sample.img_shape[0], : sample.img_shape[1]
+        ]
         logits = F.interpolate(logits, size, mode='bilinear')
         best.masks[i] = logits[0, 0] > 0
         if probabilities:
-            best.probabilities[i] = to_bytes(F.adaptive_avg_pool2d(logits, map_size(size))[0, 0].sigmoid())
+            best.probabilities[i] = to_bytes(
+                F.adaptive_avg_pool2d(logits, map_size(size))[0, 0].sigmoid()
+            )
     best.bboxes = mask2bbox(best.masks)
     return best[best.masks.flatten(1).any(1)]
 
 
 def _paste(found: InstanceData, group: list[int], size: tuple[int, int]) -> Tensor:
-    """Logits (H, W) of an instance; of several views of a pixel, that of the one that is surest that it belongs."""
+    """Logits (H, W) of an instance; of several views of a pixel, that of the one that is surest
+    that it belongs.
+    """
     height, width = found.logits.shape[-2:]
     canvas = torch.full(size, NOWHERE, device=found.logits.device)
     for i in group:
         top, left = found.corner[i].tolist()
-        there = canvas[top:top + height, left:left + width]
+        there = canvas[top : top + height, left : left + width]
         torch.maximum(there, found.logits[i].float(), out=there)
     return canvas

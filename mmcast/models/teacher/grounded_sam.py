@@ -1,8 +1,11 @@
-"""The foundation teacher: Grounding-DINO finds boxes by class names, SAM2 turns every box into a mask.
+"""The foundation teacher: Grounding-DINO finds boxes by class names, SAM2 turns every box into a
+mask.
 
-Both halves are other people's networks, ``mmdet``'s and ``transformers``'. Here they are joined, predict in
-the data set's classes, and learn on the same batches as every other detector of this package.
+Both halves are other people's networks, ``mmdet``'s and ``transformers``'. Here they are joined,
+predict in the data set's classes, and learn on the same batches as every other detector of this
+package.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -31,13 +34,16 @@ SCORE_FACTORS = ('mask_quality', 'agreement')
 class TeacherOutputs(NetworkOutputs):
     """What one forward pass of the teacher in training returns.
 
-    ``class_logits`` and ``mask_logits`` are those of the kept queries, one tensor each. They cost a pass of SAM2's
-    decoder, so they are made when they are first asked for, which is when the pixel loss is on, and without gradient.
+    ``class_logits`` and ``mask_logits`` are those of the kept queries, one tensor each. They cost a
+    pass of SAM2's decoder, so they are made when they are first asked for, which is when the pixel
+    loss is on, and without gradient.
 
     Attributes:
         boxes: Grounding-DINO's pass; ``None`` where that component is frozen.
-        embeddings: SAM2's image embeddings, each (B, C_i, h_i, w_i); ``None`` where that component is frozen.
+        embeddings: SAM2's image embeddings, each (B, C_i, h_i, w_i); ``None`` where that component
+            is frozen.
     """
+
     boxes: BoxOutputs | None = None
     embeddings: list[Tensor] | None = None
 
@@ -46,63 +52,84 @@ class TeacherOutputs(NetworkOutputs):
 class GroundedSAM(BaseDetector):
     """Grounding-DINO's boxes prompt SAM2's masks; trains and predicts like any mmdet detector.
 
-    The pipeline hands in an image once, as large as it likes; each half brings it to its own size and
-    normalises it by itself. In training both see the batch's canvas, padding included.
+    The pipeline hands in an image once, as large as it likes; each half brings it to its own size
+    and normalises it by itself. In training both see the batch's canvas, padding included.
 
     Args:
         grounding_dino: ``PromptedGroundingDINO``, without ``classes``.
         sam2: ``BoxPromptedSAM2``.
         classes: Names in the data set's order; they are the prompt.
         frozen: Halves that do not learn, ``grounding_dino`` or ``sam2``; their losses are left out.
-        pixel_encoder: The half whose features the pixel loss is about: ``sam2`` (one map of 256 channels,
-            stride 16 of its square) or ``grounding_dino`` (its backbone's maps). Default ``sam2`` if it
-            learns.
+        pixel_encoder: The half whose features the pixel loss is about: ``sam2`` (one map of 256
+            channels, stride 16 of its square) or ``grounding_dino`` (its backbone's maps). Default
+            ``sam2`` if it learns.
         num_pixel_queries: K of the pixel loss, the queries with the highest class scores.
-        score_factors: What ``scores`` are the product of, beside the class scores: ``mask_quality``,
-            ``agreement``.
+        score_factors: What ``scores`` are the product of, beside the class scores:
+            ``mask_quality``, ``agreement``.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         data_preprocessor: With the ``mean`` and ``std`` that the batch is normalised by.
         init_cfg: As everywhere in MMEngine.
 
     Raises:
-        CASTError: If classes cannot be prompted, nothing is left to learn, or a half is unknown or frozen.
+        CASTError: If classes cannot be prompted, nothing is left to learn, or a half is unknown or
+            frozen.
 
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
     """
+
     mask_probabilities = False
 
-    def __init__(self, grounding_dino: ConfigType, sam2: ConfigType, classes: Sequence[str],
-                 frozen: Sequence[str] = (), pixel_encoder: str | None = None, num_pixel_queries: int = 50,
-                 score_factors: Sequence[str] = (), activation_checkpointing: bool = False, data_preprocessor: OptConfigType = None,
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        grounding_dino: ConfigType,
+        sam2: ConfigType,
+        classes: Sequence[str],
+        frozen: Sequence[str] = (),
+        pixel_encoder: str | None = None,
+        num_pixel_queries: int = 50,
+        score_factors: Sequence[str] = (),
+        activation_checkpointing: bool = False,
+        data_preprocessor: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
             raise CASTError(
                 'GroundedSAM brings images to two sizes, so it must know how they were normalised: '
-                'set mean and std in data_preprocessor')
+                'set mean and std in data_preprocessor'
+            )
         self.frozen = tuple(frozen)
         self.pixel_encoder = pixel_encoder or ('grounding_dino' if 'sam2' in frozen else 'sam2')
         if set(frozen) - set(HALVES) or self.pixel_encoder not in set(HALVES) - set(frozen):
             raise CASTError(
-                f'GroundedSAM: frozen={self.frozen}, pixel_encoder={self.pixel_encoder!r}: the halves '
-                f'are {" and ".join(HALVES)}, at most one is frozen, and the other one has the pixels')
+                f'GroundedSAM: frozen={self.frozen}, pixel_encoder={self.pixel_encoder!r}: the '
+                f'halves are {" and ".join(HALVES)}, at most one is frozen, and the other one has '
+                'the pixels'
+            )
         self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
         self.sam2 = MODELS.build(sam2)
         self.num_pixel_queries = num_pixel_queries
         self.score_factors = tuple(score_factors)
         if set(score_factors) - set(SCORE_FACTORS):
-            raise CASTError(f'GroundedSAM: score_factors={self.score_factors}: use {" and ".join(SCORE_FACTORS)}')
+            raise CASTError(
+                f'GroundedSAM: score_factors={self.score_factors}: use '
+                f'{" and ".join(SCORE_FACTORS)}'
+            )
         for name in self.frozen:
             getattr(self, name).requires_grad_(False).eval()
         if activation_checkpointing:
             transformer = self.grounding_dino.encoder, self.grounding_dino.decoder
             swin = getattr(self.grounding_dino.backbone, 'stages', ())
-            checkpoint_activations([
-                *(layer for part in transformer for layer in part.layers), *transformer[0].fusion_layers,
-                *(block for stage in swin for block in stage.blocks), *self.sam2.blocks
-            ])
+            checkpoint_activations(
+                [
+                    *(layer for part in transformer for layer in part.layers),
+                    *transformer[0].fusion_layers,
+                    *(block for stage in swin for block in stage.blocks),
+                    *self.sam2.blocks,
+                ]
+            )
 
     def train(self, mode: bool = True) -> 'GroundedSAM':
         """Training mode for what learns; a frozen half stays in evaluation."""
@@ -114,12 +141,15 @@ class GroundedSAM(BaseDetector):
     def _pixels(self, batch_inputs: Tensor) -> Tensor:
         """(B, 3, H, W) of uint8, RGB, as they were loaded."""
         normaliser = self.data_preprocessor
-        return (batch_inputs.float() * normaliser.std + normaliser.mean).round().clamp(0, 255).byte()
+        return (
+            (batch_inputs.float() * normaliser.std + normaliser.mean).round().clamp(0, 255).byte()
+        )
 
     # Prediction
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList,
-                rescale: bool = True) -> SampleList:
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
         """Instances of every image.
 
         Args:
@@ -128,16 +158,22 @@ class GroundedSAM(BaseDetector):
             rescale: Boxes and masks in the size ``ori_shape``, else in ``img_shape``.
 
         Returns:
-            The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,), ``masks``
-            (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality`` (N,), SAM2's estimate
-            of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's box and that of SAM2's mask, and
-            ``scores``, the class scores times ``score_factors``.
+            The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,),
+                ``masks``
+            (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality`` (N,),
+            SAM2's estimate of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's box
+            and that of SAM2's mask, and ``scores``, the class scores times ``score_factors``.
         """
-        images = [image[:, :sample.img_shape[0], :sample.img_shape[1]]
-                  for image, sample in zip(self._pixels(batch_inputs), batch_data_samples)]
-        for image, sample, found in zip(images, batch_data_samples, self.grounding_dino.detect(images)):
+        images = [
+            image[:, : sample.img_shape[0], : sample.img_shape[1]]
+            for image, sample in zip(self._pixels(batch_inputs), batch_data_samples)
+        ]
+        for image, sample, found in zip(
+            images, batch_data_samples, self.grounding_dino.detect(images)
+        ):
             sample.pred_instances = self._segment(
-                image, found, tuple((sample.ori_shape if rescale else sample.img_shape)[:2]))
+                image, found, tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
+            )
         return batch_data_samples
 
     def _segment(self, image: Tensor, found: InstanceData, size: tuple[int, int]) -> InstanceData:
@@ -148,9 +184,15 @@ class GroundedSAM(BaseDetector):
         else:
             logits, quality = boxes.new_zeros((0, 1, 1)), found.scores
         masks = self.sam2.to_full_size(logits, size)
-        instances = InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores, masks=masks,
-                                 class_scores=found.scores, mask_quality=quality.float(),
-                                 agreement=bbox_overlaps(boxes, mask2bbox(masks), is_aligned=True))
+        instances = InstanceData(
+            bboxes=boxes,
+            labels=found.labels,
+            scores=found.scores,
+            masks=masks,
+            class_scores=found.scores,
+            mask_quality=quality.float(),
+            agreement=bbox_overlaps(boxes, mask2bbox(masks), is_aligned=True),
+        )
         if self.mask_probabilities:
             instances.probabilities = self.sam2.probabilities(logits, map_size(size))
         for name in self.score_factors:
@@ -165,15 +207,19 @@ class GroundedSAM(BaseDetector):
     # Training, as CASTDetector asks for it
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
-        """The maps of ``pixel_encoder``, Grounding-DINO's at the scale that :meth:`forward_once` drew last.
+        """The maps of ``pixel_encoder``, Grounding-DINO's at the scale that :meth:`forward_once`
+        drew last.
 
         So weak and strong view of a batch share their pixels.
         """
         pixels = self._pixels(batch_inputs)
         if self.pixel_encoder == 'sam2':
             return tuple(self.sam2.encode(pixels)[-1:])
-        return tuple(self.grounding_dino.backbone(
-            self.grounding_dino.preprocess(pixels, self.grounding_dino.current_scale)))
+        return tuple(
+            self.grounding_dino.backbone(
+                self.grounding_dino.preprocess(pixels, self.grounding_dino.current_scale)
+            )
+        )
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> TeacherOutputs:
         """Run the halves that learn on images (B, 3, H, W)."""
@@ -185,11 +231,17 @@ class GroundedSAM(BaseDetector):
             embeddings = self.sam2.encode(pixels)
         features = tuple(embeddings[-1:]) if self.pixel_encoder == 'sam2' else boxes.features
         queries = cache(partial(self._pixel_queries, pixels, boxes, embeddings))
-        return TeacherOutputs(features, class_logits=OnDemand(lambda: queries()[1]),
-                              mask_logits=OnDemand(lambda: queries()[0]), boxes=boxes, embeddings=embeddings)
+        return TeacherOutputs(
+            features,
+            class_logits=OnDemand(lambda: queries()[1]),
+            mask_logits=OnDemand(lambda: queries()[0]),
+            boxes=boxes,
+            embeddings=embeddings,
+        )
 
-    def loss_on(self, outputs: TeacherOutputs, batch_data_samples: SampleList,
-                indices: Sequence[int]) -> dict[str, Tensor]:
+    def loss_on(
+        self, outputs: TeacherOutputs, batch_data_samples: SampleList, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
         """The learning halves' losses on the images ``indices``; of none, zeros with a graph."""
         losses = {}
         if outputs.boxes is not None:
@@ -204,20 +256,30 @@ class GroundedSAM(BaseDetector):
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
     @torch.no_grad()
-    def _pixel_queries(self, pixels: Tensor, boxes: BoxOutputs | None,
-                       embeddings: list[Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Mask logits (B, K, h, w) on the canvas and class logits (B, K, C + 1) of the K best queries.
+    def _pixel_queries(
+        self, pixels: Tensor, boxes: BoxOutputs | None, embeddings: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits (B, K, h, w) on the canvas and class logits (B, K, C + 1) of the K best
+        queries.
 
-        Grounding-DINO scores every class by itself. The logits are such that their softmax is in proportion
-        to these scores, and to one minus the highest of them for "no object".
+        Grounding-DINO scores every class by itself. The logits are such that their softmax is in
+        proportion to these scores, and to one minus the highest of them for "no object".
         """
         network = self.grounding_dino
-        scores, corners = network.queries(pixels) if boxes is None else network.trained_queries(boxes)
+        scores, corners = (
+            network.queries(pixels) if boxes is None else network.trained_queries(boxes)
+        )
         number = min(self.num_pixel_queries, scores.shape[1])
         kept = scores.amax(2).topk(number).indices[..., None]  # (B, K, 1)
-        scores, corners = (part.gather(1, kept.expand(-1, -1, part.shape[2])) for part in (scores, corners))
+        scores, corners = (
+            part.gather(1, kept.expand(-1, -1, part.shape[2])) for part in (scores, corners)
+        )
         embeddings = self.sam2.encode(pixels) if embeddings is None else embeddings
-        masks = torch.stack([self.sam2.decode([part[i:i + 1] for part in embeddings], of_image, (1, 1))[0]
-                             for i, of_image in enumerate(corners)])
+        masks = torch.stack(
+            [
+                self.sam2.decode([part[i : i + 1] for part in embeddings], of_image, (1, 1))[0]
+                for i, of_image in enumerate(corners)
+            ]
+        )
         probabilities = torch.cat([scores, 1 - scores.amax(2, keepdim=True)], dim=2)
         return masks, probabilities.clamp(min=1e-6).log()

@@ -1,4 +1,7 @@
-"""Grounding-DINO as the half of the teacher that finds a data set's classes; the network is mmdet's."""
+"""Grounding-DINO as the half of the teacher that finds a data set's classes; the network is
+mmdet's.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +29,7 @@ class BoxOutputs:
         samples: Labels at the network's size, in the prompt's classes.
         prompt: What was asked for.
     """
+
     features: tuple[Tensor, ...]
     head_inputs: dict
     samples: SampleList
@@ -36,29 +40,40 @@ class BoxOutputs:
 class PromptedGroundingDINO(GroundingDINO):
     """mmdet's Grounding-DINO for a fixed list of classes, from images of any size.
 
-    Parameters have mmdet's names. The language model is never trained, and runs once for a prompt instead of
-    once for an image.
+    Parameters have mmdet's names. The language model is never trained, and runs once for a prompt
+    instead of once for an image.
 
     Args:
         classes: Names in the data set's order.
-        box_scale: Longest long side and short side of the network's input in pixels, the ratio is kept.
+        box_scale: Longest long side and short side of the network's input in pixels, the ratio is
+            kept.
         train_box_scales: In training, one of these is drawn for each batch; default ``box_scale``.
-        test_cfg: ``score_thr`` (0.05) and ``max_per_img`` (100) of the boxes, ``classes_per_prompt`` (as many
-            as the text length holds).
+        test_cfg: ``score_thr`` (0.05) and ``max_per_img`` (100) of the boxes,
+            ``classes_per_prompt`` (as many as the text length holds).
         kwargs: Those of ``GroundingDINO``; ``data_preprocessor`` with ``mean`` and ``std``.
 
     Raises:
         CASTError: If the classes cannot be prompted, or the normalisation is not given.
     """
 
-    def __init__(self, *args, classes: Sequence[str], box_scale: tuple[int, int] = (1333, 800),
-                 train_box_scales: Sequence[tuple[int, int]] | None = None, test_cfg: dict | None = None,
-                 **kwargs) -> None:
-        test_cfg = dict(dict(score_thr=0.05, max_per_img=100, classes_per_prompt=None), **(test_cfg or {}))
+    def __init__(
+        self,
+        *args,
+        classes: Sequence[str],
+        box_scale: tuple[int, int] = (1333, 800),
+        train_box_scales: Sequence[tuple[int, int]] | None = None,
+        test_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        test_cfg = dict(
+            dict(score_thr=0.05, max_per_img=100, classes_per_prompt=None), **(test_cfg or {})
+        )
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
         if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
-            raise CASTError('PromptedGroundingDINO resizes and normalises by itself: set mean and std in its '
-                            'data_preprocessor')
+            raise CASTError(
+                'PromptedGroundingDINO resizes and normalises by itself: set mean and std in its '
+                'data_preprocessor'
+            )
         self.box_scale = tuple(box_scale)
         self.train_box_scales = [tuple(scale) for scale in train_box_scales or [box_scale]]
         self.current_scale = self.box_scale
@@ -68,14 +83,18 @@ class PromptedGroundingDINO(GroundingDINO):
         nn.init.normal_(self.level_embed)  # mmdet leaves what the memory held until init_weights
 
     def train(self, mode: bool = True) -> 'PromptedGroundingDINO':
-        """Training mode for all but the language model, whose dropout would make its features random."""
+        """Training mode for all but the language model, whose dropout would make its features
+        random.
+        """
         super().train(mode)
         self.language_model.eval()
         return self
 
     def draw_scale(self) -> None:
         """Choose the size of the next batch's input among ``train_box_scales``."""
-        self.current_scale = self.train_box_scales[torch.randint(len(self.train_box_scales), ()).item()]
+        self.current_scale = self.train_box_scales[
+            torch.randint(len(self.train_box_scales), ()).item()
+        ]
 
     def preprocess(self, pixels: Tensor, scale: tuple[int, int]) -> Tensor:
         """The network's own input from images (..., 3, H, W) of uint8, RGB: resized and normalised."""
@@ -87,34 +106,48 @@ class PromptedGroundingDINO(GroundingDINO):
         """Boxes of images (3, H, W) of uint8, RGB, best first.
 
         Returns:
-            Per image ``bboxes`` (N, 4) as shares of its width and height, ``scores`` (N,) and ``labels``
-            (N,).
+            Per image ``bboxes`` (N, 4) as shares of its width and height, ``scores`` (N,) and
+            ``labels`` (N,).
         """
-        if len({image.shape for image in images}) > 1:  # padding would enter the maps' normalisation
+        if (
+            len({image.shape for image in images}) > 1
+        ):  # padding would enter the maps' normalisation
             return [self.detect([image])[0] for image in images]
         features, samples = self._encode(torch.stack(list(images)))
-        found = [self._best_pairs(*self.score_queries(features, samples, prompt), prompt)
-                 for prompt in self.prompts.all]
+        found = [
+            self._best_pairs(*self.score_queries(features, samples, prompt), prompt)
+            for prompt in self.prompts.all
+        ]
         return [
-            self._keep(InstanceData.cat([of_prompt[i] for of_prompt in found])) for i in range(len(images))
+            self._keep(InstanceData.cat([of_prompt[i] for of_prompt in found]))
+            for i in range(len(images))
         ]
 
     def queries(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores (B, Q, C) and boxes (B, Q, 4), as shares, of all queries on (B, 3, H, W) of uint8."""
+        """Class scores (B, Q, C) and boxes (B, Q, 4), as shares, of all queries on (B, 3, H, W) of
+        uint8.
+        """
         features, samples = self._encode(pixels)
         found = [self.score_queries(features, samples, prompt) for prompt in self.prompts.all]
-        scores = [self.spread(scores, prompt) for (scores, _), prompt in zip(found, self.prompts.all)]
+        scores = [
+            self.spread(scores, prompt) for (scores, _), prompt in zip(found, self.prompts.all)
+        ]
         return torch.cat(scores, dim=1), torch.cat([boxes for _, boxes in found], dim=1)
 
     def _encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], SampleList]:
-        """Feature maps of images (B, 3, H, W) of uint8 at the network's size, and samples that tell it."""
+        """Feature maps of images (B, 3, H, W) of uint8 at the network's size, and samples that tell
+        it.
+        """
         inputs = self.preprocess(pixels, self.box_scale)
         size = tuple(inputs.shape[2:])
-        samples = [DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size)) for _ in inputs]
+        samples = [
+            DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=size)) for _ in inputs
+        ]
         return self.extract_feat(inputs), samples
 
-    def score_queries(self, features: tuple[Tensor, ...], samples: SampleList,
-                      prompt: Prompt) -> tuple[Tensor, Tensor]:
+    def score_queries(
+        self, features: tuple[Tensor, ...], samples: SampleList, prompt: Prompt
+    ) -> tuple[Tensor, Tensor]:
         """Scores (B, Q, n) of a prompt's classes and boxes (B, Q, 4) as shares of each image."""
         inputs = self.forward_transformer(features, self._text(prompt, len(samples)), samples)
         return self._read(self.bbox_head(**inputs), prompt)
@@ -135,14 +168,18 @@ class PromptedGroundingDINO(GroundingDINO):
         best, index = scores.flatten(1).topk(min(self.test_cfg['max_per_img'], scores[0].numel()))
         labels = index.new_tensor(prompt.classes)[index % number]
         queries = torch.div(index, number, rounding_mode='floor')
-        return [InstanceData(scores=best[i], labels=labels[i], bboxes=boxes[i, queries[i]])
-                for i in range(len(scores))]
+        return [
+            InstanceData(scores=best[i], labels=labels[i], bboxes=boxes[i, queries[i]])
+            for i in range(len(scores))
+        ]
 
     def _keep(self, found: InstanceData) -> InstanceData:
         """Those above the threshold whose boxes have an area in the image, best first."""
         sides = found.bboxes[:, 2:] - found.bboxes[:, :2]
         found = found[(found.scores > self.test_cfg['score_thr']) & (sides > 0).all(1)]
-        return found[found.scores.argsort(descending=True, stable=True)[:self.test_cfg['max_per_img']]]
+        return found[
+            found.scores.argsort(descending=True, stable=True)[: self.test_cfg['max_per_img']]
+        ]
 
     def spread(self, scores: Tensor, prompt: Prompt) -> Tensor:
         """Scores (B, Q, C) of all classes from those of a prompt's; 0 where it does not ask."""
@@ -155,14 +192,18 @@ class PromptedGroundingDINO(GroundingDINO):
     def forward_once(self, pixels: Tensor, samples: SampleList) -> BoxOutputs:
         """Run the network on a batch (B, 3, H, W) of uint8, RGB, at the scale that was drawn.
 
-        The transformer is shown noisy ground truths beside its own queries (DINO's denoising), so that it
-        needs the labels already.
+        The transformer is shown noisy ground truths beside its own queries (DINO's denoising), so
+        that it needs the labels already.
         """
         inputs = self.preprocess(pixels, self.current_scale)
-        prompt = self.prompts.for_training(torch.cat([sample.gt_instances.labels for sample in samples]))
+        prompt = self.prompts.for_training(
+            torch.cat([sample.gt_instances.labels for sample in samples])
+        )
         scale = [new / old for new, old in zip(inputs.shape[-2:], pixels.shape[-2:])]
         text = self._text(prompt, len(samples))
-        samples = [self._resize_labels(sample, prompt, scale, inputs.shape[-2:]) for sample in samples]
+        samples = [
+            self._resize_labels(sample, prompt, scale, inputs.shape[-2:]) for sample in samples
+        ]
         for sample in samples:  # mmdet's matching looks for the prompt's length there
             mask = text['text_token_mask'][:1].expand(len(sample.gt_instances), -1)
             sample.gt_instances.text_token_mask = mask
@@ -170,42 +211,59 @@ class PromptedGroundingDINO(GroundingDINO):
         head_inputs = self.forward_transformer(self.neck(maps), text, samples)
         return BoxOutputs(tuple(maps), head_inputs, samples, prompt)
 
-    def _resize_labels(self, sample: DetDataSample, prompt: Prompt, scale: Sequence[float],
-                       canvas: Sequence[int]) -> DetDataSample:
+    def _resize_labels(
+        self, sample: DetDataSample, prompt: Prompt, scale: Sequence[float], canvas: Sequence[int]
+    ) -> DetDataSample:
         """Labels of one image at the network's size; what the prompt does not ask for is no object."""
         gt = sample.gt_instances
-        position = gt.labels.new_full((self.num_classes, ), -1)
+        position = gt.labels.new_full((self.num_classes,), -1)
         position[list(prompt.classes)] = torch.arange(len(prompt.classes), device=gt.labels.device)
         labels = position[gt.labels]
-        boxes = gt.bboxes.float() * gt.bboxes.new_tensor([scale[1], scale[0]], dtype=torch.float32).repeat(2)
+        boxes = gt.bboxes.float() * gt.bboxes.new_tensor(
+            [scale[1], scale[0]], dtype=torch.float32
+        ).repeat(2)
         labels, boxes = labels[labels >= 0], boxes[labels >= 0]
-        size = tuple(min(round(side * factor), limit)
-                     for side, factor, limit in zip(sample.img_shape, scale, canvas))
+        size = tuple(
+            min(round(side * factor), limit)
+            for side, factor, limit in zip(sample.img_shape, scale, canvas)
+        )
         resized = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=tuple(canvas)))
         resized.gt_instances = InstanceData(
-            labels=labels, bboxes=boxes, positive_maps=prompt.tokens_of_class.to(boxes)[labels])
+            labels=labels, bboxes=boxes, positive_maps=prompt.tokens_of_class.to(boxes)[labels]
+        )
         return resized
 
     def losses(self, outputs: BoxOutputs, indices: Sequence[int]) -> dict[str, Tensor]:
         """mmdet's losses on the images ``indices`` in float32, as matching and focal loss need it.
 
-        No image counts as one without objects, weighted 0: it adds nothing to a normaliser, takes part in the
+        No image counts as one without objects, weighted 0: it adds nothing to a normaliser, takes
+            part in the
         reductions over ranks, and leaves a graph.
         """
         chosen = list(indices) or [0]
         samples = [outputs.samples[i] for i in chosen]
         if not len(indices):
-            samples = [DetDataSample(metainfo=samples[0].metainfo, gt_instances=samples[0].gt_instances[:0])]
+            samples = [
+                DetDataSample(
+                    metainfo=samples[0].metainfo, gt_instances=samples[0].gt_instances[:0]
+                )
+            ]
         inputs = outputs.head_inputs
-        parts = {name: inputs[name][chosen].float()
-                 for name in ('memory_text', 'enc_outputs_class', 'enc_outputs_coord')}
+        parts = {
+            name: inputs[name][chosen].float()
+            for name in ('memory_text', 'enc_outputs_class', 'enc_outputs_coord')
+        }
         with torch.autocast(parts['memory_text'].device.type, enabled=False):
             losses = self.bbox_head.loss(
                 hidden_states=inputs['hidden_states'][:, chosen].float(),  # (layers, B, queries, C)
                 references=[reference[chosen].float() for reference in inputs['references']],
-                text_token_mask=inputs['text_token_mask'][chosen], dn_meta=inputs['dn_meta'],
-                batch_data_samples=samples, **parts)
-        # Nothing is denoised in a batch without objects, and DDP would wait for the labels' embedding.
+                text_token_mask=inputs['text_token_mask'][chosen],
+                dn_meta=inputs['dn_meta'],
+                batch_data_samples=samples,
+                **parts,
+            )
+        # Nothing is denoised in a batch without objects, and DDP would wait for the labels'
+        # embedding.
         graph = 0 * self.dn_query_generator.label_embedding.weight.sum()
         return {name: float(len(indices) > 0) * loss.sum() + graph for name, loss in losses.items()}
 
@@ -213,9 +271,17 @@ class PromptedGroundingDINO(GroundingDINO):
         """As :meth:`queries`, of a training pass; boxes as shares of the batch's canvas."""
         inputs = outputs.head_inputs
         names = ('hidden_states', 'references', 'memory_text', 'text_token_mask')
-        scores, boxes = self._read(self.bbox_head(**{name: inputs[name] for name in names}), outputs.prompt)
+        scores, boxes = self._read(
+            self.bbox_head(**{name: inputs[name] for name in names}), outputs.prompt
+        )
         first = inputs['dn_meta']['num_denoising_queries']
-        of_canvas = boxes.new_tensor([
-            [side / limit for side, limit in zip(sample.img_shape, sample.batch_input_shape)][::-1] * 2
-            for sample in outputs.samples])
+        of_canvas = boxes.new_tensor(
+            [
+                [side / limit for side, limit in zip(sample.img_shape, sample.batch_input_shape)][
+                    ::-1
+                ]
+                * 2
+                for sample in outputs.samples
+            ]
+        )
         return self.spread(scores[:, first:], outputs.prompt), boxes[:, first:] * of_canvas[:, None]

@@ -1,4 +1,7 @@
-"""Class names of a data set as prompts of Grounding-DINO: one where they fit, several where they do not."""
+"""Class names of a data set as prompts of Grounding-DINO: one where they fit, several where they do
+not.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +24,7 @@ class Prompt:
         caption: The text, such as ``'person. rider. '``.
         tokens_of_class: (len(classes), text length) of bool, the tokens that spell each class.
     """
+
     classes: tuple[int, ...]
     caption: str
     tokens_of_class: Tensor
@@ -29,30 +33,34 @@ class Prompt:
 class ClassPrompts:
     """The prompts of one list of class names, and their text features.
 
-    Names go in as entities of their own, so no part of a sentence has to be guessed (mmdet does that with
-    NLTK data from the network). The language model is frozen: its features of a prompt are computed once and
-    kept until its weights or their place change.
+    Names go in as entities of their own, so no part of a sentence has to be guessed (mmdet does
+    that with NLTK data from the network). The language model is frozen: its features of a prompt
+    are computed once and kept until its weights or their place change.
 
     Args:
         network: Grounding-DINO; tokenizes and reads the prompts.
         classes: Names in the data set's order.
-        classes_per_prompt: At most so many in one prompt; ``None`` means as many as the text length holds.
+        classes_per_prompt: At most so many in one prompt; ``None`` means as many as the text length
+            holds.
 
     Raises:
-        CASTError: If a name is empty, holds a separator, is longer than the text length or stands for two
-            classes.
+        CASTError: If a name is empty, holds a separator, is longer than the text length or stands
+            for two classes.
     """
 
-    def __init__(self, network: GroundingDINO, classes: Sequence[str],
-                 classes_per_prompt: int | None = None) -> None:
+    def __init__(
+        self, network: GroundingDINO, classes: Sequence[str], classes_per_prompt: int | None = None
+    ) -> None:
         self.network = network
         self.names = [clean_label_name(name).strip() for name in classes]
         self.max_tokens = min(network.language_model.max_tokens, network.bbox_head.max_text_len)
         self.lengths = [self._length(name, original) for name, original in zip(self.names, classes)]
         doubles = [name for name in classes if self.names.count(clean_label_name(name).strip()) > 1]
         if doubles or not classes:
-            raise CASTError(f'GroundedSAM classes: {", ".join(doubles) or "none given"}; every class needs a '
-                            'name of its own, as text in brackets and underscores do not count')
+            raise CASTError(
+                f'GroundedSAM classes: {", ".join(doubles) or "none given"}; every class needs a '
+                'name of its own, as text in brackets and underscores do not count'
+            )
         everything = range(len(classes))
         self.all = [self.make(group) for group in self._groups(everything, classes_per_prompt)]
         self.whole = self.make(everything) if len(self._groups(everything, None)) == 1 else None
@@ -63,13 +71,15 @@ class ClassPrompts:
         """Tokens of a name and the separator after it."""
         if not name or any(mark in name for mark in _SEPARATORS):
             raise CASTError(
-                f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have letters '
-                f'outside of brackets and none of {_SEPARATORS}; rename it in `classes`')
+                f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have '
+                f'letters outside of brackets and none of {_SEPARATORS}; rename it in `classes`'
+            )
         length = len(self.network.language_model.tokenizer(name + '. ').input_ids) - 2
         if length + 2 > self.max_tokens:
             raise CASTError(
                 f'GroundedSAM classes: the name {original[:40]!r} has {length} tokens, the prompt '
-                f'holds {self.max_tokens - 2}; choose a shorter one in `classes`')
+                f'holds {self.max_tokens - 2}; choose a shorter one in `classes`'
+            )
         return length
 
     def _groups(self, classes: Sequence[int], at_most: int | None) -> list[list[int]]:
@@ -86,17 +96,20 @@ class ClassPrompts:
     def make(self, classes: Sequence[int]) -> Prompt:
         """The prompt that asks for some classes, by index."""
         names = [self.names[i] for i in classes]
-        tokenized, caption, spans, _ = self.network.get_tokens_and_prompts(names, custom_entities=True)
+        tokenized, caption, spans, _ = self.network.get_tokens_and_prompts(
+            names, custom_entities=True
+        )
         with torch.device('cpu'):  # it holds facts also where a network is built without memory
             _, tokens = self.network.get_positive_map(tokenized, spans)
         return Prompt(tuple(classes), caption, tokens > 0)
 
     def for_training(self, present: Tensor) -> Prompt:
-        """The prompt of a training step: all classes; where they do not fit, those present and random others.
+        """The prompt of a training step: all classes; where they do not fit, those present and
+        random others.
 
         Args:
-            present: Class indices among the labels of the batch. Where not even these fit, some stay out;
-                their objects are then none that the prompt asks for.
+            present: Class indices among the labels of the batch. Where not even these fit, some
+                stay out; their objects are then none that the prompt asks for.
         """
         if self.whole is not None:
             return self.whole
@@ -107,18 +120,26 @@ class ClassPrompts:
 
     @torch.no_grad()
     def features(self, prompt: Prompt, batch_size: int) -> dict[str, Tensor]:
-        """The language model's output for a prompt, once for each image of a batch, as mmdet takes it."""
+        """The language model's output for a prompt, once for each image of a batch, as mmdet takes
+        it.
+        """
         model = self.network.language_model
         parameter = next(model.parameters())
-        weights = parameter.device, parameter.dtype, sum(each._version for each in model.parameters())
+        weights = (
+            parameter.device,
+            parameter.dtype,
+            sum(each._version for each in model.parameters()),
+        )
         if weights != self._weights_of_features or len(self._features) > 2 * len(self.all) + 8:
             self._features.clear()  # of other weights, or drawn at random and not needed again
             self._weights_of_features = weights
         if prompt.caption not in self._features:
             with torch.autocast(parameter.device.type, enabled=False):
                 self._features[prompt.caption] = model([prompt.caption])
-        return {key: value.expand(batch_size, *value.shape[1:])
-                for key, value in self._features[prompt.caption].items()}
+        return {
+            key: value.expand(batch_size, *value.shape[1:])
+            for key, value in self._features[prompt.caption].items()
+        }
 
 
 def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:

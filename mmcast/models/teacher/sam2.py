@@ -1,4 +1,7 @@
-"""SAM2 as the half of the teacher that turns boxes into masks; the network is ``transformers.Sam2Model``."""
+"""SAM2 as the half of the teacher that turns boxes into masks; the network is
+``transformers.Sam2Model``.
+"""
+
 from collections.abc import Sequence
 
 import torch
@@ -16,26 +19,35 @@ from mmcast.models.pixel_confidence import confidence_of
 from mmcast.models.student.postprocess import to_bytes
 from mmcast.registry import MODELS
 
-# The published SAM2.1 encoders (Ravi et al., arXiv 2408.00714, and Meta's sam2.1 configuration files).
+# The published SAM2.1 encoders (Ravi et al., arXiv 2408.00714, and Meta's sam2.1 configuration
+# files).
 SIZES = {
-    'tiny': dict(hidden_size=96,
-                 num_attention_heads=1,
-                 blocks_per_stage=[1, 2, 7, 2],
-                 global_attention_blocks=[5, 7, 9]),
-    'small': dict(hidden_size=96,
-                  num_attention_heads=1,
-                  blocks_per_stage=[1, 2, 11, 2],
-                  global_attention_blocks=[7, 10, 13]),
-    'base_plus': dict(hidden_size=112,
-                      num_attention_heads=2,
-                      blocks_per_stage=[2, 3, 16, 3],
-                      global_attention_blocks=[12, 16, 20],
-                      window_positional_embedding_background_size=[14, 14]),
-    'large': dict(hidden_size=144,
-                  num_attention_heads=2,
-                  blocks_per_stage=[2, 6, 36, 4],
-                  global_attention_blocks=[23, 33, 43],
-                  window_size_per_stage=[8, 4, 16, 8]),
+    'tiny': dict(
+        hidden_size=96,
+        num_attention_heads=1,
+        blocks_per_stage=[1, 2, 7, 2],
+        global_attention_blocks=[5, 7, 9],
+    ),
+    'small': dict(
+        hidden_size=96,
+        num_attention_heads=1,
+        blocks_per_stage=[1, 2, 11, 2],
+        global_attention_blocks=[7, 10, 13],
+    ),
+    'base_plus': dict(
+        hidden_size=112,
+        num_attention_heads=2,
+        blocks_per_stage=[2, 3, 16, 3],
+        global_attention_blocks=[12, 16, 20],
+        window_positional_embedding_background_size=[14, 14],
+    ),
+    'large': dict(
+        hidden_size=144,
+        num_attention_heads=2,
+        blocks_per_stage=[2, 6, 36, 4],
+        global_attention_blocks=[23, 33, 43],
+        window_size_per_stage=[8, 4, 16, 8],
+    ),
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1], RGB
 LARGEST_JITTER = 20.0  # pixels of the square
@@ -46,40 +58,48 @@ LARGEST_LOGIT = 32.0  # of a mask that prompts, as SAM2 clamps them
 class BoxPromptedSAM2(BaseModule):
     """SAM2 without its video memory: one mask a box.
 
-    The coordinates of boxes are pixels of the image that was encoded; SAM2 sees it stretched to a square.
+    The coordinates of boxes are pixels of the image that was encoded; SAM2 sees it stretched to a
+    square.
 
     Args:
         size: ``tiny``, ``small``, ``base_plus`` or ``large``.
         image_size: Side of the square in pixels, a multiple of 32.
-        boxes_per_chunk: So many boxes go through the mask decoder, and so many masks to full size, at a time.
-        encoder, decoder: Options of ``transformers.Sam2HieraDetConfig`` and ``Sam2MaskDecoderConfig`` that
-            win over those of the size.
-        num_prompts: In training, so many ground truths of an image prompt it at most, drawn anew each time.
-        box_jitter: Standard deviation of a prompting box's corners in training, in sides of the box.
-        reprompts: So often a box prompts the decoder again together with the mask it just gave, as in SAM2's
-            interactive use; in training the losses are means over all passes.
+        boxes_per_chunk: So many boxes go through the mask decoder, and so many masks to full size,
+            at a time.
+        encoder, decoder: Options of ``transformers.Sam2HieraDetConfig`` and
+            ``Sam2MaskDecoderConfig`` that win over those of the size.
+        num_prompts: In training, so many ground truths of an image prompt it at most, drawn anew
+            each time.
+        box_jitter: Standard deviation of a prompting box's corners in training, in sides of the
+            box.
+        reprompts: So often a box prompts the decoder again together with the mask it just gave, as
+            in SAM2's interactive use; in training the losses are means over all passes.
         mask_weight, dice_weight, quality_weight: Of the focal, the dice and the IoU loss.
 
     Raises:
         CASTError: On an unknown size.
     """
 
-    def __init__(self,
-                 size: str = 'large',
-                 image_size: int = 1024,
-                 boxes_per_chunk: int = 32,
-                 encoder: dict | None = None,
-                 decoder: dict | None = None,
-                 num_prompts: int = 32,
-                 box_jitter: float = 0.1,
-                 reprompts: int = 0,
-                 mask_weight: float = 20.0,
-                 dice_weight: float = 1.0,
-                 quality_weight: float = 1.0,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        size: str = 'large',
+        image_size: int = 1024,
+        boxes_per_chunk: int = 32,
+        encoder: dict | None = None,
+        decoder: dict | None = None,
+        num_prompts: int = 32,
+        box_jitter: float = 0.1,
+        reprompts: int = 0,
+        mask_weight: float = 20.0,
+        dice_weight: float = 1.0,
+        quality_weight: float = 1.0,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         if size not in SIZES:
-            raise CASTError(f'BoxPromptedSAM2: size={size!r} is unknown, use one of {", ".join(SIZES)}')
+            raise CASTError(
+                f'BoxPromptedSAM2: size={size!r} is unknown, use one of {", ".join(SIZES)}'
+            )
         if image_size % 32:
             raise CASTError(f'BoxPromptedSAM2: image_size={image_size} must be a multiple of 32')
         self.image_size = image_size
@@ -88,27 +108,38 @@ class BoxPromptedSAM2(BaseModule):
         self.box_jitter = box_jitter
         self.reprompts = reprompts
         self.weights = dict(mask=mask_weight, dice=dice_weight, mask_quality=quality_weight)
-        self.model = Sam2Model(_config(dict(SIZES[size], **(encoder or {})), image_size, decoder or {}))
-        # A box always has an object, and without re-prompting no mask prompts it: these would get no gradient.
+        self.model = Sam2Model(
+            _config(dict(SIZES[size], **(encoder or {})), image_size, decoder or {})
+        )
+        # A box always has an object, and without re-prompting no mask prompts it: these would get
+        # no gradient.
         self.model.prompt_encoder.mask_embed.requires_grad_(reprompts > 0)
         self.model.mask_decoder.pred_obj_score_head.requires_grad_(False)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
-        """SAM2's own input (B, 3, S, S) from images (B, 3, H, W) of uint8, RGB: stretched and normalised."""
+        """SAM2's own input (B, 3, S, S) from images (B, 3, H, W) of uint8, RGB: stretched and
+        normalised.
+        """
         square = image_functional.resize(pixels, [self.image_size, self.image_size], antialias=True)
-        mean, std = (square.new_tensor(values, dtype=torch.float32)[:, None, None] * 255
-                     for values in (MEAN, STD))
+        mean, std = (
+            square.new_tensor(values, dtype=torch.float32)[:, None, None] * 255
+            for values in (MEAN, STD)
+        )
         return (square.float() - mean) / std
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Embeddings of images (B, 3, H, W) of uint8: (B, C_i, S / s, S / s) at strides s = 4, 8 and 16."""
+        """Embeddings of images (B, 3, H, W) of uint8: (B, C_i, S / s, S / s) at strides s = 4, 8
+        and 16.
+        """
         model = self.model
         maps = model.get_image_features(self.preprocess(pixels))[0]  # each (HW, B, C)
         maps[-1] = maps[-1] + model.no_memory_embedding
         sides = [size[0] for size in model.backbone_feature_sizes]
         return [part.permute(1, 2, 0).unflatten(2, (side, side)) for part, side in zip(maps, sides)]
 
-    def decode(self, embeddings: list[Tensor], boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, embeddings: list[Tensor], boxes: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """Masks of one image.
 
         Args:
@@ -117,85 +148,130 @@ class BoxPromptedSAM2(BaseModule):
             size: Its height and width.
 
         Returns:
-            Mask logits (N, S / 4, S / 4) in SAM2's square frame, and SAM2's estimate of their IoU (N,).
+            Mask logits (N, S / 4, S / 4) in SAM2's square frame, and SAM2's estimate of their IoU
+            (N,).
         """
         if not len(boxes):
             side = self.image_size // 4
             return boxes.new_zeros((0, side, side)), boxes.new_zeros(0)
         return self.passes(embeddings, boxes, size)[-1]
 
-    def passes(self, embeddings: list[Tensor], boxes: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
-        """What :meth:`decode` returns, of at least one box, after the first pass and after every re-prompting."""
+    def passes(
+        self, embeddings: list[Tensor], boxes: Tensor, size: tuple[int, int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What :meth:`decode` returns, of at least one box, after the first pass and after every
+        re-prompting.
+        """
         scale = boxes.new_tensor([self.image_size / size[1], self.image_size / size[0]]).repeat(2)
-        chunks = [self._passes_of_chunk(embeddings, chunk * scale) for chunk in boxes.split(self.boxes_per_chunk)]
+        chunks = [
+            self._passes_of_chunk(embeddings, chunk * scale)
+            for chunk in boxes.split(self.boxes_per_chunk)
+        ]
         return [tuple(map(torch.cat, zip(*parts))) for parts in zip(*chunks)]
 
-    def _passes_of_chunk(self, embeddings: list[Tensor], boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _passes_of_chunk(
+        self, embeddings: list[Tensor], boxes: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
         """The same of boxes (N, 4) in SAM2's square, all at a time."""
-        found = self.model(image_embeddings=embeddings, input_boxes=boxes[None].clone(), multimask_output=False)
+        found = self.model(
+            image_embeddings=embeddings, input_boxes=boxes[None].clone(), multimask_output=False
+        )
         passes = [(found.pred_masks[0, :, 0], found.iou_scores[0, :, 0])]
         for _ in range(self.reprompts):
             # A mask prompts a whole image, so every box has the image for itself.
             each = [part.expand(len(boxes), -1, -1, -1) for part in embeddings]
-            found = self.model(image_embeddings=each, input_boxes=boxes[:, None].clone(), multimask_output=False,
-                               input_masks=passes[-1][0][:, None].detach().clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+            found = self.model(
+                image_embeddings=each,
+                input_boxes=boxes[:, None].clone(),
+                multimask_output=False,
+                input_masks=passes[-1][0][:, None].detach().clamp(-LARGEST_LOGIT, LARGEST_LOGIT),
+            )
             passes.append((found.pred_masks[:, 0, 0], found.iou_scores[:, 0, 0]))
         return passes
 
     def to_full_size(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks (N, H, W) of bool from logits (N, h, w); few are held as logits of that size at a time."""
-        masks = [F.interpolate(chunk[None].float(), size, mode='bilinear')[0] > 0
-                 for chunk in mask_logits.split(self.boxes_per_chunk) if len(chunk)]
+        """Masks (N, H, W) of bool from logits (N, h, w); few are held as logits of that size at a
+        time.
+        """
+        masks = [
+            F.interpolate(chunk[None].float(), size, mode='bilinear')[0] > 0
+            for chunk in mask_logits.split(self.boxes_per_chunk)
+            if len(chunk)
+        ]
         empty = torch.zeros(0, *size, dtype=torch.bool, device=mask_logits.device)
         return torch.cat(masks) if masks else empty
 
     def probabilities(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Probabilities (N, h', w') of uint8, 255 is 1, of a size, from logits (N, h, w)."""
-        parts = [to_bytes(F.interpolate(chunk[None].float(), size, mode='bilinear', antialias=True)[0].sigmoid())
-                 for chunk in mask_logits.split(self.boxes_per_chunk) if len(chunk)]
+        parts = [
+            to_bytes(
+                F.interpolate(chunk[None].float(), size, mode='bilinear', antialias=True)[
+                    0
+                ].sigmoid()
+            )
+            for chunk in mask_logits.split(self.boxes_per_chunk)
+            if len(chunk)
+        ]
         return torch.cat(parts) if parts else mask_logits.new_zeros((0, *size), dtype=torch.uint8)
 
-    def losses(self, embeddings: list[Tensor], samples: SampleList,
-               indices: Sequence[int]) -> dict[str, Tensor]:
+    def losses(
+        self, embeddings: list[Tensor], samples: SampleList, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
         """Losses on the images ``indices``, prompted with their ground truths' boxes under jitter.
 
         Args:
             embeddings: Of the batch's canvas, each (B, C_i, h_i, w_i).
             samples: With ``gt_instances`` and ``batch_input_shape``.
-            indices: Images; of none, zeros with a graph. Their number of prompts is averaged over ranks.
+            indices: Images; of none, zeros with a graph. Their number of prompts is averaged over
+                ranks.
 
         Returns:
             ``loss_mask``, ``loss_dice`` and ``loss_mask_quality``, weighted means over the prompts.
         """
         total, count = embeddings[-1].new_zeros(3, dtype=torch.float32), 0
         for i in indices:
-            chosen = torch.randperm(len(samples[i].gt_instances))[:self.num_prompts]
+            chosen = torch.randperm(len(samples[i].gt_instances))[: self.num_prompts]
             if len(chosen):
-                of_image = [part[i:i + 1] for part in embeddings]
+                of_image = [part[i : i + 1] for part in embeddings]
                 total = total + self._losses_of_image(of_image, samples[i], chosen)
                 count += len(chosen)
         if not count:  # the same graph as ever, from a box that counts for nothing
-            passes = self.passes([part[:1] for part in embeddings], total.new_tensor([[0, 0, 1, 1]]), (1, 1))
-            total = total + 0 * sum(output.float().sum() for outputs in passes for output in outputs)
+            passes = self.passes(
+                [part[:1] for part in embeddings], total.new_tensor([[0, 0, 1, 1]]), (1, 1)
+            )
+            total = total + 0 * sum(
+                output.float().sum() for outputs in passes for output in outputs
+            )
         total = total / reduce_mean(total.new_tensor(count)).clamp(min=1)
-        return {f'loss_{name}': weight * loss for (name, weight), loss in zip(self.weights.items(), total)}
+        return {
+            f'loss_{name}': weight * loss
+            for (name, weight), loss in zip(self.weights.items(), total)
+        }
 
-    def _losses_of_image(self, embeddings: list[Tensor], sample: DetDataSample, chosen: Tensor) -> Tensor:
+    def _losses_of_image(
+        self, embeddings: list[Tensor], sample: DetDataSample, chosen: Tensor
+    ) -> Tensor:
         """The three unweighted sums (3,) over one image's ``chosen`` ground truths."""
         gt, size = sample.gt_instances, tuple(sample.batch_input_shape)
         boxes = gt.bboxes[chosen.to(gt.bboxes.device)].float()
         largest = LARGEST_JITTER / self.image_size * boxes.new_tensor([size[1], size[0]])
         prompts = jitter_boxes(boxes, self.box_jitter, largest, size)
         masks = gt.masks[chosen.numpy()].pad(size).to_tensor(torch.uint8, boxes.device)
-        target = image_functional.resize(masks, [self.image_size] * 2,
-                                         image_functional.InterpolationMode.NEAREST)
+        target = image_functional.resize(
+            masks, [self.image_size] * 2, image_functional.InterpolationMode.NEAREST
+        )
         confidence = confidence_of(sample)
         if confidence is not None:
-            confidence = image_functional.resize(confidence[None], [self.image_size] * 2, antialias=True)
+            confidence = image_functional.resize(
+                confidence[None], [self.image_size] * 2, antialias=True
+            )
         with torch.autocast(boxes.device.type, enabled=False):
-            return torch.stack([
-                torch.stack(prompted_mask_losses(*output, target, confidence))
-                for output in self.passes(embeddings, prompts, size)]).mean(0)
+            return torch.stack(
+                [
+                    torch.stack(prompted_mask_losses(*output, target, confidence))
+                    for output in self.passes(embeddings, prompts, size)
+                ]
+            ).mean(0)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -206,19 +282,30 @@ class BoxPromptedSAM2(BaseModule):
 def _config(backbone: dict, image_size: int, decoder: dict) -> Sam2Config:
     """The network's configuration around an encoder; widths and heads double from stage to stage."""
     width, heads = backbone['hidden_size'], backbone['num_attention_heads']
-    widths = [width * 2 ** stage for stage in range(4)]
+    widths = [width * 2**stage for stage in range(4)]
     backbone = dict(
-        dict(image_size=[image_size] * 2,
-             embed_dim_per_stage=widths,
-             num_attention_heads_per_stage=[heads * 2**stage for stage in range(4)]), **backbone)
-    vision = dict(backbone_config=backbone, backbone_channel_list=widths[::-1],
-                  backbone_feature_sizes=[[image_size // stride] * 2 for stride in (4, 8, 16)])
-    return Sam2Config(vision_config=vision, prompt_encoder_config=dict(image_size=image_size),
-                      mask_decoder_config=decoder)
+        dict(
+            image_size=[image_size] * 2,
+            embed_dim_per_stage=widths,
+            num_attention_heads_per_stage=[heads * 2**stage for stage in range(4)],
+        ),
+        **backbone,
+    )
+    vision = dict(
+        backbone_config=backbone,
+        backbone_channel_list=widths[::-1],
+        backbone_feature_sizes=[[image_size // stride] * 2 for stride in (4, 8, 16)],
+    )
+    return Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config=dict(image_size=image_size),
+        mask_decoder_config=decoder,
+    )
 
 
 def jitter_boxes(boxes: Tensor, amount: float, largest: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (N, 4) whose corners moved at random and stayed in an image of ``size``, height and width.
+    """Boxes (N, 4) whose corners moved at random and stayed in an image of ``size``, height and
+    width.
 
     Args:
         amount: Standard deviation in sides of the box.

@@ -1,1 +1,3 @@
-"""Weights: reading files without running code in them, loading them into models, and making start weights."""
+"""Weights: reading files without running code in them, loading them into models, and making start
+weights.
+"""

@@ -1,4 +1,5 @@
 """The foundation teacher's public weights: two downloads become one checkpoint of ``GroundedSAM``."""
+
 import os
 import re
 from pathlib import Path
@@ -10,12 +11,11 @@ from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
 from mmcast.models.teacher.bert import check_language_model
 from mmcast.models.weights.reading import is_hub_name, read_state_dict, write_state_dict
 
-GROUNDING_DINO_SOURCE = (
-    'https://download.openmmlab.com/mmdetection/v3.0/mm_grounding_dino/grounding_dino_swin-l_pretrain_all/'
-    'grounding_dino_swin-l_pretrain_all-56d69e78.pth')
+GROUNDING_DINO_SOURCE = 'https://download.openmmlab.com/mmdetection/v3.0/mm_grounding_dino/grounding_dino_swin-l_pretrain_all/grounding_dino_swin-l_pretrain_all-56d69e78.pth'
 SAM2_SOURCE = (
-    'https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt (or model.safetensors '
-    'of https://huggingface.co/facebook/sam2.1-hiera-large)')
+    'https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt (or '
+    'model.safetensors of https://huggingface.co/facebook/sam2.1-hiera-large)'
+)
 _FILES = ('model.safetensors', 'pytorch_model.bin')
 
 #: Meta's names to transformers', in this order; what several rules fit goes through all of them.
@@ -35,29 +35,61 @@ _META_TO_TRANSFORMERS = [
     (r'(_mlps\.\d+|_head)\.layers\.0\.', r'\1.proj_in.'),
     (r'(_mlps\.\d+|_head)\.layers\.2\.', r'\1.proj_out.'),
     (r'(_mlps\.\d+|_head)\.layers\.1\.', r'\1.layers.0.'),
-    *((rf'\.mask_downscaling\.{number}\.', f'.mask_embed.{name}.') for number, name in (
-        (0, 'conv1'), (1, 'layer_norm1'), (3, 'conv2'), (4, 'layer_norm2'), (6, 'conv3'))),
-    *((rf'\.output_upscaling\.{number}\.', f'.{name}.') for number, name in (
-        (0, 'upscale_conv1'), (1, 'upscale_layer_norm'), (3, 'upscale_conv2'))),
+    *(
+        (rf'\.mask_downscaling\.{number}\.', f'.mask_embed.{name}.')
+        for number, name in (
+            (0, 'conv1'),
+            (1, 'layer_norm1'),
+            (3, 'conv2'),
+            (4, 'layer_norm2'),
+            (6, 'conv3'),
+        )
+    ),
+    *(
+        (rf'\.output_upscaling\.{number}\.', f'.{name}.')
+        for number, name in ((0, 'upscale_conv1'), (1, 'upscale_layer_norm'), (3, 'upscale_conv2'))
+    ),
 ]
 #: The video memory, which images have no use for, in Meta's names and in transformers'.
-_META_VIDEO = ('memory_attention.', 'memory_encoder.', 'mask_downsample.', 'maskmem_tpos_enc',
-               'no_mem_pos_enc', 'no_obj_ptr', 'no_obj_embed_spatial', 'obj_ptr_proj.', 'obj_ptr_tpos_proj.')
-_TRANSFORMERS_VIDEO = ('memory_', 'mask_downsample', 'object_pointer_proj.',
-                       'temporal_positional_encoding_projection', 'no_memory_positional_encoding',
-                       'no_object_pointer', 'occlusion_spatial_embedding_parameter')
+_META_VIDEO = (
+    'memory_attention.',
+    'memory_encoder.',
+    'mask_downsample.',
+    'maskmem_tpos_enc',
+    'no_mem_pos_enc',
+    'no_obj_ptr',
+    'no_obj_embed_spatial',
+    'obj_ptr_proj.',
+    'obj_ptr_tpos_proj.',
+)
+_TRANSFORMERS_VIDEO = (
+    'memory_',
+    'mask_downsample',
+    'object_pointer_proj.',
+    'temporal_positional_encoding_projection',
+    'no_memory_positional_encoding',
+    'no_object_pointer',
+    'occlusion_spatial_embedding_parameter',
+)
 _SHARED = 'shared_image_embedding.positional_embedding'
 _SHARED_TWIN = 'prompt_encoder.shared_embedding.positional_embedding'
 
 
-def merge_teacher_weights(out_dir: str | os.PathLike, grounding_dino: str, sam2: str, language_model: str,
-            dinov2: str = '') -> dict[str, str]:
-    """A pipeline's step: look at all downloads before anything trains, and make the teacher's checkpoint.
+def merge_teacher_weights(
+    out_dir: str | os.PathLike,
+    grounding_dino: str,
+    sam2: str,
+    language_model: str,
+    dinov2: str = '',
+) -> dict[str, str]:
+    """A pipeline's step: look at all downloads before anything trains, and make the teacher's
+    checkpoint.
 
     Args:
         out_dir: folder of the new file.
         grounding_dino: mmdet's checkpoint of MM-Grounding-DINO.
-        sam2: SAM2.1 as Meta's ``.pt``, as a file or folder of transformers', or as a name on Hugging Face.
+        sam2: SAM2.1 as Meta's ``.pt``, as a file or folder of transformers', or as a name on
+            Hugging Face.
         language_model: folder with the vocabulary of BERT, or a name on Hugging Face.
         dinov2: the student's encoder, if the pipeline has one that starts from it.
 
@@ -65,7 +97,8 @@ def merge_teacher_weights(out_dir: str | os.PathLike, grounding_dino: str, sam2:
         ``teacher``, the new file; ``language_model`` and ``dinov2`` as they were given.
 
     Raises:
-        CASTError: a file is missing (which, from where, to which place) or is not what it should be.
+        CASTError: a file is missing (which, from where, to which place) or is not what it should
+            be.
     """
     if dinov2:
         read_state_dict(dinov2, DINOV2_SOURCE)
@@ -73,8 +106,14 @@ def merge_teacher_weights(out_dir: str | os.PathLike, grounding_dino: str, sam2:
     halves = dict(grounding_dino=read_grounding_dino(grounding_dino), sam2=read_sam2(sam2))
     prefixes = dict(grounding_dino='grounding_dino.', sam2='sam2.model.')
     teacher = Path(out_dir, 'teacher.pth')
-    write_state_dict(teacher, {prefixes[half] + key: value
-                               for half, state in halves.items() for key, value in state.items()})
+    write_state_dict(
+        teacher,
+        {
+            prefixes[half] + key: value
+            for half, state in halves.items()
+            for key, value in state.items()
+        },
+    )
     return dict(teacher=str(teacher), language_model=language_model, dinov2=dinov2)
 
 
@@ -85,14 +124,23 @@ def read_grounding_dino(path: str | os.PathLike) -> dict[str, Tensor]:
         CASTError: the file is missing, unreadable, or another network's.
     """
     state = read_state_dict(path, GROUNDING_DINO_SOURCE)
-    needed = ('backbone.', 'language_model.', 'text_feat_map.', 'dn_query_generator.',
-              'bbox_head.cls_branches.')
+    needed = (
+        'backbone.',
+        'language_model.',
+        'text_feat_map.',
+        'dn_query_generator.',
+        'bbox_head.cls_branches.',
+    )
     missing = [name for name in needed if not any(key.startswith(name) for key in state)]
     if missing:
-        raise CASTError(f'{path} is no checkpoint of mmdet\'s Grounding-DINO, it has nothing of '
-                        f'{", ".join(missing)}; download {GROUNDING_DINO_SOURCE}')
+        raise CASTError(
+            f"{path} is no checkpoint of mmdet's Grounding-DINO, it has nothing of "
+            f'{", ".join(missing)}; download {GROUNDING_DINO_SOURCE}'
+        )
     # Numbers 0 to 511, which older versions of transformers stored.
-    return {key: value for key, value in state.items() if not key.endswith('embeddings.position_ids')}
+    return {
+        key: value for key, value in state.items() if not key.endswith('embeddings.position_ids')
+    }
 
 
 def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
@@ -102,12 +150,19 @@ def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
         CASTError: the file is missing, unreadable, or another network's.
     """
     state = convert_sam2_state_dict(read_state_dict(find_sam2(source), SAM2_SOURCE))
-    needed = ('vision_encoder.backbone.', 'vision_encoder.neck.', 'prompt_encoder.', 'mask_decoder.', _SHARED)
+    needed = (
+        'vision_encoder.backbone.',
+        'vision_encoder.neck.',
+        'prompt_encoder.',
+        'mask_decoder.',
+        _SHARED,
+    )
     missing = [name for name in needed if not any(key.startswith(name) for key in state)]
     if missing:
         raise CASTError(
-            f'{source} is no checkpoint of SAM2.1, it has nothing of {", ".join(missing)}; download '
-            f'{SAM2_SOURCE}')
+            f'{source} is no checkpoint of SAM2.1, it has nothing of {", ".join(missing)}; '
+            f'download {SAM2_SOURCE}'
+        )
     return state
 
 
@@ -121,30 +176,46 @@ def find_sam2(source: str | os.PathLike) -> Path:
     if path.is_dir():
         found = [path / name for name in _FILES if (path / name).is_file()]
         if not found:
-            raise CASTError(f'{path} has neither {" nor ".join(_FILES)}; download {SAM2_SOURCE} into it')
+            raise CASTError(
+                f'{path} has neither {" nor ".join(_FILES)}; download {SAM2_SOURCE} into it'
+            )
         return found[0]
     is_file_name = path.suffix in ('.pt', '.pth', '.bin', '.safetensors')
     if path.exists() or is_file_name or not is_hub_name(str(source)):
         return path
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         return Path(hf_hub_download(str(source), _FILES[0]))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        raise CASTError(f'SAM2 weights {source}: no such folder here, and Hugging Face gave none '
-                        f'({type(error).__name__}); download {SAM2_SOURCE} and give its path') from error
+        raise CASTError(
+            f'SAM2 weights {source}: no such folder here, and Hugging Face gave none '
+            f'({type(error).__name__}); download {SAM2_SOURCE} and give its path'
+        ) from error
 
 
 def convert_sam2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """SAM2 weights in Meta's or transformers' layout under transformers' names, without the video memory."""
+    """SAM2 weights in Meta's or transformers' layout under transformers' names, without the video
+    memory.
+    """
     if any(key.startswith('sam_mask_decoder.') for key in state):
-        state = {_rename_sam2_key(key): value for key, value in state.items() if not key.startswith(_META_VIDEO)}
+        state = {
+            _rename_sam2_key(key): value
+            for key, value in state.items()
+            if not key.startswith(_META_VIDEO)
+        }
         points = [state.pop(f'prompt_encoder.point_embeddings.{i}.weight', None) for i in range(4)]
         if all(point is not None for point in points):
             state['prompt_encoder.point_embed.weight'] = cat(points)
     else:
-        state = {key: value for key, value in state.items() if not key.startswith(_TRANSFORMERS_VIDEO)}
-    for name, twin in ((_SHARED, _SHARED_TWIN), (_SHARED_TWIN, _SHARED)):  # one tensor, saved once or twice
+        state = {
+            key: value for key, value in state.items() if not key.startswith(_TRANSFORMERS_VIDEO)
+        }
+    for name, twin in (
+        (_SHARED, _SHARED_TWIN),
+        (_SHARED_TWIN, _SHARED),
+    ):  # one tensor, saved once or twice
         if twin in state:
             state.setdefault(name, state[twin])
     return state

@@ -1,4 +1,5 @@
 """Loading a checkpoint into a model: without running code in it, and only if it fits."""
+
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
@@ -8,21 +9,24 @@ from mmengine.model import is_model_wrapper
 
 from mmcast.errors import CASTError
 
-# Parts that only training has: a checkpoint may have them or not, and the model's size is without them.
+# Parts that only training has: a checkpoint may have them or not, and the model's size is without
+# them.
 TRAINING_ONLY = ('pixel_contrast.', 'teacher.')
 
 
 def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str] = ()) -> None:
     """Loads a whole model's checkpoint without running code in it, and insists that it fits.
 
-    MMEngine loads with ``strict=False`` and only logs what did not fit. Keys that only training has may be
-    absent on either side. ``Runner`` loads the same file again at its own time, after ``init_weights``.
+    MMEngine loads with ``strict=False`` and only logs what did not fit. Keys that only training has
+    may be absent on either side. ``Runner`` loads the same file again at its own time, after
+    ``init_weights``.
 
     Args:
         model: to be loaded into.
         path: of the checkpoint.
-        new_parameters: beginnings of names in the network (a config's ``new_parameters``) that need not be in
-            the checkpoint, or not in this shape, and start at random: the class head for other classes, say.
+        new_parameters: beginnings of names in the network (a config's ``new_parameters``) that need
+            not be in the checkpoint, or not in this shape, and start at random: the class head for
+            other classes, say.
 
     Raises:
         CASTError: unreadable, or names or shapes differ; names the first keys and the cure.
@@ -31,29 +35,44 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
     from mmcast.models.weights.reading import (
         describe_mismatch,  # not above: mmcast.models imports this module
     )
+
     left_out = (*new_parameters, *(f'detector.{name}' for name in new_parameters))
-    state = {key: value for key, value in _read_weights(path).items() if not key.startswith(left_out)}
+    state = {
+        key: value for key, value in _read_weights(path).items() if not key.startswith(left_out)
+    }
     cure = 'give a checkpoint of this model, or the config that the checkpoint was trained with'
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         difference = describe_mismatch(model.state_dict(), state)
-        raise CASTError(f'{path} is a checkpoint of another architecture ({difference}); {cure}') from error
+        raise CASTError(
+            f'{path} is a checkpoint of another architecture ({difference}); {cure}'
+        ) from error
     unfit = {'missing': _needed(missing, left_out), 'unknown': _needed(unexpected)}
-    problems = [f'{len(keys)} keys {kind}, such as {", ".join(keys[:3])}' for kind, keys in unfit.items() if keys]
+    problems = [
+        f'{len(keys)} keys {kind}, such as {", ".join(keys[:3])}'
+        for kind, keys in unfit.items()
+        if keys
+    ]
     if problems:
-        raise CASTError(f'{path} is a checkpoint of another architecture ({"; ".join(problems)}); {cure}')
+        raise CASTError(
+            f'{path} is a checkpoint of another architecture ({"; ".join(problems)}); {cure}'
+        )
 
 
 def count_parameters(model: torch.nn.Module) -> int:
     """Parameters of the deployed model, without what only training has."""
     model = model.module if is_model_wrapper(model) else model
-    return sum(value.numel() for name, value in model.named_parameters()
-               if not name.startswith(TRAINING_ONLY))
+    return sum(
+        value.numel()
+        for name, value in model.named_parameters()
+        if not name.startswith(TRAINING_ONLY)
+    )
 
 
 def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     from mmcast.models.weights.reading import read_state_dict
+
     path = str(path)
     if path.startswith(('http://', 'https://')):
         url, path = path, Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(path).path).name)
@@ -65,4 +84,3 @@ def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 def _needed(keys: list[str], left_out: tuple[str, ...] = ()) -> list[str]:
     return [key for key in keys if not key.startswith(TRAINING_ONLY + left_out)]
-

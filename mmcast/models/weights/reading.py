@@ -1,4 +1,7 @@
-"""Reading weights that somebody else made: no code in the file is run, and nothing is left out silently."""
+"""Reading weights that somebody else made: no code in the file is run, and nothing is left out
+silently.
+"""
+
 import io
 import pickle
 import re
@@ -17,17 +20,22 @@ from mmcast.files import write_atomically
 
 
 def _history_method(owner: type, name: str):
-    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods only."""
+    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods
+    only.
+    """
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError(f'it refers to {name} of {owner}')
     return getattr(HistoryBuffer, name)
 
 
-# What MMEngine pickles next to the weights (the message hub). The first two functions are numpy's unpicklers;
-# the module that they live in is called differently in numpy 1 and 2.
+# What MMEngine pickles next to the weights (the message hub). The first two functions are numpy's
+# unpicklers; the module that they live in is called differently in numpy 1 and 2.
 _RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _MMENGINE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr'),
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    (_history_method, 'builtins.getattr'),
     *(type(np.dtype(name)) for name in ('float32', 'float64', 'int32', 'int64', 'bool')),
     *((_RECONSTRUCT, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
     *((_SCALAR, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
@@ -35,37 +43,64 @@ _MMENGINE_GLOBALS = [
 
 
 def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
-    """The tensors of a weights file, on the CPU: ``.safetensors``, or anything that ``torch.save`` wrote.
+    """The tensors of a weights file, on the CPU: ``.safetensors``, or anything that ``torch.save``
+    wrote.
 
     Args:
-        path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is unwrapped.
+        path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is
+            unwrapped.
         source: where such a file is to be had, for the message when it is missing.
 
     Raises:
-        CASTError: the file is missing, is no weights file, or holds more than tensors and plain data.
+        CASTError: the file is missing, is no weights file, or holds more than tensors and plain
+            data.
     """
     path = Path(path)
     if not path.is_file():
-        cure = f'download {source} to this place' if source else 'give the path of an existing checkpoint'
+        cure = (
+            f'download {source} to this place'
+            if source
+            else 'give the path of an existing checkpoint'
+        )
         raise CASTError(f'weights file {path} not found; {cure}')
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
         with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
             content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CASTError(f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
-                        'pickled code, download or make it again') from error
-    state = content.get('state_dict', content.get('model', content)) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(
-            isinstance(value, Tensor) for value in state.values()):
-        raise CASTError(f'{path} holds no state dict of tensors; give a checkpoint with model weights')
+        raise CASTError(
+            f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
+            'pickled code, download or make it again'
+        ) from error
+    state = (
+        content.get('state_dict', content.get('model', content))
+        if isinstance(content, Mapping)
+        else None
+    )
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
+        raise CASTError(
+            f'{path} holds no state dict of tensors; give a checkpoint with model weights'
+        )
     return dict(state)
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether what is no file here may be a name on Hugging Face; ``weights/`` is meant to be local."""
+    """Whether what is no file here may be a name on Hugging Face; ``weights/`` is meant to be
+    local.
+    """
     return bool(re.fullmatch(r'(?!weights/)\w[\w.-]*(/[\w.-]+)?', name))
 
 
@@ -78,11 +113,16 @@ def write_state_dict(path: str | Path, state: Mapping[str, Tensor]) -> None:
 
 def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """How the names and shapes of two state dicts differ, in one line; empty where they agree."""
-    shapes = [f'{key} is {tuple(found[key].shape)}, needs {tuple(expected[key].shape)}'
-              for key in expected if key in found and found[key].shape != expected[key].shape]
-    differences = {'missing': [key for key in expected if key not in found],
-                   'unexpected': [key for key in found if key not in expected],
-                   'wrong shape': shapes}
+    shapes = [
+        f'{key} is {tuple(found[key].shape)}, needs {tuple(expected[key].shape)}'
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    differences = {
+        'missing': [key for key in expected if key not in found],
+        'unexpected': [key for key in found if key not in expected],
+        'wrong shape': shapes,
+    }
     return '; '.join(f'{kind}: {_shorten(items)}' for kind, items in differences.items() if items)
 
 

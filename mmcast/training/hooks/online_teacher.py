@@ -1,6 +1,7 @@
 """Hooks that own the state of ``CASTDetector``'s online teacher."""
+
 import hashlib
-from typing import Iterable
+from collections.abc import Iterable
 
 import torch
 from mmengine.hooks import Hook
@@ -17,8 +18,10 @@ def _networks(runner: Runner) -> tuple[nn.Module, nn.Module]:
     """Student and teacher of the running model."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if getattr(model, 'teacher', None) is None:
-        raise CASTError(f'{type(model).__name__} has no teacher: set teacher= in CASTDetector or drop the '
-                        'teacher hook')
+        raise CASTError(
+            f'{type(model).__name__} has no teacher: set teacher= in CASTDetector or drop the '
+            'teacher hook'
+        )
     return model.detector, model.teacher
 
 
@@ -27,17 +30,20 @@ def state_hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}'.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
 @HOOKS.register_module()
 class FrozenTeacherHook(Hook):
-    """Keep the teacher as it is: eval mode, no gradient, and checked bit by bit at the end of training.
+    """Keep the teacher as it is: eval mode, no gradient, and checked bit by bit at the end of
+    training.
 
     Args:
-        checkpoint: The teacher's weights, a plain detector's or a ``CASTDetector``'s (of which the student is
-            taken). ``None`` leaves what ``init_cfg`` or ``load_from`` put there.
+        checkpoint: The teacher's weights, a plain detector's or a ``CASTDetector``'s (of which the
+            student is taken). ``None`` leaves what ``init_cfg`` or ``load_from`` put there.
 
     Raises:
         CASTError: If the checkpoint does not fill the teacher exactly.
@@ -52,8 +58,11 @@ class FrozenTeacherHook(Hook):
         _, teacher = _networks(runner)
         if self.checkpoint is not None:
             state = read_state_dict(self.checkpoint)
-            student = {key.removeprefix('detector.'): value for key, value in state.items()
-                       if key.startswith('detector.')}
+            student = {
+                key.removeprefix('detector.'): value
+                for key, value in state.items()
+                if key.startswith('detector.')
+            }
             _load_exactly(teacher, student or state, self.checkpoint)
         teacher.requires_grad_(False).eval()
         self._hash = state_hash(teacher)
@@ -61,8 +70,10 @@ class FrozenTeacherHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Compare with the fingerprint."""
         if state_hash(_networks(runner)[1]) != self._hash:
-            raise RuntimeError('FrozenTeacherHook: the teacher changed during training; look for a hook or '
-                               'an optimiser that touches model.teacher')
+            raise RuntimeError(
+                'FrozenTeacherHook: the teacher changed during training; look for a hook or an '
+                'optimiser that touches model.teacher'
+            )
 
 
 @HOOKS.register_module()
@@ -75,13 +86,16 @@ class EMATeacherHook(Hook):
     Args:
         momentum: m, in [0, 1).
         interval: Iterations between two updates.
-        start_from_student: Copy the student before the first iteration of a run that is not resumed.
+        start_from_student: Copy the student before the first iteration of a run that is not
+            resumed.
 
     Raises:
         CASTError: If student and teacher differ in names or shapes.
     """
 
-    def __init__(self, momentum: float = 0.999, interval: int = 1, start_from_student: bool = True) -> None:
+    def __init__(
+        self, momentum: float = 0.999, interval: int = 1, start_from_student: bool = True
+    ) -> None:
         if not 0 <= momentum < 1:
             raise CASTError(f'EMATeacherHook: momentum={momentum} must lie in [0, 1)')
         self.momentum = momentum
@@ -93,13 +107,16 @@ class EMATeacherHook(Hook):
         student, teacher = _networks(runner)
         mismatch = describe_mismatch(teacher.state_dict(), student.state_dict())
         if mismatch:
-            raise CASTError(f'EMATeacherHook: teacher and student differ, {mismatch}; give both the same '
-                            'config')
+            raise CASTError(
+                f'EMATeacherHook: teacher and student differ, {mismatch}; give both the same config'
+            )
         if self.start_from_student and runner.iter == 0:
             teacher.load_state_dict(student.state_dict())
         teacher.requires_grad_(False).eval()
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
         """One update."""
         if self.every_n_train_iters(runner, self.interval):
             student, teacher = _networks(runner)
@@ -110,7 +127,9 @@ class EMATeacherHook(Hook):
 
 
 @torch.no_grad()
-def update_ema(teacher: Iterable[tuple[str, Tensor]], student: dict[str, Tensor], momentum: float) -> None:
+def update_ema(
+    teacher: Iterable[tuple[str, Tensor]], student: dict[str, Tensor], momentum: float
+) -> None:
     """``t <- m t + (1 - m) s`` for every named tensor of the teacher."""
     for name, tensor in teacher:
         tensor.mul_(momentum).add_(student[name], alpha=1 - momentum)
@@ -119,6 +138,8 @@ def update_ema(teacher: Iterable[tuple[str, Tensor]], student: dict[str, Tensor]
 def _load_exactly(module: nn.Module, state: dict[str, Tensor], path: str) -> None:
     mismatch = describe_mismatch(module.state_dict(), state)
     if mismatch:
-        raise CASTError(f'{path} does not fit the teacher {type(module).__name__}: {mismatch}; '
-                        'give the checkpoint that was made with this teacher\'s config')
+        raise CASTError(
+            f'{path} does not fit the teacher {type(module).__name__}: {mismatch}; '
+            "give the checkpoint that was made with this teacher's config"
+        )
     module.load_state_dict(state)

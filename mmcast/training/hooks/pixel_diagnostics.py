@@ -1,5 +1,6 @@
 """A hook that shows what the pixel loss does: margin, false negatives, similarities."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import torch
 from mmdet.structures import SampleList
@@ -17,8 +18,8 @@ class PixelDiagnosticsHook(Hook):
     """Log ``pxl_*`` at an interval, see :func:`pixel_statistics`; the report draws them.
 
     It looks at the batch that is trained on, against its labels: ground truth on labeled images,
-    pseudo-labels on others. In a distributed run the figures are rank 0's. It has random numbers of its own,
-    so a run with it trains exactly as one without. Without a pixel loss it does nothing.
+    pseudo-labels on others. In a distributed run the figures are rank 0's. It has random numbers of
+    its own, so a run with it trains exactly as one without. Without a pixel loss it does nothing.
 
     Args:
         interval: Iterations between two looks; those of the logger, or some are not written.
@@ -26,7 +27,9 @@ class PixelDiagnosticsHook(Hook):
         num_negatives: Negatives drawn for each.
     """
 
-    def __init__(self, interval: int = 50, num_anchors: int = 1024, num_negatives: int = 64) -> None:
+    def __init__(
+        self, interval: int = 50, num_anchors: int = 1024, num_negatives: int = 64
+    ) -> None:
         self.interval = interval
         self.num_anchors = num_anchors
         self.num_negatives = num_negatives
@@ -38,7 +41,9 @@ class PixelDiagnosticsHook(Hook):
         if contrast is not None and self.every_n_train_iters(runner, self.interval):
             contrast.observer = lambda *seen: self._look(contrast.loss, runner.iter, *seen)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
         """Hand the figures to the logger."""
         contrast = self._contrast(runner)
         if contrast is not None:
@@ -52,17 +57,33 @@ class PixelDiagnosticsHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         return getattr(model, 'pixel_contrast', None)
 
-    def _look(self, loss, iteration: int, z_weak: Tensor, z_strong: Tensor, mask_logits: Tensor,
-              class_logits: Tensor, data_samples: SampleList) -> None:
+    def _look(
+        self,
+        loss,
+        iteration: int,
+        z_weak: Tensor,
+        z_strong: Tensor,
+        mask_logits: Tensor,
+        class_logits: Tensor,
+        data_samples: SampleList,
+    ) -> None:
         size = z_weak.shape[-2:]
         y, _ = loss.compare(mask_logits, class_logits, size)
         weak, strong = (z.float().permute(0, 2, 3, 1).flatten(0, 2) for z in (z_weak, z_strong))
         generator = torch.Generator(z_weak.device).manual_seed(iteration)
-        pseudo = torch.tensor([s.metainfo.get('source', 'labeled') != 'labeled' for s in data_samples])
+        pseudo = torch.tensor(
+            [s.metainfo.get('source', 'labeled') != 'labeled' for s in data_samples]
+        )
         self._statistics = pixel_statistics(
-            weak, strong, y, instance_map(data_samples, size).to(z_weak.device),
+            weak,
+            strong,
+            y,
+            instance_map(data_samples, size).to(z_weak.device),
             pseudo.repeat_interleave(size[0] * size[1]).to(z_weak.device),
-            self.num_anchors, self.num_negatives, generator)
+            self.num_anchors,
+            self.num_negatives,
+            generator,
+        )
 
 
 def instance_map(data_samples: SampleList, size: Sequence[int]) -> Tensor:
@@ -75,8 +96,9 @@ def instance_map(data_samples: SampleList, size: Sequence[int]) -> Tensor:
     maps, count = [], 0
     for sample in data_samples:
         masks = sample.gt_instances.masks.to_tensor(torch.bool, 'cpu')  # (G, H, W)
-        rows, columns = (((torch.arange(n) + 0.5) * (side / n)).long()
-                         for n, side in zip(size, masks.shape[1:]))
+        rows, columns = (
+            ((torch.arange(n) + 0.5) * (side / n)).long() for n, side in zip(size, masks.shape[1:])
+        )
         masks = masks[:, rows][:, :, columns].flatten(1)
         label = torch.full(masks.shape[1:], -1)
         if len(masks):

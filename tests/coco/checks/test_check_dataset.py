@@ -14,15 +14,17 @@ from PIL import Image
 
 from mmcast.coco.checks.findings import NOTES
 from mmcast.coco.checks.run import check_dataset
-from mmcast.reports.data_set import write_sheet
 from mmcast.errors import CASTError
+from mmcast.reports.data_set import write_sheet
 
 ROOT = Path(__file__).parents[3]
 SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
 
 
 def make_set(folder: Path, count: int = 24) -> dict:
-    """A sound set: small images of noise, in each a square and a triangle as polygons and a bar as runs."""
+    """A sound set: small images of noise, in each a square and a triangle as polygons and a bar as
+    runs.
+    """
     (folder / 'images').mkdir(parents=True)
     rng, images, annotations = np.random.default_rng(0), [], []
     for i in range(count):
@@ -30,11 +32,21 @@ def make_set(folder: Path, count: int = 24) -> dict:
         Image.fromarray(pixels).save(folder / f'images/{i}.png')
         images.append(dict(id=i, file_name=f'{i}.png', width=30, height=20))
         for segmentation, bbox, area in (
-                ([[2, 3, 12, 3, 12, 13, 2, 13]], [2, 3, 10, 10], 100),
-                ([[15, 2, 25, 2, 15, 12]], [15, 2, 10, 10], 50),
-                (dict(size=[20, 30], counts=[0, 4, 16, 4, 576]), [0, 0, 2, 4], 8)):
-            annotations.append(dict(id=len(annotations) + 1, image_id=i, category_id=1, iscrowd=0,
-                                    segmentation=segmentation, bbox=bbox, area=area))
+            ([[2, 3, 12, 3, 12, 13, 2, 13]], [2, 3, 10, 10], 100),
+            ([[15, 2, 25, 2, 15, 12]], [15, 2, 10, 10], 50),
+            (dict(size=[20, 30], counts=[0, 4, 16, 4, 576]), [0, 0, 2, 4], 8),
+        ):
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=i,
+                    category_id=1,
+                    iscrowd=0,
+                    segmentation=segmentation,
+                    bbox=bbox,
+                    area=area,
+                )
+            )
     coco = dict(images=images, annotations=annotations, categories=[dict(id=1, name='thing')])
     (folder / 'train.json').write_text(json.dumps(coco))
     return coco
@@ -54,8 +66,15 @@ def check(folder: Path, **options):
 def found(report) -> set[tuple]:
     """Kind, file, image id, annotation id; files by name only where they are the annotation file's."""
     source = report.ann_file
-    return {(finding.kind, Path(source).name if finding.file == source else finding.file, finding.image_id,
-             finding.annotation_id) for finding in report.findings}
+    return {
+        (
+            finding.kind,
+            Path(source).name if finding.file == source else finding.file,
+            finding.image_id,
+            finding.annotation_id,
+        )
+        for finding in report.findings
+    }
 
 
 def change(folder: Path, edit) -> None:
@@ -65,8 +84,11 @@ def change(folder: Path, edit) -> None:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob('*') if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
 
 
 def test_a_sound_set_is_clean(data):
@@ -104,7 +126,9 @@ def test_processes_find_the_same(data, monkeypatch):
 def test_the_nuclei_are_clean():
     train, val = (SHARED_DATA / f'annotations/instances_{part}.json' for part in ('train', 'val'))
     for checked, other in ((train, val), (val, train)):
-        assert not check_dataset(checked, SHARED_DATA / 'images', val=other, progress=False).findings
+        assert not check_dataset(
+            checked, SHARED_DATA / 'images', val=other, progress=False
+        ).findings
 
 
 @pytest.mark.shared_data
@@ -116,12 +140,22 @@ def test_every_mistake_planted_in_the_nuclei_is_found_and_no_other(tmp_path):
     expect_all(tmp_path, plant(tmp_path), workers=2)
 
 
-@pytest.mark.parametrize('content, kind', [
-    ('', 'invalid-json'), ('{"images": [', 'invalid-json'), ('{"images": [1,]}', 'invalid-json'),
-    ('{} x', 'invalid-json'), ('[' * 100000, 'not-coco'), ('{"images": ' + '[' * 100000, 'invalid-json'),
-    (b'\xff\xfe{}', 'invalid-json'), ('[]', 'not-coco'), ('{}', 'not-coco'),
-    ('{"images": 3, "annotations": [], "categories": []}', 'not-coco'),
-    ('{"images": [], "annotations": [], "categories": []}', 'not-coco')])
+@pytest.mark.parametrize(
+    'content, kind',
+    [
+        ('', 'invalid-json'),
+        ('{"images": [', 'invalid-json'),
+        ('{"images": [1,]}', 'invalid-json'),
+        ('{} x', 'invalid-json'),
+        ('[' * 100000, 'not-coco'),
+        ('{"images": ' + '[' * 100000, 'invalid-json'),
+        (b'\xff\xfe{}', 'invalid-json'),
+        ('[]', 'not-coco'),
+        ('{}', 'not-coco'),
+        ('{"images": 3, "annotations": [], "categories": []}', 'not-coco'),
+        ('{"images": [], "annotations": [], "categories": []}', 'not-coco'),
+    ],
+)
 def test_a_file_that_is_no_coco_json_is_a_finding(data, content, kind):
     (data / 'broken.json').write_bytes(content if isinstance(content, bytes) else content.encode())
     report = check_dataset(data / 'broken.json', data / 'images', workers=1, progress=False)
@@ -133,16 +167,36 @@ def test_a_file_that_is_no_coco_json_is_a_finding(data, content, kind):
 def test_invalid_json_says_where(data):
     text = (data / 'train.json').read_text()
     (data / 'train.json').write_text(text.replace('"area": 8', '"area": oops', 1))
-    finding, = check(data).findings
+    (finding,) = check(data).findings
     assert finding.kind == 'invalid-json' and 'line 1 column' in finding.detail
 
 
 def test_junk_anywhere_never_crashes_the_check_or_the_sheet(data, tmp_path):
     """Replaces values at random places of the file by values of other types, and cuts images short."""
-    junk = [None, [], {}, -1, 0, True, 'x', '', '\ud800\n<b>', 1e308, -1e308, float('nan'), 10**30, [[]],
-            [1, 2, 3], [None] * 6, ['1'] * 8, {'size': [20, 30]}, {'size': [20, 30], 'counts': 'zz'},
-            {'counts': [1]},
-            {'size': [20, 30], 'counts': [-5, 605]}, {'size': [10**9, 10**9], 'counts': [0, 10**18]}]
+    junk = [
+        None,
+        [],
+        {},
+        -1,
+        0,
+        True,
+        'x',
+        '',
+        '\ud800\n<b>',
+        1e308,
+        -1e308,
+        float('nan'),
+        10**30,
+        [[]],
+        [1, 2, 3],
+        [None] * 6,
+        ['1'] * 8,
+        {'size': [20, 30]},
+        {'size': [20, 30], 'counts': 'zz'},
+        {'counts': [1]},
+        {'size': [20, 30], 'counts': [-5, 605]},
+        {'size': [10**9, 10**9], 'counts': [0, 10**18]},
+    ]
     for seed in range(12):
         rng = np.random.default_rng(seed)
         folder = tmp_path / str(seed)
@@ -151,29 +205,41 @@ def test_junk_anywhere_never_crashes_the_check_or_the_sheet(data, tmp_path):
             entry = coco
             while isinstance(entry, (dict, list)) and entry:
                 parent = entry
-                key = rng.choice(list(entry)) if isinstance(entry, dict) else rng.integers(len(entry))
+                key = (
+                    rng.choice(list(entry)) if isinstance(entry, dict) else rng.integers(len(entry))
+                )
                 entry = parent[key]
                 if parent is not coco and rng.random() < 0.4:
                     break
             parent[key] = copy.deepcopy(junk[rng.integers(len(junk))])
         (folder / 'train.json').write_text(json.dumps(coco))
         path = folder / f'images/{rng.integers(6)}.png'
-        path.write_bytes(path.read_bytes()[:rng.integers(2000)])
+        path.write_bytes(path.read_bytes()[: rng.integers(2000)])
         report = check(folder)
         assert report.problems
         report.summary().encode()
         write_sheet(report, folder / 'sheet.html', 4, progress=False)
 
 
-@pytest.mark.parametrize('edit', [
-    lambda coco: coco['annotations'][0].update(area=99.5, bbox=[2.4, 2.8, 10, 10]),  # rounded otherwise
-    lambda coco: coco['annotations'][1].update(area=100),  # of the box, as some tools write
-    lambda coco: coco['annotations'][0].update(segmentation=[[-0.5, -0.5, 30, 0, 30, 20.5, 0, 20]],
-                                               bbox=[0, 0, 30, 20], area=600),
-    lambda coco: coco['annotations'][2].update(iscrowd=1),
-    lambda coco: coco['annotations'][0].update(segmentation=[[2, 3, 7, 3, 7, 8], [12, 13, 8, 13, 12, 8]],
-                                               area=22),
-    lambda coco: [image.update(file_name=f'./{image["file_name"]}') for image in coco['images']]])
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda coco: coco['annotations'][0].update(
+            area=99.5, bbox=[2.4, 2.8, 10, 10]
+        ),  # rounded otherwise
+        lambda coco: coco['annotations'][1].update(area=100),  # of the box, as some tools write
+        lambda coco: coco['annotations'][0].update(
+            segmentation=[[-0.5, -0.5, 30, 0, 30, 20.5, 0, 20]], bbox=[0, 0, 30, 20], area=600
+        ),
+        lambda coco: coco['annotations'][2].update(iscrowd=1),
+        lambda coco: coco['annotations'][0].update(
+            segmentation=[[2, 3, 7, 3, 7, 8], [12, 13, 8, 13, 12, 8]], area=22
+        ),
+        lambda coco: [
+            image.update(file_name=f'./{image["file_name"]}') for image in coco['images']
+        ],
+    ],
+)
 def test_what_tools_do_differently_is_no_problem(data, edit):
     change(data, edit)
     assert not check(data).findings
@@ -184,17 +250,28 @@ def test_turned_photos_have_the_size_that_the_trainer_sees(data):
     exif[0x0112] = 6
     Image.open(data / 'images/0.png').save(data / 'images/0.jpg', exif=exif)
     change(data, lambda coco: coco['images'][0].update(file_name='0.jpg'))
-    finding, = check(data).findings
-    assert finding.kind == 'image-size-mismatch' and 'listed as 30x20, the file has 20x30' in finding.detail
+    (finding,) = check(data).findings
+    assert (
+        finding.kind == 'image-size-mismatch'
+        and 'listed as 30x20, the file has 20x30' in finding.detail
+    )
 
 
-def test_same_name_in_another_folder_is_a_problem_only_if_the_pixels_are_not_known_to_differ(data, tmp_path):
+def test_same_name_in_another_folder_is_a_problem_only_if_the_pixels_are_not_known_to_differ(
+    data, tmp_path
+):
     shutil.copytree(data / 'images', tmp_path / 'more')
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / 'more/0.png')
-    kinds = {finding.image_id: finding.kind for finding in check(data, val=tmp_path / 'more').findings}
-    assert kinds == {0: 'same-name-in-val'} | {i: 'in-val' for i in range(1, 24)}
-    unread = check_dataset(data / 'train.json', None, val=tmp_path / 'more', workers=1, progress=False)
-    assert {finding.kind for finding in unread.findings} == {'in-val'} and len(unread.findings) == 24
+    kinds = {
+        finding.image_id: finding.kind for finding in check(data, val=tmp_path / 'more').findings
+    }
+    assert kinds == {0: 'same-name-in-val'} | dict.fromkeys(range(1, 24), 'in-val')
+    unread = check_dataset(
+        data / 'train.json', None, val=tmp_path / 'more', workers=1, progress=False
+    )
+    assert {finding.kind for finding in unread.findings} == {'in-val'} and len(
+        unread.findings
+    ) == 24
 
 
 def test_broken_images_of_the_other_sets_are_found_with_their_source(data):
@@ -226,11 +303,20 @@ def run_tool(*arguments, monkeypatch, capsys) -> tuple[int, str, str]:
 def test_exit_status(data, monkeypatch, capsys):
     def call(*arguments):
         return run_tool(data / 'train.json', *arguments, monkeypatch=monkeypatch, capsys=capsys)
+
     assert call('--no-images', '--workers', 1)[0] == 0
-    for wrong in (('--img-dir', data / 'nowhere'), ('--no-images', '--val', data / 'nowhere.json'),
-                  ('--no-images', '--json', data / 'train.json', '--force')):
+    for wrong in (
+        ('--img-dir', data / 'nowhere'),
+        ('--no-images', '--val', data / 'nowhere.json'),
+        ('--no-images', '--json', data / 'train.json', '--force'),
+    ):
         status, _, error = call(*wrong)
-        assert status == 2 and error.startswith('error: ') and error.count('\n') == 1 and str(data) in error
+        assert (
+            status == 2
+            and error.startswith('error: ')
+            and error.count('\n') == 1
+            and str(data) in error
+        )
     assert call()[0] == call('--no-images', '--sheet', data / 'sheet.html')[0] == 2
     change(data, lambda coco: coco['annotations'][0].update(bbox=[9, 9, 9, 9]))
     assert call('--no-images', '--json', data / 'out.json')[0] == 1
@@ -241,9 +327,23 @@ def test_exit_status(data, monkeypatch, capsys):
 
 def test_command_line_in_a_process_of_its_own(data):
     plant(data)
-    command = [sys.executable, 'tools/check_dataset.py', data / 'train.json', '--img-dir', data / 'images',
-               '--val', data / 'val.json', '--unlabeled', data / 'unlabeled', '--workers', '2',
-               '--sheet', data / 'sheet.html', '--json', data / 'found.json']
+    command = [
+        sys.executable,
+        'tools/check_dataset.py',
+        data / 'train.json',
+        '--img-dir',
+        data / 'images',
+        '--val',
+        data / 'val.json',
+        '--unlabeled',
+        data / 'unlabeled',
+        '--workers',
+        '2',
+        '--sheet',
+        data / 'sheet.html',
+        '--json',
+        data / 'found.json',
+    ]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert 'problem missing-image: 1' in done.stdout and 'Traceback' not in done.stderr

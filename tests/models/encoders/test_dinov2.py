@@ -1,10 +1,12 @@
-"""DINOv2 against transformers' implementation; the key lists of the public files are written out by hand."""
+"""DINOv2 against transformers' implementation; the key lists of the public files are written out by
+hand.
+"""
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-import mmcast  # noqa: F401  (before mmdet)
 from mmcast.errors import CASTError
 from mmcast.models.encoders.dinov2 import DINOv2
 from mmcast.registry import MODELS
@@ -14,22 +16,40 @@ TINY = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
 
 def meta_shapes(width=384, layers=12, positions=1370, patch=14):
     """Names and shapes in dinov2_vits14_pretrain.pth (175 in all)."""
-    shapes = {'cls_token': (1, 1, width), 'pos_embed': (1, positions, width), 'mask_token': (1, width),
-              'patch_embed.proj.weight': (width, 3, patch, patch), 'patch_embed.proj.bias': (width,),
-              'norm.weight': (width,), 'norm.bias': (width,)}
+    shapes = {
+        'cls_token': (1, 1, width),
+        'pos_embed': (1, positions, width),
+        'mask_token': (1, width),
+        'patch_embed.proj.weight': (width, 3, patch, patch),
+        'patch_embed.proj.bias': (width,),
+        'norm.weight': (width,),
+        'norm.bias': (width,),
+    }
     for i in range(layers):
-        block = {'norm1.weight': (width,), 'norm1.bias': (width,),
-                 'attn.qkv.weight': (3 * width, width), 'attn.qkv.bias': (3 * width,),
-                 'attn.proj.weight': (width, width), 'attn.proj.bias': (width,), 'ls1.gamma': (width,),
-                 'norm2.weight': (width,), 'norm2.bias': (width,),
-                 'mlp.fc1.weight': (4 * width, width), 'mlp.fc1.bias': (4 * width,),
-                 'mlp.fc2.weight': (width, 4 * width), 'mlp.fc2.bias': (width,), 'ls2.gamma': (width,)}
+        block = {
+            'norm1.weight': (width,),
+            'norm1.bias': (width,),
+            'attn.qkv.weight': (3 * width, width),
+            'attn.qkv.bias': (3 * width,),
+            'attn.proj.weight': (width, width),
+            'attn.proj.bias': (width,),
+            'ls1.gamma': (width,),
+            'norm2.weight': (width,),
+            'norm2.bias': (width,),
+            'mlp.fc1.weight': (4 * width, width),
+            'mlp.fc1.bias': (4 * width,),
+            'mlp.fc2.weight': (width, 4 * width),
+            'mlp.fc2.bias': (width,),
+            'ls2.gamma': (width,),
+        }
         shapes.update({f'blocks.{i}.{name}': shape for name, shape in block.items()})
     return shapes
 
 
 def random_meta_weights(**kwargs):
-    """Weights in which every tensor matters: no zero bias, no unit scale, no constant position embedding."""
+    """Weights in which every tensor matters: no zero bias, no unit scale, no constant position
+    embedding.
+    """
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, shape in meta_shapes(**kwargs).items():
@@ -41,11 +61,15 @@ def random_meta_weights(**kwargs):
 
 def to_hugging_face(meta, layers=12):
     """The same weights under the names of facebook/dinov2-small."""
-    hf = {'embeddings.cls_token': meta['cls_token'], 'embeddings.mask_token': meta['mask_token'],
-          'embeddings.position_embeddings': meta['pos_embed'],
-          'embeddings.patch_embeddings.projection.weight': meta['patch_embed.proj.weight'],
-          'embeddings.patch_embeddings.projection.bias': meta['patch_embed.proj.bias'],
-          'layernorm.weight': meta['norm.weight'], 'layernorm.bias': meta['norm.bias']}
+    hf = {
+        'embeddings.cls_token': meta['cls_token'],
+        'embeddings.mask_token': meta['mask_token'],
+        'embeddings.position_embeddings': meta['pos_embed'],
+        'embeddings.patch_embeddings.projection.weight': meta['patch_embed.proj.weight'],
+        'embeddings.patch_embeddings.projection.bias': meta['patch_embed.proj.bias'],
+        'layernorm.weight': meta['norm.weight'],
+        'layernorm.bias': meta['norm.bias'],
+    }
     for i in range(layers):
         to, of = f'encoder.layer.{i}.', f'blocks.{i}.'
         for kind in ('weight', 'bias'):
@@ -75,10 +99,14 @@ def meta_weights():
 
 @pytest.fixture(scope='module')
 def reference(meta_weights):
-    """transformers' DINOv2-small with the same weights, as a function from images to four normalised maps."""
+    """Transformers' DINOv2-small with the same weights, as a function from images to four
+    normalised maps.
+    """
     from transformers import Dinov2Config, Dinov2Model
-    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518,
-                          patch_size=14)
+
+    config = Dinov2Config(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14
+    )
     model = Dinov2Model(config).eval()
     model.load_state_dict(to_hugging_face(meta_weights))
 
@@ -88,6 +116,7 @@ def reference(meta_weights):
         rows, columns = images.shape[2] // 14, images.shape[3] // 14
         maps = [model.layernorm(hidden[i + 1])[:, 1:] for i in (2, 5, 8, 11)]
         return [m.transpose(1, 2).unflatten(2, (rows, columns)) for m in maps]
+
     return features
 
 
@@ -100,8 +129,10 @@ def public_files(meta_weights, tmp_path_factory):
     save_file({key: value.contiguous() for key, value in hf.items()}, folder / 'hf.safetensors')
     torch.save({f'dinov2.{key}': value for key, value in hf.items()}, folder / 'hf_prefixed.bin')
     own = load(folder / 'meta.pth')
-    torch.save({'state_dict': {f'backbone.{key}': value for key, value in own.state_dict().items()}},
-               folder / 'detector.pth')
+    torch.save(
+        {'state_dict': {f'backbone.{key}': value for key, value in own.state_dict().items()}},
+        folder / 'detector.pth',
+    )
     return folder
 
 
@@ -126,7 +157,10 @@ def test_other_sizes_are_padded_at_the_bottom_and_right(public_files, reference)
 
 @pytest.mark.parametrize('name', ['hf.bin', 'hf.safetensors', 'hf_prefixed.bin'])
 def test_every_layout_gives_the_same_weights(public_files, name):
-    expected, found = load(public_files / 'meta.pth').state_dict(), load(public_files / name).state_dict()
+    expected, found = (
+        load(public_files / 'meta.pth').state_dict(),
+        load(public_files / name).state_dict(),
+    )
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
@@ -142,21 +176,37 @@ def test_own_weights_load_out_of_a_detector(public_files):
 def test_position_embedding_of_another_grid_is_interpolated_when_loading(tmp_path):
     weights = random_meta_weights(width=16, layers=4, positions=26)
     torch.save(weights, tmp_path / 'weights.pth')
-    model = load(tmp_path / 'weights.pth', arch=TINY | dict(feedforward_channels=64), img_size=112,
-                 out_indices=(0, 1, 2, 3))
+    model = load(
+        tmp_path / 'weights.pth',
+        arch=TINY | dict(feedforward_channels=64),
+        img_size=112,
+        out_indices=(0, 1, 2, 3),
+    )
     grid = weights['pos_embed'][:, 1:].transpose(1, 2).unflatten(2, (5, 5))
     expected = F.interpolate(grid, size=(8, 8), mode='bicubic').flatten(2).transpose(1, 2)
     torch.testing.assert_close(model.pos_embed[:, 1:].detach(), expected)
     torch.testing.assert_close(model.pos_embed[:, :1].detach(), weights['pos_embed'][:, :1])
 
 
-@pytest.mark.parametrize('break_weights, message', [
-    (lambda w: w.pop('blocks.7.ls2.gamma'), r'missing: layers\.7\.ffn\.gamma2\.weight'),
-    (lambda w: w.update({'norm.weight': torch.zeros(192)}), r'shape: ln1\.weight is \(192,\), needs \(384'),
-    (lambda w: w.update({'head.weight': torch.zeros(2)}), r'unexpected: head\.weight'),
-    (lambda w: w.update({'register_tokens': torch.zeros(1, 4, 384)}), 'register tokens, which is not'),
-    (lambda w: w.update({'pos_embed': torch.zeros(1, 1371, 384)}), r'shape: pos_embed is \(1, 1371, 384\)'),
-])
+@pytest.mark.parametrize(
+    'break_weights, message',
+    [
+        (lambda w: w.pop('blocks.7.ls2.gamma'), r'missing: layers\.7\.ffn\.gamma2\.weight'),
+        (
+            lambda w: w.update({'norm.weight': torch.zeros(192)}),
+            r'shape: ln1\.weight is \(192,\), needs \(384',
+        ),
+        (lambda w: w.update({'head.weight': torch.zeros(2)}), r'unexpected: head\.weight'),
+        (
+            lambda w: w.update({'register_tokens': torch.zeros(1, 4, 384)}),
+            'register tokens, which is not',
+        ),
+        (
+            lambda w: w.update({'pos_embed': torch.zeros(1, 1371, 384)}),
+            r'shape: pos_embed is \(1, 1371, 384\)',
+        ),
+    ],
+)
 def test_weights_that_do_not_fit_are_named(meta_weights, tmp_path, break_weights, message):
     weights = dict(meta_weights)
     break_weights(weights)
@@ -195,7 +245,9 @@ def test_gradient_reaches_every_parameter():
     model.init_weights()
     images = torch.randn(1, 3, 60, 40, generator=torch.Generator().manual_seed(3))
     sum(m.square().sum() + (m * torch.randn_like(m)).sum() for m in model(images)).backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    without = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert without == []
 
 

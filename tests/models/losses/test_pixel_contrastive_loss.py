@@ -1,4 +1,7 @@
-"""PixelContrastiveLoss: the whole formula, who gets gradients, precision, degenerate inputs, options."""
+"""PixelContrastiveLoss: the whole formula, who gets gradients, precision, degenerate inputs,
+options.
+"""
+
 import math
 
 import contrastive_reference as reference
@@ -7,8 +10,8 @@ import torch
 from scipy.stats import chisquare
 
 from mmcast.errors import CASTError
-from mmcast.models.losses.pixel_contrastive_loss import PixelContrastiveLoss
 from mmcast.models.losses import pixel_contrastive_loss
+from mmcast.models.losses.pixel_contrastive_loss import PixelContrastiveLoss
 from mmcast.registry import MODELS
 
 MODES = ('uniform', 'mask', 'class', 'fusion')
@@ -16,10 +19,16 @@ MODES = ('uniform', 'mask', 'class', 'fusion')
 
 def make_inputs(B=2, D=3, h=2, w=3, K=3, H=4, W=6, C=2, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shapes = dict(z_weak=(B, D, h, w), z_strong=(B, D, h, w),
-                  mask_logits=(B, K, H, W), class_logits=(B, K, C + 1))
-    return {name: torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
-            for name, shape in shapes.items()}
+    shapes = dict(
+        z_weak=(B, D, h, w),
+        z_strong=(B, D, h, w),
+        mask_logits=(B, K, H, W),
+        class_logits=(B, K, C + 1),
+    )
+    return {
+        name: torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+        for name, shape in shapes.items()
+    }
 
 
 @pytest.fixture
@@ -38,24 +47,27 @@ def draws(monkeypatch):
 
 # ---- the formula
 
+
 @pytest.mark.parametrize('sampling', MODES)
-@pytest.mark.parametrize('progress', [0., 0.4, 1.])
+@pytest.mark.parametrize('progress', [0.0, 0.4, 1.0])
 def test_loss_equals_loop_reference(draws, sampling, progress):
     inputs = make_inputs()
     loss = PixelContrastiveLoss(num_negatives=5, sampling=sampling)(**inputs, progress=progress)
     temperature = 0.3 + progress * (0.07 - 0.3)
-    want = reference.whole_loss(inputs['z_weak'].tolist(), inputs['z_strong'].tolist(), draws[0].tolist(),
-                                temperature)
+    want = reference.whole_loss(
+        inputs['z_weak'].tolist(), inputs['z_strong'].tolist(), draws[0].tolist(), temperature
+    )
     assert loss.item() == pytest.approx(want, rel=1e-10)
 
 
 def test_loss_hand_computed():
-    # Two images of one pixel, each in a query of its own: each is the negative of the other, R = 2 times.
-    # z_weak = (1, 0) and (0, 2) -> (0, 1); z_strong = (3, 4) -> (0.6, 0.8) and (0, 1); T = 0.5.
-    # s+ = 1.2 and 2, s- = 0: ln(1 + 2 e^-1.2) = 0.471495, ln(1 + 2 e^-2) = 0.239545, mean 0.355520.
-    z_weak = torch.tensor([[1., 0.], [0., 2.]]).view(2, 2, 1, 1)
-    z_strong = torch.tensor([[3., 4.], [0., 1.]]).view(2, 2, 1, 1)
-    mask_logits = torch.tensor([[9., -9.], [-9., 9.]]).view(2, 2, 1, 1)
+    # Two images of one pixel, each in a query of its own: each is the negative of the other, R = 2
+    # times. z_weak = (1, 0) and (0, 2) -> (0, 1); z_strong = (3, 4) -> (0.6, 0.8) and (0, 1); T =
+    # 0.5. s+ = 1.2 and 2, s- = 0: ln(1 + 2 e^-1.2) = 0.471495, ln(1 + 2 e^-2) = 0.239545, mean
+    # 0.355520.
+    z_weak = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).view(2, 2, 1, 1)
+    z_strong = torch.tensor([[3.0, 4.0], [0.0, 1.0]]).view(2, 2, 1, 1)
+    mask_logits = torch.tensor([[9.0, -9.0], [-9.0, 9.0]]).view(2, 2, 1, 1)
     loss = PixelContrastiveLoss(num_negatives=2, temperature=0.5)
     value = loss(z_weak, z_strong, mask_logits, torch.zeros(2, 2, 3)).item()
     assert value == pytest.approx(0.355520, abs=1e-6)
@@ -70,7 +82,7 @@ def test_negatives_are_drawn_in_proportion_to_s_deb(draws, sampling):
     y = reference.query_embeddings(*logits, (2, 3), 0.5, sampling)
     own_image = torch.arange(12) < 6
     for a in range(12):
-        scores = torch.tensor([0. if a == m else reference.s_deb(y[a], y[m]) for m in range(12)])
+        scores = torch.tensor([0.0 if a == m else reference.s_deb(y[a], y[m]) for m in range(12)])
         counts = torch.bincount(draws[0][a], minlength=12).double()
         assert counts[a] == 0
         others = scores > 0
@@ -83,9 +95,11 @@ def test_negatives_are_drawn_in_proportion_to_s_deb(draws, sampling):
 
 def test_all_pixels_of_an_instance_repel_the_other_one_only(draws):
     # Left half query 0, right half query 1, one class: with masks the two instances are told apart.
-    side = torch.tensor([1., 1., -1., -1.]).expand(1, 1, 4, 4) * 20
+    side = torch.tensor([1.0, 1.0, -1.0, -1.0]).expand(1, 1, 4, 4) * 20
     z = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-    PixelContrastiveLoss(sampling='fusion')(z, z, torch.cat([side, -side], dim=1), torch.zeros(1, 2, 2))
+    PixelContrastiveLoss(sampling='fusion')(
+        z, z, torch.cat([side, -side], dim=1), torch.zeros(1, 2, 2)
+    )
     column = torch.arange(16) % 4
     assert ((column[draws[0]] < 2) != (column < 2)[:, None]).all()
 
@@ -104,6 +118,7 @@ def test_loss_gradcheck(monkeypatch):
 
 
 # ---- gradients
+
 
 @pytest.mark.parametrize('sampling', MODES)
 def test_gradient_reaches_both_embeddings_and_no_query(sampling):
@@ -137,6 +152,7 @@ def test_zero_embeddings_keep_everything_finite():
 
 # ---- precision
 
+
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_autocast_computes_in_float32(monkeypatch, dtype, tolerance):
     # Only the rounding of the inputs may cost precision: bfloat16 products would miss 1e-6 by far.
@@ -165,6 +181,7 @@ def test_autocast_draws_the_same_negatives(draws, sampling):
 
 # ---- empty and degenerate
 
+
 def assert_zero_with_zero_gradient(inputs, **options):
     loss = PixelContrastiveLoss(num_negatives=5, **options)(**inputs)
     loss.backward()
@@ -176,7 +193,9 @@ def assert_zero_with_zero_gradient(inputs, **options):
 @pytest.mark.parametrize('sampling', MODES)
 @pytest.mark.parametrize('negatives', ['drawn', 'expected'])
 def test_a_single_pixel_loses_zero(sampling, negatives):
-    assert_zero_with_zero_gradient(make_inputs(B=1, h=1, w=1), sampling=sampling, negatives=negatives)
+    assert_zero_with_zero_gradient(
+        make_inputs(B=1, h=1, w=1), sampling=sampling, negatives=negatives
+    )
 
 
 @pytest.mark.parametrize('sampling', ['mask', 'class', 'fusion'])
@@ -184,7 +203,9 @@ def test_a_single_pixel_loses_zero(sampling, negatives):
 @pytest.mark.parametrize('negatives', ['drawn', 'expected'])
 def test_pixels_all_alike_lose_zero(sampling, dtype, negatives):
     inputs = make_inputs(dtype=dtype)
-    inputs['mask_logits'] = torch.tensor([0.3, -1., 2.], dtype=dtype).view(1, 3, 1, 1).expand(2, 3, 4, 6)
+    inputs['mask_logits'] = (
+        torch.tensor([0.3, -1.0, 2.0], dtype=dtype).view(1, 3, 1, 1).expand(2, 3, 4, 6)
+    )
     inputs['class_logits'] = inputs['class_logits'][:1].expand(2, 3, 3)
     assert_zero_with_zero_gradient(inputs, sampling=sampling, negatives=negatives)
 
@@ -223,37 +244,58 @@ def test_one_image_one_class_or_one_query_is_finite(change):
 
 # ---- errors
 
+
 @pytest.mark.parametrize('name', ['z_weak', 'z_strong', 'mask_logits', 'class_logits'])
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_non_finite_input_is_named_with_its_image(name, value):
     inputs = make_inputs(B=3)
     with torch.no_grad():
         inputs[name][1].view(-1)[2] = value
-    with pytest.raises(FloatingPointError, match=rf'{name} not finite in image\(s\) \[1\]') as error:
+    with pytest.raises(
+        FloatingPointError, match=rf'{name} not finite in image\(s\) \[1\]'
+    ) as error:
         PixelContrastiveLoss()(**inputs)
     assert isinstance(error.value, CASTError) and '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('change', [
-    dict(z_strong=torch.zeros(2, 3, 2, 2)), dict(mask_logits=torch.zeros(1, 3, 4, 6)),
-    dict(class_logits=torch.zeros(2, 4, 3)), dict(mask_logits=torch.zeros(2, 3, 24))])
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(z_strong=torch.zeros(2, 3, 2, 2)),
+        dict(mask_logits=torch.zeros(1, 3, 4, 6)),
+        dict(class_logits=torch.zeros(2, 4, 3)),
+        dict(mask_logits=torch.zeros(2, 3, 24)),
+    ],
+)
 def test_shapes_that_do_not_belong_together_are_refused(change):
     with pytest.raises(CASTError, match=r'z_weak and z_strong \(B, D, h, w\)'):
         PixelContrastiveLoss()(**{**make_inputs(), **change})
 
 
-@pytest.mark.parametrize('option, choices', [
-    (dict(sampling='gumbel'), 'uniform.*mask.*class.*fusion'), (dict(negatives='all'), 'drawn.*expected'),
-    (dict(anchor_sampling='random', num_anchors=3), 'uniform.*instance')])
+@pytest.mark.parametrize(
+    'option, choices',
+    [
+        (dict(sampling='gumbel'), 'uniform.*mask.*class.*fusion'),
+        (dict(negatives='all'), 'drawn.*expected'),
+        (dict(anchor_sampling='random', num_anchors=3), 'uniform.*instance'),
+    ],
+)
 def test_unknown_choices_are_refused_with_the_known_ones(option, choices):
     name, value = next(iter(option.items()))
     with pytest.raises(CASTError, match=f"{name}='{value}' is unknown.*{choices}"):
         PixelContrastiveLoss(**option)
 
 
-@pytest.mark.parametrize('option', [
-    dict(temperature=0), dict(final_temperature=-0.1), dict(mask_temperature=0), dict(num_negatives=0),
-    dict(num_anchors=0)])
+@pytest.mark.parametrize(
+    'option',
+    [
+        dict(temperature=0),
+        dict(final_temperature=-0.1),
+        dict(mask_temperature=0),
+        dict(num_negatives=0),
+        dict(num_anchors=0),
+    ],
+)
 def test_options_out_of_range_are_refused_by_name(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         PixelContrastiveLoss(**option)
@@ -261,12 +303,15 @@ def test_options_out_of_range_are_refused_by_name(option):
 
 # ---- options
 
+
 def test_temperature_schedule():
     loss = PixelContrastiveLoss(temperature=0.3, final_temperature=0.07)
     assert loss.temperature_at(0) == 0.3
     assert loss.temperature_at(0.5) == pytest.approx(0.185)
     assert loss.temperature_at(1) == pytest.approx(0.07)
-    assert loss.temperature_at(1 + 1e-9) == loss.temperature_at(1)  # rounding of iteration / max_iters
+    assert loss.temperature_at(1 + 1e-9) == loss.temperature_at(
+        1
+    )  # rounding of iteration / max_iters
     for progress in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match='progress'):
             loss.temperature_at(progress)
@@ -296,29 +341,43 @@ def test_num_anchors_beyond_all_pixels_takes_all():
 
 
 def test_num_anchors_is_unbiased():
-    # Every anchor is as likely as any other, so the mean over many calls is the loss over all anchors.
+    # Every anchor is as likely as any other, so the mean over many calls is the loss over all
+    # anchors.
     inputs = make_inputs()
     torch.manual_seed(0)
-    full = torch.stack([PixelContrastiveLoss(num_negatives=20)(**inputs) for _ in range(100)]).mean().item()
-    part = torch.stack([PixelContrastiveLoss(num_negatives=20, num_anchors=4)(**inputs) for _ in range(400)])
+    full = (
+        torch.stack([PixelContrastiveLoss(num_negatives=20)(**inputs) for _ in range(100)])
+        .mean()
+        .item()
+    )
+    part = torch.stack(
+        [PixelContrastiveLoss(num_negatives=20, num_anchors=4)(**inputs) for _ in range(400)]
+    )
     assert abs(part.mean().item() - full) < 4 * part.std().item() / math.sqrt(400)
 
 
 # ---- expected negatives
 
+
 @pytest.mark.parametrize('sampling', MODES)
 def test_expected_form_equals_its_definition(sampling):
     """-s+ + log(e^s+ + R E[e^s-]) with the expectation taken by a loop over all pixels."""
     inputs = make_inputs()
-    loss = PixelContrastiveLoss(num_negatives=5, temperature=0.5, sampling=sampling, negatives='expected')
+    loss = PixelContrastiveLoss(
+        num_negatives=5, temperature=0.5, sampling=sampling, negatives='expected'
+    )
     logits = inputs['mask_logits'].tolist(), inputs['class_logits'].tolist()
     y = reference.query_embeddings(*logits, (2, 3), 0.5, sampling)
-    weak, strong = (torch.nn.functional.normalize(inputs[name].permute(0, 2, 3, 1).reshape(12, 3), dim=1)
-                    for name in ('z_weak', 'z_strong'))
+    weak, strong = (
+        torch.nn.functional.normalize(inputs[name].permute(0, 2, 3, 1).reshape(12, 3), dim=1)
+        for name in ('z_weak', 'z_strong')
+    )
     terms = []
     for a in range(12):
-        scores = [0. if m == a else reference.s_deb(y[a], y[m]) for m in range(12)]
-        mean = sum(score * math.exp(weak[a] @ weak[m] / 0.5) for m, score in enumerate(scores)) / sum(scores)
+        scores = [0.0 if m == a else reference.s_deb(y[a], y[m]) for m in range(12)]
+        mean = sum(
+            score * math.exp(weak[a] @ weak[m] / 0.5) for m, score in enumerate(scores)
+        ) / sum(scores)
         positive = math.exp(weak[a] @ strong[a] / 0.5)
         terms.append(-math.log(positive / (positive + 5 * mean)))
     assert loss(**inputs).item() == pytest.approx(sum(terms) / 12, rel=1e-10)
@@ -333,7 +392,9 @@ def test_expected_gradient_is_the_mean_of_drawn_ones():
     """Of many negatives: at few the mean of the logarithm is not the logarithm of the mean."""
     inputs = make_inputs()
     torch.manual_seed(0)
-    drawn = torch.stack([gradient(PixelContrastiveLoss(num_negatives=10_000), inputs) for _ in range(100)])
+    drawn = torch.stack(
+        [gradient(PixelContrastiveLoss(num_negatives=10_000), inputs) for _ in range(100)]
+    )
     expected = gradient(PixelContrastiveLoss(num_negatives=10_000, negatives='expected'), inputs)
     error = (drawn.mean(0) - expected) / (drawn.std(0) / 10)  # in standard errors, of 72 numbers
     assert error.abs().max() < 4.5 and 0.5 < error.square().mean() < 2
@@ -347,12 +408,18 @@ def test_expected_form_repeats_without_a_seed():
 
 # ---- anchors
 
+
 def test_anchors_by_instance_give_small_instances_their_share(monkeypatch):
-    """Of 64 pixels 4 belong to the second query: uniformly they are 1/16 of the anchors, by instance half."""
+    """Of 64 pixels 4 belong to the second query: uniformly they are 1/16 of the anchors, by
+    instance half.
+    """
     seen = []
     real = pixel_contrastive_loss.sample_negatives
-    monkeypatch.setattr(pixel_contrastive_loss, 'sample_negatives',
-                        lambda y, R, anchors: seen.append(anchors) or real(y, R, anchors))
+    monkeypatch.setattr(
+        pixel_contrastive_loss,
+        'sample_negatives',
+        lambda y, R, anchors: seen.append(anchors) or real(y, R, anchors),
+    )
     small = torch.zeros(1, 1, 8, 8)
     small[..., :2, :2] = 20
     z = torch.randn(1, 4, 8, 8)
@@ -372,8 +439,9 @@ def test_anchors_by_instance_give_small_instances_their_share(monkeypatch):
 def test_instances_of_different_images_are_different():
     """The same query claims both images, so each image is an instance."""
     loss = PixelContrastiveLoss(num_anchors=1, anchor_sampling='instance')
-    _, instance = loss.compare(torch.tensor([5., 0.]).view(1, 2, 1, 1).expand(2, 2, 4, 4),
-                               torch.zeros(2, 2, 3), (2, 3))
+    _, instance = loss.compare(
+        torch.tensor([5.0, 0.0]).view(1, 2, 1, 1).expand(2, 2, 4, 4), torch.zeros(2, 2, 3), (2, 3)
+    )
     assert instance.tolist() == [0] * 6 + [2] * 6
 
 
@@ -393,7 +461,9 @@ def test_a_part_of_the_anchors_has_gradcheck(monkeypatch, negatives):
 
 
 def test_anchors_by_instance_without_a_number_are_refused():
-    with pytest.raises(CASTError, match="anchor_sampling='instance' without num_anchors.*set num_anchors"):
+    with pytest.raises(
+        CASTError, match="anchor_sampling='instance' without num_anchors.*set num_anchors"
+    ):
         PixelContrastiveLoss(anchor_sampling='instance')
 
 

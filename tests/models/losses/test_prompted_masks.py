@@ -1,4 +1,5 @@
 """SAM2's mask losses against values by hand and a slow reference."""
+
 import math
 
 import pytest
@@ -32,10 +33,16 @@ def test_against_a_loop_over_pixels():
     focal, dice, quality = prompted_mask_losses(logits, torch.tensor([0.2, 0.5, 0.9]), target)
     expected = [0.0, 0.0, 0.0]
     for mask, truth, estimate in zip(logits.tolist(), target.tolist(), (0.2, 0.5, 0.9)):
-        pairs = [(1 / (1 + math.exp(-x)), y) for row, line in zip(mask, truth) for x, y in zip(row, line)]
-        expected[0] += sum(-(0.25 if y else 0.75) * (1 - (p if y else 1 - p))**2 * math.log(p if y else 1 - p)
-                           for p, y in pairs) / len(pairs)
-        expected[1] += 1 - (2 * sum(p * y for p, y in pairs) + 1) / (sum(p + y for p, y in pairs) + 1)
+        pairs = [
+            (1 / (1 + math.exp(-x)), y) for row, line in zip(mask, truth) for x, y in zip(row, line)
+        ]
+        expected[0] += sum(
+            -(0.25 if y else 0.75) * (1 - (p if y else 1 - p)) ** 2 * math.log(p if y else 1 - p)
+            for p, y in pairs
+        ) / len(pairs)
+        expected[1] += 1 - (2 * sum(p * y for p, y in pairs) + 1) / (
+            sum(p + y for p, y in pairs) + 1
+        )
         found = [p > 0.5 for p, _ in pairs]
         both = sum(f and y for f, (_, y) in zip(found, pairs))
         expected[2] += abs(estimate - both / sum(f or y for f, (_, y) in zip(found, pairs)))
@@ -49,8 +56,9 @@ def test_confidence_weights_the_pixels_of_the_focal_loss_alone():
     target = torch.randint(0, 2, (3, 4, 6), generator=generator)
     left = torch.zeros(4, 6)
     left[:, :3] = 1
-    plain, on_left, on_right = (prompted_mask_losses(logits, quality, target, weights)
-                                for weights in (None, left, 1 - left))
+    plain, on_left, on_right = (
+        prompted_mask_losses(logits, quality, target, weights) for weights in (None, left, 1 - left)
+    )
     assert plain[0].item() == pytest.approx((on_left[0] + on_right[0]).item())
     half = prompted_mask_losses(logits[..., :3], quality, target[..., :3])
     assert on_left[0].item() == pytest.approx(half[0].item() / 2)

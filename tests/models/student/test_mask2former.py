@@ -1,4 +1,5 @@
 """The head's losses, all layers in one batch, against mmdet's own layer by layer."""
+
 from unittest import mock
 
 import numpy as np
@@ -10,8 +11,8 @@ from mmengine.structures import InstanceData
 from mmcast.errors import NonFiniteError
 from mmcast.models.student import mask2former_head
 from mmcast.models.student.lazy_masks import LazyMasks
-from mmcast.testing.models import build_model, tiny_student_config
 from mmcast.testing.data import make_samples, same_points
+from mmcast.testing.models import build_model, tiny_student_config
 
 LAYERS, QUERIES, CLASSES = 3, 5, 3
 
@@ -31,7 +32,9 @@ def random_outputs(num_images, seed=0):
 
 def loss_by_feat(head, outputs, samples):
     gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
-    return head.loss_by_feat(list(outputs[0]), LazyMasks(*outputs[1:]), gt, [s.metainfo for s in samples])
+    return head.loss_by_feat(
+        list(outputs[0]), LazyMasks(*outputs[1:]), gt, [s.metainfo for s in samples]
+    )
 
 
 def losses_and_gradients(head, outputs, samples, stock):
@@ -39,18 +42,24 @@ def losses_and_gradients(head, outputs, samples, stock):
         if stock:  # which gets the same masks as tensors
             gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * len(samples))
             masks = torch.einsum('lbkc,bchw->lbkhw', *outputs[1:])
-            losses = Mask2FormerHead.loss_by_feat(head, list(outputs[0]), list(masks), gt,
-                                                  [s.metainfo for s in samples])
+            losses = Mask2FormerHead.loss_by_feat(
+                head, list(outputs[0]), list(masks), gt, [s.metainfo for s in samples]
+            )
         else:
             losses = loss_by_feat(head, outputs, samples)
-    losses = {name: loss.squeeze() for name, loss in losses.items()}  # some of mmdet's have one entry
+    losses = {
+        name: loss.squeeze() for name, loss in losses.items()
+    }  # some of mmdet's have one entry
     # Different weights, so that no two terms can be swapped.
     total = sum(weight * loss for weight, loss in enumerate(losses.values(), 1))
     return losses, torch.autograd.grad(total, outputs)
 
 
-@pytest.mark.parametrize('objects', [
-    [2, 4, 1], [3, 0, 2], [0, 0], [1], [QUERIES, QUERIES + 3, 0], [QUERIES + 4]], ids=str)
+@pytest.mark.parametrize(
+    'objects',
+    [[2, 4, 1], [3, 0, 2], [0, 0], [1], [QUERIES, QUERIES + 3, 0], [QUERIES + 4]],
+    ids=str,
+)
 def test_values_and_gradients_are_mmdets_at_the_same_points(head, objects):
     """No object, in one image or all, and more objects than queries included."""
     samples = make_samples(objects, num_classes=CLASSES, seed=len(objects))[1]
@@ -88,7 +97,9 @@ def test_whole_step_equals_mmdets_detector_with_its_own_head():
         ours = student.loss(images, samples)
         classes, masks = Mask2FormerHead.forward(head, student.extract_feat(images), samples)
         gt = head.preprocess_gt([s.gt_instances for s in samples], [None] * 2)
-        theirs = Mask2FormerHead.loss_by_feat(head, classes, masks, gt, [s.metainfo for s in samples])
+        theirs = Mask2FormerHead.loss_by_feat(
+            head, classes, masks, gt, [s.metainfo for s in samples]
+        )
     assert set(ours) == set(theirs)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name].squeeze(), rtol=1e-4, atol=1e-4)
@@ -102,9 +113,13 @@ def test_a_query_without_any_pixel_attends_to_all_of_them():
         images = make_samples([1])[0]
         mask_features, memories = student.panoptic_head.pixel_decoder(student.extract_feat(images))
         nowhere = torch.full_like(mask_features, -1)
-        everywhere = student.panoptic_head.decode(nowhere, memories)[0][-1]  # logits of 0 allow every pixel
-        student.panoptic_head.mask_embed[-1].bias.fill_(100.)  # and negative ones none
-        torch.testing.assert_close(student.panoptic_head.decode(nowhere, memories)[0][-1], everywhere)
+        everywhere = student.panoptic_head.decode(nowhere, memories)[0][
+            -1
+        ]  # logits of 0 allow every pixel
+        student.panoptic_head.mask_embed[-1].bias.fill_(100.0)  # and negative ones none
+        torch.testing.assert_close(
+            student.panoptic_head.decode(nowhere, memories)[0][-1], everywhere
+        )
 
 
 def test_masks_read_like_a_list_of_tensors():
@@ -112,7 +127,9 @@ def test_masks_read_like_a_list_of_tensors():
     dense = torch.einsum('lbkc,bchw->lbkhw', masks.embeds, masks.features)
     torch.testing.assert_close(torch.stack(list(masks)), dense)
     torch.testing.assert_close(masks.select([1])[-1], dense[-1, 1:])
-    torch.testing.assert_close(masks.at(torch.tensor([[0.5 / 7, 0.5 / 6]]), 1)[..., 0], dense[:, 1, :, 0, 0])
+    torch.testing.assert_close(
+        masks.at(torch.tensor([[0.5 / 7, 0.5 / 6]]), 1)[..., 0], dense[:, 1, :, 0, 0]
+    )
     queries = torch.tensor([[0, 4, 2], [1, 1, 3], [4, 0, 0]])
     chosen = masks.of(queries, [1, 2])
     for layer in range(3):
@@ -125,21 +142,37 @@ def test_matching_of_two_objects_by_hand(head):
     left = np.zeros((16, 16), dtype=np.uint8)
     left[:, :8] = 1
     # Pixel feature (1, side) with side 1 left and -1 right; embeddings (-9, 0), (0, 9) and (0, -9).
-    side = torch.from_numpy(left) * 2. - 1
-    masks = LazyMasks(torch.tensor([[-9., 0.]]).repeat(1, 1, QUERIES, 1), torch.stack([side**2, side])[None])
-    masks.embeds[0, 0, 3], masks.embeds[0, 0, 0] = torch.tensor([0., 9.]), torch.tensor([0., -9.])
+    side = torch.from_numpy(left) * 2.0 - 1
+    masks = LazyMasks(
+        torch.tensor([[-9.0, 0.0]]).repeat(1, 1, QUERIES, 1), torch.stack([side**2, side])[None]
+    )
+    masks.embeds[0, 0, 3], masks.embeds[0, 0, 0] = (
+        torch.tensor([0.0, 9.0]),
+        torch.tensor([0.0, -9.0]),
+    )
     classes = torch.zeros(1, 1, QUERIES, CLASSES + 1)
     classes[0, 0, 3, 1] = classes[0, 0, 0, 2] = 4.0
-    gt = InstanceData(labels=torch.tensor([1, 2]), masks=torch.from_numpy(np.stack([left, 1 - left])).float())
+    gt = InstanceData(
+        labels=torch.tensor([1, 2]), masks=torch.from_numpy(np.stack([left, 1 - left])).float()
+    )
     query_of_gt, matched = head._match(classes, masks, [gt], [{}])
     assert query_of_gt.tolist() == [[3, 0]] and matched.all()
 
 
 def test_class_loss_by_hand(head):
-    """All logits equal: log 4 for every query, weighted 1 for the object and 0.1 for "no object", times 2."""
+    """All logits equal: log 4 for every query, weighted 1 for the object and 0.1 for "no object",
+    times 2.
+    """
     samples = make_samples([1], num_classes=CLASSES)[1]
-    losses = loss_by_feat(head, [torch.zeros(1, 1, QUERIES, CLASSES + 1), torch.zeros(1, 1, QUERIES, 4),
-                                 torch.zeros(1, 4, 16, 16)], samples)
+    losses = loss_by_feat(
+        head,
+        [
+            torch.zeros(1, 1, QUERIES, CLASSES + 1),
+            torch.zeros(1, 1, QUERIES, 4),
+            torch.zeros(1, 4, 16, 16),
+        ],
+        samples,
+    )
     assert losses['loss_cls'] == pytest.approx(2 * np.log(4))
     assert losses['loss_mask'] == pytest.approx(5 * np.log(2))
 
@@ -166,7 +199,9 @@ def test_non_finite_logits_are_reported_with_the_images(head):
     outputs = random_outputs(2)
     with torch.no_grad():
         outputs[1][0, 1, 2] = float('nan')
-    with pytest.raises(NonFiniteError, match='not finite: matching cost on the images image_1.png;'):
+    with pytest.raises(
+        NonFiniteError, match='not finite: matching cost on the images image_1.png;'
+    ):
         loss_by_feat(head, outputs, samples)
 
 
@@ -193,7 +228,9 @@ def test_zeros_of_an_empty_part_have_the_same_names_and_a_graph():
 
 
 def test_an_empty_part_takes_its_share_in_the_reduction_over_ranks():
-    """As many calls with as many numbers as a part with images, or the ranks would wait for each other."""
+    """As many calls with as many numbers as a part with images, or the ranks would wait for each
+    other.
+    """
     student = build_model(tiny_student_config())
     images, samples = make_samples([2])
     outputs = student.forward_once(images, samples)

@@ -1,13 +1,20 @@
 """Instances from queries against mmdet's own way of making them, which resizes everything first."""
+
 import math
 
 import pytest
 import torch
 from mmdet.models.detectors import Mask2Former
 
-from mmcast.models.student.postprocess import keep_best, make_instances, path_weights, resize_and_score, resize_weights
-from mmcast.testing.models import build_model, tiny_student_config
+from mmcast.models.student.postprocess import (
+    keep_best,
+    make_instances,
+    path_weights,
+    resize_and_score,
+    resize_weights,
+)
 from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, tiny_student_config
 
 
 def blobs(*shape, seed=0):
@@ -30,8 +37,10 @@ def test_way_of_a_mask_is_resize_crop_resize():
     want = torch.nn.functional.interpolate(step, (75, 66), **bilinear)[0, 0]
     rows, columns = path_weights(9, 36, 30, 75, masks), path_weights(12, 48, 41, 66, masks)
     torch.testing.assert_close(rows @ masks[0, 0] @ columns.T, want)
-    torch.testing.assert_close(path_weights(9, 36, 30, None, masks) @ masks[0, 0], (
-        resize_weights(9, 36, masks) @ masks[0, 0])[:30])
+    torch.testing.assert_close(
+        path_weights(9, 36, 30, None, masks) @ masks[0, 0],
+        (resize_weights(9, 36, masks) @ masks[0, 0])[:30],
+    )
 
 
 def test_only_the_window_is_resized_and_nothing_is_missed():
@@ -52,8 +61,9 @@ def test_only_the_window_is_resized_and_nothing_is_missed():
 
 
 def test_best_pairs_of_query_and_class_by_hand():
-    # Without "no object": query 0 has 3/6 and 2/6, query 1 has 1/4 and 2/4 (of 4), query 2 almost nothing.
-    logits = torch.tensor([[3., 2., 1.], [1., 2., 1.], [0.01, 0.01, 5.]]).log()
+    # Without "no object": query 0 has 3/6 and 2/6, query 1 has 1/4 and 2/4 (of 4), query 2 almost
+    # nothing.
+    logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 1.0], [0.01, 0.01, 5.0]]).log()
     scores, queries, labels = keep_best(logits, 3)
     order = scores.argsort(descending=True, stable=True)
     assert sorted(zip(queries.tolist(), labels.tolist())) == [(0, 0), (0, 1), (1, 1)]
@@ -61,13 +71,19 @@ def test_best_pairs_of_query_and_class_by_hand():
 
 
 def test_factors_of_the_score_by_hand():
-    """One feature channel of ones, so that an embedding is its mask's logit everywhere; identity resizing."""
-    class_logits = torch.tensor([[3., 1.], [1., 1.]]).log()  # 3/4 and 1/2 for the only class
+    """One feature channel of ones, so that an embedding is its mask's logit everywhere; identity
+    resizing.
+    """
+    class_logits = torch.tensor([[3.0, 1.0], [1.0, 1.0]]).log()  # 3/4 and 1/2 for the only class
     one = torch.eye(2)
-    instances = make_instances(class_logits, torch.tensor([[3.], [-1.]]), torch.ones(1, 2, 2), one, one, 2, 1)
+    instances = make_instances(
+        class_logits, torch.tensor([[3.0], [-1.0]]), torch.ones(1, 2, 2), one, one, 2, 1
+    )
     first, second = instances[instances.class_scores > 0.6], instances[instances.class_scores < 0.6]
     inside = 1 / (1 + math.exp(-3))
-    assert first.class_scores.item() == pytest.approx(0.75) and first.scores.item() == pytest.approx(0.75 * inside)
+    assert first.class_scores.item() == pytest.approx(
+        0.75
+    ) and first.scores.item() == pytest.approx(0.75 * inside)
     assert first.mask_quality.item() == pytest.approx(inside, rel=1e-5) and first.masks.all()
     assert second.mask_quality.item() == second.scores.item() == 0 and not second.masks.any()
 
@@ -75,7 +91,9 @@ def test_factors_of_the_score_by_hand():
 @pytest.mark.parametrize('rescale', [True, False])
 @pytest.mark.parametrize('max_per_image', [4, 18])
 def test_predictions_are_mmdets(rescale, max_per_image):
-    """Of two images padded to one size, with as many instances kept as there are pairs, and with fewer."""
+    """Of two images padded to one size, with as many instances kept as there are pairs, and with
+    fewer.
+    """
     config = tiny_student_config(num_classes=3, num_queries=6)
     config.test_cfg.max_per_image = max_per_image
     student = build_model(config).eval()
@@ -84,8 +102,10 @@ def test_predictions_are_mmdets(rescale, max_per_image):
         sample.set_metainfo(dict(img_shape=shape, ori_shape=original))
     with torch.no_grad():
         student.panoptic_head.pixel_decoder.mask_feature[-1].weight.mul_(20)  # masks of both signs
-        ours, theirs = (cls.predict(student, images, [s.new() for s in samples], rescale)
-                        for cls in (type(student), Mask2Former))
+        ours, theirs = (
+            cls.predict(student, images, [s.new() for s in samples], rescale)
+            for cls in (type(student), Mask2Former)
+        )
     for our, their in zip(ours, theirs):
         our, their = our.pred_instances, their.pred_instances
         assert torch.equal(our.labels, their.labels)

@@ -1,17 +1,20 @@
 import pytest
 import torch
-from mmcast.errors import CASTError
-from mmcast.models.student.tiled_prediction import predict_in_windows
-from mmcast.testing.models import build_model, tiny_student_config
-from mmcast.testing.data import make_samples
-from mmcast.masks.tiling import Windows
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
 
+from mmcast.errors import CASTError
+from mmcast.masks.tiling import Windows
+from mmcast.models.student.tiled_prediction import predict_in_windows
+from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, tiny_student_config
+
 
 def draw(boxes, size=(40, 56)):
-    """An image (3, H, W) whose first channel holds the number of the instance, from 1, of every pixel."""
+    """An image (3, H, W) whose first channel holds the number of the instance, from 1, of every
+    pixel.
+    """
     image = torch.zeros(3, *size)
     for number, (x1, y1, x2, y2) in enumerate(boxes, start=1):
         image[0, y1:y2, x1:x2] = number
@@ -26,8 +29,12 @@ def see(images, samples, rescale, logits_above):
         numbers = image[0].unique()
         masks = image[0] == numbers[numbers > 0][:, None, None]
         sample.pred_instances = InstanceData(
-            masks=masks, logits=torch.where(masks, 5.0, -5.0).half(), scores=0.5 + masks.flatten(1).sum(1) / 1000,
-            labels=torch.zeros(len(masks), dtype=torch.long), bboxes=mask2bbox(masks))
+            masks=masks,
+            logits=torch.where(masks, 5.0, -5.0).half(),
+            scores=0.5 + masks.flatten(1).sum(1) / 1000,
+            labels=torch.zeros(len(masks), dtype=torch.long),
+            bboxes=mask2bbox(masks),
+        )
     return samples
 
 
@@ -44,13 +51,21 @@ def as_set(masks):
     return {mask.numpy().tobytes() for mask in masks}
 
 
-@pytest.mark.parametrize('length, starts', [(512, [0, 192]), (640, [0, 192, 320]), (320, [0]), (256, [0]),
-                                            (321, [0, 1])])
+@pytest.mark.parametrize(
+    'length, starts', [(512, [0, 192]), (640, [0, 192, 320]), (320, [0]), (256, [0]), (321, [0, 1])]
+)
 def test_windows_cover_a_side_and_end_with_it(length, starts):
     assert Windows(320, 128).starts(length) == starts
 
 
-BOXES = [(1, 1, 6, 6), (14, 2, 22, 9), (20, 20, 28, 28), (30, 12, 37, 20), (50, 33, 56, 40), (9, 30, 16, 38)]
+BOXES = [
+    (1, 1, 6, 6),
+    (14, 2, 22, 9),
+    (20, 20, 28, 28),
+    (30, 12, 37, 20),
+    (50, 33, 56, 40),
+    (9, 30, 16, 38),
+]
 
 
 def test_every_instance_is_found_once_and_whole():
@@ -94,6 +109,7 @@ def test_doubles_of_one_window_are_dropped_and_two_classes_are_not_joined():
 
 def test_doubles_of_one_window_do_not_complete_what_it_cuts():
     """The better one is as it was, though the side of the window cuts both."""
+
     def twice(images, samples, **options):
         samples = see(images, samples, **options)
         for sample in samples:
@@ -115,7 +131,10 @@ def test_unsure_instances_are_dropped():
         assert logits_above == 0.99
         return see(images, samples, rescale, SCORE_THR)
 
-    assert len(predict(draw(BOXES), Windows(size=24, overlap=12, score_thr=0.99), detector=unsure)) == 0
+    assert (
+        len(predict(draw(BOXES), Windows(size=24, overlap=12, score_thr=0.99), detector=unsure))
+        == 0
+    )
 
 
 def test_an_empty_image_gives_no_instance_of_its_size():
@@ -125,15 +144,30 @@ def test_an_empty_image_gives_no_instance_of_its_size():
 
 def test_masks_come_out_without_padding_and_at_the_original_size():
     boxes = [(0, 0, 8, 8), (16, 8, 24, 20)]
-    found = predict(draw(boxes), Windows(size=24, overlap=12), img_shape=(36, 48), ori_shape=(18, 24), rescale=True)
-    halved = torch.stack([draw([tuple(side // 2 for side in box)], size=(18, 24))[0] == 1 for box in boxes])
+    found = predict(
+        draw(boxes),
+        Windows(size=24, overlap=12),
+        img_shape=(36, 48),
+        ori_shape=(18, 24),
+        rescale=True,
+    )
+    halved = torch.stack(
+        [draw([tuple(side // 2 for side in box)], size=(18, 24))[0] == 1 for box in boxes]
+    )
     assert as_set(found.masks) == as_set(halved)
 
 
 def test_of_a_halved_pixel_the_surer_half_decides():
-    """Borders after odd pixels, left and right, of boxes 5 wide: one loses its half pixels and one gains them."""
+    """Borders after odd pixels, left and right, of boxes 5 wide: one loses its half pixels and one
+    gains them.
+    """
     boxes = [(3, 4, 8, 8), (15, 4, 20, 8)]
-    logits = {3: (-0.5, 0.25), 7: (0.25, -0.5), 15: (-0.25, 0.5), 19: (0.5, -0.25)}  # of the pixel pairs at the borders
+    logits = {
+        3: (-0.5, 0.25),
+        7: (0.25, -0.5),
+        15: (-0.25, 0.5),
+        19: (0.5, -0.25),
+    }  # of the pixel pairs at the borders
 
     def soft(images, samples, **options):
         samples = see(images, samples, **options)
@@ -142,11 +176,16 @@ def test_of_a_halved_pixel_the_surer_half_decides():
             for number, edges in enumerate(((3, 7), (15, 19))):
                 for edge in edges:
                     left = edge // 2 * 2
-                    found.logits[number, 4:8, left:left + 2] = torch.tensor(logits[edge]).half()
+                    found.logits[number, 4:8, left : left + 2] = torch.tensor(logits[edge]).half()
         return samples
 
-    found = predict(draw(boxes, (24, 24)), Windows(size=24, overlap=12), ori_shape=(12, 12), rescale=True,
-                    detector=soft)
+    found = predict(
+        draw(boxes, (24, 24)),
+        Windows(size=24, overlap=12),
+        ori_shape=(12, 12),
+        rescale=True,
+        detector=soft,
+    )
     expected = [draw([box], (12, 12))[0] == 1 for box in [(2, 2, 3, 4), (7, 2, 10, 4)]]
     assert as_set(found.masks) == as_set(torch.stack(expected))
 
@@ -158,10 +197,14 @@ def test_impossible_overlap_is_refused(overlap):
 
 
 def without_doubles(found):
-    """The slow way: in the order of scores, whatever overlaps no better one of its class with IoU above 1/2."""
+    """The slow way: in the order of scores, whatever overlaps no better one of its class with IoU
+    above 1/2.
+    """
     kept = []
     for i in found.scores.argsort(descending=True, stable=True).tolist():
-        masks = [(found.masks[i], found.masks[j]) for j in kept if found.labels[i] == found.labels[j]]
+        masks = [
+            (found.masks[i], found.masks[j]) for j in kept if found.labels[i] == found.labels[j]
+        ]
         if all((one & other).sum() <= 0.5 * (one | other).sum() for one, other in masks):
             kept.append(i)
     return found[kept]
@@ -182,7 +225,11 @@ def test_of_an_image_no_larger_than_a_window_doubles_go_and_the_rest_stays(resca
         one = one[one.masks.flatten(1).any(1)]
         one = without_doubles(one)
         one, other = (part[part.scores.argsort(stable=True)] for part in (one, other))
-        assert len(one) > 0 and torch.equal(one.scores, other.scores) and torch.equal(one.labels, other.labels)
+        assert (
+            len(one) > 0
+            and torch.equal(one.scores, other.scores)
+            and torch.equal(one.labels, other.labels)
+        )
         assert as_set(one.masks) == as_set(other.masks)
 
 

@@ -7,9 +7,12 @@ from mmcast.models.weights.start import fit_start_weights
 
 @pytest.fixture
 def weights(tmp_path):
-    state = {'backbone.w': torch.randn(3), 'panoptic_head.cls_embed.weight': torch.randn(9, 4),
-             'panoptic_head.query_embed.weight': torch.randn(5, 4).half(),
-             'panoptic_head.query_feat.weight': torch.randn(5, 4).half()}
+    state = {
+        'backbone.w': torch.randn(3),
+        'panoptic_head.cls_embed.weight': torch.randn(9, 4),
+        'panoptic_head.query_embed.weight': torch.randn(5, 4).half(),
+        'panoptic_head.query_feat.weight': torch.randn(5, 4).half(),
+    }
     torch.save(state, tmp_path / 'small.pth')
     return state, tmp_path / 'small.pth'
 
@@ -37,7 +40,10 @@ def test_fewer_queries_are_the_first_ones(weights, tmp_path):
 
 
 def test_same_seed_same_file(weights, tmp_path):
-    first, second = (fit_start_weights(tmp_path / name, num_queries=12, a=str(weights[1])) for name in ('one', 'two'))
+    first, second = (
+        fit_start_weights(tmp_path / name, num_queries=12, a=str(weights[1]))
+        for name in ('one', 'two')
+    )
     assert open(first['a'], 'rb').read() == open(second['a'], 'rb').read()
 
 

@@ -1,4 +1,7 @@
-"""The teacher hooks in real MMEngine runs: the frozen one does not move, the EMA follows the closed form."""
+"""The teacher hooks in real MMEngine runs: the frozen one does not move, the EMA follows the closed
+form.
+"""
+
 import logging
 
 import pytest
@@ -8,27 +11,43 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcast.training.hooks.online_teacher import EMATeacherHook, FrozenTeacherHook
-from mmcast.training.hooks.online_teacher import state_hash
 from mmcast.errors import CASTError
-from mmcast.testing.models import build_model, tiny_cast_config, tiny_student_config
 from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, tiny_cast_config, tiny_student_config
+from mmcast.training.hooks.online_teacher import EMATeacherHook, FrozenTeacherHook, state_hash
 
 
 def run(model, hooks, folder, steps, save_every=None, **kwargs):
-    """Train on random images, one labeled and one unlabeled, with a learning rate that moves every weight."""
+    """Train on random images, one labeled and one unlabeled, with a learning rate that moves every
+    weight.
+    """
     images, samples = make_samples([2, 0], ['labeled', 'unlabeled'])
     pixels = (images * 50 + 120).clamp(0, 255).byte()
-    loader = DataLoader(list(zip(pixels, samples)) * steps, batch_size=2, collate_fn=lambda batch: dict(
-        inputs=[image for image, _ in batch], data_samples=[sample.clone() for _, sample in batch]))
-    checkpoint = dict(type='CheckpointHook', interval=save_every, by_epoch=False) if save_every else None
+    loader = DataLoader(
+        list(zip(pixels, samples)) * steps,
+        batch_size=2,
+        collate_fn=lambda batch: dict(
+            inputs=[image for image, _ in batch],
+            data_samples=[sample.clone() for _, sample in batch],
+        ),
+    )
+    checkpoint = (
+        dict(type='CheckpointHook', interval=save_every, by_epoch=False) if save_every else None
+    )
     logging.disable(logging.INFO)
     try:
         runner = Runner(
-            model, str(folder), train_dataloader=loader, custom_hooks=hooks, default_scope='mmcast',
+            model,
+            str(folder),
+            train_dataloader=loader,
+            custom_hooks=hooks,
+            default_scope='mmcast',
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps),
             optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
-            default_hooks=dict(checkpoint=checkpoint, logger=None), experiment_name=folder.name, **kwargs)
+            default_hooks=dict(checkpoint=checkpoint, logger=None),
+            experiment_name=folder.name,
+            **kwargs,
+        )
         runner.train()
     finally:
         logging.disable(logging.NOTSET)
@@ -36,7 +55,9 @@ def run(model, hooks, folder, steps, save_every=None, **kwargs):
 
 
 def cast_with_teacher():
-    cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0))
+    cast = build_model(
+        tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True, score_thr=0.0)
+    )
     cast._is_init = True  # the Runner shall not draw the weights anew
     return cast
 
@@ -67,6 +88,7 @@ class Touch(Hook):
 
 # Frozen
 
+
 def test_frozen_teacher_is_bit_identical_after_20_steps(tmp_path):
     cast = cast_with_teacher()
     teacher, student = copy_state(cast.teacher), copy_state(cast.detector)
@@ -74,7 +96,9 @@ def test_frozen_teacher_is_bit_identical_after_20_steps(tmp_path):
     run(cast, [touch, FrozenTeacherHook()], tmp_path, steps=20)
     assert len(touch.students) == 20
     assert equal(copy_state(cast.teacher), teacher)
-    assert all(not torch.equal(value, student[key]) for key, value in cast.detector.state_dict().items())
+    assert all(
+        not torch.equal(value, student[key]) for key, value in cast.detector.state_dict().items()
+    )
 
 
 def test_a_change_of_the_frozen_teacher_is_reported(tmp_path):
@@ -94,8 +118,11 @@ def test_fingerprint_sees_one_bit_of_a_parameter_and_of_a_buffer():
     assert len(hashes) == 3
 
 
-@pytest.mark.parametrize('config', [tiny_student_config(), tiny_cast_config(pixel_weight=0.1)],
-                         ids=lambda config: config.type)
+@pytest.mark.parametrize(
+    'config',
+    [tiny_student_config(), tiny_cast_config(pixel_weight=0.1)],
+    ids=lambda config: config.type,
+)
 def test_frozen_teacher_is_the_checkpoints_student(tmp_path, config):
     source = build_model(config, seed=5)
     torch.save(dict(state_dict=source.state_dict(), meta={}), tmp_path / 'teacher.pth')
@@ -107,25 +134,42 @@ def test_frozen_teacher_is_the_checkpoints_student(tmp_path, config):
 BIAS = 'panoptic_head.cls_embed.bias'
 
 
-@pytest.mark.parametrize('remove, add, message', [
-    ([BIAS], {}, f'missing: {BIAS}'),
-    ([], dict(extra=torch.zeros(1)), 'unexpected: extra'),
-    ([], {BIAS: torch.zeros(2)}, rf'wrong shape: {BIAS} is \(2,\), needs \(4,\)'),
-], ids=['missing', 'unexpected', 'shape'])
+@pytest.mark.parametrize(
+    'remove, add, message',
+    [
+        ([BIAS], {}, f'missing: {BIAS}'),
+        ([], dict(extra=torch.zeros(1)), 'unexpected: extra'),
+        ([], {BIAS: torch.zeros(2)}, rf'wrong shape: {BIAS} is \(2,\), needs \(4,\)'),
+    ],
+    ids=['missing', 'unexpected', 'shape'],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path, remove, add, message):
     state = build_model(tiny_student_config()).state_dict()
     state = {key: value for key, value in state.items() if key not in remove} | add
     torch.save(state, tmp_path / 'teacher.pth')
-    with pytest.raises(CASTError, match=f'teacher.pth does not fit the teacher CASTMask2Former: {message}'):
-        run(cast_with_teacher(), [FrozenTeacherHook(str(tmp_path / 'teacher.pth'))], tmp_path, steps=1)
+    with pytest.raises(
+        CASTError, match=f'teacher.pth does not fit the teacher CASTMask2Former: {message}'
+    ):
+        run(
+            cast_with_teacher(),
+            [FrozenTeacherHook(str(tmp_path / 'teacher.pth'))],
+            tmp_path,
+            steps=1,
+        )
 
 
 def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(CASTError, match='nowhere.pth not found'):
-        run(cast_with_teacher(), [FrozenTeacherHook(str(tmp_path / 'nowhere.pth'))], tmp_path, steps=1)
+        run(
+            cast_with_teacher(),
+            [FrozenTeacherHook(str(tmp_path / 'nowhere.pth'))],
+            tmp_path,
+            steps=1,
+        )
 
 
 # EMA
+
 
 def test_ema_of_a_run_equals_the_closed_form(tmp_path):
     """t_n = m^n t_0 + (1 - m) sum_i m^(n - i) s_i, for every parameter, in double precision."""
@@ -133,7 +177,9 @@ def test_ema_of_a_run_equals_the_closed_form(tmp_path):
     teacher, touch = copy_state(cast.teacher), Touch(cast)
     run(cast, [touch, EMATeacherHook(momentum=m, start_from_student=False)], tmp_path, steps=n)
     for name, value in cast.teacher.named_parameters():
-        steps = sum(m**(n - i) * student[name].double() for i, student in enumerate(touch.students, 1))
+        steps = sum(
+            m ** (n - i) * student[name].double() for i, student in enumerate(touch.students, 1)
+        )
         expected = m**n * teacher[name].double() + (1 - m) * steps
         torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
 
@@ -151,8 +197,14 @@ def test_a_resumed_run_keeps_its_ema_teacher(tmp_path):
     """Resumed in the middle it ends where it would have ended anyway."""
     once, twice = cast_with_teacher(), cast_with_teacher()
     run(once, [EMATeacherHook(momentum=0.5), Seed()], tmp_path / 'once', steps=6, save_every=3)
-    run(twice, [EMATeacherHook(momentum=0.5), Seed()], tmp_path / 'twice', steps=6, resume=True,
-        load_from=str(tmp_path / 'once' / 'iter_3.pth'))
+    run(
+        twice,
+        [EMATeacherHook(momentum=0.5), Seed()],
+        tmp_path / 'twice',
+        steps=6,
+        resume=True,
+        load_from=str(tmp_path / 'once' / 'iter_3.pth'),
+    )
     for key, value in once.teacher.state_dict().items():
         torch.testing.assert_close(twice.teacher.state_dict()[key], value)
 
@@ -179,7 +231,10 @@ class FakeRunner:
 
 def test_ema_copies_buffers_and_averages_parameters():
     student, teacher = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    hook, runner = EMATeacherHook(momentum=0.9, start_from_student=False), FakeRunner(student, teacher)
+    hook, runner = (
+        EMATeacherHook(momentum=0.9, start_from_student=False),
+        FakeRunner(student, teacher),
+    )
     hook.before_train(runner)
     with torch.no_grad():
         student.weight.fill_(3.0)
@@ -194,7 +249,10 @@ def test_ema_copies_buffers_and_averages_parameters():
 def test_ema_pairs_by_name_not_by_order():
     student = nn.ModuleDict(dict(a=nn.Linear(2, 2), b=nn.Linear(2, 2)))
     teacher = nn.ModuleDict(dict(b=nn.Linear(2, 2), a=nn.Linear(2, 2)))
-    hook, runner = EMATeacherHook(momentum=0.0, start_from_student=False), FakeRunner(student, teacher)
+    hook, runner = (
+        EMATeacherHook(momentum=0.0, start_from_student=False),
+        FakeRunner(student, teacher),
+    )
     hook.before_train(runner)
     hook.after_train_iter(runner, 0)
     assert torch.equal(teacher['a'].weight, student['a'].weight)
@@ -214,11 +272,14 @@ def test_ema_interval():
     assert distances == pytest.approx([8, 8, 4, 4, 4, 2])
 
 
-@pytest.mark.parametrize('student, teacher, message', [
-    (nn.Linear(2, 3), nn.Linear(2, 4), 'wrong shape: weight'),
-    (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), 'unexpected: bias'),
-    (nn.Linear(2, 3, bias=False), nn.Linear(2, 3), 'missing: bias'),
-])
+@pytest.mark.parametrize(
+    'student, teacher, message',
+    [
+        (nn.Linear(2, 3), nn.Linear(2, 4), 'wrong shape: weight'),
+        (nn.Linear(2, 3), nn.Linear(2, 3, bias=False), 'unexpected: bias'),
+        (nn.Linear(2, 3, bias=False), nn.Linear(2, 3), 'missing: bias'),
+    ],
+)
 def test_ema_of_two_networks_that_differ_is_refused(student, teacher, message):
     with pytest.raises(CASTError, match=f'teacher and student differ, {message}'):
         EMATeacherHook().before_train(FakeRunner(student, teacher))

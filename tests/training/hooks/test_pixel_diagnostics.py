@@ -1,4 +1,5 @@
 """The hook in a real run: what is logged, that training is not touched, and where pixels lie."""
+
 import logging
 
 import numpy as np
@@ -10,30 +11,41 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader
 
-from mmcast.training.curves import read_curves
-from mmcast.training.hooks.pixel_diagnostics import PixelDiagnosticsHook
-from mmcast.training.hooks.pixel_diagnostics import instance_map
-from mmcast.testing.models import build_model, tiny_cast_config
 from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, tiny_cast_config
+from mmcast.training.curves import read_curves
+from mmcast.training.hooks.pixel_diagnostics import PixelDiagnosticsHook, instance_map
 
 
 def run(model, hooks, folder, steps=4):
     """Train on a labeled and a pseudo-labeled image, logging every other step."""
     images, samples = make_samples([3, 2], ['labeled', 'pseudo'])
     pixels = (images * 50 + 120).clamp(0, 255).byte()
-    loader = DataLoader(list(zip(pixels, samples)) * steps, batch_size=2, collate_fn=lambda batch: dict(
-        inputs=[image for image, _ in batch], data_samples=[sample.clone() for _, sample in batch]))
+    loader = DataLoader(
+        list(zip(pixels, samples)) * steps,
+        batch_size=2,
+        collate_fn=lambda batch: dict(
+            inputs=[image for image, _ in batch],
+            data_samples=[sample.clone() for _, sample in batch],
+        ),
+    )
     model._is_init = True
     logging.disable(logging.INFO)
     try:
         runner = Runner(
-            model, str(folder), train_dataloader=loader, custom_hooks=hooks, default_scope='mmcast',
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps), randomness=dict(seed=0),
+            model,
+            str(folder),
+            train_dataloader=loader,
+            custom_hooks=hooks,
+            default_scope='mmcast',
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps),
+            randomness=dict(seed=0),
             optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
-            log_processor=dict(by_epoch=False, window_size=2), visualizer=dict(
-                type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+            log_processor=dict(by_epoch=False, window_size=2),
+            visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
             default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=2)),
-            experiment_name=folder.name)
+            experiment_name=folder.name,
+        )
         runner.train()
     finally:
         logging.disable(logging.NOTSET)
@@ -41,11 +53,26 @@ def run(model, hooks, folder, steps=4):
 
 
 def test_figures_are_logged_at_the_interval(tmp_path):
-    run(build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1)),
-        [dict(type='PixelDiagnosticsHook', interval=2)], tmp_path)
-    curves = {key: points for key, points in read_curves(tmp_path).items() if key.startswith('pxl_')}
-    assert set(curves) == {'pxl_' + name for name in (
-        'margin', 'fnr', 'fnr_labeled', 'fnr_pseudo', 'positive', 'negative', 'no_negative')}
+    run(
+        build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1)),
+        [dict(type='PixelDiagnosticsHook', interval=2)],
+        tmp_path,
+    )
+    curves = {
+        key: points for key, points in read_curves(tmp_path).items() if key.startswith('pxl_')
+    }
+    assert set(curves) == {
+        'pxl_' + name
+        for name in (
+            'margin',
+            'fnr',
+            'fnr_labeled',
+            'fnr_pseudo',
+            'positive',
+            'negative',
+            'no_negative',
+        )
+    }
     for points in curves.values():
         assert [step for step, _ in points] == [2, 4]
         assert all(-1 <= value <= 2 for _, value in points)
@@ -62,7 +89,9 @@ def test_training_is_the_same_with_and_without(tmp_path):
 
 
 def test_without_a_pixel_loss_it_does_nothing(tmp_path):
-    run(build_model(tiny_cast_config(semi_weight=1.0)), [PixelDiagnosticsHook(interval=1)], tmp_path)
+    run(
+        build_model(tiny_cast_config(semi_weight=1.0)), [PixelDiagnosticsHook(interval=1)], tmp_path
+    )
     assert not any(key.startswith('pxl_') for key in read_curves(tmp_path))
 
 
@@ -85,6 +114,6 @@ def test_instances_of_pixels_by_hand(size):
         samples.append(DetDataSample(gt_instances=InstanceData(masks=BitmapMasks(masks, 8, 16))))
     h, w = size
     found = instance_map(samples, size).view(3, h, w)
-    assert (found[0, :, w // 2:] == 0).all() and (found[0, :, :w // 2] == -1).all()
+    assert (found[0, :, w // 2 :] == 0).all() and (found[0, :, : w // 2] == -1).all()
     assert (found[1] == -1).all()
-    assert (found[2, :h // 2, :w // 2] == 1).all() and (found[2, h // 2:] == 2).all()
+    assert (found[2, : h // 2, : w // 2] == 1).all() and (found[2, h // 2 :] == 2).all()
