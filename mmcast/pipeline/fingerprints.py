@@ -13,7 +13,7 @@ _INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
 
 @dataclass
 class Fingerprint:
-    """What a step's result depends on: settings, flat key -> text, and input files, path -> sha256."""
+    """What a step's result depends on: settings (flat key: text), input files (path: sha256)."""
 
     settings: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Fingerprint:
 
 
 def flatten(value: Any, prefix: str = '') -> dict[str, str]:
-    """Nested dicts and lists as ``{'a.b.0': text}``; the empty ones too, so that nothing gets lost."""
+    """Nested dicts and lists as ``{'a.b.0': text}``, the empty ones included."""
     items = (
         value.items()
         if isinstance(value, dict)

@@ -96,7 +96,9 @@ def run_pipeline(
         names = on_main(lambda: list(pipeline.plan.definitions), share=True)
         started = time.time()
         for name in names:
-            ready = on_main(lambda: pipeline.make_ready(name, time.time() - started), share=True)
+            ready = on_main(
+                lambda name=name: pipeline.make_ready(name, time.time() - started), share=True
+            )
             if ready is not None:
                 _run_one(pipeline, ready, launcher)
     return pipeline and PipelineRun(pipeline.plan, pipeline.state)
@@ -234,7 +236,8 @@ class Pipeline:
 
     def make_ready(self, name: str, elapsed: float) -> Step | None:
         """Makes folder and record of a step; None where there is nothing to do."""
-        number = f'step {list(self.plan.definitions).index(name) + 1}/{len(self.plan.definitions)} {name}'
+        names = list(self.plan.definitions)
+        number = f'step {names.index(name) + 1}/{len(names)} {name}'
         if name not in self.chosen:
             return None
         if name in self.rerun:
@@ -273,7 +276,7 @@ class Pipeline:
         self.state.save()
 
     def _time_left(self, name: str) -> str:
-        """A rough guess: the remaining training iterations at the mean speed of those done so far."""
+        """A rough guess: the remaining training iterations at the mean speed so far."""
         names = list(self.plan.definitions)
         done = [self.state.records[other] for other in names if self.state.finished(other)]
         iterations = sum(record['iterations'] for record in done)

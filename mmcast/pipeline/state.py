@@ -80,7 +80,7 @@ class PipelineState:
         return resolve(self.records[name]['outputs'], lambda name: places.get(name, f'{{{name}}}'))
 
     def portable(self, value: Any) -> Any:
-        """The same nested value with ``{work_dir}`` and ``{config_dir}`` in place of these paths."""
+        """The same nested value, ``{work_dir}`` and ``{config_dir}`` in place of these paths."""
         if isinstance(value, dict):
             return {key: self.portable(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -137,7 +137,7 @@ class PipelineState:
         self.write_fingerprint(name, fingerprint)
 
     def read_fingerprint(self, name: str) -> Fingerprint:
-        """The fingerprint with which a step was run; empty if it was killed before it was written."""
+        """The fingerprint with which a step was run; empty if killed before it was written."""
         path = self.folder(name) / 'fingerprint.json'
         return Fingerprint(**json.loads(path.read_text())) if path.exists() else Fingerprint()
 
