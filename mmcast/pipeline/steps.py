@@ -63,7 +63,7 @@ class StepResult:
 
 
 def has_progress(step: Step) -> bool:
-    """Whether an interrupted step left something that continuing would mix with changed settings."""
+    """Whether an interrupted step left something that must not mix with changed settings."""
     if step.kind == 'train':
         return any(step.folder.glob('*.pth'))
     if step.kind == 'pseudo_label' and step.folder.exists():
@@ -72,7 +72,7 @@ def has_progress(step: Step) -> bool:
 
 
 def run_step(step: Step, launcher: str) -> StepResult:
-    """Runs a step, or resumes it where it was interrupted; on every rank unless in ``ONE_PROCESS``."""
+    """Runs a step, or resumes an interrupted one; on every rank unless in ``ONE_PROCESS``."""
     if step.config is not None:
         step.config.merge_from_dict(
             dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name)

@@ -119,7 +119,7 @@ def test_run(cfg: Config, checkpoint: str) -> RunResult:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """A Runner that shares no log, message hub or visualizer with an earlier one of this process."""
+    """A Runner that shares no log, message hub or visualizer with an earlier one in the process."""
     name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
     cfg.experiment_name = f'{name}_{next(_run_number)}'
     if cfg.get('visualizer'):

@@ -33,8 +33,9 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=2),
-                     logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False))
+default_hooks = dict(
+    checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=2),
+    logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False))
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = dict(by_epoch=False)
 log_level = 'ERROR'
@@ -42,7 +43,8 @@ log_level = 'ERROR'
 
 PIPELINE_CONFIG = """
 seed = 3
-variables = dict(data='{work_dir}/data', value=1, marker='', kill_at=-1, scale=1.0, lr=0.1, refine_lr=0.1)
+variables = dict(
+    data='{work_dir}/data', value=1, marker='', kill_at=-1, scale=1.0, lr=0.1, refine_lr=0.1)
 steps = [
     dict(name='data', kind='call', function='toy_run.make_data',
          kwargs=dict(folder='{data}', value='{value}', marker='{marker}')),
