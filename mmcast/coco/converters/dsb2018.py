@@ -179,6 +179,12 @@ def _file_name(image_id: str) -> str:
     return image_id[:_NAME_LENGTH] + '.png'
 
 
+def _check_mode(path: Path) -> None:
+    with Image.open(path) as image:
+        if image.mode not in _MODES:
+            raise CASTError(f'{path} is not an 8 bit image (it is {image.mode}): convert it to RGB')
+
+
 def _of_size(folder: Path, ids: list[str], sizes: Collection[tuple[int, int]] | None) -> list[str]:
     if sizes is None:
         return ids
@@ -212,6 +218,7 @@ def convert_dsb2018_image(folder: Path, image_id: str) -> Nuclei:
         covered = covered + mask.astype(int)
         if mask.any():
             annotations.append(annotation(mask, CATEGORIES[0]['id'], len(annotations) + 1))
+    _check_mode(image_path(folder, image_id))
     return Nuclei(
         image, annotations, len(masks) - len(annotations), int(np.count_nonzero(covered > 1))
     )
@@ -234,11 +241,9 @@ def write_rgb(folder: Path, out_dir: Path, force: bool, image_id: str) -> None:
     path, out_file = image_path(folder, image_id), out_dir / _file_name(image_id)
     try:
         with Image.open(path) as image:
-            mode, pixels = image.mode, np.asarray(image.convert('RGB'))
+            pixels = np.asarray(image.convert('RGB'))
     except (OSError, SyntaxError) as error:
         raise unreadable(path) from error
-    if mode not in _MODES:
-        raise CASTError(f'{path} is not an 8 bit image (it is {mode}): convert it to RGB')
     if out_file.exists():
         if _same_pixels(out_file, pixels):
             return
