@@ -110,7 +110,7 @@ def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
         else:
             result = run_step(step, launcher)
     on_main(lambda: pipeline.finish(step, result, time.time() - begin, memory))
-    gc.collect()  # a Runner is full of cycles; else the next step starts beside the last one's model
+    gc.collect()  # a Runner is full of cycles; the next step would start beside the last model
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -208,7 +208,7 @@ class Pipeline:
             say(f'{folder} is kept as {backup}')
 
     def _left(self, name: str) -> str:
-        """A rough guess: the remaining training iterations at the mean speed of those done so far."""
+        """A guess: the remaining training iterations at the mean speed of those done so far."""
         done = [
             self.state.records[other]
             for other in self.plan.definitions

@@ -23,7 +23,7 @@ _INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
 
 @dataclass
 class Fingerprint:
-    """What a step's result depends on: settings, flat key -> text, and input files, path -> sha256."""
+    """What a result depends on: settings (flat key -> text) and input files (path -> sha256)."""
 
     settings: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class PipelineState:
         return self.records.get(name, {}).get('status') == 'finished'
 
     def folder(self, name: str, number: int = 0) -> Path:
-        """A step's directory; of a new one by its number, which it keeps when others are put before."""
+        """A step's directory; a new one's is numbered, and keeps it when others are put before."""
         record = self.records.get(name, {})
         return self.work_dir / record.get('folder', f'{number:02d}_{name}')
 
@@ -122,7 +122,7 @@ class PipelineState:
         return self._expand(self.records[name]['outputs'])
 
     def read_fingerprint(self, name: str) -> Fingerprint:
-        """The fingerprint with which a step was run; empty if it was killed before it was written."""
+        """The fingerprint that a step was run with; empty if it was killed before that was kept."""
         path = self.folder(name) / FINGERPRINT
         if not path.exists():
             return Fingerprint()
@@ -162,7 +162,7 @@ class PipelineState:
     # What changes it
 
     def begin(self, step: Step) -> bool:
-        """Makes folder and record of a step that is about to run; whether it resumes an earlier one."""
+        """Makes folder and record of a step that is about to run; True if it resumes."""
         resumed = step.name in self.records and has_progress(step)
         step.folder.mkdir(exist_ok=True)
         self.records[step.name] = dict(status='started', folder=step.folder.name, resumed=resumed)
@@ -173,7 +173,7 @@ class PipelineState:
         return resumed
 
     def forget(self, name: str, folder: Path) -> Path | None:
-        """Drops the record of a step that is to run again; where its folder is kept, if it had one."""
+        """Drops the record of a step that is to run again; returns where its folder is kept."""
         self.records.pop(name, None)
         backup = move_aside(folder)
         self._save()
@@ -252,7 +252,7 @@ class PipelineState:
 
 
 def flatten(value: Any, prefix: str = '') -> dict[str, str]:
-    """Nested dicts and lists as ``{'a.b.0': text}``; the empty ones too, so that nothing gets lost."""
+    """Nested dicts and lists as ``{'a.b.0': text}``; empty ones too, so that nothing is lost."""
     items = (
         value.items()
         if isinstance(value, dict)
