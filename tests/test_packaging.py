@@ -1,5 +1,6 @@
 """The wheel, what mim finds in it, the Makefile's set-up, what must not be in the repository."""
 
+import json
 import os
 import re
 import shutil
@@ -69,6 +70,14 @@ def wheel(source, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory) -> Path:
+    """A folder of packages with mmcast as a user installs it."""
+    folder = tmp_path_factory.mktemp('installed') / 'site'
+    pip('install', '--target', folder, wheel, cwd=folder.parent)
+    return folder
+
+
 def config_names(root: Path) -> list[str]:
     return [path.name for path in (root / 'configs').rglob('*.py')]
 
@@ -107,21 +116,70 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests'}
 
 
-def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path):
-    pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
+def test_mim_finds_the_tool_and_every_config_by_its_name(site, source, tmp_path):
     done = run(
         sys.executable,
         '-c',
         'from mim.utils import get_installed_path as f; print(f("mmcast"))',
         cwd=tmp_path,
-        PYTHONPATH=str(tmp_path / 'site'),
+        PYTHONPATH=str(site),
     )
     found = Path(done.stdout.strip())
-    assert found.parent == tmp_path / 'site', done.stderr
+    assert found.parent == site, done.stderr
     assert (found / '.mim' / 'tools' / 'train.py').is_file()
     for name in config_names(source):  # mim refuses a name that it finds twice
         if not list((source / 'configs' / '_base_').rglob(name)):
             assert len(list(found.rglob(name))) == 1, name
+
+
+SHORT_DATA = (
+    '--step',
+    'data',
+    '--cfg-options',
+    'steps.data.kwargs.num_train=4',
+    'steps.data.kwargs.num_val=2',
+    'variables.percent=50',
+)
+
+
+def finished_steps(work_dir: Path) -> list[str]:
+    records = json.loads((work_dir / 'pipeline.json').read_text())['steps']
+    return [name for name, record in records.items() if record['status'] == 'finished']
+
+
+def test_the_installed_package_finds_its_configs_from_any_folder(site, tmp_path):
+    code = (
+        'import mmcast; from mmcast.configs import find_config; '
+        'print(mmcast.__file__, find_config("cast_toy.py"), find_config("mmcast::toy/weights/toy_student.pth"))'
+    )
+    done = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(site))
+    package, *found = map(Path, done.stdout.split())
+    assert package.is_relative_to(site), done.stderr
+    configs = site / 'mmcast' / '.mim' / 'configs'
+    assert found == [configs / 'cast_toy.py', configs / 'toy/weights/toy_student.pth']
+
+
+def test_a_pipeline_of_ones_own_runs_on_the_installed_package(site, tmp_path):
+    """From an empty folder; the config is all that is there."""
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = '{site}/mmcast/.mim/configs/cast_toy.py'\nwork_dir = 'work_dirs/mine'\n"
+    )
+    tool = site / 'mmcast/.mim/tools/train.py'
+    done = run(sys.executable, tool, 'mine.py', *SHORT_DATA, cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished_steps(tmp_path / 'work_dirs/mine') == ['data']
+    assert len(list((tmp_path / 'data/toy_cityscapes/leftImg8bit/train').rglob('*.png'))) == 4
+
+
+def test_mim_trains_a_config_by_its_bare_name(site, tmp_path):
+    done = run(
+        *(sys.executable, '-m', 'mim', 'train', 'mmcast', 'cast_toy.py'),
+        *('--work-dir', tmp_path / 'run', *SHORT_DATA),
+        cwd=tmp_path,
+        PYTHONPATH=str(site),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished_steps(tmp_path / 'run') == ['data']
 
 
 def test_an_editable_install_links_to_the_repository(source, tmp_path):
