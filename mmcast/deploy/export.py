@@ -252,7 +252,7 @@ def _scoped(name: str) -> str:
     own = [each for each in vars(registry).values() if isinstance(each, registry.Registry)]
     for each in own:
         each.import_from_location()
-    return f'mmcast.{name}' if any(name in each.module_dict for each in own) else name
+    return f'mmcast.{name}' if any(each.has_own(name) for each in own) else name
 
 
 def student_state(checkpoint: Path) -> dict[str, Tensor]:
