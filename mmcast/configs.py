@@ -1,9 +1,11 @@
 """Finds and reads MMEngine configs, those shipped with mmcast included; errors are one line."""
 
 import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from mmcast.errors import CASTError
 
@@ -55,6 +57,33 @@ def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Conf
     """
     path = find_config(name, folder)
     try:
-        return Config.fromfile(str(path))
+        config = Config.fromfile(str(path), import_custom_modules=False)
     except Exception as error:  # a config is a program: any error of its author can surface here
         raise CASTError(f'config {path} cannot be read: {error}') from error
+    import_custom_modules(config)
+    return config
+
+
+def import_custom_modules(config: Config) -> None:
+    """Imports what a config's ``custom_imports`` names, also modules that lie beside the config.
+
+    MMEngine does it while it reads a file. A process that gets the config from another one has to
+    do it itself.
+
+    Raises:
+        CASTError: a module cannot be imported.
+    """
+    wanted = config.get('custom_imports')
+    if not wanted:
+        return
+    folder = str(Path(config.filename or '').resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that it hides no other module
+    try:
+        import_modules_from_strings(**wanted)
+    except Exception as error:  # a module is a program as well
+        cause = error.__context__ or error
+        raise CASTError(
+            f'config {config.filename}: custom_imports {wanted.get("imports")}: {cause}; put the '
+            'module beside the config, or its folder into PYTHONPATH'
+        ) from error
