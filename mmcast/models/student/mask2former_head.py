@@ -313,7 +313,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
         costs = torch.cat(costs, dim=2).cpu().split(sizes, dim=2)
         broken = [meta for cost, meta in zip(costs, batch_img_metas) if not cost.isfinite().all()]
         if broken:
-            raise NonFiniteError('matching cost', broken)
+            raise NonFiniteError.on_images('matching cost', broken)
         query_of_gt = torch.zeros((num_layers, sum(sizes)), dtype=torch.long)
         matched = torch.zeros_like(query_of_gt, dtype=torch.bool)
         start = 0
