@@ -71,6 +71,8 @@ class Check:
 
 @dataclass(frozen=True)
 class EnvironmentReport:
+    """What ``check_environment`` found."""
+
     findings: list[Check] = field(default_factory=list)
 
     @property

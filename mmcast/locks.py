@@ -1,4 +1,4 @@
-"""Locks that keep two processes from writing to one place, on every system that ``filelock`` knows."""
+"""Locks that keep two processes from writing to one place, on every system."""
 
 import contextlib
 import os

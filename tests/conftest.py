@@ -7,6 +7,8 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
+import mmcast  # noqa: F401  mmcv's stand-in, before a test file that is run alone imports mmdet
+
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -1,7 +1,5 @@
 """Images whose labels nobody made, or nobody may see."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

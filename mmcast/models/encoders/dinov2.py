@@ -124,7 +124,7 @@ class DINOv2(VisionTransformer):
         return self  # mmpretrain's returns None, so that model.eval() could not be chained
 
     def init_weights(self) -> None:
-        """Random weights, or those of the file that ``init_cfg`` names (see ``load_pretrained``)."""
+        """Random weights, or those of the file in ``init_cfg`` (see ``load_pretrained``)."""
         _, pretrained = split_init_cfg(self.init_cfg)
         if pretrained:
             self.load_pretrained(pretrained[-1]['checkpoint'], pretrained[-1].get('prefix', ''))

@@ -42,7 +42,9 @@ class CASTMask2Former(Mask2Former):
         super().__init__(*args, **kwargs)
         fusion = self.panoptic_fusion_head
         pairs = self.panoptic_head.num_queries * fusion.num_classes
-        if fusion.test_cfg:  # mmdet's panoptic prediction fails where it is to keep more than there are
+        if (
+            fusion.test_cfg
+        ):  # mmdet's panoptic prediction fails where it is to keep more than there are
             kept = min(fusion.test_cfg.get('max_per_image', 100), pairs)
             fusion.test_cfg = ConfigDict(fusion.test_cfg, max_per_image=kept)
 
@@ -99,7 +101,7 @@ class CASTMask2Former(Mask2Former):
         )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
+        """Losses on the whole batch: the network also trains without :class:`CASTDetector`."""
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
