@@ -58,7 +58,7 @@ def test_a_constant_in_init_cfg_is_what_its_layers_hold(config):
     model = MODELS.build(dict(config, init_cfg=dict(init_cfg, val=0.5)))
     model.init_weights()
     kind = nn.Embedding if 'num_queries' in config else nn.Conv2d
-    # Convolutions in mmcv's ConvModule draw their own weights after that, as everywhere in MMEngine.
+    # Those of ConvModule draw their own weights after that, as everywhere in MMEngine.
     layers = [
         part
         for name, part in model.named_modules()
