@@ -31,7 +31,7 @@ class OperatorFinder:
 
 
 class ImportWatcher:
-    """Hears of every import first; mends the modules of :data:`_PATCHES` as soon as they are loaded.
+    """Hears of every import first; patches the modules of :data:`_PATCHES` once they are loaded.
 
     Doing that at once would import MMEngine and torch, which those who only run an ONNX file may
     not have.
@@ -95,10 +95,9 @@ def _serve_shipped_configs(hub: ModuleType) -> None:
             cfg.model_path = _shipped_weights(hub, cfg_path.removeprefix(SCOPE))
         return cfg
 
-    hub.get_config = get_config
-    package = sys.modules['mmengine.hub']
-    if hasattr(package, 'get_config'):  # it was imported before mmcast
-        package.get_config = get_config
+    for module in list(sys.modules.values()):  # some may have imported it before mmcast
+        if getattr(module, '__dict__', {}).get('get_config') is original:
+            module.get_config = get_config
 
 
 def _shipped_weights(hub: ModuleType, name: str) -> str:
@@ -176,8 +175,8 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
 
 
 def install() -> None:
-    """Put the stand-in for missing mmcv operators in place, calm OpenMP, mend MMEngine and mmpretrain
-    when they are imported, or now if they are.
+    """Put the stand-in for missing mmcv operators in place, calm OpenMP, patch MMEngine and
+    mmpretrain when they are imported, or now if they are.
 
     Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it.
     It imports neither torch nor MMEngine itself.

@@ -56,7 +56,7 @@ def _resident() -> int:
 def _reset_peak() -> bool:
     """Whether Linux forgot the peak up to now."""
     try:
-        _CLEAR_REFS.write_text(_RESET_PEAK)
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding='utf-8')
         return _read_peak() > 0
     except (OSError, ValueError):
         return False
@@ -64,5 +64,9 @@ def _reset_peak() -> bool:
 
 def _read_peak() -> int:
     """Linux' peak since it was reset, in MiB."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith('VmHWM'))
+    line = next(
+        line
+        for line in _STATUS.read_text(encoding='utf-8').splitlines()
+        if line.startswith('VmHWM')
+    )
     return int(line.split()[1]) // 1024

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
@@ -59,7 +58,7 @@ class UnlabeledDataset(CocoDataset):
             height, width = read_image_size(path)
             image = dict(
                 img_id=img_id,
-                file_name=os.fspath(path.relative_to(folder)),
+                file_name=path.relative_to(folder).as_posix(),
                 height=height,
                 width=width,
             )

@@ -52,7 +52,7 @@ class PipelineState:
 
     def _read(self) -> None:
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding='utf-8'))
             owner, self.records, self._hashes = (
                 content[key] for key in ('pipeline', 'steps', 'hashes')
             )
@@ -88,7 +88,11 @@ class PipelineState:
         if isinstance(value, (str, Path)):
             for name, place in self._places.items():
                 for spelling in (str(place.absolute()), str(place)):
-                    if str(value) == spelling or str(value).startswith(spelling + os.sep):
+                    begins = (
+                        spelling + os.sep,
+                        spelling + '/',
+                    )  # configs write the second on Windows too
+                    if str(value) == spelling or str(value).startswith(begins):
                         return name + str(value)[len(spelling) :]
             return str(value)
         return value
@@ -139,7 +143,11 @@ class PipelineState:
     def read_fingerprint(self, name: str) -> Fingerprint:
         """The fingerprint with which a step was run; empty if it was killed before it was written."""
         path = self.folder(name) / 'fingerprint.json'
-        return Fingerprint(**json.loads(path.read_text())) if path.exists() else Fingerprint()
+        return (
+            Fingerprint(**json.loads(path.read_text(encoding='utf-8')))
+            if path.exists()
+            else Fingerprint()
+        )
 
     def folder(self, name: str) -> Path:
         return self.work_dir / self.records[name]['folder']

@@ -94,7 +94,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
         last.metrics = runner.val()
     folder = Path(cfg.work_dir)
-    checkpoint = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    checkpoint = (
+        folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
+    )
     result = RunResult(_floats(last.metrics), count_parameters(runner.model), checkpoint)
     key = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
     if key:
