@@ -7,6 +7,8 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
+import mmcast  # noqa: F401  before a test imports mmdet, which may lack compiled operators
+
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
