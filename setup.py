@@ -19,9 +19,9 @@ def read_requirements(name: str) -> list[str]:
 
 
 def add_mim_extension(target: Path, link: bool) -> None:
-    """Fill ``target`` (a ``.mim`` folder) with what ``mim`` looks for: configs, tools and model-index.yml.
+    """Fill ``target`` (a ``.mim`` folder) with what ``mim`` looks for: ``MIM_ENTRIES``.
 
-    ``link=True`` makes symbolic links into the repository, so that an editable install follows every edit.
+    ``link=True`` makes symbolic links into the repository: an editable install follows every edit.
     """
     shutil.rmtree(target, ignore_errors=True)  # nothing stale from an earlier build
     target.mkdir(parents=True)
@@ -36,7 +36,7 @@ def add_mim_extension(target: Path, link: bool) -> None:
 
 
 class BuildPy(build_py):
-    """Adds ``mmcast/.mim``: links for ``pip install -e``, copies into the build folder for the rest."""
+    """Adds ``mmcast/.mim``: links for ``pip install -e``, else copies in the build folder."""
 
     def run(self) -> None:
         super().run()
@@ -47,8 +47,9 @@ class BuildPy(build_py):
 class BdistWheel(bdist_wheel):
     """Puts a second ``.mim`` into the wheel's ``.dist-info`` folder.
 
-    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD ('-' before '/'),
-    so it looks in ``mmcast-<version>.dist-info``. openmim and MMEngine look in ``mmcast``.
+    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD
+    ('-' before '/'), so it looks in ``mmcast-<version>.dist-info``. openmim and MMEngine look in
+    ``mmcast``.
     """
 
     def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
@@ -63,7 +64,7 @@ setup(
     options={'egg_info': {'egg_base': 'build'}},
     name='mmcast',
     version=runpy.run_path(str(ROOT / 'mmcast' / 'version.py'))['__version__'],
-    description='Semi-supervised instance segmentation by foundation model distillation (CAST) for OpenMMLab',
+    description='Semi-supervised instance segmentation by foundation model distillation (CAST)',
     license='Apache-2.0',
     license_files=['LICENSE'],
     python_requires='>=3.11',

@@ -55,7 +55,7 @@ def load(pipeline: Compose, info: dict, seed: int) -> tuple[dict, float, bytes]:
 
 
 def receive(sent: bytes, size: tuple[int, int]) -> float:
-    """The CPU seconds the trainer spends to get the masks as a head takes them, padded to `size`."""
+    """CPU seconds in which the trainer gets the masks as a head takes them, padded to `size`."""
     start = time.process_time()
     pickle.loads(sent).pad(size).to_tensor(torch.bool, 'cpu')
     return time.process_time() - start

@@ -208,7 +208,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.noise:
         torch.set_num_threads(args.threads)
-        return show_noise()
+        show_noise()
+        return
     run = dict(repeats=args.repeats, threads=args.threads).values()
 
     results = {}

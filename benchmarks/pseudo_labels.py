@@ -206,7 +206,7 @@ def benchmark_overlap(
 ) -> None:
     config = prepare(folder, images, size, MASKS, workers, seconds)
     durations = {name: [] for name in ('plain_loop', 'loading_and_teacher', 'ours')}
-    for turn in range(rounds):
+    for _ in range(rounds):
         masks = {}
         for name, spent in durations.items():
             duration, masks[name] = timed(globals()[name], config, folder)

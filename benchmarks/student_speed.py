@@ -21,7 +21,7 @@ BASELINES = dict(mask2former='mask2former_r50.py', mask_rcnn='mask_rcnn_r50.py')
 
 
 def export(folder: Path, precisions: list[str], attention: str) -> list[str]:
-    """Entries of the student with random weights as checkpoint and ONNX files, made where missing."""
+    """Entries of the student, random weights, as checkpoint and ONNX files; made if missing."""
     import torch
 
     from mmcast.deploy import onnx_export

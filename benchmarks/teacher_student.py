@@ -167,7 +167,6 @@ def train(args: argparse.Namespace, folder: str, step: str, config_name: str) ->
         f'{step:9s}{args.batch} images of {size[0]}x{size[1]}: {seconds(args.device, once):6.2f} s '
         f'a step, peak {memory:.2f} GB'
     )
-    del model, wrapper
     if args.device == 'cuda':
         torch.cuda.empty_cache()
 

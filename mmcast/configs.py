@@ -1,4 +1,4 @@
-"""Finding and reading MMEngine configs, those shipped with mmcast included; errors are one line."""
+"""Finds and reads MMEngine configs, those shipped with mmcast included; errors are one line."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Errors that a user can cure: the message is one readable line that names the file and what to do."""
+"""Errors that a user can fix: one readable line that names the file and what to do."""
 
 from collections.abc import Iterable
 

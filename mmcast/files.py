@@ -33,7 +33,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def move_aside(path: str | os.PathLike) -> Path | None:
-    """Renames a file or folder to ``<name>.old<n>``, the first free n; None where there is nothing."""
+    """Renames a file or folder to ``<name>.old<n>``, the first free n; None if there is nothing."""
     path = Path(path)
     if not path.exists():
         return None

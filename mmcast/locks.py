@@ -1,4 +1,4 @@
-"""Locks that keep two processes from writing to one place, on every system that ``filelock`` knows.
+"""Locks that keep two processes from writing to one place, on every system.
 
 Windows has byte 0 of a locked file to its holder alone: nobody else reads the file meanwhile, not
 even the same process by another handle.

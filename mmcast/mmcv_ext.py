@@ -94,7 +94,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fill ``grad_input`` (B, C, H, W); RoIAlign is linear, so any input gives the same gradient."""
+    """Fill ``grad_input`` (B, C, H, W); RoIAlign is linear, so the input does not matter."""
     with torch.enable_grad():
         features = torch.zeros_like(grad_input, requires_grad=True)
         output = _roi_align(
@@ -195,7 +195,7 @@ def _how_to_get(name: str) -> str:
 
 
 def __getattr__(name: str) -> Callable:
-    """mmcv asks for every operator by name at import; only calling one that is missing is an error."""
+    """mmcv asks for every operator by name at import; only a call of a missing one is an error."""
     if name.startswith('_'):
         raise AttributeError(name)
 

@@ -162,7 +162,7 @@ def test_roi_align_by_maximum_is_refused():
 
 
 def zero_padded_sample(level: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(D,) from ``level`` (H, W, D) at 0-to-1 coordinates; pixel centres lie at (i + 0.5) / size."""
+    """(D,) from ``level`` (H, W, D) at normalised coordinates; pixel centres: (i + 0.5) / size."""
     height, width = level.shape[:2]
     column, row = x * width - 0.5, y * height - 0.5
     x0, y0 = math.floor(column.item()), math.floor(row.item())
@@ -292,7 +292,7 @@ def test_a_missing_operator_is_named_when_called_and_not_before():
 
 def test_private_names_are_absent():
     with pytest.raises(AttributeError):
-        mmcv_ext.__wrapped__
+        _ = mmcv_ext.__wrapped__
 
 
 def fake_mmcv(folder, compiled: bool):

@@ -263,7 +263,7 @@ def test_there_is_a_pipeline():
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
 def test_steps_use_what_earlier_steps_made(path):
-    """Every step config is there; every {step.output} is of a step before, every {name} a variable."""
+    """Every step config exists; {step.output} is of an earlier step, every {name} a variable."""
     plan, before = Plan(path), set()
     for name in plan.definitions:
         assert plan.needs(name) <= before, name

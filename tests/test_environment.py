@@ -161,7 +161,7 @@ def test_each_trap_is_named_with_its_cure(changes, name, command):
 def test_a_version_that_is_only_untested_is_a_note():
     report = check(with_versions(onedl_mmengine='0.10.13'))
     assert report.ok
-    assert [(row.name, row.problem) for row in report.findings if row.status == NOTE][0] == (
+    assert next((row.name, row.problem) for row in report.findings if row.status == NOTE) == (
         'onedl-mmengine',
         'tested with 0.10.12',
     )

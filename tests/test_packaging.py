@@ -1,4 +1,4 @@
-"""The wheel, what mim finds in it, the Makefile's set-up, and what must not be in the repository."""
+"""The wheel, what mim finds in it, the Makefile's set-up, what must not be in the repository."""
 
 import os
 import re

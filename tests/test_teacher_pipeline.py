@@ -1,4 +1,4 @@
-"""The paper's pipelines, whole, through the shipped configs, with tiny networks and few iterations."""
+"""The paper's whole pipelines, by the shipped configs, with tiny networks and few iterations."""
 
 import json
 import subprocess

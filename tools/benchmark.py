@@ -1,6 +1,6 @@
-"""Size and speed of models in one table: parameters, FLOPs, latency, FPS, peak memory.
+r"""Size and speed of models in one table: parameters, FLOPs, latency, FPS, peak memory.
 
-    python tools/benchmark.py student=work_dirs/cast_toy/student student.onnx \\
+    python tools/benchmark.py student=work_dirs/cast_toy/student student.onnx \
         mask2former=configs/benchmarks/mask2former_r50.py --size 512 1024 --md speed.md
 
 An entry is [NAME=]FILE.onnx, a folder of tools/export_student.py, CONFIG (random weights) or

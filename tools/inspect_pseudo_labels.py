@@ -94,7 +94,10 @@ def main() -> None:
         images=args.images,
     )
     for title, figures in report['stores'].items():
-        line = f'{title}: {figures["used"]} of {figures["stored"]} labels used, on {figures["images"]} images'
+        line = (
+            f'{title}: {figures["used"]} of {figures["stored"]} labels used, '
+            f'on {figures["images"]} images'
+        )
         quality = figures.get('quality', {})
         shown = {
             name: quality[name]

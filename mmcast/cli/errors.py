@@ -1,4 +1,4 @@
-"""What every tool does with an error that its user can cure: one readable line and exit status 1."""
+"""What every tool does with an error that its user can fix: one readable line, exit status 1."""
 
 import functools
 import re
@@ -9,7 +9,7 @@ from mmcast.errors import CASTError
 
 
 def _curable() -> tuple[type[Exception], ...]:
-    """Errors that a user can cure; any other is a mistake in the program and keeps its traceback."""
+    """Errors that a user can fix; any other is a mistake in the program and keeps its traceback."""
     config = sys.modules.get(
         'mmengine.config.utils'
     )  # not imported here: tools that run an ONNX file do without it

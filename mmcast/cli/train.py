@@ -7,9 +7,9 @@ from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.pipeline.pipeline import run_pipeline
 from mmcast.pipeline.state import STATE_FILE
-from mmcast.pipeline.steps import use_amp
 from mmcast.reports.run import write_reports
 from mmcast.training.distributed import on_main
+from mmcast.training.runner import use_amp
 from mmcast.training.single import prepare_single, train_single
 
 
@@ -30,9 +30,13 @@ def train(
     Args:
         config_path: a path, or the name of a config shipped with mmcast.
         work_dir: where everything is written; default ``work_dirs/<config name>``.
-        step, rerun: for pipelines, see ``run_pipeline``.
+        step: the steps of a pipeline to run; default all.
+        rerun: the steps of a pipeline to run again.
         resume: a single run continues from its latest checkpoint; a pipeline always does.
-        seed, amp, cfg_options, launcher: see ``run_pipeline``.
+        seed: random seed, instead of the config's.
+        amp: mixed precision.
+        cfg_options: settings that replace the config's, dotted key -> value.
+        launcher: how the processes were started: none, pytorch, slurm or mpi.
 
     Raises:
         CASTError: see ``run_pipeline``; for a single run, a work directory that holds another one.

@@ -190,7 +190,7 @@ def find_images(coco: dict, ann_file: Path, root: Path) -> Path:
 
 
 def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dict, dict]:
-    """A COCO file in two, the second with ``percent`` of the images, at least one, for validation."""
+    """Splits a COCO file: ``percent`` of the images, at least one, are the second, to validate."""
     ids = [image['id'] for image in coco['images']]
     if len(ids) < 2:
         raise CASTError(

@@ -24,14 +24,14 @@ def prepare_coco_folder(
         out_dir: Folder of the two new COCO files.
         percent: Share of the training images that keep their labels.
         seed: Which images these are.
-        train, val: COCO files, relative to ``root``.
-        train_images, val_images: Folders that their file names are relative to, relative to
-            ``root``.
+        train: COCO file of the training set, relative to ``root``.
+        val: COCO file of the validation set, relative to ``root``.
+        train_images: Folder of the training images, relative to ``root``.
+        val_images: Folder of the validation images, relative to ``root``.
 
     Returns:
         Paths: the COCO files ``train``, ``val``, ``labeled`` and ``unlabeled``, the folders
-            ``train_images`` and
-        ``val_images``.
+        ``train_images`` and ``val_images``.
 
     Raises:
         CASTError: If a part of the data set is missing, naming it and the setting to change.

@@ -1,7 +1,5 @@
 """Split a COCO annotation file into a labeled and an unlabeled part."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter, defaultdict
@@ -135,7 +133,7 @@ def choose_labeled_images(
 
 
 def manifest_path(labeled_out: str | os.PathLike) -> Path:
-    """Where the manifest of a split is: `labeled.json` has its `labeled.manifest.json` beside it."""
+    """Where the manifest of a split is: `labeled.json` has `labeled.manifest.json` beside it."""
     path = Path(labeled_out)
     return path.with_name(f'{path.name.removesuffix(".json")}.manifest.json')
 

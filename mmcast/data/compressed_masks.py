@@ -1,7 +1,5 @@
 """Instance masks that stay run-length encoded until their pixels are needed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import mmcv
@@ -80,20 +78,20 @@ class CompressedMasks(BitmapMasks):
     def __len__(self) -> int:
         return len(self.rles)
 
-    def __getitem__(self, index: int | np.ndarray) -> CompressedMasks:
+    def __getitem__(self, index: int | np.ndarray) -> 'CompressedMasks':
         chosen = np.atleast_1d(np.arange(len(self))[index]).tolist()
         masks = CompressedMasks([self.rles[i] for i in chosen], self.rows, self.columns)
         if self._patches is not None:
             masks._patches = [self._patches[i] for i in chosen]
         return masks
 
-    def flip(self, flip_direction: str = 'horizontal') -> CompressedMasks:
+    def flip(self, flip_direction: str = 'horizontal') -> 'CompressedMasks':
         rows = self.rows if flip_direction == 'horizontal' else self.rows[::-1]
         columns = self.columns if flip_direction == 'vertical' else self.columns[::-1]
         return CompressedMasks(self.rles, rows, columns)
 
-    def crop(self, bbox: np.ndarray) -> CompressedMasks:
-        """Cut to the box (x1, y1, x2, y2), clipped to the masks and at least a pixel wide and high."""
+    def crop(self, bbox: np.ndarray) -> 'CompressedMasks':
+        """Crop to the box (x1, y1, x2, y2), clipped to the masks and at least a pixel in size."""
         x1, x2 = np.clip(bbox[0::2], 0, self.width)
         y1, y2 = np.clip(bbox[1::2], 0, self.height)
         return CompressedMasks(

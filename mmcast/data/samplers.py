@@ -30,7 +30,7 @@ class _Resumable:
 
 @DATA_SAMPLERS.register_module()
 class ResumableMultiSourceSampler(_Resumable, MultiSourceSampler):
-    """mmdet's ``MultiSourceSampler``, whose resumed run does not load again what it has trained on."""
+    """mmdet's ``MultiSourceSampler``; a resumed run does not load again what it has trained on."""
 
 
 @DATA_SAMPLERS.register_module()

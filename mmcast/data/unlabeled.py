@@ -1,7 +1,5 @@
 """Images whose labels nobody made, or nobody may see."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset

@@ -51,7 +51,7 @@ class Agreement:
     score_differences: list[float] = field(default_factory=list)
 
     def add(self, expected: Instances, found: Instances) -> None:
-        """Count one image; an expected instance is compared with the most similar one of its class."""
+        """Count one image; an expected instance is compared with the most similar of its class."""
         self.images += 1
         self.instances += len(expected)
         for mask, score, label in zip(expected.masks, expected.scores, expected.labels):

@@ -2,6 +2,7 @@
 turns.
 """
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -106,7 +107,7 @@ def benchmark(
 
 
 class _Worker:
-    """The process of one entry, which is ready when this is made; ``problem`` says why it is not."""
+    """The process of one entry, ready when this is made; ``problem`` says why it is not."""
 
     def __init__(self, entry: Entry, setting: Setting) -> None:
         context = multiprocessing.get_context('spawn')
@@ -135,10 +136,8 @@ class _Worker:
     def _ask(self, what: str) -> Any:
         if self.problem:
             return None
-        try:
+        with contextlib.suppress(OSError):  # it is gone, which reading tells as well
             self.pipe.send(what)
-        except OSError:  # it is gone, which reading tells as well
-            pass
         return self._answer()
 
     def _answer(self) -> Any:
@@ -362,8 +361,10 @@ def to_markdown(rows: Sequence[dict], setting: Setting) -> str:
     lines += [_line(cells(row)) for row in rows]
     lines += [
         '',
-        'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries '
-        'included.',
+        (
+            'GFLOPs: two a multiply-add, attention counted. Memory: of the process, libraries '
+            'included.'
+        ),
         '',
     ]
     lines += [_line(('model', 'part', 'parameters (M)', 'GFLOPs')), _line(['---'] * 4)]

@@ -284,7 +284,7 @@ def student_state(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def check_fits(network: nn.Module, state: Mapping[str, Tensor], source: Source) -> None:
-    """Raises CASTError where the weights are not those of the network, all of them and no others."""
+    """Raises CASTError unless the weights are those of the network, all of them and no others."""
     expected = {
         key: value
         for key, value in network.state_dict().items()

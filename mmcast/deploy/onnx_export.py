@@ -195,7 +195,7 @@ def write(model, path: Path, precision: str) -> None:
 
 
 def to_half(model):
-    """The same graph with weights and arithmetic of 16 bits; inputs and outputs keep their types."""
+    """The same graph in float16, weights and arithmetic; inputs and outputs keep their types."""
     float16 = require('onnxruntime.transformers.float16', _INSTALL)
     with _quiet():
         return float16.convert_float_to_float16(

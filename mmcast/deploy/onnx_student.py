@@ -1,4 +1,4 @@
-"""Runs an exported ONNX file with onnxruntime and numpy; OpenCV only resizes. Never torch or mmdet."""
+"""Runs an exported ONNX file with onnxruntime, numpy and OpenCV; needs neither torch nor mmdet."""
 
 import json
 import os
@@ -141,7 +141,7 @@ class OnnxStudent:
 
 
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:
-    """Height and width of an image fitted, in its own shape, into ``scale`` (long and short side)."""
+    """Height and width of an image fitted into ``scale`` (long, short side), aspect ratio kept."""
     if scale is None:
         return tuple(size)
     factor = min(max(scale) / max(size), min(scale) / min(size))

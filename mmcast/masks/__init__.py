@@ -1,1 +1,1 @@
-"""Geometry of masks in numpy: run lengths, overlaps, tiles, boxes, confidence of pixels, drawing."""
+"""Geometry of masks in numpy: RLE, overlaps, tiles, boxes, confidence of pixels, drawing."""

@@ -25,7 +25,7 @@ def map_size(size: Sequence[int]) -> tuple[int, int]:
 
 
 def confidence_map(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """1 - max_i s_i (1 - \\|2 p_i - 1\\|) at every pixel, over instances i.
+    """1 - max_i s_i (1 - abs(2 p_i - 1)) at every pixel, over instances i.
 
     An instance that the teacher believes in makes its uncertain pixels uncertain; one of a low
     score hardly does.

@@ -25,7 +25,7 @@ def resolve_overlaps(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def resolve_rle_overlaps(rles: list[dict], scores: Sequence[float]) -> list[dict]:
-    """``resolve_overlaps`` on N COCO RLEs of one image, ``counts`` as text, without decoding any."""
+    """``resolve_overlaps`` on N COCO RLEs of one image, ``counts`` as text, without decoding."""
     if len(rles) < 2:
         return rles
     touching = np.flatnonzero((mask_utils.iou(rles, rles, [0] * len(rles)) > 0).sum(axis=1) > 1)

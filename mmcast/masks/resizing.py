@@ -1,7 +1,5 @@
 """Which pixels a resized mask takes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

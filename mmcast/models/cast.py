@@ -75,8 +75,8 @@ class CASTDetector(BaseDetector):
                 self.detector, PixelDecodingNetwork
             ):
                 raise CASTError(
-                    f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} has no pixel "
-                    "decoder whose maps could be contrasted; set source='encoder'"
+                    f"pixel_contrast.source='pixel_decoder': {type(self.detector).__name__} has no "
+                    "pixel decoder whose maps could be contrasted; set source='encoder'"
                 )
         self.semi_train_cfg = dict(
             dict(semi_weight=0.0, score_thr=0.3, min_area=0), **(semi_train_cfg or {})
@@ -163,7 +163,7 @@ class CASTDetector(BaseDetector):
     def label_online(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, sources: Sequence[str]
     ) -> None:
-        """Set the ``gt_instances`` of the ``unlabeled`` images from the teacher's confident masks."""
+        """Set the ``gt_instances`` of ``unlabeled`` images from the teacher's confident masks."""
         indices = [i for i, source in enumerate(sources) if source == 'unlabeled']
         if not indices:
             return
@@ -254,5 +254,5 @@ def training_progress() -> float:
 
 
 def _prefix(prefix: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``d0.loss_cls`` becomes ``sup_d0.loss_cls``: the name keeps 'loss', by which MMEngine sums."""
+    """``d0.loss_cls`` becomes ``sup_d0.loss_cls``: MMEngine sums what has 'loss' in its name."""
     return {prefix + name: loss for name, loss in losses.items()}

@@ -1,4 +1,4 @@
-"""What ``CASTDetector`` asks of a network, student or teacher, and what the network returns to it."""
+"""What ``CASTDetector`` asks of a network, student or teacher, and what that returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

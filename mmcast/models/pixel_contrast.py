@@ -29,7 +29,7 @@ class PixelContrast(nn.Module):
         pool: Average-pooling factor before the projection; 2 brings DINOv2's stride 14 to the
             paper's 28.
         loss: Config of the loss, ``PixelContrastiveLoss`` by default.
-        strong_view: Config of the strong view.
+        strong_view: Config of the strong view, ``PhotometricStrongView`` by default.
         loss_weight: l_pxl of the objective.
 
     Attributes:
@@ -46,8 +46,8 @@ class PixelContrast(nn.Module):
         source: str = 'encoder',
         feature_index: int = -1,
         pool: int = 2,
-        loss: dict = dict(type='PixelContrastiveLoss'),
-        strong_view: dict = dict(type='PhotometricStrongView'),
+        loss: dict | None = None,
+        strong_view: dict | None = None,
         loss_weight: float = 0.1,
     ) -> None:
         super().__init__()
@@ -67,8 +67,8 @@ class PixelContrast(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, embed_dims, 1, bias=False),
         )
-        self.loss = MODELS.build(loss)
-        self.strong_view = MODELS.build(strong_view)
+        self.loss = MODELS.build(loss or dict(type='PixelContrastiveLoss'))
+        self.strong_view = MODELS.build(strong_view or dict(type='PhotometricStrongView'))
 
     def project(self, features: Sequence[Tensor]) -> Tensor:
         """Embeddings (B, D, h, w) of one of the maps; normalised by the loss, not here."""

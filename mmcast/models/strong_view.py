@@ -48,7 +48,8 @@ class PhotometricStrongView(nn.Module):
 
         Args:
             inputs: (B, 3, H, W), normalised as ``(pixel - mean) / std`` with pixels in [0, 255].
-            mean, std: (3, 1, 1), what the data preprocessor used.
+            mean: (3, 1, 1), the data preprocessor's.
+            std: (3, 1, 1), likewise.
 
         Returns:
             (B, 3, H, W), normalised alike.

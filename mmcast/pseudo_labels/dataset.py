@@ -1,7 +1,5 @@
 """Images whose labels a teacher made."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 

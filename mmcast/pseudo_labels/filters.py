@@ -1,7 +1,5 @@
 """Which of the stored labels are used, and how many were left out for which reason."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -254,7 +254,7 @@ def _config_hash(cfg: Config) -> str:
 def _match_categories(
     categories: list[dict], classes: tuple[str, ...], ann_file: str | None
 ) -> tuple[list[dict], list[int]]:
-    """The file's COCO categories, or new ones where it has none, and the category id of each class."""
+    """The file's COCO categories, or new ones if it has none, and the category id of each class."""
     categories = categories or [
         dict(id=number, name=name) for number, name in enumerate(classes, start=1)
     ]

@@ -2,8 +2,6 @@
 known.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

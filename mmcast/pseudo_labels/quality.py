@@ -1,7 +1,5 @@
 """How good pseudo-labels are, where labels made by people exist that the teacher has not seen."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -85,6 +85,7 @@ def _numbered(records: Iterable[dict]) -> Iterator[dict]:
 
 def _write_list(file: TextIO, name: str, items: Iterable[dict], end: str = '],\n') -> None:
     file.write(f'"{name}": [')
-    for number, item in enumerate(items):
-        file.write((',\n' if number else '\n') + json.dumps(item))
+    file.writelines(
+        (',\n' if number else '\n') + json.dumps(item) for number, item in enumerate(items)
+    )
     file.write(end)

@@ -1,7 +1,5 @@
 """A page of overlays and findings, in one HTML file that can be passed on."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -89,7 +89,7 @@ def choose_report_images(labels: dict, count: int) -> list[dict]:
 def _predict(
     run: PipelineRun, column: dict, image_list: Path, img_dir: str, score_thr: float
 ) -> Path:
-    """The label file with a model's predictions; made anew only if anything it depends on changed."""
+    """The label file with a model's predictions; made anew only if what it depends on changed."""
     config = run.column_config(column)
     inputs = dict(column, kind='test', images=str(image_list), score_thr=score_thr)
     fingerprint = run.state.fingerprint(column['title'], inputs, config.to_dict())

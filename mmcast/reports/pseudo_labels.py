@@ -1,7 +1,5 @@
 """The HTML page of ``inspect_pseudo_labels``: tables, diagrams and drawings in one file."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -49,9 +47,14 @@ def inspect_pseudo_labels(
         hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare
             with.
         img_dir: folder of the images, for overlays.
-        score_thr, class_score_thr, mask_quality_thr, agreement_thr, min_area, min_visible, top_k:
-            which labels are used, as in ``PseudoLabelDataset``; calibration and AP are those of all
-            labels.
+        score_thr: labels with a ``score`` above it are used, as in ``PseudoLabelDataset``;
+            calibration and AP are those of all labels.
+        class_score_thr: the same for ``class_score``.
+        mask_quality_thr: the same for ``mask_quality``.
+        agreement_thr: the same for ``agreement``.
+        min_area: smallest number of pixels of a used label.
+        min_visible: smallest share of its pixels that overlaps leave to a used label.
+        top_k: used labels per image, at most.
         images: how many of the worst and of the best images to draw.
 
     Returns:

@@ -1,7 +1,5 @@
 """Toy Cityscapes: procedural street scenes in the folder layout and file formats of Cityscapes."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -5,8 +5,6 @@ gives the same pixels on every machine. Objects are described in metres, x to th
 from the ground under their middle.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2
@@ -245,7 +243,7 @@ def mix(colour: Colour, other: Colour, amount: float) -> Colour:
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws an object described in metres at its place in the picture, in the haze of its distance."""
+    """Draws an object described in metres at its position, in the haze of its distance."""
 
     canvas: Canvas
     x: float  # pixels: the middle of the object
@@ -399,7 +397,8 @@ def draw_motorcycle(pen: Pen, domain: Domain, rng: np.random.Generator) -> None:
 
 def draw_car(pen: Pen, domain: Domain, rng: np.random.Generator) -> None:
     if rng.random() < 0.25:
-        return draw_car_front(pen, domain, rng)
+        draw_car_front(pen, domain, rng)
+        return
     colour = pick(rng, domain.vehicles)
     roof_rear, roof_front, tail = pick(
         rng, ((-1.1, 0.55, -1.6), (-1.65, 0.5, -1.95), (-0.8, 0.4, -1.35))
@@ -565,7 +564,7 @@ def place_object(
 def draw_background(
     canvas: Canvas, domain: Domain, rng: np.random.Generator, horizon: float
 ) -> None:
-    """Sky, ground, road in perspective, a row of buildings, trees and a pole, with their class ids."""
+    """Sky, ground, road in perspective, buildings, trees and a pole, with their class ids."""
     height, width = canvas.height, canvas.width
     rows = (np.arange(canvas.image.shape[0]) / (SUPERSAMPLING * horizon)).clip(0, 1)[:, None]
     top, bottom = (np.array(colour, np.float64) for colour in domain.sky)

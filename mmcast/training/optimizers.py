@@ -31,7 +31,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
-        """One group for each pair of learning rate and weight decay; frozen parameters are in none."""
+        """One group per pair of learning rate and weight decay; frozen parameters are in none."""
         parts = self.paramwise_cfg['parts']
         unknown = {option for options in parts.values() for option in options} - _OPTIONS
         names = {name.removeprefix('detector.'): name for name, _ in module.named_parameters()}

@@ -121,7 +121,7 @@ def test_run(cfg: Config, checkpoint: str) -> RunResult:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """A Runner that shares no log, message hub or visualizer with an earlier one of this process."""
+    """A Runner that shares no log, message hub or visualizer with an earlier one in the process."""
     name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
     cfg.experiment_name = f'{name}_{next(_run_number)}'
     if cfg.get('visualizer'):
@@ -146,6 +146,12 @@ def build_runner(cfg: Config) -> Runner:
     ):
         use_full_precision(cfg.optim_wrapper)
     return _TerseRunner.from_cfg(cfg)
+
+
+def use_amp(config: Config) -> None:
+    """Switches a training config to automatic mixed precision, as mmdet's ``--amp`` does."""
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def use_full_precision(optim_wrapper: dict) -> None:

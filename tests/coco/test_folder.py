@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,9 @@ def test_splits_beside_the_data_and_leaves_the_data_alone(root, tmp_path):
     before = sorted(root.rglob('*'))
     paths = prepare_coco_folder(root, tmp_path / 'out', percent=30, seed=1)
     assert sorted(root.rglob('*')) == before
-    labeled, unlabeled = (json.loads(open(paths[part]).read()) for part in ('labeled', 'unlabeled'))
+    labeled, unlabeled = (
+        json.loads(Path(paths[part]).read_text()) for part in ('labeled', 'unlabeled')
+    )
     assert (len(labeled['images']), len(unlabeled['images']), unlabeled['annotations']) == (
         3,
         7,

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import runpy
 import subprocess
@@ -137,7 +138,7 @@ def test_draws_of_one_seed_nest(all_images, stratify):
             for percent in (5, 10, 20, 50, 100)
         ]
         assert [len(draw) for draw in draws] == [3, 6, 12, 30, 60]
-        assert all(small < large for small, large in zip(draws, draws[1:]))
+        assert all(small < large for small, large in itertools.pairwise(draws))
 
 
 def test_the_draws_that_configs_rely_on_stay_as_they_are(all_images):

@@ -83,7 +83,7 @@ def test_any_sequence_of_transforms_gives_the_bitmaps_of_mmdet(seed, centred):
         if name == '__getitem__' and len(bitmaps) < 6:
             continue
         if rng.random() < 0.3:
-            masks.areas  # decodes, which must not change what follows
+            assert masks.areas is not None  # decodes, which must not change what follows
         bitmaps, masks = (getattr(each, name)(*arguments) for each in (bitmaps, masks))
         assert isinstance(masks, CompressedMasks)
         assert (masks.height, masks.width, len(masks)) == (
@@ -164,7 +164,7 @@ def test_writing_into_the_bitmaps_fails_loudly():
 
 
 def test_only_the_boxes_go_to_the_trainer():
-    """Sixteen objects of 64x64 on a crop of 512x1024 need less than a hundredth of their bitmaps."""
+    """Sixteen objects of 64x64 on a crop of 512x1024 need under a hundredth of their bitmaps."""
     mask = np.zeros((1024, 2048), np.uint8)
     mask[600:664, 900:964] = 1
     masks = CompressedMasks(
@@ -190,7 +190,7 @@ GEOMETRY = [
 
 
 def as_polygons(annotation):
-    """The box of the instance as a rectangle and a triangle: overlapping, beyond the image's edge."""
+    """The instance's box as a rectangle and a triangle: overlapping, beyond the image's edge."""
     x, y, w, h = annotation['bbox']
     return [
         [x - 5, y, x + w, y, x + w, y + h, x - 5, y + h],

@@ -142,8 +142,8 @@ def test_training_batches(data, semi):
 
 
 def test_a_labeled_and_a_pseudo_labeled_image_come_out_alike(data):
-    """One image through both data sets, same random numbers: only the source may tell them apart."""
-    name, root = data
+    """One image through both data sets, same random numbers: only the source may differ."""
+    _, root = data
     config = load_config(data, semi=True)
     pseudo = json.loads((root / 'pseudo.json').read_text())
     config.train_dataloader.dataset.datasets[0].ann_file = str(root / 'pseudo.json')

@@ -14,7 +14,7 @@ from mmcast.data.samplers import ResumableGroupMultiSourceSampler
 
 
 class Images(Dataset):
-    """Without pixels: every third one is portrait; what is loaded is written down, by any process."""
+    """Without pixels: every third one is portrait; any process writes down what is loaded."""
 
     def __init__(self, number, log, name):
         self.number, self.log, self.name = number, log, name

@@ -31,7 +31,7 @@ def scope():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images, of two shapes, in a tree with a text file; annotations that must not be seen."""
+    """Three images of two shapes, in a tree with a text file; annotations that must not be seen."""
     sizes = {'a.png': (20, 30), 'deep/b.JPG': (30, 20), 'deep/er/c.png': (20, 30)}
     for name, (height, width) in sizes.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

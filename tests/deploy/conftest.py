@@ -23,7 +23,7 @@ WEIGHTS = ROOT / 'configs/toy/weights/toy_student.pth'
 
 @pytest.fixture(scope='session')
 def toy_data(tmp_path_factory) -> dict:
-    """Six validation images of Toy Cityscapes; paths as ``prepare`` gives them, and the ``root``."""
+    """Six validation images of Toy Cityscapes; paths as ``prepare`` gives them, and ``root``."""
     root = tmp_path_factory.mktemp('toy')
     return dict(prepare_toy_cityscapes(root, num_train=4, num_val=6, percent=50), root=str(root))
 
@@ -73,7 +73,7 @@ def graph(network):
 
 @pytest.fixture
 def graph_at_hand(graph, monkeypatch):
-    """Lets ``export_onnx`` take the graph that is there; making one takes most of an export's time."""
+    """Lets ``export_onnx`` take an existing graph; making one takes most of an export's time."""
 
     def copy_of_graph(student, attention):
         copy = type(graph)()

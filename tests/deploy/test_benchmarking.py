@@ -94,12 +94,11 @@ def test_what_is_called_by_a_method_counts_too():
 
 
 def test_a_batch_of_two_has_twice_the_operations(student):
-    one, two = (
-        count_flops(
-            student, lambda: student.extract_feat(torch.zeros(batch, 3, 140, 140, device='meta'))
-        )
-        for batch in (1, 2)
-    )
+    def flops(batch: int) -> dict:
+        images = torch.zeros(batch, 3, 140, 140, device='meta')
+        return count_flops(student, lambda: student.extract_feat(images))
+
+    one, two = flops(1), flops(2)
     assert two['total'] == 2 * one['total']
 
 

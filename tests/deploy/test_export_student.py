@@ -29,7 +29,9 @@ from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import Runner
 folder, out, *images = sys.argv[1:]
-inferencer = DetInferencer(f'{folder}/student.py', f'{folder}/student.pth', device='cpu', show_progress=False)
+inferencer = DetInferencer(
+    f'{folder}/student.py', f'{folder}/student.pth', device='cpu', show_progress=False
+)
 found = [each.pred_instances for each in inferencer(images, return_datasamples=True)['predictions']]
 config = Config.fromfile(f'{folder}/student.py')
 config.load_from, config.work_dir = f'{folder}/student.pth', out + '.work'

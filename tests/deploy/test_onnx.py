@@ -197,8 +197,10 @@ ALONE = """
 import sys
 class OnlyNumpyAndOnnxruntime:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain', 'cv2',
-                                  'PIL', 'scipy', 'pycocotools', 'onnx', 'rich', 'jinja2', 'safetensors'):
+        if name.split('.')[0] in (
+            'torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain', 'cv2',
+            'PIL', 'scipy', 'pycocotools', 'onnx', 'rich', 'jinja2', 'safetensors',
+        ):
             raise ImportError(f'{name} is not in the clean environment')
 sys.meta_path.insert(0, OnlyNumpyAndOnnxruntime())
 import numpy as np

@@ -231,7 +231,8 @@ WITHOUT = """
 import runpy, sys
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain'):
+        package = name.split('.')[0]
+        if package in ('torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'mmpretrain'):
             raise ImportError(f'{name} is not installed here')
 sys.meta_path.insert(0, NoTorch())
 tool = sys.argv.pop(1)

@@ -56,7 +56,7 @@ class ColourTeacher(BaseModel):
 
 
 def make_data(folder: Path, count: int = 5) -> Path:
-    """Images, the third black, and a teacher; category ids are not the labels, and car comes first."""
+    """Images, the third black, and a teacher; category ids are not labels, and car comes first."""
     images = []
     for number in range(count):
         image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)

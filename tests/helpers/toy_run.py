@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 
 
 def kill_once(marker: str) -> None:
-    """Kills this process the way the kernel does, unless the marker file says that it did before."""
+    """Kills this process as the kernel does, unless the marker file says that it did before."""
     if marker and not Path(marker).exists():
         Path(marker).touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -298,7 +298,7 @@ def test_every_point_has_the_weight_of_its_pixel():
                     torch.tensor(3.0),
                 )
                 for head._loss_points in [
-                    lambda _, point=point: (point[None, None, None], points[:, :0])
+                    lambda _, point=point, none=points[:, :0]: (point[None, None, None], none)
                     for point in points[0]
                 ]
             ]

@@ -313,7 +313,7 @@ def test_student_and_foundation_teacher_offer_what_the_detector_asks_for(tmp_pat
 
 
 def test_the_strong_pass_sends_nothing_into_the_encoder():
-    """The encoder's gradient equals that of a hand-made loss whose strong features are constants."""
+    """The encoder's gradient is that of a hand-made loss whose strong features are constants."""
     cast = build_model(tiny_cast_config(pixel_weight=0.1))
     images, samples = make_samples([2, 1])
     strong = images.flip(1) * 0.5

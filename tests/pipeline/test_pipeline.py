@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmcast.cli.train import train
 from mmcast.errors import CASTError
 from mmcast.pipeline.pipeline import hold_work_dir
+from mmcast.pipeline.plan import resolve
 from mmcast.pipeline.state import PipelineState
-from mmcast.pipeline.templates import resolve
 from mmcast.training.runner import divide_batch_size
 
 STEP_CONFIG = """
@@ -33,8 +33,9 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=2),
-                     logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False))
+default_hooks = dict(
+    checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, max_keep_ckpts=2),
+    logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False))
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 log_processor = dict(by_epoch=False)
 log_level = 'ERROR'
@@ -42,7 +43,8 @@ log_level = 'ERROR'
 
 PIPELINE_CONFIG = """
 seed = 3
-variables = dict(data='{work_dir}/data', value=1, marker='', kill_at=-1, scale=1.0, lr=0.1, refine_lr=0.1)
+variables = dict(
+    data='{work_dir}/data', value=1, marker='', kill_at=-1, scale=1.0, lr=0.1, refine_lr=0.1)
 steps = [
     dict(name='data', kind='call', function='toy_run.make_data',
          kwargs=dict(folder='{data}', value='{value}', marker='{marker}')),
@@ -435,7 +437,7 @@ def test_file_hashes_notice_content_but_not_touch(tmp_path):
     (tmp_path / 'a.json').write_text('1')
 
     def digest():
-        return state.fingerprint('s', dict(ann_file=str(tmp_path / 'a.json')), None).digest
+        return state.fingerprint('s', dict(ann_file=str(tmp_path / 'a.json')), {}).digest
 
     first = digest()
     (tmp_path / 'a.json').touch()

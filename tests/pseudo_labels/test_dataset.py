@@ -163,8 +163,10 @@ def test_one_line_says_what_was_kept(files, monkeypatch):
     )
     build(files)
     assert lines == [
-        f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3), dropped by score '
-        '1, covered 1; 2 of 4 images are empty'
+        (
+            f'{files}/labels.json: kept 3 of 5 pseudo-labels (person 1/2, car 2/3), dropped by '
+            'score 1, covered 1; 2 of 4 images are empty'
+        )
     ]
 
 

@@ -139,7 +139,7 @@ def test_another_coco_file_is_never_overwritten(data):
 
 
 def break_images(data):
-    """The fifth is cut short, but its header is sound; the fourth is of another size than listed."""
+    """The fifth is cut short, its header intact; the fourth is of another size than listed."""
     path = data / 'images/sub/004.png'
     path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
     cv2.imwrite(str(data / 'images/sub/003.png'), np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
@@ -250,7 +250,7 @@ def test_more_than_255_instances_in_an_image(data):
 
 def test_factors_of_the_score_are_stored_where_the_teacher_tells_them(data):
     generate(data, config=make_config(with_factors=True))
-    person, car = json.loads((data / 'labels.json').read_text())['annotations'][:2]
+    _, car = json.loads((data / 'labels.json').read_text())['annotations'][:2]
     assert (car['score'], car['class_score'], car['mask_quality']) == (0.5, 0.707107, 0.707107)
     generate(data, 'plain.json')
     assert 'class_score' not in json.loads((data / 'plain.json').read_text())['annotations'][0]
@@ -324,8 +324,10 @@ def in_child(function):
         ),
         (
             '_merge',
-            r'cannot write .*labels\.json \(File too large\); all labels are in .*json\.shards: '
-            r'make',
+            (
+                r'cannot write .*labels\.json \(File too large\); all labels are in '
+                r'.*json\.shards: make'
+            ),
         ),
     ],
 )

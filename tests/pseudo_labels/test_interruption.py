@@ -32,7 +32,7 @@ def data(tmp_path):
 
 
 def rank(data, number, count, port):
-    """One process of a run, in a process group with its loaders, so that a kill reaches them too."""
+    """One process of a run, in a process group with its loaders: a kill reaches them too."""
     os.setpgid(0, 0)
     torch.set_num_threads(1)  # OpenMP's other threads did not come along, and would be waited for
     forward = ColourTeacher.forward

@@ -39,7 +39,7 @@ def test_hidden_labels_are_found_by_name(tmp_path):
 
 
 def test_labels_take_hidden_ones_in_the_order_of_their_scores():
-    """Of two labels on one car the better scored takes it; a wrong class and a group do not match."""
+    """Of two labels on one car the better scored matches; a wrong class and a group do not."""
     truth = rectangle(0, 0, 10, 10)
     hidden = {
         1: [

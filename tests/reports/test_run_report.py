@@ -16,9 +16,11 @@ from mmcast.training.curves import not_finite, read_curves
 
 PIPELINE = """
 variables = dict(root='.')
-steps = [dict(name='data', kind='call', function='toy_run.make_data', kwargs=dict(folder='{work_dir}/data'))]
+steps = [dict(name='data', kind='call', function='toy_run.make_data',
+              kwargs=dict(folder='{work_dir}/data'))]
 summary = [dict(row='<data>', step='data')]
-report = dict(images=3, ann_file='{root}/val.json', img_dir='{root}/images', score_thr=0.4, columns=[
+report = dict(
+    images=3, ann_file='{root}/val.json', img_dir='{root}/images', score_thr=0.4, columns=[
     dict(title='teacher pseudo-labels', config='step.py', checkpoint='{root}/teacher.pth'),
     dict(title='student', config='step.py', checkpoint='{root}/student.pth')])
 """
@@ -120,7 +122,7 @@ def test_drawing_colours_an_instance_and_nothing_else(labels, tmp_path):
     drawing = draw_labels(tmp_path / 'images/1.png', labels, 1, dict(car='#0000ff', bus='#ff0000'))
     assert drawing.shape == (360, 480, 3)  # 6 times as large
     assert (drawing[:118] == 128).all() and (drawing[:, 245:] == 128).all()
-    red, green, blue = drawing[200, 150].astype(int)
+    red, _, blue = drawing[200, 150].astype(int)
     assert red > 150 and blue < 100  # a bus
     assert tuple(drawing[120, 150]) == (255, 0, 0)  # its outline
 

@@ -1,4 +1,4 @@
-"""Generate Toy Cityscapes: small street scenes in the folder layout and file formats of Cityscapes."""
+"""Generate Toy Cityscapes: small street scenes in the folder layout and formats of Cityscapes."""
 
 import argparse
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a check found, for people and for programs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Finds images that are in two places: by path, by name and by their pixels."""
 
-from __future__ import annotations
-
 import posixpath
 
 from mmcast.coco.checks.findings import Finding, printable

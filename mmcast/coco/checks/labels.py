@@ -1,7 +1,5 @@
 """Checks the three lists of a COCO file: images, categories and annotations."""
 
-from __future__ import annotations
-
 import json
 import os
 import posixpath
@@ -166,8 +164,10 @@ def _check_annotation(annotation: object, lists: Lists, checked: Checked) -> Non
         problems.append(
             (
                 'bad-annotation-entry',
-                f'id {_short(ann_id)}, image_id {_short(image_id)}, category_id '
-                f'{_short(category_id)}, iscrowd {_short(crowd)}',
+                (
+                    f'id {_short(ann_id)}, image_id {_short(image_id)}, category_id '
+                    f'{_short(category_id)}, iscrowd {_short(crowd)}'
+                ),
             )
         )
     elif category_id not in lists.categories:
@@ -211,8 +211,10 @@ def _check_mask(
         problems.append(
             (
                 'mask-outside-image',
-                f'the mask reaches from ({left}, {top}) to ({right}, {bottom}) in an image of '
-                f'{size[1]}x{size[0]}',
+                (
+                    f'the mask reaches from ({left}, {top}) to ({right}, {bottom}) in an image of '
+                    f'{size[1]}x{size[0]}'
+                ),
             )
         )
     problems += _check_box(annotation.get('bbox'), mask, size)
@@ -265,7 +267,7 @@ def _check_area(area: object, mask: Mask | None) -> list[tuple[str, str]]:
 
 
 def is_id(value: object) -> bool:
-    """Can this be an id? (A list cannot, and true would be taken for 1.)"""
+    """Whether this can be an id; a list cannot, and true would be taken for 1."""
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 

@@ -1,7 +1,5 @@
 """Work in several processes, without piling up what is to be done or was done."""
 
-from __future__ import annotations
-
 import gc
 import os
 from collections import deque

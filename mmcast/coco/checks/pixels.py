@@ -1,7 +1,5 @@
 """Reads image files: are they there and whole, how large are they, and which of them are copies?"""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from dataclasses import dataclass

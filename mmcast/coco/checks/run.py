@@ -1,7 +1,5 @@
 """All checks of a data set, one after the other."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -2,8 +2,6 @@
 check.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator
@@ -53,7 +51,7 @@ def read_annotation_file(
     path = os.fspath(path)
     try:
         text = Path(path).read_text(encoding='utf-8')
-        if text.lstrip()[:1] not in '{':
+        if text.lstrip()[:1] not in ('', '{'):
             return Finding('not-coco', path, path, 'the file holds no JSON object')
         found = _Scanner(path, text).scan()
     except UnicodeDecodeError as error:

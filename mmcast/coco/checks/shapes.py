@@ -2,8 +2,6 @@
 those.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import isnan
 from operator import mul

@@ -1,7 +1,5 @@
 """How many instances of which class a data set has, and how large they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,8 +51,10 @@ def describe_statistics(statistics: dict) -> list[str]:
     """Lines for people."""
     width = max(map(len, ('class', *statistics['classes'])))
     lines = [
-        f'{statistics["images"]} images, {statistics["instances"]} sound instances, '
-        f'{statistics["groups"]} groups',
+        (
+            f'{statistics["images"]} images, {statistics["instances"]} sound instances, '
+            f'{statistics["groups"]} groups'
+        ),
         f'{"class":{width}}  instances   images',
     ]
     lines += [

@@ -1,7 +1,5 @@
 """ADE20K's 100 instance classes to COCO JSON, from the annotations of the Places Challenge 2017."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cityscapes to COCO JSON, by the instance rules of the official scripts."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What converters of PNG instance maps share: matching files, reading them, numbering, writing."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +23,8 @@ def convert_missing(
 
     Args:
         convert: `convert(root, split, out_file, num_workers)`.
+        root: Folder of the data set.
+        num_workers: Processes that convert.
     """
     for split in ('train', 'val'):
         out_file = Path(root, f'annotations/instances_{split}.json')

@@ -123,7 +123,7 @@ class DINOv2(VisionTransformer):
         return self  # mmpretrain's returns None, so that model.eval() could not be chained
 
     def init_weights(self) -> None:
-        """Random weights, or those of the file that ``init_cfg`` names (see ``load_pretrained``)."""
+        """Random weights, or those of the file in ``init_cfg`` (see ``load_pretrained``)."""
         if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
             self.load_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
             self._is_init = True

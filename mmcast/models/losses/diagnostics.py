@@ -28,7 +28,8 @@ def pixel_statistics(
     pixel, less the mean cosine of a pixel and its true negatives, over the anchors on instances.
 
     Args:
-        weak, strong: (M, D) embeddings of both views, of any length.
+        weak: (M, D) embeddings of the weak view, of any norm.
+        strong: (M, D) those of the strong view.
         y: (M, E) query embeddings.
         instance: (M,) the instance a pixel lies on, numbered through the batch; -1 for none.
         is_pseudo: (M,) whether that is known from pseudo-labels only.

@@ -153,7 +153,7 @@ def sample_negatives(
 
 
 def _proposals_needed(y: Tensor, anchors: Tensor, num_negatives: int, largest: Tensor) -> Tensor:
-    """Proposals (A,) of which R are accepted in 99.9 % of all cases, on the host; may be infinite."""
+    """Proposals (A,) of which R are accepted in 99.9 % of cases, on the host; may be infinite."""
     own = y[anchors]
     total = (
         len(y) - own @ y.sum(0) - (1 - own.square().sum(1))

@@ -90,7 +90,7 @@ class CASTMask2Former(Mask2Former):
         )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses on the whole batch, so that the network also trains without :class:`CASTDetector`."""
+        """Losses on the whole batch: the network also trains without :class:`CASTDetector`."""
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 

@@ -1,4 +1,4 @@
-"""Mask2Former's head for any pixel decoder, with the losses of all decoder layers taken together."""
+"""Mask2Former's head for any pixel decoder; the losses of all decoder layers in one go."""
 
 from collections.abc import Callable, Sequence
 
@@ -36,9 +36,10 @@ def at_points(maps: Tensor, uncertain: Tensor, anywhere: Tensor, padding: str = 
     """Values of maps (G, H, W), or of one map (1, H, W) for all, where the mask losses look.
 
     Args:
-        padding: What is around a map, as in ``grid_sample``.
+        maps: (G, H, W) or (1, H, W).
         uncertain: (G, L, U, 2) points of each layer.
         anywhere: (G, R, 2) points of all layers.
+        padding: What is around a map, as in ``grid_sample``.
 
     Returns:
         (G, L, U + R).
@@ -396,7 +397,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
     def empty_loss(
         self, all_cls_scores: list[Tensor], all_mask_preds: LazyMasks
     ) -> dict[str, Tensor]:
-        """Zeros with a graph for a rank without images of some origin; joins the others' reduction."""
+        """Zeros with a graph for a rank without images of some origin; joins the reduction."""
         reduce_mean(all_cls_scores[0].new_zeros(len(all_cls_scores) + 1, dtype=torch.float32))
         zeros = (
             torch.stack([classes.float().sum() * 0 for classes in all_cls_scores])

@@ -21,7 +21,8 @@ def attend(
     Args:
         module: Whose weights, heads and dropouts are used.
         query: (B, K, C).
-        key, value: (B, N, C).
+        key: (B, N, C).
+        value: (B, N, C).
         allowed: Which pairs may attend, bool, to be broadcast to (B, heads, K, N); default all.
 
     Returns:
@@ -48,8 +49,10 @@ def decoder_layer(
 
     Args:
         layer: The module.
-        query, query_pos: (B, K, C).
-        key: (B, N, C) pixels with their positions added, and ``value`` without.
+        query: (B, K, C).
+        query_pos: (B, K, C), the queries' position embeddings.
+        key: (B, N, C) pixels with their positions added.
+        value: (B, N, C) pixels without.
         allowed: (B, 1, K, N) which pixels a query attends to, of bool.
 
     Returns:

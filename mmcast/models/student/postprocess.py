@@ -68,7 +68,8 @@ def make_instances(
         class_logits: (K, C + 1).
         embeds: (K, E) mask embeddings.
         features: (E, h, w) pixel features.
-        rows: (H, h) how masks are resized, see :func:`path_weights`; ``columns`` (W, w) likewise.
+        rows: (H, h) how the rows of masks are resized, see :func:`path_weights`.
+        columns: (W, w) how the columns are.
         max_per_image: Instances kept.
         num_things: Classes from this one on are stuff and left out.
         probabilities: Whether to return those of all pixels as well.

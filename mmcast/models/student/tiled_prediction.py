@@ -31,14 +31,14 @@ def predict_in_windows(
 ) -> SampleList:
     """Predict on overlapping windows and join what they show of the same instances.
 
-    Masks are resized as logits. As yes or no they would grow or shrink: where a border halves a
-        pixel, as every second
-    one does in a doubled image, nothing is left to say which half weighs more.
+    Masks are resized as logits. Binary masks would grow or shrink: where a border halves a pixel,
+    as every second one does in a doubled image, nothing is left to say which half weighs more.
 
     Args:
         predict: ``predict(images, samples, rescale=False, logits_above=score)`` of a detector.
         images: (B, 3, H, W).
         samples: With ``img_shape`` and ``ori_shape``; get ``pred_instances``.
+        windows: Which windows to predict on, and how they are joined.
         rescale: Masks and boxes at ``ori_shape``, else at ``img_shape``.
         probabilities: Whether instances tell those of all pixels, of ``map_size``.
 

@@ -177,7 +177,7 @@ class GroundedSAM(BaseDetector):
         return batch_data_samples
 
     def _segment(self, image: Tensor, found: InstanceData, size: tuple[int, int]) -> InstanceData:
-        """The instances of one image at a size: it is encoded once, whatever the number of boxes."""
+        """The instances of one image at a size; it is encoded once for any number of boxes."""
         boxes = found.bboxes * found.bboxes.new_tensor([size[1], size[0]]).repeat(2)
         if len(boxes):
             logits, quality = self.sam2.decode(self.sam2.encode(image[None]), boxes, size)
@@ -251,7 +251,7 @@ class GroundedSAM(BaseDetector):
         return losses
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses on the whole batch, so that the teacher also trains without :class:`CASTDetector`."""
+        """Losses on the whole batch: the teacher also trains without :class:`CASTDetector`."""
         outputs = self.forward_once(batch_inputs, batch_data_samples)
         return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 

@@ -97,7 +97,7 @@ class PromptedGroundingDINO(GroundingDINO):
         ]
 
     def preprocess(self, pixels: Tensor, scale: tuple[int, int]) -> Tensor:
-        """The network's own input from images (..., 3, H, W) of uint8, RGB: resized and normalised."""
+        """The network's input from images (..., 3, H, W) of uint8, RGB: resized and normalised."""
         width, height = rescale_size(tuple(pixels.shape[:-3:-1]), scale)
         resized = image_functional.resize(pixels, [height, width], antialias=True)
         return (resized.float() - self.data_preprocessor.mean) / self.data_preprocessor.std
@@ -214,7 +214,7 @@ class PromptedGroundingDINO(GroundingDINO):
     def _resize_labels(
         self, sample: DetDataSample, prompt: Prompt, scale: Sequence[float], canvas: Sequence[int]
     ) -> DetDataSample:
-        """Labels of one image at the network's size; what the prompt does not ask for is no object."""
+        """Labels of one image at the network's size; what the prompt does not name is no object."""
         gt = sample.gt_instances
         position = gt.labels.new_full((self.num_classes,), -1)
         position[list(prompt.classes)] = torch.arange(len(prompt.classes), device=gt.labels.device)

@@ -143,6 +143,6 @@ class ClassPrompts:
 
 
 def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:
-    """Scores (..., n) of a prompt's n classes: the mean of the scores (..., T) of a class's tokens."""
+    """Scores (..., n) of a prompt's n classes: each the mean of its tokens' scores (..., T)."""
     weights = prompt.tokens_of_class.to(token_scores)
     return token_scores @ (weights / weights.sum(1, keepdim=True)).T

@@ -280,7 +280,7 @@ class BoxPromptedSAM2(BaseModule):
 
 
 def _config(backbone: dict, image_size: int, decoder: dict) -> Sam2Config:
-    """The network's configuration around an encoder; widths and heads double from stage to stage."""
+    """The network's configuration around an encoder; each stage doubles widths and heads."""
     width, heads = backbone['hidden_size'], backbone['num_attention_heads']
     widths = [width * 2**stage for stage in range(4)]
     backbone = dict(
@@ -304,12 +304,16 @@ def _config(backbone: dict, image_size: int, decoder: dict) -> Sam2Config:
 
 
 def jitter_boxes(boxes: Tensor, amount: float, largest: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (N, 4) whose corners moved at random and stayed in an image of ``size``, height and
-    width.
+    """Boxes whose corners moved at random and stayed in the image.
 
     Args:
+        boxes: (N, 4) as (x1, y1, x2, y2).
         amount: Standard deviation in sides of the box.
         largest: (2,), no corner moves further than this, in x and in y.
+        size: Height and width of the image.
+
+    Returns:
+        (N, 4).
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     largest = largest.repeat(2)

@@ -1,4 +1,4 @@
-"""The foundation teacher's public weights: two downloads become one checkpoint of ``GroundedSAM``."""
+"""The foundation teacher's public weights: one checkpoint of ``GroundedSAM`` from two downloads."""
 
 import os
 import re

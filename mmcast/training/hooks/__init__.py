@@ -1,3 +1,5 @@
+"""MMEngine hooks: the online teacher, pixel diagnostics."""
+
 from mmcast.training.hooks.online_teacher import EMATeacherHook, FrozenTeacherHook
 from mmcast.training.hooks.pixel_diagnostics import PixelDiagnosticsHook
 

@@ -64,7 +64,7 @@ def check(folder: Path, **options):
 
 
 def found(report) -> set[tuple]:
-    """Kind, file, image id, annotation id; files by name only where they are the annotation file's."""
+    """Kind, file, image id, annotation id; the annotation file only by its name."""
     source = report.ann_file
     return {
         (
@@ -172,7 +172,7 @@ def test_invalid_json_says_where(data):
 
 
 def test_junk_anywhere_never_crashes_the_check_or_the_sheet(data, tmp_path):
-    """Replaces values at random places of the file by values of other types, and cuts images short."""
+    """Replaces random values of the file by values of other types, and cuts images short."""
     junk = [
         None,
         [],

@@ -1,4 +1,4 @@
-"""The pure functions behind L_pxl against a slow reference, hand-computed numbers and statistics."""
+"""The pure functions of L_pxl against a slow reference, hand-computed numbers and statistics."""
 
 import math
 

@@ -138,7 +138,7 @@ def test_masks_read_like_a_list_of_tensors():
 
 
 def test_matching_of_two_objects_by_hand(head):
-    """Query 3 is the left half and class 1, query 0 the right half and class 2, the others nothing."""
+    """Query 3 is the left half and class 1, query 0 the right half and class 2, others nothing."""
     left = np.zeros((16, 16), dtype=np.uint8)
     left[:, :8] = 1
     # Pixel feature (1, side) with side 1 left and -1 right; embeddings (-9, 0), (0, 9) and (0, -9).

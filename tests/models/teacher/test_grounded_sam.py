@@ -445,7 +445,7 @@ def test_the_full_teacher_has_560_million_parameters(tmp_path):
 
 
 def test_samples_of_the_pipeline_train_and_predict_without_text_of_their_own(model):
-    """Neither ``text`` nor ``custom_entities`` need to be in the data: the classes are the model's."""
+    """Data need neither ``text`` nor ``custom_entities``: the classes are the model's."""
     images, samples = make_samples([1], size=(64, 64))
     with torch.no_grad():
         assert 'pred_instances' in model.predict(images, samples)[0]

@@ -279,7 +279,7 @@ def test_a_few_steps_reduce_the_loss(tmp_path):
     images, samples = make_samples([2], size=SIZE)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-4)
     totals = []
-    for step in range(6):
+    for _ in range(6):
         optimizer.zero_grad()
         total = sum(model.loss(images, samples).values())
         total.backward()

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_same_seed_same_file(weights, tmp_path):
         fit_start_weights(tmp_path / name, num_queries=12, a=str(weights[1]))
         for name in ('one', 'two')
     )
-    assert open(first['a'], 'rb').read() == open(second['a'], 'rb').read()
+    assert Path(first['a']).read_bytes() == Path(second['a']).read_bytes()
 
 
 def test_missing_weights_are_named(tmp_path):

@@ -106,7 +106,7 @@ def test_nothing_is_observed_between_the_intervals(tmp_path):
 
 @pytest.mark.parametrize('size', [(2, 4), (4, 8)])
 def test_instances_of_pixels_by_hand(size):
-    """Two images of 8 x 16: the right half, then nothing, then the top left quarter over the whole."""
+    """Two images of 8 x 16: the right half; nothing; the top left quarter over the whole."""
     canvas = np.zeros((3, 8, 16), np.uint8)
     canvas[0, :, 8:] = canvas[1, :4, :8] = canvas[2] = 1
     samples = []
