@@ -1,5 +1,6 @@
 """Finds and reads MMEngine configs, those shipped with mmcast included; errors are one line."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -43,10 +44,23 @@ def find_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Path
     own = Path(folder, name)
     if own.is_file():
         return own
-    shipped = shipped_configs() / str(name).removeprefix(SCOPE)
-    if shipped.is_file():
-        return shipped
+    with contextlib.suppress(CASTError):
+        return find_shipped(str(name))
     raise CASTError(f'config {own} not found; give the path of an existing config')
+
+
+def find_shipped(name: str) -> Path:
+    """The file of a config shipped with mmcast, named as for :func:`find_config`.
+
+    Raises:
+        CASTError: there is none.
+    """
+    path = shipped_configs() / name.removeprefix(SCOPE)
+    if not path.is_file():
+        raise CASTError(
+            f'{name} is not among the configs of mmcast; they are in {shipped_configs()}'
+        )
+    return path
 
 
 def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Config:

@@ -83,7 +83,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if cfg.get('val_cfg') is not None and validations.iteration != runner.iter:
         runner.val()
     folder = Path(cfg.work_dir)
-    checkpoint = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    checkpoint = (
+        folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
+    )
     metrics, best = validations.best(runner) or (validations.metrics, None)
     return RunResult(metrics, count_parameters(runner.model), checkpoint, best)
 

@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,16 @@ _MMENGINE_GLOBALS = [
 ]
 
 
+def load_plain(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """What ``torch.save`` wrote, as long as it is tensors, plain data, and MMEngine's log history.
+
+    Raises:
+        pickle.UnpicklingError: it holds anything else.
+    """
+    with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
 def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
     """The tensors of a weights file, on the CPU: ``.safetensors``, or anything that ``torch.save``
     wrote.
@@ -66,8 +77,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
-            content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_plain(path)
     except (
         pickle.UnpicklingError,
         SafetensorError,
