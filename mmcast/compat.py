@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
+_MARK = 'drops_onedl_noise'
 _ONEDL_NOISE = 'Could not import OneDL'
 
 
@@ -46,7 +47,7 @@ def _drop_onedl_noise() -> None:
         import mmengine.logging
     except ImportError:  # tools/check_env.py says so in words
         return
-    if not hasattr(mmengine.logging.print_log, 'drops_onedl_noise'):
+    if not hasattr(mmengine.logging.print_log, _MARK):
         mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)
 
 
@@ -62,7 +63,7 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
         if msg != _ONEDL_NOISE:
             print_log(msg, *args, **kwargs)
 
-    wrapper.drops_onedl_noise = True
+    setattr(wrapper, _MARK, True)
     return wrapper
 
 

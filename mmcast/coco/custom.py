@@ -198,7 +198,7 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
         )
     number = min(max(1, round(len(ids) * percent / 100)), len(ids) - 1)
     held = draw_images(ids, instance_classes(coco, ann_file), number, seed, False, ann_file)
-    return tuple(
+    kept, validation = (
         dict(
             coco,
             images=[image for image in coco['images'] if (image['id'] in held) == wanted],
@@ -206,6 +206,7 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
         )
         for wanted in (False, True)
     )
+    return kept, validation
 
 
 def list_unlabeled(source: Path, root: Path, known: set[Path]) -> tuple[Path, list[dict]]:

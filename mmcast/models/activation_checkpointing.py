@@ -1,6 +1,7 @@
 """Activation checkpointing with torch alone, for networks whose own switch needs fairscale."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
@@ -17,7 +18,7 @@ def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
 
 
 def _checkpointed(module: nn.Module, forward: Callable) -> Callable:
-    def wrapper(*args, **kwargs):
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         if module.training and is_grad_enabled():
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         return forward(*args, **kwargs)

@@ -107,9 +107,10 @@ def convert_maps(
         dict: the number of `images`, `instances` and `groups` (crowds).
     """
     with ProcessPoolExecutor(num_workers) if num_workers else nullcontext() as pool:
-        converted = pool.map(convert, stems, chunksize=8) if pool else map(convert, stems)
-        converted = list(track(converted, description, len(stems), disable=not progress))
-    images, annotations = [], []
+        results = pool.map(convert, stems, chunksize=8) if pool else map(convert, stems)
+        converted = list(track(results, description, len(stems), disable=not progress))
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, (image, instances) in enumerate(converted, start=1):
         images.append(dict(id=image_id, **image))
         for instance in instances:

@@ -74,9 +74,10 @@ def predict_in_windows(
                 for part, place in zip(parts, places)
             ]
         )
-        views = Views(
-            *(found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')), size
+        masks, scores, labels, corners = (
+            found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')
         )
+        views = Views(masks, scores, labels, corners, size)
         sample.pred_instances = _place(found, views, sample, rescale, probabilities)
     return samples
 
