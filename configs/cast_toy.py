@@ -2,9 +2,7 @@
 _base_ = './_base_/pipelines/cast.py'
 work_dir = 'work_dirs/cast_toy'
 variables = dict(
-    data_root='data/toy_cityscapes',
-    teacher='toy/toy_teacher',
-    student='toy/toy_student',
+    data_root='data/toy_cityscapes', teacher='toy/toy_teacher', student='toy/toy_student',
     foundation_teacher='{configs}/toy/weights/toy_teacher.pth',
     pretrained_student='{configs}/toy/weights/toy_student.pth')
 toy = dict(_delete_=True, root='{data_root}', seed='{seed}', percent='{percent}', num_train=100)

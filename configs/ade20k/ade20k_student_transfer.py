@@ -1,11 +1,9 @@
 # Step 2: distill the frozen teacher's pseudo-labels into the student, l_semi and l_pxl on.
-_base_ = [
-    '../_base_/models/ade20k_student.py', '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/student.py']
+_base_ = ['../_base_/models/ade20k_student.py', '../_base_/datasets/ade20k.py',
+          '../_base_/schedules/student.py']
 dinov2 = dict(type='Pretrained', checkpoint='weights/dinov2_vits14_pretrain.pth')
 model = dict(
-    detector=dict(backbone=dict(init_cfg=dinov2)),
-    pixel_contrast=_base_.pixel_contrast,
+    detector=dict(backbone=dict(init_cfg=dinov2)), pixel_contrast=_base_.pixel_contrast,
     semi_train_cfg=dict(semi_weight=1.0))
 optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05))
 train_cfg = dict(max_iters=160000)

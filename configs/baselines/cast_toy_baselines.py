@@ -2,8 +2,7 @@
 _base_ = '../_base_/pipelines/baselines.py'
 work_dir = 'work_dirs/cast_toy_baselines'
 variables = dict(
-    data_root='data/toy_cityscapes',
-    student='baselines/toy_student',
+    data_root='data/toy_cityscapes', student='baselines/toy_student',
     pretrained_student='{configs}/toy/weights/toy_student.pth')
 steps = dict(
     data=dict(

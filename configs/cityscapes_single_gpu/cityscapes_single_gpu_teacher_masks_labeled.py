@@ -1,7 +1,6 @@
 # Step 1a on one GPU: SAM2 on the labels, the Grounding-DINO of before frozen.
-_base_ = [
-    '../_base_/models/grounded_sam_masks.py', '../_base_/datasets/cityscapes_teacher.py',
-    '../_base_/schedules/single_gpu_masks.py']
+_base_ = ['../_base_/models/grounded_sam_masks.py', '../_base_/datasets/cityscapes_teacher.py',
+          '../_base_/schedules/single_gpu_masks.py']
 model = dict(detector=dict(classes=_base_.classes))
 load_from = 'work_dirs/cast_cityscapes_single_gpu/boxes_labeled.pth'  # the pipeline puts its own here
 new_parameters = ['pixel_contrast.']  # that of before was for Swin's features

@@ -7,9 +7,9 @@ from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.pipeline.pipeline import run_pipeline
 from mmcast.pipeline.state import STATE_FILE
-from mmcast.pipeline.steps import use_amp
 from mmcast.reports.run import write_reports
 from mmcast.training.distributed import on_main
+from mmcast.training.runner import use_amp
 from mmcast.training.single import prepare_single, train_single
 
 

@@ -4,7 +4,8 @@ are known.
 
 import copy
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,20 @@ from mmcast.configs import find_config, load_config, shipped_configs
 from mmcast.data.config_data import set_config_data, unlabeled_images
 from mmcast.errors import CASTError
 from mmcast.pipeline.state import PipelineState
-from mmcast.pipeline.steps import Step, check_definition, use_amp
-from mmcast.pipeline.templates import resolve
+from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, Step
+from mmcast.training.runner import use_amp
+
+_TEMPLATE = re.compile(r'\{([A-Za-z_]\w*(?:\.\w+)*)\}')
+# What a step of each kind must and may say, besides its kind; a misspelt key is not to be ignored.
+_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
+    call=({'function'}, {'kwargs'}),
+    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'cfg_options'}),
+    test=({'config', 'checkpoint'}, {'cfg_options'}),
+    pseudo_label=(
+        {'config', 'checkpoint'},
+        {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'cfg_options'},
+    ),
+)
 
 
 class Plan:
@@ -40,6 +53,8 @@ class Plan:
     Attributes:
         config, path, work_dir: as given or found.
         definitions: the settings of each step by name, in order, templates unresolved.
+        rows: of the summary table: dicts with ``row``, a title, and ``step``.
+        chosen, rerun: names of the steps that are to run, and to run again, see :meth:`choose`.
 
     Raises:
         CASTError: a mistake in the config.
@@ -75,6 +90,7 @@ class Plan:
             if definition['kind'] != 'call'
         }
         self.rows = self._summary_rows()
+        self.choose([], [])
 
     def _in_order_of_need(self) -> dict[str, dict]:
         """The definitions in their order, but each behind the steps whose outputs it uses.
@@ -106,6 +122,28 @@ class Plan:
 
     def _load(self, definition: dict, user: str) -> Config:
         return load_config(self.resolve(definition['config'], user), self.path.parent)
+
+    def choose(self, steps: Sequence[str], rerun: Sequence[str]) -> None:
+        """Says which steps are to run: ``steps``, or all, and those of ``rerun`` ('all') again.
+
+        Raises:
+            CASTError: there is no such step.
+        """
+        self.check_names([*steps, *(name for name in rerun if name != 'all')])
+        self.rerun = set(self.definitions if list(rerun) == ['all'] else rerun)
+        self.chosen = self.rerun.union(steps) if steps else set(self.definitions)
+
+    def number(self, name: str) -> int:
+        """A step's place, from 1."""
+        return list(self.definitions).index(name) + 1
+
+    def dependents(self, names: set[str]) -> set[str]:
+        """The steps that use what some steps gave, directly or not; without these themselves."""
+        stale = set(names)
+        for name in self.definitions:  # in order, so that what depends on a dependent is found too
+            if self.needs(name) & stale:
+                stale.add(name)
+        return stale - names
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raises CASTError where a name is no step's."""
@@ -332,3 +370,46 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
             order.insert(order.index(followers.get(after, after)) + 1, name)
             followers[after] = name
     return {name: steps[name] for name in order}
+
+
+def check_definition(name: Any, definition: dict) -> None:
+    """Raises CASTError where a step of a pipeline config has unknown or missing keys."""
+    kind = definition.get('kind')
+    if not isinstance(name, str) or not name.isidentifier():
+        raise CASTError(
+            f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`'
+        )
+    if kind not in _KEYS:
+        raise CASTError(f'step {name} is of kind {kind!r}; the kinds are {", ".join(_KEYS)}')
+    required, optional = _KEYS[kind]
+    given = definition.keys() - {'kind'}
+    if required - given:
+        raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
+    if given - required - optional:
+        raise CASTError(
+            f'step {name} (kind {kind}) does not know '
+            f'{", ".join(sorted(given - required - optional))}; it takes '
+            f'{", ".join(sorted(required | optional))}'
+        )
+
+
+def resolve(value: Any, lookup: Callable[[str], Any]) -> Any:
+    """Replaces templates in the strings of nested dicts and lists.
+
+    Args:
+        value: anything; only the strings in it are looked at (dict keys are not).
+        lookup: gives the value of a name, raises for an unknown one.
+
+    Returns:
+        A copy. A string that is exactly one template becomes the value itself, of whatever type.
+    """
+    if isinstance(value, dict):
+        return {key: resolve(item, lookup) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(resolve(item, lookup) for item in value)
+    if not isinstance(value, str):
+        return value
+    whole = _TEMPLATE.fullmatch(value)
+    if whole:
+        return lookup(whole[1])
+    return _TEMPLATE.sub(lambda match: str(lookup(match[1])), value)

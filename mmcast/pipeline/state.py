@@ -2,18 +2,58 @@
 inputs were.
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
-from mmcast.files import sha256_of_file, write_atomically
-from mmcast.pipeline.fingerprints import Fingerprint, flatten, input_files, strings_in
-from mmcast.pipeline.templates import resolve
+from mmcast.files import move_aside, sha256_of_file, write_atomically
+from mmcast.pipeline.steps import Step, StepResult, has_progress
 
 STATE_FILE = 'pipeline.json'
+FINGERPRINT = 'fingerprint.json'  # in the folder of each step
+# Files with these endings are inputs whose content matters; images are too many to read.
+_INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
+
+
+@dataclass
+class Fingerprint:
+    """What a result depends on: settings (flat key -> text) and input files (path -> sha256)."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of all of it."""
+        return hashlib.sha256(
+            json.dumps([self.settings, self.files], sort_keys=True).encode()
+        ).hexdigest()
+
+    def changes(self, new: 'Fingerprint') -> list[str]:
+        """One readable phrase for each setting or file in which ``new`` differs."""
+        changes = []
+        for key in sorted(self.settings.keys() | new.settings.keys()):
+            old_text, new_text = self.settings.get(key, 'absent'), new.settings.get(key, 'absent')
+            if old_text != new_text:
+                changes.append(f'{key}: {_shorten(old_text)} -> {_shorten(new_text)}')
+        changes += [
+            f'the content of {path}'
+            for path in sorted(self.files.keys() & new.files.keys())
+            if self.files[path] != new.files[path]
+        ]
+        changes += [
+            f'input file {path} is gone' for path in sorted(self.files.keys() - new.files.keys())
+        ]
+        changes += [
+            f'new input file {path}' for path in sorted(new.files.keys() - self.files.keys())
+        ]
+        return changes
 
 
 class PipelineState:
@@ -52,11 +92,11 @@ class PipelineState:
 
     def _read(self) -> None:
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding='utf-8'))
             owner, self.records, self._hashes = (
                 content[key] for key in ('pipeline', 'steps', 'hashes')
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise CASTError(
                 f'{self.path} is damaged ({error!r}); move it away, then --rerun all'
             ) from error
@@ -66,21 +106,126 @@ class PipelineState:
                 'another --work-dir'
             )
 
-    def save(self) -> None:
+    # What is there
+
+    def finished(self, name: str) -> bool:
+        """Whether a step is."""
+        return self.records.get(name, {}).get('status') == 'finished'
+
+    def folder(self, name: str, number: int = 0) -> Path:
+        """A step's directory; a new one's is numbered, and keeps it when others are put before."""
+        record = self.records.get(name, {})
+        return self.work_dir / record.get('folder', f'{number:02d}_{name}')
+
+    def outputs(self, name: str) -> dict[str, Any]:
+        """The outputs of a finished step, with paths as they are now."""
+        return self._expand(self.records[name]['outputs'])
+
+    def read_fingerprint(self, name: str) -> Fingerprint:
+        """The fingerprint that a step was run with; empty if it was killed before that was kept."""
+        path = self.folder(name) / FINGERPRINT
+        if not path.exists():
+            return Fingerprint()
+        return Fingerprint(**json.loads(path.read_text(encoding='utf-8')))
+
+    def changes(self, step: Step) -> list[str]:
+        """Why what a step left is not valid any more; empty if it is, or if it left nothing."""
+        record = self.records.get(step.name)
+        if record is None or not (self.finished(step.name) or has_progress(step)):
+            return []
+        new = self.fingerprint(step.name, step.definition, step.settings)
+        changes = []
+        if new.digest != record['fingerprint']:
+            changes = self.read_fingerprint(step.name).changes(new)
+        outputs = self.outputs(step.name) if self.finished(step.name) else {}
+        return changes + [
+            f'its output {path} is gone'
+            for path in record.get('output_files', [])
+            if path in outputs and not Path(outputs[path]).exists()
+        ]
+
+    def fingerprint(self, name: str, definition: dict, settings: dict) -> Fingerprint:
+        """What a result depends on now.
+
+        Args:
+            name: the step; files that it wrote itself are no inputs.
+            definition: the step with its templates resolved.
+            settings: its whole MMEngine config; empty for a 'call' step.
+        """
+        own = set(strings_in(self.outputs(name))) if self.finished(name) else set()
+        inputs = {path for part in (definition, settings) for path in input_files(part)} - own
+        return Fingerprint(
+            flatten(self.portable({**settings, 'step': definition})),
+            {self.portable(path): self._sha256(Path(path)) for path in sorted(inputs)},
+        )
+
+    # What changes it
+
+    def begin(self, step: Step) -> bool:
+        """Makes folder and record of a step that is about to run; True if it resumes."""
+        resumed = step.name in self.records and has_progress(step)
+        step.folder.mkdir(exist_ok=True)
+        self.records[step.name] = dict(status='started', folder=step.folder.name, resumed=resumed)
+        self._write_fingerprint(
+            step.name, self.fingerprint(step.name, step.definition, step.settings)
+        )
+        self._save()
+        return resumed
+
+    def forget(self, name: str, folder: Path) -> Path | None:
+        """Drops the record of a step that is to run again; returns where its folder is kept."""
+        self.records.pop(name, None)
+        backup = move_aside(folder)
+        self._save()
+        return backup
+
+    def finish(self, name: str, result: StepResult, **facts: Any) -> None:
+        """Writes down what a step gave, and ``facts`` about the run."""
+        files = [
+            key
+            for key, value in result.outputs.items()
+            if isinstance(value, str) and Path(value).exists()
+        ]
+        self.records[name].update(
+            status='finished',
+            outputs=self.portable(result.outputs),
+            output_files=files,
+            metrics=result.metrics,
+            parameters=result.parameters,
+            **facts,
+        )
+        # The files that it wrote itself seemed inputs if it was interrupted.
+        fingerprint = self.read_fingerprint(name)
+        for path in set(strings_in(self.records[name]['outputs'])):
+            fingerprint.files.pop(path, None)
+        self._write_fingerprint(name, fingerprint)
+        self._save()
+
+    def _save(self) -> None:
         """Writes everything, atomically."""
         content = dict(pipeline=self.pipeline, steps=self.records, hashes=self._hashes)
         write_atomically(self.path, json.dumps(content, indent=1))
 
-    def finished(self, name: str) -> bool:
-        return self.records.get(name, {}).get('status') == 'finished'
+    def _write_fingerprint(self, name: str, fingerprint: Fingerprint) -> None:
+        """Keeps the hash in the record, and the whole in the step's folder to tell what changed."""
+        self.records[name]['fingerprint'] = fingerprint.digest
+        content = json.dumps(vars(fingerprint), indent=1)
+        write_atomically(self.folder(name) / FINGERPRINT, content)
 
-    def outputs(self, name: str) -> dict[str, Any]:
-        """The outputs of a step, with paths as they are now."""
-        places = {name[1:-1]: str(place) for name, place in self._places.items()}
-        return resolve(self.records[name]['outputs'], lambda name: places.get(name, f'{{{name}}}'))
+    def _sha256(self, path: Path) -> str:
+        """The file's hash, computed again only when its size or modification time changed."""
+        stat = path.stat()
+        known = self._hashes.get(str(path))
+        if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return known[2]
+        digest = sha256_of_file(path)
+        self._hashes[str(path)] = [stat.st_size, stat.st_mtime_ns, digest]
+        return digest
+
+    # Paths
 
     def portable(self, value: Any) -> Any:
-        """The same nested value, ``{work_dir}`` and ``{config_dir}`` in place of these paths."""
+        """The same nested value with names such as ``{work_dir}`` in place of these folders."""
         if isinstance(value, dict):
             return {key: self.portable(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -93,53 +238,59 @@ class PipelineState:
             return str(value)
         return value
 
-    def fingerprint(self, name: str, definition: dict, config: dict | None) -> Fingerprint:
-        """What a step depends on now.
+    def _expand(self, value: Any) -> Any:
+        """What :meth:`portable` made portable, with the paths as they are now."""
+        if isinstance(value, dict):
+            return {key: self._expand(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._expand(item) for item in value]
+        if isinstance(value, str):
+            for name, place in self._places.items():
+                if value == name or value.startswith(name + os.sep):
+                    return str(place) + value[len(name) :]
+        return value
 
-        Args:
-            name: the step; files that it wrote itself are no inputs.
-            definition: the step with its templates resolved.
-            config: its whole MMEngine config, None for a 'call' step.
-        """
-        own = set(strings_in(self.outputs(name))) if self.finished(name) else set()
-        inputs = {path for part in (definition, config or {}) for path in input_files(part)} - own
-        return Fingerprint(
-            flatten(self.portable({**(config or {}), 'step': definition})),
-            {self.portable(path): self._sha256(Path(path)) for path in sorted(inputs)},
-        )
 
-    def _sha256(self, path: Path) -> str:
-        """The file's hash, computed again only when its size or modification time changed."""
-        stat = path.stat()
-        known = self._hashes.get(str(path))
-        if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return known[2]
-        digest = sha256_of_file(path)
-        self._hashes[str(path)] = [stat.st_size, stat.st_mtime_ns, digest]
-        return digest
+def flatten(value: Any, prefix: str = '') -> dict[str, str]:
+    """Nested dicts and lists as ``{'a.b.0': text}``; empty ones too, so that nothing is lost."""
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    flat = {}
+    for key, item in items:
+        flat.update(flatten(item, f'{prefix}.{key}' if prefix else str(key)))
+    return flat if flat or not prefix else {prefix: repr(value)}
 
-    def write_fingerprint(self, name: str, fingerprint: Fingerprint) -> None:
-        """Keeps the hash in the record and the whole in the step's folder, to tell later what
-        changed.
-        """
-        self.records[name]['fingerprint'] = fingerprint.digest
-        write_atomically(
-            self.folder(name) / 'fingerprint.json', json.dumps(vars(fingerprint), indent=1)
-        )
 
-    def drop_own_outputs(self, name: str) -> None:
-        """Takes the files that a step wrote out of its inputs; they seemed some when it was
-        interrupted.
-        """
-        fingerprint = self.read_fingerprint(name)
-        for path in set(strings_in(self.records[name]['outputs'])):
-            fingerprint.files.pop(path, None)
-        self.write_fingerprint(name, fingerprint)
+def strings_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from strings_in(item)
+    elif isinstance(value, str):
+        yield value
 
-    def read_fingerprint(self, name: str) -> Fingerprint:
-        """The fingerprint with which a step was run; empty if killed before it was written."""
-        path = self.folder(name) / 'fingerprint.json'
-        return Fingerprint(**json.loads(path.read_text())) if path.exists() else Fingerprint()
 
-    def folder(self, name: str) -> Path:
-        return self.work_dir / self.records[name]['folder']
+def input_files(value: Any, root: str = '') -> Iterator[str]:
+    """Paths of existing label and weight files; a dataset's file names are relative to its
+    ``data_root``.
+    """
+    if isinstance(value, dict):
+        root = value.get('data_root') or root
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from input_files(item, root)
+    elif isinstance(value, str) and value.endswith(_INPUT_SUFFIXES):
+        path = os.path.join(root, value)
+        if os.path.isfile(path):
+            yield path
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + '...'

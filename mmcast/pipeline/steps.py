@@ -15,7 +15,7 @@ from mmcast.training.checkpoints import latest_intact_checkpoint
 from mmcast.training.runner import test_run, train_run
 
 # What a pseudo_label step passes to generate_pseudo_labels.
-_OPTIONS = (
+PSEUDO_LABEL_OPTIONS = (
     'score_floor',
     'device',
     'limit',
@@ -24,13 +24,6 @@ _OPTIONS = (
     'scales',
     'confidence',
     'num_workers',
-)
-# What a step of each kind must and may say, besides its kind; a misspelt key is not to be ignored.
-_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
-    call=({'function'}, {'kwargs'}),
-    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'cfg_options'}),
-    test=({'config', 'checkpoint'}, {'cfg_options'}),
-    pseudo_label=({'config', 'checkpoint'}, {'ann_file', 'img_dir', *_OPTIONS, 'cfg_options'}),
 )
 ANNOTATIONS = 'annotations.json'
 # Kinds that only rank 0 of a distributed run does.
@@ -53,6 +46,12 @@ class Step:
     def kind(self) -> str:
         return self.definition['kind']
 
+    @property
+    def settings(self) -> dict:
+        """The config as a dict, without the folder that it is run in."""
+        content = self.config.to_dict() if self.config is not None else {}
+        return {key: value for key, value in content.items() if key != 'work_dir'}
+
 
 @dataclass
 class StepResult:
@@ -63,38 +62,11 @@ class StepResult:
     parameters: int | None = None
 
 
-def check_definition(name: Any, definition: dict) -> None:
-    """Raises CASTError where a step of a pipeline config has unknown or missing keys."""
-    kind = definition.get('kind')
-    if not isinstance(name, str) or not name.isidentifier():
-        raise CASTError(
-            f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`'
-        )
-    if kind not in _KEYS:
-        raise CASTError(f'step {name} is of kind {kind!r}; the kinds are {", ".join(_KEYS)}')
-    required, optional = _KEYS[kind]
-    given = definition.keys() - {'kind'}
-    if required - given:
-        raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
-    if given - required - optional:
-        raise CASTError(
-            f'step {name} (kind {kind}) does not know '
-            f'{", ".join(sorted(given - required - optional))}; it takes '
-            f'{", ".join(sorted(required | optional))}'
-        )
-
-
-def use_amp(config: Config) -> None:
-    """Switches a training config to automatic mixed precision, as mmdet's ``--amp`` does."""
-    config.optim_wrapper.type = 'AmpOptimWrapper'
-    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-
 def has_progress(step: Step) -> bool:
     """Whether an interrupted step left something that must not mix with changed settings."""
     if step.kind == 'train':
         return any(step.folder.glob('*.pth'))
-    if step.kind == 'pseudo_label':
+    if step.kind == 'pseudo_label' and step.folder.exists():
         return any(path.name != 'fingerprint.json' for path in step.folder.iterdir())
     return False
 
@@ -137,7 +109,7 @@ def _run_test(step: Step) -> StepResult:
 def _run_pseudo_label(step: Step) -> StepResult:
     definition = step.definition
     out_file = step.folder / ANNOTATIONS
-    options = {key: definition[key] for key in _OPTIONS if key in definition}
+    options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
     generate_pseudo_labels(
         step.config,
         definition['checkpoint'],

@@ -147,6 +147,12 @@ def build_runner(cfg: Config) -> Runner:
     return _TerseRunner.from_cfg(cfg)
 
 
+def use_amp(config: Config) -> None:
+    """Switches a training config to automatic mixed precision, as mmdet's ``--amp`` does."""
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
 def use_full_precision(optim_wrapper: dict) -> None:
     """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a
     GPU.

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmcast.cli.train import train
 from mmcast.errors import CASTError
 from mmcast.pipeline.pipeline import hold_work_dir
+from mmcast.pipeline.plan import resolve
 from mmcast.pipeline.state import PipelineState
-from mmcast.pipeline.templates import resolve
 from mmcast.training.runner import divide_batch_size
 
 STEP_CONFIG = """
@@ -437,7 +437,7 @@ def test_file_hashes_notice_content_but_not_touch(tmp_path):
     (tmp_path / 'a.json').write_text('1')
 
     def digest():
-        return state.fingerprint('s', dict(ann_file=str(tmp_path / 'a.json')), None).digest
+        return state.fingerprint('s', dict(ann_file=str(tmp_path / 'a.json')), {}).digest
 
     first = digest()
     (tmp_path / 'a.json').touch()

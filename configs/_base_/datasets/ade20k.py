@@ -28,11 +28,8 @@ resize = dict(type='Resize', scale=scale, keep_ratio=True)
 test_pipeline = [*_base_.load_image, resize, *_base_.load_masks, *_base_.pack]
 
 labeled = dict(
-    _base_.labeled,
-    metainfo=metainfo,
-    ann_file='work_dirs/cast_ade20k/01_data/labeled_10percent_seed0.json',
-    data_prefix=dict(img=data_root + 'images/training/'),
-    pipeline=train_pipeline)
+    _base_.labeled, metainfo=metainfo, data_prefix=dict(img=data_root + 'images/training/'),
+    ann_file='work_dirs/cast_ade20k/01_data/labeled_10percent_seed0.json', pipeline=train_pipeline)
 val = dict(metainfo=metainfo, data_root=data_root, data_prefix=dict(img='images/validation/'))
 train_dataloader = dict(batch_size=8, num_workers=8, dataset=labeled)
 both = dict(datasets=[labeled, dict(labeled, **_base_.pseudo)])

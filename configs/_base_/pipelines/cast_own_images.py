@@ -3,13 +3,9 @@ _base_ = './cast.py'
 variables = dict(val=None, classes=None, image_size=256)
 datasets = dict(
     _delete_=True,
-    labeled='{data.labeled}',
-    train_images='{data.train_images}',
-    unlabeled='{data.unlabeled}',
-    unlabeled_images='{data.unlabeled_images}',
-    val='{data.val}',
-    val_images='{data.val_images}',
-    classes='{data.classes}',
+    labeled='{data.labeled}', train_images='{data.train_images}',
+    unlabeled='{data.unlabeled}', unlabeled_images='{data.unlabeled_images}',
+    val='{data.val}', val_images='{data.val_images}', classes='{data.classes}',
     transforms=dict(
         Resize=dict(scale=(2000, '{image_size}')),
         RandomResize=dict(scale=(2000, '{image_size}')),
