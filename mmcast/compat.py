@@ -13,6 +13,7 @@ from typing import Any
 from mmcast.errors import CASTError
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
+_MARK = 'drops_onedl_noise'
 _ONEDL_NOISE = 'Could not import OneDL'
 
 
@@ -154,7 +155,7 @@ def _drop_onedl_noise() -> None:
         import mmengine.logging
     except ImportError:  # tools/check_env.py says so in words
         return
-    if not hasattr(mmengine.logging.print_log, 'drops_onedl_noise'):
+    if not hasattr(mmengine.logging.print_log, _MARK):
         mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)
 
 
@@ -170,7 +171,7 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
         if msg != _ONEDL_NOISE:
             print_log(msg, *args, **kwargs)
 
-    wrapper.drops_onedl_noise = True
+    setattr(wrapper, _MARK, True)
     return wrapper
 
 

@@ -117,7 +117,7 @@ class EnvironmentReport:
 def look() -> Machine:
     """Read the installed distributions, torch's devices, cores and memory of this machine."""
     # Python imports what comes first on its path, so the first of several versions counts.
-    distributions = {}
+    distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         distributions.setdefault(_normalise(distribution.metadata['Name'] or ''), distribution)
     torch_error, gpu = _torch_devices() if 'torch' in distributions else (None, None)
@@ -361,7 +361,7 @@ def _owners(module: str, versions: Iterable[str]) -> list[str]:
 
 def _number(version: str) -> tuple[int, ...]:
     """(2, 14, 1) of '2.14.1+cpu', enough to compare releases."""
-    return tuple(int(part) for part in re.match(r'[\d.]*', version)[0].split('.') if part)
+    return tuple(int(part) for part in re.findall(r'\d+', re.sub(r'[^\d.].*', '', version)))
 
 
 def _install(*names: str, force: bool = False) -> str:

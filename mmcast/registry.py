@@ -7,6 +7,7 @@ asked for.
 """
 
 from importlib import import_module
+from typing import Any
 
 from mmdet import registry as mmdet_registry
 from mmengine.registry import Registry
@@ -20,7 +21,7 @@ class LazyRegistry(Registry):
         kwargs: Those of MMEngine's ``Registry``.
     """
 
-    def __init__(self, *args, lazy: dict[str, str], **kwargs) -> None:
+    def __init__(self, *args: Any, lazy: dict[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
 

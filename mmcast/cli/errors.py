@@ -4,6 +4,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from mmcast.errors import CASTError
 
@@ -37,7 +38,7 @@ def report_errors(main: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(main)
-    def wrapper(*args, **kwargs) -> None:
+    def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             main(*args, **kwargs)
         except _curable() as error:

@@ -247,7 +247,8 @@ class _TorchModel:
     def __init__(self, entry: Entry, setting: Setting) -> None:
         import torch
 
-        from mmcast.deploy.export import build_network, load_config
+        from mmcast.configs import load_config
+        from mmcast.deploy.export import build_network
         from mmcast.models.weights.loading import load_weights
 
         self.torch, self.device = torch, setting.device
@@ -290,7 +291,7 @@ class _TorchModel:
         return dict(parameters=parameters_by_part(self.model), flops=flops, precision='fp32')
 
 
-def _without_files(model):
+def _without_files(model: Any) -> Any:
     """Random weights all over, where the config would take some from a file."""
     for module in model.modules():
         if getattr(module, 'init_cfg', None) and 'Pretrained' in str(module.init_cfg):

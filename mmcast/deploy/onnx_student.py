@@ -145,6 +145,7 @@ class OnnxStudent:
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:
     """Height and width of an image fitted into ``scale`` (long, short side), aspect ratio kept."""
     if scale is None:
-        return tuple(size)
+        return size
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return tuple(int(side * factor + 0.5) for side in size)
+    height, width = (int(side * factor + 0.5) for side in size)
+    return height, width

@@ -133,7 +133,7 @@ class Views:
     def _boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last + 1 pixel (V, 2) of each view in the image, vertical and horizontal."""
         near, far = [], []
-        for touched in (self.masks.any(2), self.masks.any(1)):
+        for touched in (np.any(self.masks, axis=2), np.any(self.masks, axis=1)):
             near.append(touched.argmax(1))
             far.append(touched.shape[1] - touched[:, ::-1].argmax(1))
         return np.stack(near, 1) + self.corners, np.stack(far, 1) + self.corners

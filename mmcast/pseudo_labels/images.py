@@ -100,7 +100,7 @@ class ImagesToLabel(Dataset):
         options: more of a data set's config: ``pipeline``, ``metainfo``.
     """
 
-    def __init__(self, listing: str, img_dir: str, **options) -> None:
+    def __init__(self, listing: str, img_dir: str, **options: Any) -> None:
         self.img_dir = img_dir
         self.dataset = DATASETS.build(
             dict(

@@ -1,6 +1,7 @@
 """Mask2Former's head for any pixel decoder; the losses of all decoder layers in one go."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,14 +90,14 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         pixel_decoder: ConfigType,
         num_transformer_feat_level: int = 3,
         in_channels: list[int],
         feat_channels: int,
         out_channels: int,
         transformer_decoder: ConfigType,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         # The parent reads the number of levels from a deformable decoder's config and builds that
         # decoder. An identity with that one entry satisfies it; ours, which may have no such entry,

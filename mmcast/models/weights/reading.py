@@ -5,7 +5,7 @@ silently.
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 
 
-def _history_method(owner: type, name: str):
+def _history_method(owner: type, name: str) -> Callable:
     """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods
     only.
     """
