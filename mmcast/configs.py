@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING
 
 from mmcast.errors import CASTError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _PACKAGE = Path(__file__).parent
 SCOPE = 'mmcast::'
@@ -47,12 +49,14 @@ def find_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Path
     raise CASTError(f'config {own} not found; give the path of an existing config')
 
 
-def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Config:
+def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Config':
     """Reads a config, which :func:`find_config` finds.
 
     Raises:
         CASTError: there is none, or it is no valid config; MMEngine's message may be many lines.
     """
+    from mmengine.config import Config  # here, as finding a config needs no MMEngine
+
     path = find_config(name, folder)
     try:
         return Config.fromfile(str(path))
