@@ -70,6 +70,7 @@ setup(
     python_requires='>=3.11',
     packages=find_packages(include=['mmcast', 'mmcast.*']),
     package_data={'mmcast': ['**/*.j2']},
+    entry_points={'console_scripts': ['mmcast = mmcast.cli.main:main']},
     install_requires=read_requirements('runtime'),
     extras_require={
         'mm': read_requirements('mminstall'),

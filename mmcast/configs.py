@@ -4,11 +4,12 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-
-from mmengine.config import Config
-from mmengine.utils import import_modules_from_strings
+from typing import TYPE_CHECKING
 
 from mmcast.errors import CASTError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _PACKAGE = Path(__file__).parent
 SCOPE = 'mmcast::'
@@ -63,12 +64,14 @@ def find_shipped(name: str) -> Path:
     return path
 
 
-def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Config:
+def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Config':
     """Reads a config, which :func:`find_config` finds.
 
     Raises:
         CASTError: there is none, or it is no valid config; MMEngine's message may be many lines.
     """
+    from mmengine.config import Config  # here, as finding a config needs no MMEngine
+
     path = find_config(name, folder)
     try:
         config = Config.fromfile(str(path), import_custom_modules=False)
@@ -78,7 +81,7 @@ def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Conf
     return config
 
 
-def import_custom_modules(config: Config) -> None:
+def import_custom_modules(config: 'Config') -> None:
     """Imports what a config's ``custom_imports`` names, also modules that lie beside the config.
 
     MMEngine does it while it reads a file. A process that gets the config from another one has to
@@ -87,6 +90,8 @@ def import_custom_modules(config: Config) -> None:
     Raises:
         CASTError: a module cannot be imported.
     """
+    from mmengine.utils import import_modules_from_strings
+
     wanted = config.get('custom_imports')
     if not wanted:
         return

@@ -384,8 +384,13 @@ def _swap(module: str, owners: list[str]) -> str:
 # ---- showing
 
 
-def print_report(report: EnvironmentReport) -> None:
-    """A table where rich is installed, else plain lines; then what to type."""
+def print_report(report: EnvironmentReport, again: str = 'mmcast env') -> None:
+    """A table where rich is installed, else plain lines; then what to type.
+
+    Args:
+        report: what :func:`check` returns.
+        again: the command that looks once more.
+    """
     try:
         _print_table(report.findings)
     except ImportError:
@@ -396,7 +401,7 @@ def print_report(report: EnvironmentReport) -> None:
             )
     commands = to_type(report)
     if commands:
-        print('\nTo type:', *commands, 'python tools/check_env.py', sep='\n  ')
+        print('\nTo type:', *commands, again, sep='\n  ')
     else:
         print('\nNothing needed is wrong.')
 

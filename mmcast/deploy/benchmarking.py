@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcast.configs import find_config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.memory import PeakMemory
@@ -65,6 +66,8 @@ def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager',)) ->
         path, _, checkpoint = spec.partition(',')
         if Path(path).is_dir():
             path, checkpoint = str(Path(path, 'student.py')), str(Path(path, 'student.pth'))
+        with contextlib.suppress(CASTError):  # what is not there is named below
+            path = str(find_config(path))
         for needed in filter(None, (path, checkpoint)):
             if not Path(needed).is_file():
                 raise CASTError(
