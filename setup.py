@@ -9,7 +9,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
+MIM_ENTRIES = ('configs', 'tools', 'requirements', 'model-index.yml')
 
 
 def read_requirements(name: str) -> list[str]:
@@ -67,9 +67,10 @@ setup(
     description='Semi-supervised instance segmentation by foundation model distillation (CAST)',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     packages=find_packages(include=['mmcast', 'mmcast.*']),
     package_data={'mmcast': ['**/*.j2']},
+    entry_points={'console_scripts': ['mmcast = mmcast.cli.main:main']},
     install_requires=read_requirements('runtime'),
     extras_require={
         'mm': read_requirements('mminstall'),

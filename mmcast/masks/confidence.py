@@ -45,9 +45,8 @@ def confidence_map(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def encode_map(levels: np.ndarray) -> str:
     """A map as text: PNG in base64."""
-    return base64.b64encode(
-        cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
-    ).decode()
+    png = cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    return base64.b64encode(png.tobytes()).decode()
 
 
 def decode_map(text: str) -> np.ndarray:

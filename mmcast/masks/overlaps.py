@@ -49,7 +49,8 @@ def complement(rle: dict) -> dict:
     difference to the one two places before, so that only what moves across this border changes.
     """
     text = rle['counts'] if isinstance(rle['counts'], bytes) else rle['counts'].encode()
-    runs, position = [], 0
+    runs: list[int] = []
+    position = 0
     while len(runs) < 4 and position < len(text):
         value, position = _read_number(text, position)
         runs.append(value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ class CASTDetector(BaseDetector):
                 weak, strong, masks.detach(), classes, training_progress(), batch_data_samples
             )
         except NonFiniteInputError as error:
-            raise NonFiniteError(
+            raise NonFiniteError.on_images(
                 f'{", ".join(error.tensors)} of loss_pxl',
                 [batch_data_samples[i].metainfo for i in error.images],
             ) from error
@@ -196,7 +197,7 @@ class CASTDetector(BaseDetector):
         if torch.stack([loss.detach() for loss in losses.values()]).isfinite().all():
             return
         terms = ', '.join(name for name, loss in losses.items() if not loss.isfinite())
-        raise NonFiniteError(terms, [sample.metainfo for sample in batch_data_samples])
+        raise NonFiniteError.on_images(terms, [sample.metainfo for sample in batch_data_samples])
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
@@ -207,7 +208,7 @@ class CASTDetector(BaseDetector):
         network = self.teacher if self.predict_on == 'teacher' else self.detector
         return network.predict(batch_inputs, batch_data_samples, rescale=rescale)
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None):
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:
         return self.detector(batch_inputs, batch_data_samples, mode='tensor')
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
@@ -215,7 +216,7 @@ class CASTDetector(BaseDetector):
         return self.detector.extract_feat(batch_inputs)
 
 
-def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_) -> None:
+def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_: Any) -> None:
     """Let a plain detector's checkpoint, such as a foundation teacher's, load into ``detector``."""
     names = model.detector.state_dict().keys()
     if not any(f'{prefix}detector.{name}' in state_dict for name in names):

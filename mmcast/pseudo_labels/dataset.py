@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
@@ -56,7 +57,7 @@ class PseudoLabelDataset(CocoDataset):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         score_thr: float | dict[str, float] = 0.3,
         class_score_thr: float | dict[str, float] | None = None,
         mask_quality_thr: float | dict[str, float] | None = None,
@@ -68,8 +69,8 @@ class PseudoLabelDataset(CocoDataset):
         resolve_overlaps: bool = True,
         confidence: bool = False,
         pipeline: Sequence[dict] = (),
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         given = dict(
             score=score_thr,
             class_score=class_score_thr,

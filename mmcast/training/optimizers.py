@@ -5,6 +5,7 @@ others.
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -30,7 +31,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         CASTError: On an unknown option, or a prefix that no parameter has.
     """
 
-    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """One group per pair of learning rate and weight decay; frozen parameters are in none."""
         parts = self.paramwise_cfg['parts']
         unknown = {option for options in parts.values() for option in options} - _OPTIONS

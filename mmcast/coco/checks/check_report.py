@@ -42,7 +42,7 @@ class CheckReport:
     def by_kind(self) -> dict[str, list[Finding]]:
         """The findings, problems before notes, in the order of ``CURES``."""
         order = sorted(CURES, key=lambda kind: kind in NOTES)
-        kinds = {kind: [] for kind in order}
+        kinds: dict[str, list[Finding]] = {kind: [] for kind in order}
         for finding in self.findings:
             kinds[finding.kind].append(finding)
         return {kind: found for kind, found in kinds.items() if found}

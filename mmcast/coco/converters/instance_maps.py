@@ -133,7 +133,8 @@ def coco_of(
     converted: Iterable[tuple[dict, list[dict]]], categories: Iterable[dict], description: str
 ) -> dict:
     """One COCO data set of images with their annotations, both numbered from 1."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, (image, instances) in enumerate(converted, start=1):
         images.append(dict(id=image_id, **image))
         for instance in instances:

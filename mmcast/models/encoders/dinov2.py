@@ -4,6 +4,7 @@ weights.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models.backbones.vision_transformer import VisionTransformer
@@ -11,6 +12,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
 from mmcast.errors import CASTError
+from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import MODELS
 
@@ -76,8 +78,8 @@ class DINOv2(VisionTransformer):
         out_indices: Sequence[int] = (2, 5, 8, 11),
         layer_scale_init_value: float = 1e-5,
         init_cfg: dict | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             arch=arch,
             patch_size=patch_size,
@@ -124,8 +126,9 @@ class DINOv2(VisionTransformer):
 
     def init_weights(self) -> None:
         """Random weights, or those of the file in ``init_cfg`` (see ``load_pretrained``)."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            self.load_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+        _, pretrained = split_init_cfg(self.init_cfg)
+        if pretrained:
+            self.load_pretrained(pretrained[-1]['checkpoint'], pretrained[-1].get('prefix', ''))
             self._is_init = True
         else:
             super().init_weights()

@@ -9,6 +9,7 @@ memory grows with A R and with M, never with A M.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -247,7 +248,7 @@ class _DrawnProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
+    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
         drawn = drawn.int()  # half of what is kept for the backward
         ctx.save_for_backward(anchors, candidates, drawn)
         rows = max(1, _at_a_time(drawn.device) // drawn.shape[1])
@@ -260,7 +261,7 @@ class _DrawnProducts(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, drawn = ctx.saved_tensors
         of_anchors, of_candidates = [], torch.zeros_like(candidates)
         # Each part makes a whole (M, D), so a part has some pairs for each candidate.
@@ -322,7 +323,9 @@ class _LogMeanExponential(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor
+    ) -> Tensor:
         log_sums, log_scores = [], []
         for a, i in _tiles(_rows_at_a_time(candidates), anchors, indices):
             logits, scores = _weighted_logits(a, candidates, y, i)
@@ -334,7 +337,7 @@ class _LogMeanExponential(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, y, indices, log_sums = ctx.saved_tensors
         of_anchors, of_candidates = [], torch.zeros_like(candidates)
         tiles = _tiles(_rows_at_a_time(candidates), anchors, indices, log_sums, gradient)

@@ -5,8 +5,9 @@ silently.
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 
 
-def _history_method(owner: type, name: str):
+def _history_method(owner: type, name: str) -> Callable:
     """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods
     only.
     """
@@ -40,6 +41,16 @@ _MMENGINE_GLOBALS = [
     *((_RECONSTRUCT, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
     *((_SCALAR, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
 ]
+
+
+def load_plain(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """What ``torch.save`` wrote, as long as it is tensors, plain data, and MMEngine's log history.
+
+    Raises:
+        pickle.UnpicklingError: it holds anything else.
+    """
+    with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
@@ -66,8 +77,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
-            content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_plain(path)
     except (
         pickle.UnpicklingError,
         SafetensorError,

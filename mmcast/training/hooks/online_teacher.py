@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -115,7 +116,7 @@ class EMATeacherHook(Hook):
         teacher.requires_grad_(False).eval()
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """One update."""
         if self.every_n_train_iters(runner, self.interval):
