@@ -149,8 +149,8 @@ def finished_steps(work_dir: Path) -> list[str]:
 
 def test_the_installed_package_finds_its_configs_from_any_folder(site, tmp_path):
     code = (
-        'import mmcast; from mmcast.configs import find_config; '
-        'print(mmcast.__file__, find_config("cast_toy.py"), find_config("mmcast::toy/weights/toy_student.pth"))'
+        'import mmcast; from mmcast.configs import find_config as find; '
+        'print(mmcast.__file__, find("cast_toy.py"), find("mmcast::toy/weights/toy_student.pth"))'
     )
     done = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(site))
     package, *found = map(Path, done.stdout.split())
@@ -162,7 +162,7 @@ def test_the_installed_package_finds_its_configs_from_any_folder(site, tmp_path)
 def test_a_pipeline_of_ones_own_runs_on_the_installed_package(site, tmp_path):
     """From an empty folder; the config is all that is there."""
     (tmp_path / 'mine.py').write_text(
-        f"_base_ = '{site}/mmcast/.mim/configs/cast_toy.py'\nwork_dir = 'work_dirs/mine'\n"
+        "_base_ = 'mmcast::cast_toy.py'\nwork_dir = 'work_dirs/mine'\n"
     )
     tool = site / 'mmcast/.mim/tools/train.py'
     done = run(sys.executable, tool, 'mine.py', *SHORT_DATA, cwd=tmp_path, PYTHONPATH=str(site))

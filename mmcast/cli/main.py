@@ -59,6 +59,7 @@ class Passed:
 CONVERTERS = {
     'ade20k': Command('ADE20K, its 100 instance classes', 'mmcast.cli.converters.ade20k'),
     'cityscapes': Command('Cityscapes, or Toy Cityscapes', 'mmcast.cli.converters.cityscapes'),
+    'dsb2018': Command('nuclei of the 2018 Data Science Bowl', 'mmcast.cli.converters.dsb2018'),
     'toy_cityscapes': Command(
         'generate Toy Cityscapes: synthetic street scenes', 'mmcast.cli.converters.toy_cityscapes'
     ),

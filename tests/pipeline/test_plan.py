@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
 from mmcast.pipeline.plan import Plan, order_steps
 from mmcast.pipeline.state import PipelineState
@@ -332,13 +331,13 @@ def test_options_of_the_step_win_over_those_of_all(write):
 
 def test_a_config_in_another_folder_inherits_a_shipped_pipeline(tmp_path):
     """Its own step configs win over the shipped ones of the same name, all others are shipped."""
-    (tmp_path / 'mine.py').write_text(f"""
-_base_ = '{shipped_configs()}/cast_toy.py'
+    (tmp_path / 'mine.py').write_text("""
+_base_ = 'mmcast::cast_toy.py'
 variables = dict(student='my_student')
 steps = dict(refine=dict(config='toy/toy_student_refine.py'))
 """)
     (tmp_path / 'my_student_transfer.py').write_text(
-        f"_base_ = '{shipped_configs()}/toy/toy_student_transfer.py'\ntrain_cfg = dict(max_iters=5)"
+        "_base_ = 'mmcast::toy/toy_student_transfer.py'\ntrain_cfg = dict(max_iters=5)"
     )
     plan = Plan(tmp_path / 'mine.py')
     assert list(plan.definitions) == list(Plan('cast_toy.py').definitions)

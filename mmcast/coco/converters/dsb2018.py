@@ -29,7 +29,8 @@ from mmcast.files import write_atomically, write_json_files
 from mmcast.images import read_image_size
 
 TRAIN_FOLDER = 'stage1_train'
-CATEGORIES = (dict(id=1, name='nucleus'),)
+NUCLEUS = 1  # the id of the one category
+CATEGORIES = (dict(id=NUCLEUS, name='nucleus'),)
 # Height and width of two thirds of the images, the small ones, which configs/cast_dsb2018.py is
 # for.
 SIZES = ((256, 256), (256, 320))
@@ -209,15 +210,16 @@ def convert_dsb2018_image(folder: Path, image_id: str) -> Nuclei:
             f'of BBBC038 again, or remove {folder / image_id}'
         )
     image: dict = {}
-    annotations, covered = [], 0
+    annotations: list[dict] = []
+    covered = np.zeros((), int)
     for path in masks:
         mask = read_binary_mask(path)
         if not image or mask.shape != (image['height'], image['width']):  # which is an error
             source = image_path(folder, image_id)
             image = image_entry(source, _file_name(image_id), path, mask.shape)
-        covered = covered + mask.astype(int)
+        covered = covered + mask
         if mask.any():
-            annotations.append(annotation(mask, CATEGORIES[0]['id'], len(annotations) + 1))
+            annotations.append(annotation(mask, NUCLEUS, len(annotations) + 1))
     _check_mode(image_path(folder, image_id))
     return Nuclei(
         image, annotations, len(masks) - len(annotations), int(np.count_nonzero(covered > 1))
