@@ -125,7 +125,7 @@ def _read_checkpoints_safely(checkpoint: ModuleType) -> None:
     def load_from_local(filename: str, map_location: Any) -> Any:
         import pickle
 
-        from mmcast.models.weights.reading import load_plain
+        from mmcast.checkpoints import load_plain
 
         try:
             return load_plain(os.path.expanduser(filename), map_location)
