@@ -29,7 +29,7 @@ from mmcast.files import write_atomically, write_json_files
 from mmcast.images import read_image_size
 
 TRAIN_FOLDER = 'stage1_train'
-CATEGORIES = (dict(id=1, name='nucleus'),)
+CATEGORIES: tuple[dict, ...] = (dict(id=1, name='nucleus'),)
 # Height and width of two thirds of the images, the small ones, which configs/cast_dsb2018.py is
 # for.
 SIZES = ((256, 256), (256, 320))
@@ -209,7 +209,8 @@ def convert_dsb2018_image(folder: Path, image_id: str) -> Nuclei:
             f'of BBBC038 again, or remove {folder / image_id}'
         )
     image: dict = {}
-    annotations, covered = [], 0
+    annotations: list[dict] = []
+    covered = np.zeros((), int)
     for path in masks:
         mask = read_binary_mask(path)
         if not image or mask.shape != (image['height'], image['width']):  # which is an error
