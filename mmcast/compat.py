@@ -81,7 +81,7 @@ def _inherit_shipped_configs(config: ModuleType) -> None:
     config.Config._get_cfg_path = staticmethod(_get_cfg_path)
 
 
-def _serve_shipped_configs(hub: ModuleType) -> None:
+def _serve_shipped_configs(hub: Any) -> None:
     """Lets ``mmengine.hub.get_config`` and ``get_model`` find the configs shipped with mmcast."""
     original = hub.get_config
 
@@ -96,6 +96,7 @@ def _serve_shipped_configs(hub: ModuleType) -> None:
             cfg.model_path = _shipped_weights(hub, cfg_path.removeprefix(SCOPE))
         return cfg
 
+    module: Any
     for module in list(sys.modules.values()):  # some may have imported it before mmcast
         if getattr(module, '__dict__', {}).get('get_config') is original:
             module.get_config = get_config
@@ -125,7 +126,7 @@ def _read_checkpoints_safely(checkpoint: ModuleType) -> None:
     def load_from_local(filename: str, map_location: Any) -> Any:
         import pickle
 
-        from mmcast.models.weights.reading import load_plain
+        from mmcast.checkpoints import load_plain
 
         try:
             return load_plain(os.path.expanduser(filename), map_location)
@@ -135,7 +136,7 @@ def _read_checkpoints_safely(checkpoint: ModuleType) -> None:
     checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
 
 
-def _leave_out_multimodal(dependency: ModuleType) -> None:
+def _leave_out_multimodal(dependency: Any) -> None:
     """mmpretrain's multimodal models take seconds to import, and upstream's 1.2.0 fail to with
     transformers 4.56.
     """

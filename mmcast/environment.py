@@ -35,8 +35,8 @@ def read_requirements(name: str) -> dict[str, str]:
     if path is None:
         raise CASTError(f'requirements/{name}.txt is not beside {_PACKAGE}: install mmcast again')
     lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
-    names = [(re.match(r'[\w.-]+', line)[0], line) for line in lines if line[:1] not in ('', '#')]
-    return {_normalise(name): line[len(name) :].strip() for name, line in names}
+    split = (re.fullmatch(r'([\w.-]+)(.*)', line) for line in lines if line[:1] not in ('', '#'))
+    return {_normalise(found[1]): found[2].strip() for found in split if found}
 
 
 def _normalise(name: str) -> str:
@@ -239,8 +239,8 @@ def _satisfies(version: str, specifier: str) -> bool:
     """Whether a version is within a specifier such as '>=4.57,<5'."""
     tests = {'==': operator.eq, '>=': operator.ge, '<=': operator.le, '<': operator.lt}
     for part in filter(None, specifier.split(',')):
-        sign, bound = re.match(r'\s*([<>=]+)\s*(.*)', part).groups()
-        if not tests[sign](_number(version), _number(bound)):
+        sign = ''.join(re.findall('[<>=]', part))
+        if not tests[sign](_number(version), _number(part.strip().removeprefix(sign))):
             return False
     return True
 
