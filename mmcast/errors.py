@@ -1,4 +1,8 @@
-"""Errors that a user can fix: one readable line that names the file and what to do."""
+"""Errors that a user can fix: the message is one readable line that names the file and what to do.
+
+Each is made of its message alone, so that it crosses the borders of processes: pickle and torch's
+data loaders make it again from that.
+"""
 
 from collections.abc import Iterable
 
@@ -10,15 +14,17 @@ class CASTError(Exception):
 
 
 class NonFiniteError(CASTError, FloatingPointError):
-    """NaN or infinity in training.
+    """NaN or infinity in training."""
 
-    Args:
-        what: What holds it.
-        metainfos: Meta information of the images concerned, whose paths are named.
-    """
+    @classmethod
+    def on_images(cls, what: str, metainfos: Iterable[dict]) -> 'NonFiniteError':
+        """The error that names images.
 
-    def __init__(self, what: str, metainfos: Iterable[dict]) -> None:
+        Args:
+            what: What is not finite.
+            metainfos: Meta information of the images concerned, with ``img_path``.
+        """
         paths = ', '.join(meta.get('img_path', '?') for meta in metainfos)
-        super().__init__(
+        return cls(
             f'not finite: {what} on the images {paths}; lower the learning rate or check them'
         )

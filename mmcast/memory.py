@@ -8,6 +8,7 @@ import psutil
 
 _CLEAR_REFS, _STATUS = Path('/proc/self/clear_refs'), Path('/proc/self/status')
 _RESET_PEAK = '5'  # see proc(5)
+_SLACK = 16  # MiB that other threads may take between two looks
 _SECONDS = 0.05
 
 
@@ -15,15 +16,30 @@ class PeakMemory:
     """Within a ``with`` block, the largest resident memory of this process.
 
     Linux keeps the peak itself and can forget an earlier one. Elsewhere a thread looks every 50 ms
-    and may miss what is gone sooner.
+    and may miss what is gone sooner. Blocks may lie within each other or in several threads; all of
+    them see the memory of the whole process, that of its children is not counted.
 
     Attributes:
         megabytes: The peak, in MiB; known at the end of the block, and up to now within it.
     """
 
+    # Of the process, whose one peak they share: what a new block makes Linux forget, the others
+    # note before.
+    _lock = threading.Lock()
+    _open: set['PeakMemory'] = set()
+
+    def __init__(self) -> None:
+        self._peak, self._exact = 0, False
+        self._ended = threading.Event()
+
     def __enter__(self) -> 'PeakMemory':
-        self._peak, self._ended = 0, threading.Event()
-        self._exact = _reset_peak()
+        self._peak = 0
+        self._ended.clear()
+        with self._lock:
+            for other in self._open:
+                other._peak = other.megabytes
+            self._exact = _reset_peak()
+            self._open.add(self)
         if not self._exact:
             self._thread = threading.Thread(target=self._look, daemon=True)
             self._thread.start()
@@ -35,18 +51,25 @@ class PeakMemory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._peak = self.megabytes
-        self._ended.set()
+        with self._lock:
+            self._peak = self.megabytes
+            self._open.remove(self)
+            self._ended.set()
+        if not self._exact:
+            self._thread.join()
 
     @property
     def megabytes(self) -> int:
         if self._ended.is_set():
             return self._peak
-        return _read_peak() if self._exact else max(self._peak, _resident())
+        return max(self._peak, _read_status('VmHWM') if self._exact else _resident())
 
     def _look(self) -> None:
         while not self._ended.wait(_SECONDS):
-            self._peak = max(self._peak, _resident())
+            resident = _resident()
+            with self._lock:
+                if not self._ended.is_set():
+                    self._peak = max(self._peak, resident)
 
 
 def _resident() -> int:
@@ -54,15 +77,21 @@ def _resident() -> int:
 
 
 def _reset_peak() -> bool:
-    """Whether Linux forgot the peak up to now."""
+    """Whether Linux forgot the peak up to now; some containers accept the request and ignore it."""
     try:
-        _CLEAR_REFS.write_text(_RESET_PEAK)
-        return _read_peak() > 0
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding='utf-8')
+        return 0 < _read_status('VmHWM') <= _read_status('VmRSS') + _SLACK
     except (OSError, ValueError):
         return False
 
 
-def _read_peak() -> int:
-    """Linux' peak since it was reset, in MiB."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith('VmHWM'))
-    return int(line.split()[1]) // 1024
+def _read_status(name: str) -> int:
+    """A figure of this process in MiB; Linux' peak since it was reset is ``VmHWM``.
+
+    Raises:
+        OSError, ValueError: the system does not tell it.
+    """
+    for line in _STATUS.read_text(encoding='utf-8').splitlines():
+        if line.startswith(f'{name}:'):
+            return int(line.split()[1]) // 1024
+    raise ValueError(f'{_STATUS} has no {name}')

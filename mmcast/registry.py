@@ -33,6 +33,10 @@ class LazyRegistry(Registry):
                 import_module(module)
         return super().get(key)
 
+    def has_own(self, name: str) -> bool:
+        """Whether mmcast registers a name itself, imported yet or not."""
+        return name in self.module_dict or name in self._lazy
+
 
 def _child(name: str, *locations: str, lazy: dict[str, str] | None = None) -> Registry:
     """A registry of mmcast's below mmdet's; the first location is mmdet's, which no child asks for

@@ -7,6 +7,8 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
+import mmcast  # noqa: F401  before a test imports mmdet: its stand-in for mmcv._ext
+
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

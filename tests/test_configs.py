@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.datasets.samplers import MultiSourceSampler
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmcast.configs import find_config
 from mmcast.pipeline.plan import Plan
+from mmcast.registry import DATA_SAMPLERS
 from mmcast.registry import MODELS as MODELS_REGISTRY
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
@@ -161,6 +163,19 @@ def test_config_of_pseudo_labels_uses_them_and_no_other_does(path):
     for part in pseudo:
         packed = part.pipeline[-1]
         assert packed.type == 'PackDetInputs' and 'source' in packed.meta_keys
+
+
+@pytest.mark.parametrize('path', FILES, ids=relative)
+def test_a_resumed_run_need_not_load_again_what_it_has_trained_on(path):
+    """MMEngine winds a sampler forward that can ``skip``, as its own ``InfiniteSampler`` can."""
+    loader = Config.fromfile(path).get('train_dataloader')
+    if loader is None:
+        return
+    if loader.dataset.type == 'ConcatDataset':
+        sampler = DATA_SAMPLERS.get(loader.sampler.type)
+        assert issubclass(sampler, MultiSourceSampler) and callable(sampler.skip)
+    else:
+        assert loader.sampler.type == 'InfiniteSampler'
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)

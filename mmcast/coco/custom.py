@@ -227,11 +227,9 @@ def list_unlabeled(source: Path, root: Path, known: set[Path]) -> tuple[Path, li
     else:
         folder = source
         paths = [path for path in image_files(folder) if path.resolve() not in known]
+        sizes = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
         images = [
-            describe_image(number, path, folder)
-            for number, path in enumerate(
-                track(paths, f'Reading the sizes of the images in {folder}'), start=1
-            )
+            describe_image(number, path, folder) for number, path in enumerate(sizes, start=1)
         ]
     if not images:
         raise CASTError(

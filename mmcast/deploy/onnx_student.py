@@ -115,9 +115,11 @@ class OnnxStudent:
         canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
         canvas[:height, :width] = image
         places = windows.places(size)
-        crops = np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in places])
-        parts = self._run_whole(crops, windows.score_thr)
-        parts = [part[part.masks.any((1, 2))] for part in parts]
+        parts: list[Instances] = []
+        for batch in windows.batches(size):  # all at once, a large image would need all memory
+            crops = np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
+            found = self._run_whole(crops, windows.score_thr)
+            parts += [part[part.masks.any((1, 2))] for part in found]
         masks, scores, labels = (
             np.concatenate([getattr(part, name) for part in parts])
             for name in ('masks', 'scores', 'labels')

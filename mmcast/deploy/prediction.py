@@ -164,7 +164,7 @@ def open_source(source: Path) -> tuple[Iterator[Picture], int | None]:
             raise CASTError(
                 f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder'
             )
-        return (read_image(path, str(path.relative_to(source))) for path in paths), len(paths)
+        return (read_image(path, path.relative_to(source).as_posix()) for path in paths), len(paths)
     if not source.is_file():
         raise CASTError(f'{source} not found; give an image, a folder of images or a video')
     if source.suffix.lower() in VIDEO_SUFFIXES:

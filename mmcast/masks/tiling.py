@@ -2,7 +2,7 @@
 and ONNX alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,16 +24,21 @@ class Windows:
         overlap: Pixels that neighbours share, at least the size of an instance that is to be seen
             whole.
         score_thr: Instances with a lower score are dropped before windows are joined.
+        batch_size: So many windows go through the network at a time. With the instances that are
+            kept of all windows, these bound the memory that an image needs, however large it is.
 
     Raises:
-        CASTError: The overlap is negative or not smaller than the size.
+        CASTError: The overlap is negative or not smaller than the size, or the batch is empty.
     """
 
     size: int
     overlap: int
     score_thr: float = 0.05
+    batch_size: int = 8
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise CASTError(f'test_cfg.windows: batch_size {self.batch_size} must be at least 1')
         if not 0 <= self.overlap < self.size:
             raise CASTError(
                 f'test_cfg.windows: overlap {self.overlap} must be from 0 to less than size '
@@ -48,6 +53,12 @@ class Windows:
     def places(self, size: Sequence[int]) -> list[tuple[int, int]]:
         """Top row and left column of every window of an image of ``size``, height and width."""
         return [(y, x) for y in self.starts(size[0]) for x in self.starts(size[1])]
+
+    def batches(self, size: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+        """The places, ``batch_size`` at a time."""
+        places = self.places(size)
+        for first in range(0, len(places), self.batch_size):
+            yield places[first : first + self.batch_size]
 
 
 @dataclass

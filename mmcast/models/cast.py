@@ -155,7 +155,7 @@ class CASTDetector(BaseDetector):
                 weak, strong, masks.detach(), classes, training_progress(), batch_data_samples
             )
         except NonFiniteInputError as error:
-            raise NonFiniteError(
+            raise NonFiniteError.on_images(
                 f'{", ".join(error.tensors)} of loss_pxl',
                 [batch_data_samples[i].metainfo for i in error.images],
             ) from error
@@ -197,7 +197,7 @@ class CASTDetector(BaseDetector):
         if torch.stack([loss.detach() for loss in losses.values()]).isfinite().all():
             return
         terms = ', '.join(name for name, loss in losses.items() if not loss.isfinite())
-        raise NonFiniteError(terms, [sample.metainfo for sample in batch_data_samples])
+        raise NonFiniteError.on_images(terms, [sample.metainfo for sample in batch_data_samples])
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True

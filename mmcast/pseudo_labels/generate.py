@@ -24,6 +24,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 from torch import nn
 
+from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_lock
@@ -113,7 +114,7 @@ def generate_pseudo_labels(
     # Not above: the engine imports the models, and they this package.
     from mmcast.training.distributed import on_main
 
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    cfg = config if isinstance(config, Config) else load_config(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
 

@@ -2,22 +2,20 @@
 
 import itertools
 import logging
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
-from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmcast.errors import CASTError
 from mmcast.models.weights.loading import count_parameters, load_weights
-from mmcast.training.curves import read_curves
 from mmcast.training.distributed import say
+from mmcast.training.validations import ValidationsHook, check_save_best, scalars
 
 _run_number = itertools.count()
 
@@ -27,24 +25,14 @@ class RunResult:
     """What one run gave.
 
     ``metrics`` are the last validation's scalars, or the best one's where the config saves its best
-    checkpoint; ``parameters`` is the size of the deployed model.
+    checkpoint (of several, the one by the metric that ``save_best`` names first); ``parameters`` is
+    the size of the deployed model.
     """
 
     metrics: dict[str, float]
     parameters: int
     checkpoint: Path
     best_checkpoint: Path | None = None
-
-
-@dataclass
-class _LastValidation(Hook):
-    """Remembers the metrics of the latest validation and the iteration they belong to."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    iteration: int = -1
-
-    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self.metrics, self.iteration = dict(metrics or {}), runner.iter
 
 
 class _TerseRunner(Runner):
@@ -75,35 +63,32 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         resume_from: a checkpoint of this very run to go on from.
 
     Raises:
-        CASTError: ``load_from`` is not a sound checkpoint of this model, or the batch cannot be
-            divided.
+        CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
+            divided, or no validation gives a metric of ``save_best``.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
+    check_save_best(cfg.get('default_hooks', {}).get('checkpoint') or {})
     runner = build_runner(cfg)
     if cfg.get('load_from'):
         load_weights(
             runner.model, cfg.load_from, () if resume_from else cfg.get('new_parameters', ())
         )
-    last = _LastValidation()
-    runner.register_hook(last)
+    validations = ValidationsHook()
+    runner.register_hook(validations)
     runner.train()
     # Killed between its last checkpoint and its last validation, a run resumes with nothing left to
     # train.
-    if cfg.get('val_cfg') is not None and last.iteration != runner.iter:
-        last.metrics = runner.val()
+    if cfg.get('val_cfg') is not None and validations.iteration != runner.iter:
+        runner.val()
     folder = Path(cfg.work_dir)
-    checkpoint = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
-    result = RunResult(_floats(last.metrics), count_parameters(runner.model), checkpoint)
-    key = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
-    if key:
-        result.metrics, step = best_validation(folder, key)
-        result.best_checkpoint = next(
-            folder.glob(f'best_{key.replace("/", "_")}_*_{step}.pth'), None
-        )
-    return result
+    checkpoint = (
+        folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
+    )
+    metrics, best = validations.best(runner) or (validations.metrics, None)
+    return RunResult(metrics, count_parameters(runner.model), checkpoint, best)
 
 
 def test_run(cfg: Config, checkpoint: str) -> RunResult:
@@ -116,7 +101,7 @@ def test_run(cfg: Config, checkpoint: str) -> RunResult:
     cfg.resume = False
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
-    return RunResult(_floats(runner.test()), count_parameters(runner.model), Path(checkpoint))
+    return RunResult(scalars(runner.test()), count_parameters(runner.model), Path(checkpoint))
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -184,33 +169,3 @@ def divide_batch_size(loader: dict, processes: int) -> None:
                     f'multiple of {share}'
                 )
             part['batch_size'] //= processes
-
-
-def best_validation(folder: Path, key: str) -> tuple[dict[str, float], int]:
-    """The scalars of a run's validation with the largest ``key`` and its step, from the run's logs.
-
-    Raises:
-        CASTError: no validation logged it.
-    """
-    curves = read_curves(folder)
-    points = [(value, step) for step, value in curves.get(key, []) if math.isfinite(value)]
-    if not points:
-        raise CASTError(
-            f'no validation in {folder} gave {key}; save_best needs a metric of the val_evaluator'
-        )
-    best = max(points)[1]
-    metrics = {
-        name: dict(points)[best]
-        for name, points in curves.items()
-        if '/' in name and best in dict(points)
-    }
-    return metrics, best
-
-
-def _floats(metrics: dict) -> dict[str, float]:
-    """Scalar metrics only; not-finite ones stay, the summary says so."""
-    return {
-        key: float(value)
-        for key, value in metrics.items()
-        if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0
-    }

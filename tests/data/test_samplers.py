@@ -10,7 +10,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from mmcast.data.samplers import ResumableGroupMultiSourceSampler
+from mmcast.data.samplers import ResumableGroupMultiSourceSampler, ResumableMultiSourceSampler
+
+KINDS = [ResumableMultiSourceSampler, ResumableGroupMultiSourceSampler]
+kinds = pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.__name__)
 
 
 class Images(Dataset):
@@ -46,21 +49,34 @@ def mixed(tmp_path):
     return ConcatDataset([Images(7, log, 'labeled '), Images(20, log, 'unlabeled ')])
 
 
-def sampler(dataset):
+def sampler(kind, dataset):
     np.random.seed(3)  # chooses the orientation of a batch
-    return ResumableGroupMultiSourceSampler(dataset, batch_size=4, source_ratio=[1, 1], seed=0)
+    return kind(dataset, batch_size=4, source_ratio=[1, 1], seed=0)
 
 
+@kinds
 @pytest.mark.parametrize('skipped', [0, 4, 400, 6])
-def test_after_a_skip_come_the_images_that_would_have_come(mixed, skipped):
-    whole = list(islice(sampler(mixed), skipped + 40))
-    resumed = sampler(mixed)
+def test_after_a_skip_come_the_images_that_would_have_come(mixed, kind, skipped):
+    whole = list(islice(sampler(kind, mixed), skipped + 40))
+    resumed = sampler(kind, mixed)
     resumed.skip(skipped)
     assert list(islice(resumed, 40)) == whole[skipped:]
     assert len(set(whole)) == 27 or skipped < 400  # a long one sees them all
 
 
-def train(mixed, folder, iterations, resume=False):
+@kinds
+def test_every_rank_goes_on_with_its_own_images(mixed, kind, monkeypatch):
+    for rank in range(2):
+        monkeypatch.setattr(
+            'mmdet.datasets.samplers.multi_source_sampler.get_dist_info', lambda r=rank: (r, 2)
+        )
+        whole = list(islice(sampler(kind, mixed), 60))
+        resumed = sampler(kind, mixed)
+        resumed.skip(20)
+        assert list(islice(resumed, 40)) == whole[20:]
+
+
+def train(kind, mixed, folder, iterations, resume=False):
     runner = Runner(
         Learner(),
         str(folder),
@@ -73,9 +89,7 @@ def train(mixed, folder, iterations, resume=False):
             num_workers=1,
             dataset=mixed,
             collate_fn=lambda batch: dict(inputs=torch.stack(batch)),
-            sampler=dict(
-                type='ResumableGroupMultiSourceSampler', batch_size=4, source_ratio=[1, 1], seed=0
-            ),
+            sampler=dict(type=kind.__name__, batch_size=4, source_ratio=[1, 1], seed=0),
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
@@ -87,16 +101,17 @@ def train(mixed, folder, iterations, resume=False):
     assert runner.iter == iterations
 
 
-def test_a_resumed_run_loads_nothing_that_it_has_trained_on(mixed, tmp_path):
+@kinds
+def test_a_resumed_run_loads_nothing_that_it_has_trained_on(kind, mixed, tmp_path):
     """MMEngine's own loop with a worker, which with mmdet's sampler loads the first fifty batches
     again.
     """
     log = tmp_path / 'loaded.txt'
-    train(mixed, tmp_path / 'run', 50)
+    train(kind, mixed, tmp_path / 'run', 50)
     log.unlink()
-    train(mixed, tmp_path / 'run', 51, resume=True)
+    train(kind, mixed, tmp_path / 'run', 51, resume=True)
     loaded = log.read_text().splitlines()
-    expected = list(islice(sampler(mixed), 200, 204))
+    expected = list(islice(sampler(kind, mixed), 200, 204))
     assert loaded[:4] == [
         f'labeled {index}' if index < 7 else f'unlabeled {index - 7}' for index in expected
     ]

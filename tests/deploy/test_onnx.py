@@ -286,6 +286,17 @@ def test_windows_are_joined_as_in_torch(graph_at_hand, trained, onnx_file, photo
     assert found.masks.shape[1:] == whole.masks.shape[1:] and len(found) != len(whole)
     assert len(student.run(photos[0][None], 1.0)[0]) == 0
 
+    batches, run = [], student._run_whole  # few windows at a time, and the same instances
+    student._run_whole = lambda images, threshold: (
+        batches.append(len(images)) or run(images, threshold)
+    )
+    student.metadata['windows']['batch_size'] = 2
+    few = student.run(photos[0][None], 0.05)[0]
+    assert max(batches) == 2 and len(batches) > 1
+    assert few.labels.tolist() == found.labels.tolist()
+    np.testing.assert_allclose(few.scores, found.scores, atol=1e-5)
+    assert (few.masks != found.masks).mean() < 1e-4
+
 
 # ---- what is refused
 

@@ -211,7 +211,7 @@ def _list_images(
         if isinstance(labels, Finding):
             return [], [labels]
         return check_images(labels.images, os.fspath(source), img_dir)
-    names = sorted(os.fspath(path.relative_to(folder)) for path in image_files(folder))
+    names = sorted(path.relative_to(folder).as_posix() for path in image_files(folder))
     if not names:
         raise CASTError(
             f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder'

@@ -12,6 +12,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
 from mmcast.errors import CASTError
+from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import MODELS
 
@@ -125,8 +126,9 @@ class DINOv2(VisionTransformer):
 
     def init_weights(self) -> None:
         """Random weights, or those of the file in ``init_cfg`` (see ``load_pretrained``)."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            self.load_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+        _, pretrained = split_init_cfg(self.init_cfg)
+        if pretrained:
+            self.load_pretrained(pretrained[-1]['checkpoint'], pretrained[-1].get('prefix', ''))
             self._is_init = True
         else:
             super().init_weights()

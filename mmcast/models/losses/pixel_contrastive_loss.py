@@ -37,13 +37,18 @@ class NonFiniteInputError(CASTError, FloatingPointError):
         images: indices in the batch.
     """
 
-    def __init__(self, tensors: Sequence[str], images: Sequence[int]) -> None:
-        super().__init__(
+    tensors: Sequence[str] = ()
+    images: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, tensors: Sequence[str], images: Sequence[int]) -> 'NonFiniteInputError':
+        """The error that names inputs and images."""
+        error = cls(
             f'PixelContrastiveLoss: {", ".join(tensors)} not finite in image(s) {images} of the '
             'batch; lower the learning rate or check those images'
         )
-        self.tensors = tensors
-        self.images = images
+        error.tensors, error.images = tensors, images
+        return error
 
 
 @MODELS.register_module()
@@ -272,7 +277,7 @@ def _check_finite(**tensors: Tensor) -> None:
     ).cpu()
     if broken.any():
         names = [name for name, row in zip(tensors, broken) if row.any()]
-        raise NonFiniteInputError(names, broken.any(0).nonzero().flatten().tolist())
+        raise NonFiniteInputError.of(names, broken.any(0).nonzero().flatten().tolist())
 
 
 def _all_finite(rows: Tensor) -> Tensor:

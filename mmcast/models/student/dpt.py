@@ -81,7 +81,7 @@ class DPTPixelDecoder(BaseModule):
         fine_channels: Channels of the finest level, of which only the mask features are made, by
             default ``feat_channels``. Most of the decoder's operations are there, and they grow
             with its square.
-        init_cfg: As everywhere in MMEngine.
+        init_cfg: As everywhere in MMEngine; by default Kaiming, see :meth:`init_weights`.
 
     Raises:
         ValueError: If the per-level arguments differ in length, a scale is not supported, or the
@@ -158,10 +158,13 @@ class DPTPixelDecoder(BaseModule):
         return self.mask_feature(fused[-1]), fused[: self.num_outs]
 
     def init_weights(self) -> None:
-        """Kaiming throughout: what follows is a ReLU or a sum, PyTorch's default is too small for
-        depth.
+        """As ``init_cfg`` says; without one Kaiming throughout.
+
+        What follows is a ReLU or a sum, PyTorch's default is too small for depth.
         """
         super().init_weights()
+        if self.init_cfg:
+            return
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_uniform_(module.weight, a=1)

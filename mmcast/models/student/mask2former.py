@@ -7,10 +7,12 @@ the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a pa
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.detectors import Mask2Former
 from mmdet.structures import SampleList
+from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmcast.errors import CASTError
@@ -36,6 +38,16 @@ class CASTMask2Former(Mask2Former):
     """
 
     mask_probabilities = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        fusion = self.panoptic_fusion_head
+        pairs = self.panoptic_head.num_queries * fusion.num_classes
+        if (
+            fusion.test_cfg
+        ):  # mmdet's panoptic prediction fails where it is to keep more than there are
+            kept = min(fusion.test_cfg.get('max_per_image', 100), pairs)
+            fusion.test_cfg = ConfigDict(fusion.test_cfg, max_per_image=kept)
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Encoder features of images (B, 3, H, W).

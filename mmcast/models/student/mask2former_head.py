@@ -11,6 +11,7 @@ from mmdet.models.task_modules.assigners import CrossEntropyLossCost
 from mmdet.structures import SampleList
 from mmdet.utils import ConfigType, InstanceList, reduce_mean
 from mmengine.config import ConfigDict
+from mmengine.model import initialize
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mmcast.errors import NonFiniteError
 from mmcast.models.student.lazy_masks import LazyMasks
 from mmcast.models.student.masked_attention import decoder_layer
+from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.registry import MODELS
 
 
@@ -129,6 +131,12 @@ class CASTMask2FormerHead(Mask2FormerHead):
                 out_channels=out_channels,
             )
         )
+
+    def init_weights(self) -> None:
+        """mmdet's random weights, then what ``init_cfg`` says, which mmdet's head does not read."""
+        super().init_weights()
+        random, pretrained = split_init_cfg(self.init_cfg)
+        initialize(self, random + pretrained)
 
     def decode(
         self, mask_features: Tensor, memories: Sequence[Tensor], every_layer: bool = True
@@ -315,7 +323,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
         costs = torch.cat(costs, dim=2).cpu().split(sizes, dim=2)
         broken = [meta for cost, meta in zip(costs, batch_img_metas) if not cost.isfinite().all()]
         if broken:
-            raise NonFiniteError('matching cost', broken)
+            raise NonFiniteError.on_images('matching cost', broken)
         query_of_gt = torch.zeros((num_layers, sum(sizes)), dtype=torch.long)
         matched = torch.zeros_like(query_of_gt, dtype=torch.bool)
         start = 0

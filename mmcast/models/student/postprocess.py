@@ -41,12 +41,13 @@ def keep_best(class_logits: Tensor, num_kept: int) -> tuple[Tensor, Tensor, Tens
 
     Args:
         class_logits: (K, C + 1), the last class is "no object".
-        num_kept: How many, at most K C.
+        num_kept: How many; all K C where there are fewer.
 
     Returns:
         Probabilities, queries and labels, (N,) each; a query may occur with several labels.
     """
     probabilities = class_logits.softmax(-1)[:, :-1]
+    num_kept = min(num_kept, probabilities.numel())
     scores, index = probabilities.flatten().topk(num_kept, sorted=False)
     return scores, index // probabilities.shape[1], index % probabilities.shape[1]
 

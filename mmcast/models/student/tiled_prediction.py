@@ -5,7 +5,7 @@ with ten nuclei, they do not divide a hundred that all look alike; in a window a
 they do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from mmdet.structures import DetDataSample, SampleList
@@ -31,14 +31,19 @@ def predict_in_windows(
 ) -> SampleList:
     """Predict on overlapping windows and join what they show of the same instances.
 
-    Masks are resized as logits. Binary masks would grow or shrink: where a border halves a pixel,
-    as every second one does in a doubled image, nothing is left to say which half weighs more.
+    Masks are resized as logits. As binary masks they would grow or shrink: where a border halves a
+    pixel, as every second one does in a doubled image, nothing is left to say which half weighs
+    more.
+
+    ``windows.batch_size`` windows go through the network at a time. Beside them, memory holds the
+    instances that were kept so far, each with mask and logits on its window (3 bytes a pixel), and
+    at the end the masks on the whole image that are returned.
 
     Args:
         predict: ``predict(images, samples, rescale=False, logits_above=score)`` of a detector.
         images: (B, 3, H, W).
         samples: With ``img_shape`` and ``ori_shape``; get ``pred_instances``.
-        windows: Which windows to predict on, and how they are joined.
+        windows: How an image is divided.
         rescale: Masks and boxes at ``ori_shape``, else at ``img_shape``.
         probabilities: Whether instances tell those of all pixels, of ``map_size``.
 
@@ -46,32 +51,12 @@ def predict_in_windows(
         The samples.
     """
     for image, sample in zip(images, samples):
-        places, size = windows.places(image.shape[1:]), tuple(image.shape[1:])
-        crops = torch.stack(
-            [image[:, y : y + windows.size, x : x + windows.size] for y, x in places]
-        )
-        shape = tuple(crops.shape[-2:])
-        parts = predict(
-            crops,
-            [
-                DetDataSample(
-                    metainfo=dict(
-                        img_shape=shape,
-                        ori_shape=shape,
-                        pad_shape=shape,
-                        batch_input_shape=shape,
-                        scale_factor=(1.0, 1.0),
-                    )
-                )
-                for _ in places
-            ],
-            rescale=False,
-            logits_above=windows.score_thr,
-        )
+        size = tuple(image.shape[1:])
         found = InstanceData.cat(
             [
-                _instances_of(part.pred_instances, place, windows.score_thr)
-                for part, place in zip(parts, places)
+                instances
+                for places in windows.batches(size)
+                for instances in _predict_batch(predict, image, places, windows)
             ]
         )
         masks, scores, labels, corners = (
@@ -80,6 +65,34 @@ def predict_in_windows(
         views = Views(masks, scores, labels, corners, size)
         sample.pred_instances = _place(found, views, sample, rescale, probabilities)
     return samples
+
+
+def _predict_batch(
+    predict: Callable[..., SampleList],
+    image: Tensor,
+    places: Sequence[tuple[int, int]],
+    windows: Windows,
+) -> list[InstanceData]:
+    """The instances of some windows of an image (3, H, W), with their ``corner``."""
+    crops = torch.stack([image[:, y : y + windows.size, x : x + windows.size] for y, x in places])
+    shape = tuple(crops.shape[-2:])
+    meta = dict(
+        img_shape=shape,
+        ori_shape=shape,
+        pad_shape=shape,
+        batch_input_shape=shape,
+        scale_factor=(1.0, 1.0),
+    )
+    parts = predict(
+        crops,
+        [DetDataSample(metainfo=meta) for _ in places],
+        rescale=False,
+        logits_above=windows.score_thr,
+    )
+    return [
+        _instances_of(part.pred_instances, place, windows.score_thr)
+        for part, place in zip(parts, places)
+    ]
 
 
 def _instances_of(found: InstanceData, place: tuple[int, int], score_thr: float) -> InstanceData:

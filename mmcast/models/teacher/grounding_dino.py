@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as image_functional
 
 from mmcast.errors import CASTError
 from mmcast.models.teacher.prompts import ClassPrompts, Prompt, scores_of_classes
+from mmcast.models.weights.initialization import load_last
 from mmcast.registry import MODELS
 
 
@@ -82,6 +83,12 @@ class PromptedGroundingDINO(GroundingDINO):
         self.prompts = ClassPrompts(self, classes, test_cfg['classes_per_prompt'])
         self.language_model.requires_grad_(False).eval()
         nn.init.normal_(self.level_embed)  # mmdet leaves what the memory held until init_weights
+
+    def init_weights(self) -> None:
+        """mmdet's random weights, then the file that ``init_cfg`` names, which mmdet's would
+        overwrite.
+        """
+        load_last(self, super().init_weights)
 
     def train(self, mode: bool = True) -> 'PromptedGroundingDINO':
         """Training mode for all but the language model, whose dropout would make its features

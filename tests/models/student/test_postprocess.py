@@ -88,6 +88,19 @@ def test_factors_of_the_score_by_hand():
     assert second.mask_quality.item() == second.scores.item() == 0 and not second.masks.any()
 
 
+@pytest.mark.parametrize('panoptic', [False, True])
+def test_more_instances_than_queries_times_classes_are_all_of_them(panoptic):
+    """A config for many objects with a head of few queries; mmdet's own postprocessing too."""
+    config = tiny_student_config(num_classes=3, num_queries=2)
+    config.test_cfg.update(max_per_image=100, panoptic_on=panoptic)
+    student = build_model(config).eval()
+    images, samples = make_samples([0])
+    with torch.no_grad():
+        found = student.predict(images, samples)[0].pred_instances
+    assert len(found) == 6 and config.test_cfg.max_per_image == 100
+    assert len(keep_best(torch.zeros(2, 4), 100)[0]) == 6
+
+
 @pytest.mark.parametrize('rescale', [True, False])
 @pytest.mark.parametrize('max_per_image', [4, 18])
 def test_predictions_are_mmdets(rescale, max_per_image):

@@ -190,6 +190,39 @@ def test_of_a_halved_pixel_the_surer_half_decides():
     assert as_set(found.masks) == as_set(torch.stack(expected))
 
 
+@pytest.mark.parametrize('batch_size, batches', [(1, [1] * 12), (5, [5, 5, 2]), (50, [12])])
+def test_no_more_windows_than_allowed_go_through_at_a_time(batch_size, batches):
+    """And what is found does not depend on it."""
+    seen = []
+
+    def count(images, samples, **options):
+        seen.append(len(images))
+        return see(images, samples, **options)
+
+    found = predict(draw(BOXES), Windows(24, 12, batch_size=batch_size), detector=count)
+    assert seen == batches
+    expected = predict(draw(BOXES), Windows(24, 12))
+    assert torch.equal(found.masks, expected.masks) and torch.equal(found.scores, expected.scores)
+
+
+def test_the_networks_predictions_do_not_depend_on_the_number_of_windows_at_a_time():
+    detector = build_model(tiny_student_config()).eval()
+    images, samples = make_samples([1], size=(96, 128))
+    found = []
+    for batch_size in (1, 4, 100):
+        detector.test_cfg.windows = dict(size=48, overlap=16, score_thr=0.0, batch_size=batch_size)
+        found.append(detector.predict(images, [samples[0].clone()])[0].pred_instances)
+    for other in found[1:]:
+        assert len(found[0]) and torch.equal(found[0].labels, other.labels)
+        torch.testing.assert_close(found[0].scores, other.scores)
+        assert (found[0].masks != other.masks).float().mean() < 1e-4  # logits within rounding of 0
+
+
+def test_no_window_at_a_time_is_refused():
+    with pytest.raises(CASTError, match='batch_size 0 must be at least 1'):
+        Windows(size=24, overlap=12, batch_size=0)
+
+
 @pytest.mark.parametrize('overlap', [-1, 24, 30])
 def test_impossible_overlap_is_refused(overlap):
     with pytest.raises(CASTError, match=f'overlap {overlap} must be from 0 to less than size 24'):

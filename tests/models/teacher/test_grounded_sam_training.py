@@ -2,6 +2,8 @@
 DDP.
 """
 
+import copy
+import pickle
 from unittest import mock
 
 import pytest
@@ -263,6 +265,20 @@ def test_activation_checkpointing_changes_no_loss_and_no_gradient(tmp_path):
         assert set(gradients) == set(results[0][1])
         for name, gradient in results[0][1].items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_and_pickles_learn_from_their_own_weights(tmp_path):
+    """As EMA makes them; with checkpointing, which must not hold on to the original."""
+    model = cast(tmp_path, activation_checkpointing=True)
+    images, samples = make_samples([2], size=SIZE)
+    expected = losses_and_gradients(model, images, samples)
+    copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for parameter in model.parameters():
+        parameter.detach().zero_()
+    for other in copies:
+        losses, gradients = losses_and_gradients(other, images, samples)
+        assert all(torch.equal(losses[name], loss) for name, loss in expected[0].items())
+        assert all(torch.equal(gradients[name], part) for name, part in expected[1].items())
 
 
 def test_half_precision_gives_finite_losses_in_full_precision(tmp_path):

@@ -1,0 +1,89 @@
+"""The peak of a block is the block's own: not the process's since it began."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from mmcast import memory
+from mmcast.memory import PeakMemory
+
+
+def fill(megabytes):
+    """Memory that is there, and not just promised."""
+    return np.ones(megabytes * 2**17)
+
+
+@pytest.fixture(params=['exact', 'sampled', 'ignored'])
+def system(request, monkeypatch, tmp_path):
+    """Linux; a system without /proc; a container where resetting the peak has no effect."""
+    if request.param == 'sampled':
+        monkeypatch.setattr(memory, '_CLEAR_REFS', tmp_path / 'absent' / 'clear_refs')
+    elif request.param == 'ignored':
+        status = tmp_path / 'status'
+        status.write_text('VmHWM:\t99999999 kB\nVmRSS:\t   50000 kB\n')
+        monkeypatch.setattr(memory, '_CLEAR_REFS', tmp_path / 'clear_refs')
+        monkeypatch.setattr(memory, '_STATUS', status)
+    elif not sys.platform.startswith('linux'):
+        pytest.skip('Linux alone keeps a peak')
+    return request.param
+
+
+def hold(megabytes, seconds=0.2):
+    block = fill(megabytes)
+    threading.Event().wait(seconds)  # several looks of the thread
+    del block
+
+
+def test_the_second_of_two_blocks_has_its_own_smaller_peak(system):
+    with PeakMemory() as large:
+        hold(400)
+    with PeakMemory() as small:
+        hold(50)
+    assert 300 < large.megabytes - small.megabytes < 400
+    assert small.megabytes >= 50
+
+
+def test_within_the_block_the_peak_up_to_now_is_known_and_afterwards_it_stays(system):
+    with PeakMemory() as peak:
+        before = peak.megabytes
+        hold(300)
+        within = peak.megabytes
+    hold(600)
+    assert before > 0 and 200 < within - before < 400
+    assert within <= peak.megabytes < within + 100
+
+
+def test_an_inner_block_takes_nothing_from_the_outer_one(system):
+    with PeakMemory() as outer:
+        start = outer.megabytes
+        hold(400)
+        with PeakMemory() as inner:
+            hold(100)
+        assert inner.megabytes - start < 250
+    with PeakMemory() as outer_of_larger:
+        with PeakMemory():
+            hold(400)
+        hold(50)
+    assert outer.megabytes - start > 350 and outer_of_larger.megabytes - start > 350
+
+
+def test_blocks_of_several_threads_end_in_any_order(system):
+    """Each sees the whole process."""
+    first, second = PeakMemory(), PeakMemory()
+    first.__enter__()
+    start = first.megabytes
+    second.__enter__()
+    hold(300)
+    first.__exit__(None, None, None)
+    hold(500)
+    second.__exit__(None, None, None)
+    assert 250 < first.megabytes - start < 400 and 450 < second.megabytes - start < 600
+
+
+def test_an_error_ends_the_block(system):
+    with pytest.raises(KeyError), PeakMemory() as peak:
+        raise KeyError('x')
+    assert peak.megabytes > 0 and peak not in PeakMemory._open
+    assert not any(thread.name.endswith('(_look)') for thread in threading.enumerate())
