@@ -55,7 +55,7 @@ class Windows:
         return [(y, x) for y in self.starts(size[0]) for x in self.starts(size[1])]
 
     def batches(self, size: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-        """The places, ``batch_size`` at a time."""
+        """The places of an image of ``size``, ``batch_size`` at a time."""
         places = self.places(size)
         for first in range(0, len(places), self.batch_size):
             yield places[first : first + self.batch_size]
