@@ -1,16 +1,21 @@
 # Everything here does its own set-up. Another Python: make demo PYTHON=python3.11
 PYTHON ?= python3
 VENV := .venv
+DOCS := .venv-docs
 READY := $(VENV)/.mmcast-ready
 UNFINISHED := $(VENV)/.mmcast-unfinished
 
-.PHONY: help demo test setup clean
+LINTED := mmcast tests tools benchmarks docs setup.py
+
+.PHONY: help demo test check docs setup clean
 
 help:
 	@echo 'make demo   train the student on toy street scenes, all stages (set-up 6 min once, then 9 to 15 min)'
-	@echo 'make test   run the tests (about 15 min after set-up)'
+	@echo 'make test   make check, then the tests (about 12 min on two cores after set-up)'
+	@echo 'make check  lint, types, floors and Python version of the code (about 1 min)'
+	@echo 'make docs   the site of docs/ and the API in build/site, by an environment of its own'
 	@echo 'make setup  only make $(VENV) with the pinned stack and mmcast'
-	@echo 'make clean  remove $(VENV) and what builds left behind; results in work_dirs stay'
+	@echo 'make clean  remove the environments and what builds left behind; results in work_dirs stay'
 
 # Without a GPU two processes share every batch: on small networks that is faster than two threads of one.
 PROCESSES = $(shell $(VENV)/bin/python -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))')
@@ -19,8 +24,25 @@ demo: $(READY)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
 		tools/train.py configs/cast_toy.py --launcher pytorch
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest tests
+# Networks of the tests are tiny, so a process gets one thread. A process keeps the tests of a file
+# together while it can: they share what is dear to make.
+test: check
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal tests
+
+check: $(READY)
+	$(VENV)/bin/ruff check $(LINTED) configs
+	$(VENV)/bin/ruff format --check $(LINTED)
+	$(VENV)/bin/vermin --target=3.11- --violations --quiet --no-tips --exclude str.decode $(LINTED) configs
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+docs: $(DOCS)/bin/mkdocs
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+
+$(DOCS)/bin/mkdocs: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --requirement requirements/docs.txt
+	@touch $@
 
 setup: $(READY)
 
@@ -30,9 +52,9 @@ $(READY): setup.py pyproject.toml $(wildcard requirements/*.txt)
 	@if [ -e $(UNFINISHED) ]; then echo 'The last set-up was interrupted: starting over.'; rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[mm,deploy,tests]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[mm,deploy,tests,dev]'
 	@rm $(UNFINISHED) && touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache mmcast/.mim
+	rm -rf $(VENV) $(DOCS) build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mmcast/.mim
 	find mmcast tools tests configs -name __pycache__ -prune -exec rm -rf {} +

@@ -25,6 +25,9 @@ SOURCES = (
     'setup.py',
     'pyproject.toml',
     'MANIFEST.in',
+    'README.md',
+    'CHANGELOG.md',
+    'CITATION.cff',
     'model-index.yml',
     'LICENSE',
 )
@@ -84,7 +87,7 @@ def config_names(root: Path) -> list[str]:
 
 def test_the_wheel_holds_the_mim_folder_twice_and_no_tests(wheel, source):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for home in ('mmcast', DIST_INFO):
+    for home in ('mmcast', '+mmcast'):
         assert {
             f'{home}/.mim/{name}'
             for name in (
@@ -105,6 +108,16 @@ def test_the_wheel_holds_every_file_of_the_package(wheel, source):
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_a_wheel_from_the_source_distribution_is_the_same(wheel, source, tmp_path):
+    code = 'import sys, setuptools.build_meta as b; b.build_sdist(sys.argv[1])'
+    done = run(sys.executable, '-c', code, tmp_path, cwd=source)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob('mmcast-*.tar.gz')
+    pip('wheel', '--no-build-isolation', '--wheel-dir', tmp_path, archive, cwd=tmp_path)
+    (again,) = tmp_path.glob('*.whl')
+    assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
 def test_building_a_wheel_leaves_an_editable_installs_links_alone(wheel, source):
     assert (source / 'mmcast' / '.mim' / 'configs').is_symlink()
 
@@ -113,7 +126,7 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(f'{DIST_INFO}/METADATA').decode())
     plain = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
     assert plain and not [line for line in plain if re.match(r'torch|onedl|open?mm|mm|mim', line)]
-    assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests'}
+    assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests', 'dev', 'docs'}
 
 
 def test_mim_finds_the_tool_and_every_config_by_its_name(site, source, tmp_path):
@@ -224,9 +237,13 @@ def test_no_committed_file_names_a_folder_of_one_machine():
 # ---- make
 
 FAKE_PYTHON = """#!/bin/sh
-# Stands for every Python: logs its arguments, makes a "virtual environment", fails where told to.
-echo "$@" >> {log}
-[ "$2" = venv ] && mkdir -p "$3/bin" && cp {python} "$3/bin/python"
+# Stands for every program: logs what it is asked, makes a "virtual environment", fails if told to.
+echo "${{0##*/}} $@" >> {log}
+if [ "$2" = venv ]; then
+    for last; do :; done
+    mkdir -p "$last/bin"
+    for tool in python ruff vermin lint-imports mypy mkdocs; do cp {python} "$last/bin/$tool"; done
+fi
 [ "$2" = pip ] && [ -e {fail} ] && exit 1
 exit 0
 """
@@ -238,7 +255,12 @@ def make(tmp_path):
     do.
     """
     (tmp_path / 'requirements').mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'requirements/runtime.txt'):
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'requirements/runtime.txt',
+        'requirements/docs.txt',
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / '.ci').mkdir()
     for name in ('Makefile', '.ci/run'):
@@ -250,18 +272,27 @@ def make(tmp_path):
     def call(*command) -> list[str]:
         log.write_text('')
         run(*(command or ('make', 'test')), cwd=tmp_path, PYTHON=str(python), MAKEFLAGS='')
-        return [' '.join(line.split()[:2]) for line in log.read_text().splitlines()]
+        lines = [line.removeprefix('python ') for line in log.read_text().splitlines()]
+        return [' '.join(line.split()[:2]) for line in lines]
 
     call.folder = tmp_path
     return call
 
 
 SET_UP = ['-m venv', '-m pip']
+TEST = [
+    'ruff check',
+    'ruff format',
+    'vermin --target=3.11-',
+    'lint-imports',
+    'mypy',
+    '-m pytest',
+]
 
 
 def test_make_sets_up_once(make):
-    assert make() == [*SET_UP, '-m pytest']
-    assert make() == ['-m pytest']
+    assert make() == [*SET_UP, *TEST]
+    assert make() == TEST
     assert make('make', 'demo') == [
         '-c import',
         '-m torch.distributed.run',
@@ -269,6 +300,12 @@ def test_make_sets_up_once(make):
     assert (
         'tools/train.py configs/cast_toy.py --launcher pytorch' in (make.folder / 'log').read_text()
     )
+
+
+def test_docs_have_an_environment_of_their_own(make):
+    assert make('make', 'docs') == [*SET_UP, 'mkdocs build']
+    assert make('make', 'docs') == ['mkdocs build']
+    assert not (make.folder / '.venv').exists()
 
 
 def test_changed_requirements_set_up_again(make):
@@ -283,10 +320,10 @@ def test_an_interrupted_set_up_starts_over(make):
     assert make() == SET_UP
     (make.folder / '.venv' / 'half_a_package').touch()
     (make.folder / 'fail').unlink()
-    assert make() == [*SET_UP, '-m pytest']
+    assert make() == [*SET_UP, *TEST]
     assert not (make.folder / '.venv' / 'half_a_package').exists()
 
 
 def test_continuous_integration_runs_make_test(make):
     assert stat.S_IMODE((ROOT / '.ci' / 'run').stat().st_mode) & stat.S_IXUSR
-    assert make('bash', '.ci/run') == [*SET_UP, '-m pytest']
+    assert make('bash', '.ci/run') == [*SET_UP, *TEST]

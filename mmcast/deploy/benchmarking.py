@@ -91,12 +91,16 @@ def benchmark(
     the machine hits all of them, each time after one run that is not measured. Time is wall clock;
     ``cpu_s`` is processor time, which other processes hardly disturb.
 
+    Args:
+        entries: The models.
+        setting: Image size, batch, runs and device, the same for all.
+        show: Called with a line for people whenever something is done.
+
     Returns:
-        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms
-            (median,
-        p90, p99, mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb
-        (of the process up to the last run; on a GPU, what torch allocated); or name, backend and
-        ``problem``.
+        One dict per entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms
+        (median, p90, p99, mean), fps (images per second, of the median), cpu_s (median per run),
+        peak_memory_mb (of the process up to the last run; on a GPU, what torch allocated); or name,
+        backend and ``problem``.
     """
     workers = []
     for entry in entries:

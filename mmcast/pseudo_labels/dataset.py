@@ -48,6 +48,7 @@ class PseudoLabelDataset(CocoDataset):
             `score`.
         confidence: Weight the pixels of the mask loss with the stored maps of the teacher's
             confidence; the pipeline carries them as `gt_seg_map`.
+        pipeline: The transforms of an image, as of any mmdet data set.
 
     Raises:
         CASTError: If the file is no pseudo-label file, lacks a score that has a threshold or the

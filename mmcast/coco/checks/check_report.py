@@ -22,7 +22,8 @@ class CheckReport:
         findings: mistakes and notes.
         statistics: see ``count_instances``, None if the file could not be read that far.
         labels: the COCO JSON, None likewise.
-        images, categories: its usable images, and names of its usable categories by id.
+        images: its usable images.
+        categories: names of its usable categories by id.
         pixels: what was read of image files, by path.
     """
 

@@ -30,7 +30,7 @@ SHORTEST_VECTOR = 1e-6  # a shorter vector counts as zero, it has no direction w
 
 
 def l2_normalize(vectors: Tensor) -> Tensor:
-    """Scale each row of (..., E) to length 1.
+    """Scale each row of ``vectors`` (..., E) to length 1.
 
     A zero row stays zero and gets a zero gradient; ``F.normalize`` would hand it one of 1e12.
     """
@@ -395,8 +395,7 @@ def nt_xent(positive: Tensor, negative: Tensor) -> Tensor:
     Args:
         positive: (A,) s+, similarities already divided by the temperature; finite.
         negative: (A, R) s-; an entry of -inf is no negative. An anchor without any negative loses
-            0, with
-        gradient 0.
+            0, with gradient 0.
 
     Returns:
         Scalar; 0 (with a graph) for no anchors.

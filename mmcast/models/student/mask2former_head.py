@@ -86,6 +86,14 @@ class CASTMask2FormerHead(Mask2FormerHead):
     decoder layers share what points are drawn at random: one cost matrix of an image serves them
     all. The classification loss is normalised over all ranks like the mask losses are, so that
     splitting a batch over processes does not change the gradient.
+
+    Args:
+        pixel_decoder: Config of the pixel decoder; mmdet's, or ``DPTPixelDecoder``.
+        num_transformer_feat_level: Maps of the pixel decoder that the decoder layers attend to.
+        in_channels: Channels of the encoder's maps.
+        feat_channels: Width of the transformer.
+        out_channels: Channels of the pixel features and of the mask embeddings.
+        transformer_decoder: Config of the transformer decoder.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ def _networks(runner: Runner) -> tuple[nn.Module, nn.Module]:
 
 
 def state_hash(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a module's parameters and buffers."""
+    """SHA-256 over names, shapes and bytes of the parameters and buffers of ``module``."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}'.encode())
@@ -131,7 +131,13 @@ class EMATeacherHook(Hook):
 def update_ema(
     teacher: Iterable[tuple[str, Tensor]], student: dict[str, Tensor], momentum: float
 ) -> None:
-    """``t <- m t + (1 - m) s`` for every named tensor of the teacher."""
+    """``t <- m t + (1 - m) s`` for every tensor t of the teacher, in place.
+
+    Args:
+        teacher: Its named parameters.
+        student: Those of the student by the same names, s.
+        momentum: m.
+    """
     for name, tensor in teacher:
         tensor.mul_(momentum).add_(student[name], alpha=1 - momentum)
 
