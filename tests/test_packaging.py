@@ -124,9 +124,20 @@ def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path
             assert len(list(found.rglob(name))) == 1, name
 
 
+def test_an_installed_package_knows_its_requirements_without_any_other(wheel, tmp_path):
+    pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
+    code = (
+        'import mmcast.environment as e; print(e.__file__, e.NEEDED["filelock"], e.TESTED["torch"])'
+    )
+    done = run(sys.executable, '-S', '-c', code, cwd=tmp_path, PYTHONPATH=str(tmp_path / 'site'))
+    place, *versions = done.stdout.split()
+    assert Path(place).is_relative_to(tmp_path), done.stderr
+    assert versions == ['>=3.30', '2.14.1']
+
+
 def test_an_editable_install_links_to_the_repository(source, tmp_path):
     pip('install', '--no-build-isolation', '--editable', source, '--target', tmp_path, cwd=tmp_path)
-    for name in ('configs', 'tools', 'model-index.yml'):
+    for name in ('configs', 'tools', 'requirements', 'model-index.yml'):
         assert (source / 'mmcast' / '.mim' / name).resolve() == source / name
     assert not list(source.glob('*.egg-info'))  # mim would take it for the installed distribution
 
@@ -211,6 +222,15 @@ def test_make_sets_up_once(make):
     assert (
         'tools/train.py configs/cast_toy.py --launcher pytorch' in (make.folder / 'log').read_text()
     )
+
+
+def test_upstreams_environment_is_one_of_its_own(make):
+    assert make('make', 'test-upstream') == [*SET_UP, '-m pytest']
+    log = (make.folder / 'log').read_text()
+    assert '-m venv .venv-upstream' in log
+    assert '--requirement requirements/upstream.txt --editable .[deploy,tests]' in log
+    assert make('make', 'test-upstream') == ['-m pytest']
+    assert make() == [*SET_UP, '-m pytest']
 
 
 def test_changed_requirements_set_up_again(make):
