@@ -1,4 +1,4 @@
-"""The shipped toy student's AP is one number, whichever distributions of OpenMMLab are installed."""
+"""The shipped toy student has one AP, whichever distributions of OpenMMLab are installed."""
 
 import json
 import os
