@@ -124,6 +124,19 @@ def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path
             assert len(list(found.rglob(name))) == 1, name
 
 
+def test_shipped_configs_are_bases_by_name_after_pip_install(wheel, tmp_path):
+    pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
+    (tmp_path / 'own.py').write_text("_base_ = 'mmcast::cast_toy.py'\nseed = 7\n")
+    code = (
+        'import mmcast; from mmcast.pipeline.plan import Plan; from mmengine import hub; '
+        'print(Plan("own.py").config.seed, '
+        'hub.get_config("mmcast::toy/toy_student_refine.py").filename)'
+    )
+    done = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(tmp_path / 'site'))
+    configs = tmp_path / 'site' / 'mmcast' / '.mim' / 'configs'
+    assert done.stdout.split() == ['7', str(configs / 'toy/toy_student_refine.py')], done.stderr
+
+
 def test_an_installed_package_knows_its_requirements_without_any_other(wheel, tmp_path):
     pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
     code = (
