@@ -3,17 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 DOCS := .venv-docs
 READY := $(VENV)/.mmcast-ready
-UNFINISHED := $(VENV)/.mmcast-unfinished
+UPSTREAM := .venv-upstream
+UPSTREAM_READY := $(UPSTREAM)/.mmcast-ready
 
 LINTED := mmcast tests tools benchmarks docs setup.py
 
-.PHONY: help demo test check docs setup clean
+.PHONY: help demo test test-upstream check docs setup clean
 
 help:
 	@echo 'make demo   train the student on toy street scenes, all stages (set-up 6 min once, then 9 to 15 min)'
 	@echo 'make test   make check, then the tests (about 12 min on two cores after set-up)'
 	@echo 'make check  lint, types, floors and Python version of the code (about 1 min)'
 	@echo 'make docs   the site of docs/ and the API in build/site, by an environment of its own'
+	@echo 'make test-upstream   training, resuming, testing and pseudo-labels on mmengine, mmcv-lite, mmdet and mmpretrain'
 	@echo 'make setup  only make $(VENV) with the pinned stack and mmcast'
 	@echo 'make clean  remove the environments and what builds left behind; results in work_dirs stay'
 
@@ -44,17 +46,26 @@ $(DOCS)/bin/mkdocs: requirements/docs.txt
 	$(DOCS)/bin/python -m pip install --disable-pip-version-check --requirement requirements/docs.txt
 	@touch $@
 
+# What depends on whose mmengine, mmcv, mmdet and mmpretrain is installed.
+test-upstream: $(UPSTREAM_READY)
+	$(UPSTREAM)/bin/python -m pytest tests/test_same_ap.py tests/test_environment.py tests/test_compat.py \
+		tests/test_shipped_names.py tests/cli tests/data tests/models tests/pipeline tests/pseudo_labels tests/training \
+		tests/test_end_to_end.py::test_toy_pipeline_ends_in_the_table_and_the_report
+
 setup: $(READY)
 
+$(READY): PACKAGES := --editable '.[mm,deploy,tests,dev]'
+$(UPSTREAM_READY): PACKAGES := --requirement requirements/upstream.txt --editable '.[deploy,tests]'
+
 # pip cannot repair a package whose installation was cut off, so an unfinished environment is made anew.
-$(READY): setup.py pyproject.toml $(wildcard requirements/*.txt)
-	@echo 'Setting up $(VENV): about 6 minutes and 7 GB of disk the first time, most of it for torch.'
-	@if [ -e $(UNFINISHED) ]; then echo 'The last set-up was interrupted: starting over.'; rm -rf $(VENV); fi
-	@mkdir -p $(VENV) && touch $(UNFINISHED)
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[mm,deploy,tests,dev]'
-	@rm $(UNFINISHED) && touch $(READY)
+$(READY) $(UPSTREAM_READY): %/.mmcast-ready: setup.py pyproject.toml $(wildcard requirements/*.txt)
+	@echo 'Setting up $*: about 6 minutes and 7 GB of disk the first time, most of it for torch.'
+	@if [ -e $*/.mmcast-unfinished ]; then echo 'The last set-up was interrupted: starting over.'; rm -rf $*; fi
+	@mkdir -p $* && touch $*/.mmcast-unfinished
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --disable-pip-version-check $(PACKAGES)
+	@rm $*/.mmcast-unfinished && touch $@
 
 clean:
-	rm -rf $(VENV) $(DOCS) build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mmcast/.mim
+	rm -rf $(VENV) $(UPSTREAM) $(DOCS) build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mmcast/.mim
 	find mmcast tools tests configs -name __pycache__ -prune -exec rm -rf {} +

@@ -195,9 +195,31 @@ def test_mim_trains_a_config_by_its_bare_name(site, tmp_path):
     assert finished_steps(tmp_path / 'run') == ['data']
 
 
+def test_shipped_configs_are_bases_by_name_after_pip_install(site, tmp_path):
+    (tmp_path / 'own.py').write_text("_base_ = 'mmcast::cast_toy.py'\nseed = 7\n")
+    code = (
+        'import mmcast; from mmcast.pipeline.plan import Plan; from mmengine import hub; '
+        'print(Plan("own.py").config.seed, '
+        'hub.get_config("mmcast::toy/toy_student_refine.py").filename)'
+    )
+    done = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(site))
+    configs = site / 'mmcast' / '.mim' / 'configs'
+    assert done.stdout.split() == ['7', str(configs / 'toy/toy_student_refine.py')], done.stderr
+
+
+def test_an_installed_package_knows_its_requirements_without_any_other(site, tmp_path):
+    code = (
+        'import mmcast.environment as e; print(e.__file__, e.NEEDED["filelock"], e.TESTED["torch"])'
+    )
+    done = run(sys.executable, '-S', '-c', code, cwd=tmp_path, PYTHONPATH=str(site))
+    place, *versions = done.stdout.split()
+    assert Path(place).is_relative_to(site), done.stderr
+    assert versions == ['>=3.30', '2.14.1']
+
+
 def test_an_editable_install_links_to_the_repository(source, tmp_path):
     pip('install', '--no-build-isolation', '--editable', source, '--target', tmp_path, cwd=tmp_path)
-    for name in ('configs', 'tools', 'model-index.yml'):
+    for name in ('configs', 'tools', 'requirements', 'model-index.yml'):
         assert (source / 'mmcast' / '.mim' / name).resolve() == source / name
     assert not list(source.glob('*.egg-info'))  # mim would take it for the installed distribution
 
@@ -306,6 +328,15 @@ def test_docs_have_an_environment_of_their_own(make):
     assert make('make', 'docs') == [*SET_UP, 'mkdocs build']
     assert make('make', 'docs') == ['mkdocs build']
     assert not (make.folder / '.venv').exists()
+
+
+def test_upstreams_environment_is_one_of_its_own(make):
+    assert make('make', 'test-upstream') == [*SET_UP, '-m pytest']
+    log = (make.folder / 'log').read_text()
+    assert '-m venv .venv-upstream' in log
+    assert '--requirement requirements/upstream.txt --editable .[deploy,tests]' in log
+    assert make('make', 'test-upstream') == ['-m pytest']
+    assert make() == [*SET_UP, *TEST]
 
 
 def test_changed_requirements_set_up_again(make):
