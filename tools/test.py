@@ -17,7 +17,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', help='where logs are written; default work_dirs/<config name>'
     )
-    parser.add_argument('--out', help='write the metrics to this JSON file, which must not exist')
+    parser.add_argument(
+        '--out',
+        help="file to write, which must not exist: .json gets the metrics, .pkl mmdet's pickle of "
+        'the predictions',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',

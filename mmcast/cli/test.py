@@ -20,12 +20,13 @@ def test(
         config_path: of one run; a path, or the name of a config shipped with mmcast.
         checkpoint: weights of the whole model.
         work_dir: where logs are written; default ``work_dirs/<config name>``.
-        out: a JSON file for the metrics, which must not exist.
+        out: a file to write, which must not exist: ``.json`` for the metrics, ``.pkl`` for the
+            predictions, which mmdet's tools read (``mmcast mmdet eval_metric`` and others).
         cfg_options: merged into the config.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        CASTError: ``out`` exists, or the checkpoint is not one of this model.
+        CASTError: ``out`` exists or has another ending, or the checkpoint is not one of this model.
     """
     test_single(
         prepare_single(load_config(config_path), work_dir, cfg_options, launcher), checkpoint, out

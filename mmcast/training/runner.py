@@ -17,6 +17,7 @@ from mmcast.errors import CASTError
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.training.curves import read_curves
 from mmcast.training.distributed import say
+from mmcast.training.predictions import PredictionsFile
 
 _run_number = itertools.count()
 
@@ -105,8 +106,13 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     return result
 
 
-def test_run(cfg: Config, checkpoint: str) -> RunResult:
+def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> RunResult:
     """Tests a checkpoint on the config's test set.
+
+    Args:
+        cfg: an MMEngine config with ``work_dir``.
+        checkpoint: weights of the whole model.
+        predictions: a pickle file to write, see :class:`PredictionsFile`.
 
     Raises:
         CASTError: it is not a sound checkpoint of this model.
@@ -115,6 +121,8 @@ def test_run(cfg: Config, checkpoint: str) -> RunResult:
     cfg.resume = False
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
+    if predictions:
+        runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
     return RunResult(_floats(runner.test()), count_parameters(runner.model), Path(checkpoint))
 
 
