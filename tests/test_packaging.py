@@ -1,5 +1,6 @@
 """The wheel, what mim finds in it, the Makefile's set-up, and what must not be in the repository."""
 
+import json
 import os
 import re
 import shutil
@@ -107,21 +108,52 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests'}
 
 
-def test_mim_finds_the_tool_and_every_config_by_its_name(wheel, source, tmp_path):
-    pip('install', '--target', tmp_path / 'site', wheel, cwd=tmp_path)
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory) -> Path:
+    """The folder that the wheel is installed into."""
+    folder = tmp_path_factory.mktemp('site')
+    pip('install', '--target', folder, wheel, cwd=folder)
+    return folder
+
+
+def mim(site: Path, *args: str, cwd: Path) -> str:
+    done = run(sys.executable, '-m', 'mim', *args, cwd=cwd, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_mim_finds_the_tool_and_every_config_by_its_name(site, source, tmp_path):
     done = run(
         sys.executable,
         '-c',
         'from mim.utils import get_installed_path as f; print(f("mmcast"))',
         cwd=tmp_path,
-        PYTHONPATH=str(tmp_path / 'site'),
+        PYTHONPATH=str(site),
     )
     found = Path(done.stdout.strip())
-    assert found.parent == tmp_path / 'site', done.stderr
+    assert found.parent == site, done.stderr
     assert (found / '.mim' / 'tools' / 'train.py').is_file()
     for name in config_names(source):  # mim refuses a name that it finds twice
         if not list((source / 'configs' / '_base_').rglob(name)):
             assert len(list(found.rglob(name))) == 1, name
+
+
+def test_mim_search_finds_the_shipped_weights_and_their_configs(site, tmp_path):
+    mim(site, 'search', 'mmcast', '--model', 'cast', '--json', 'found.json', cwd=tmp_path)
+    found = json.loads((tmp_path / 'found.json').read_text())  # by field, then by model
+    home = site / 'mmcast' / '.mim'
+    weights = {(home / path).resolve() for path in found['weight'].values()}
+    shipped = {path.resolve() for path in (home / 'configs').glob('*/weights/*.pth')}
+    assert shipped and weights == shipped
+    for name, config in found['config'].items():
+        assert (home / config).is_file()
+        figures = [found[field][name] for field in found if field.endswith('/mask_ap')]
+        assert [figure for figure in figures if figure is not None], name
+
+
+def test_mim_run_finds_mmdets_tools(site, tmp_path):
+    output = mim(site, 'run', 'mmcast', 'mmdet', cwd=tmp_path)
+    assert str(site) in output and '  confusion_matrix ' in output
 
 
 def test_an_editable_install_links_to_the_repository(source, tmp_path):
