@@ -129,6 +129,12 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests', 'dev', 'docs'}
 
 
+def mim(site: Path, *args: str, cwd: Path) -> str:
+    done = run(sys.executable, '-m', 'mim', *args, cwd=cwd, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_mim_finds_the_tool_and_every_config_by_its_name(site, source, tmp_path):
     done = run(
         sys.executable,
@@ -215,6 +221,24 @@ def test_an_installed_package_knows_its_requirements_without_any_other(site, tmp
     place, *versions = done.stdout.split()
     assert Path(place).is_relative_to(site), done.stderr
     assert versions == ['>=3.30', '2.14.1']
+
+
+def test_mim_search_finds_the_shipped_weights_and_their_configs(site, tmp_path):
+    mim(site, 'search', 'mmcast', '--model', 'cast', '--json', 'found.json', cwd=tmp_path)
+    found = json.loads((tmp_path / 'found.json').read_text())  # by field, then by model
+    home = site / 'mmcast' / '.mim'
+    weights = {(home / path).resolve() for path in found['weight'].values()}
+    shipped = {path.resolve() for path in (home / 'configs').glob('*/weights/*.pth')}
+    assert shipped and weights == shipped
+    for name, config in found['config'].items():
+        assert (home / config).is_file()
+        figures = [found[field][name] for field in found if field.endswith('/mask_ap')]
+        assert [figure for figure in figures if figure is not None], name
+
+
+def test_mim_run_finds_mmdets_tools(site, tmp_path):
+    output = mim(site, 'run', 'mmcast', 'mmdet', cwd=tmp_path)
+    assert str(site) in output and '  confusion_matrix ' in output
 
 
 def test_an_editable_install_links_to_the_repository(source, tmp_path):

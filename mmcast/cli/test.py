@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', help='where logs are written; default work_dirs/<config name>'
     )
-    parser.add_argument('--out', help='write the metrics to this JSON file, which must not exist')
+    parser.add_argument(
+        '--out',
+        help="file to write, which must not exist: .json gets the metrics, .pkl mmdet's pickle of "
+        'the predictions',
+    )
     add_config_options(parser, 'test_dataloader.batch_size=1')
     add_launcher(parser)
 
@@ -54,12 +58,13 @@ def test(
         config_path: of one run; a path, or the name of a config shipped with mmcast.
         checkpoint: weights of the whole model.
         work_dir: where logs are written; default ``work_dirs/<config name>``.
-        out: a JSON file for the metrics, which must not exist.
+        out: a file to write, which must not exist: ``.json`` for the metrics, ``.pkl`` for the
+            predictions, which mmdet's tools read (``mmcast mmdet eval_metric`` and others).
         cfg_options: merged into the config.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        CASTError: ``out`` exists, or the checkpoint is not one of this model.
+        CASTError: ``out`` exists or has another ending, or the checkpoint is not one of this model.
     """
     from mmcast.configs import load_config
     from mmcast.training.single import prepare_single, test_single

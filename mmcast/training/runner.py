@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmcast.errors import CASTError
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.training.distributed import say
+from mmcast.training.predictions import PredictionsFile
 from mmcast.training.validations import ValidationsHook, check_save_best, scalars
 
 _run_number = itertools.count()
@@ -91,8 +92,13 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     return RunResult(metrics, count_parameters(runner.model), checkpoint, best)
 
 
-def test_run(cfg: Config, checkpoint: str) -> RunResult:
+def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> RunResult:
     """Tests a checkpoint on the config's test set.
+
+    Args:
+        cfg: an MMEngine config with ``work_dir``.
+        checkpoint: weights of the whole model.
+        predictions: a pickle file to write, see :class:`PredictionsFile`.
 
     Raises:
         CASTError: it is not a sound checkpoint of this model.
@@ -101,6 +107,8 @@ def test_run(cfg: Config, checkpoint: str) -> RunResult:
     cfg.resume = False
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
+    if predictions:
+        runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
     return RunResult(scalars(runner.test()), count_parameters(runner.model), Path(checkpoint))
 
 
