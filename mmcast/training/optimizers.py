@@ -76,7 +76,7 @@ def check_parameter_groups(model: nn.Module, wrapper: OptimWrapper | OptimWrappe
     learning = {name: id(p) for name, p in model.named_parameters() if p.requires_grad}
     for what, wrong in (
         (
-            'in no parameter group of the optimizer',
+            'are in no parameter group of the optimizer',
             [n for n in learning if not counts[learning[n]]],
         ),
         ('are in several parameter groups', [n for n in learning if counts[learning[n]] > 1]),
