@@ -19,6 +19,7 @@ from mmcast.registry import MODELS as MODELS_REGISTRY
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
 from mmcast.testing.teacher import shrink_teacher, write_tiny_bert
+from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.runner import use_full_precision
 
 ROOT = Path(__file__).parents[1] / 'configs'
@@ -189,9 +190,7 @@ def test_config_builds_in_full_size_with_the_optimizer_that_it_names(path, tmp_p
     model = build_without_memory(Config(without_pretrained(config.to_dict())).model)
     if config.optim_wrapper.type == 'AmpOptimWrapper':
         use_full_precision(config.optim_wrapper)
-    groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
-    optimized = {id(p) for group in groups for p in group['params']}
-    assert {id(p) for p in model.parameters() if p.requires_grad} <= optimized
+    check_parameter_groups(model, build_optim_wrapper(model, config.optim_wrapper))
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)

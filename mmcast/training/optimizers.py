@@ -2,12 +2,11 @@
 others.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -24,45 +23,97 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     A parameter belongs to the part with the longest prefix of its name (``detector.`` of a
     ``CASTDetector`` left out). The options are ``lr_mult`` (1), ``weight_decay`` (the optimizer's),
     ``decay_norm_and_bias`` (True) and ``layer_decay`` (1): each block of an encoder learns by this
-    factor less than the next one, ``blocks.N`` being its number, the embedding less than the first
-    block and what follows the blocks in full (BEiT, arXiv 2106.08254).
+    factor less than the next one, the embedding less than the first block and what follows the
+    blocks in full (BEiT, arXiv 2106.08254). How deep a parameter is, the encoder's own
+    ``get_layer_depth(name, prefix)`` says; mmpretrain's encoders and ``BoxPromptedSAM2`` have it.
 
     Raises:
-        CASTError: On an unknown option, or a prefix that no parameter has.
+        CASTError: On an unknown option, a prefix that no parameter has, or layer decay of a part
+            whose depth no module tells.
     """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        wrapper = super().__call__(model)
+        check_parameter_groups(model, wrapper)
+        return wrapper
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """One group per pair of learning rate and weight decay; frozen parameters are in none."""
         parts = self.paramwise_cfg['parts']
-        unknown = {option for options in parts.values() for option in options} - _OPTIONS
-        names = {name.removeprefix('detector.'): name for name, _ in module.named_parameters()}
-        unused = [prefix for prefix in parts if not any(name.startswith(prefix) for name in names)]
-        if unknown or unused:
-            raise CASTError(
-                f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no '
-                f'parameter of that name; options are {", ".join(sorted(_OPTIONS))}'
-            )
-        blocks = _number_of_blocks(names)
+        names = {name: name.removeprefix('detector.') for name, _ in module.named_parameters()}
+        part_of = {name: _longest_prefix(short, parts) for name, short in names.items()}
+        distances = _distances_from_the_end(module)
+        _check_parts(parts, list(names.values()), {part_of[name] for name in distances})
         undecayed = _norms_and_biases(module)
         groups: dict[tuple[float, float], dict] = {}
-        parameters = dict(module.named_parameters())
-        for short, name in names.items():
-            if not parameters[name].requires_grad:
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
                 continue
-            prefix = max(
-                (prefix for prefix in parts if short.startswith(prefix)), key=len, default=''
-            )
-            options = parts.get(prefix, {})
+            options = parts.get(part_of[name], {})
             lr = self.base_lr * options.get('lr_mult', 1.0)
-            if 'layer_decay' in options:
-                lr *= options['layer_decay'] ** _distance_from_the_end(short, blocks)
+            lr *= options.get('layer_decay', 1.0) ** distances.get(name, 0)
             decay = options.get('weight_decay', self.base_wd)
             if not options.get('decay_norm_and_bias', True) and name in undecayed:
                 decay = 0.0
-            groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))[
-                'params'
-            ].append(parameters[name])
+            group = groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))
+            group['params'].append(parameter)
         params.extend(groups.values())
+
+
+def check_parameter_groups(model: nn.Module, wrapper: OptimWrapper | OptimWrapperDict) -> None:
+    """Whether every parameter that learns is in exactly one group of the optimizers.
+
+    Raises:
+        CASTError: Some are in none, and would stay as they are, or in several, and would be moved
+            several times; names them.
+    """
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    counts = Counter(
+        id(parameter)
+        for each in wrappers
+        for group in each.optimizer.param_groups
+        for parameter in group['params']
+    )
+    learning = {name: id(p) for name, p in model.named_parameters() if p.requires_grad}
+    for what, wrong in (
+        (
+            'are in no parameter group of the optimizer',
+            [n for n in learning if not counts[learning[n]]],
+        ),
+        ('are in several parameter groups', [n for n in learning if counts[learning[n]] > 1]),
+    ):
+        if wrong:
+            more = f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''
+            raise CASTError(
+                f'optim_wrapper: {", ".join(wrong[:5])}{more} {what}; correct its constructor and '
+                'paramwise_cfg, or freeze what is not to learn'
+            )
+
+
+def _check_parts(
+    parts: dict[str, dict], names: Sequence[str], of_known_depth: Collection[str | None]
+) -> None:
+    """Raises CASTError on an unknown option, on a prefix that no parameter has, and on layer decay
+    of a part without parameters of known depth.
+    """
+    unknown = {option for options in parts.values() for option in options} - _OPTIONS
+    unused = [prefix for prefix in parts if not any(name.startswith(prefix) for name in names)]
+    if unknown or unused:
+        raise CASTError(
+            f'paramwise_cfg.parts: {", ".join([*unknown, *unused])}: no such option or no '
+            f'parameter of that name; options are {", ".join(sorted(_OPTIONS))}'
+        )
+    for part, options in parts.items():
+        if 'layer_decay' in options and part not in of_known_depth:
+            raise CASTError(
+                f'paramwise_cfg.parts: layer_decay of {part!r}: no module there has '
+                'get_layer_depth; give the encoder that method, or leave layer_decay out'
+            )
+
+
+def _longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:
+    """That of a name; None if it has none of them."""
+    return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
 
 
 def _norms_and_biases(module: nn.Module) -> set[str]:
@@ -78,16 +129,19 @@ def _norms_and_biases(module: nn.Module) -> set[str]:
     return names
 
 
-def _distance_from_the_end(name: str, number_of_blocks: Counter) -> int:
-    """How many steps of layer decay a parameter is away from what follows the encoder's blocks."""
-    encoder, _, rest = name.partition('.blocks.')
-    if rest:
-        return number_of_blocks[encoder] - int(rest.split('.')[0])
-    encoder, *rest = re.split(r'\.\w*embed', name, maxsplit=1)
-    return number_of_blocks[encoder] + 1 if rest else 0
-
-
-def _number_of_blocks(names: Iterable[str]) -> Counter:
-    """By the name of the module that has them as ``blocks``."""
-    matches = (re.match(r'(.*?)\.blocks\.(\d+)\.', name) for name in names)
-    return Counter(encoder for encoder, _ in {match.groups() for match in matches if match})
+def _distances_from_the_end(module: nn.Module) -> dict[str, int]:
+    """How many steps of layer decay each parameter of an encoder is away from what follows its
+    blocks; by name, for the encoders that know it.
+    """
+    encoders = {
+        f'{name}.' if name else '': part.get_layer_depth
+        for name, part in module.named_modules()
+        if hasattr(part, 'get_layer_depth')
+    }
+    distances = {}
+    for name, _ in module.named_parameters():
+        prefix = _longest_prefix(name, encoders)
+        if prefix is not None:
+            depth, number_of_layers = encoders[prefix](name, prefix)
+            distances[name] = number_of_layers - 1 - depth
+    return distances

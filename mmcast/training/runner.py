@@ -10,11 +10,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmcast.errors import CASTError
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.training.distributed import say
+from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
 from mmcast.training.validations import ValidationsHook, check_save_best, scalars
 
@@ -36,10 +38,15 @@ class RunResult:
     best_checkpoint: Path | None = None
 
 
-class _TerseRunner(Runner):
+class _Runner(Runner):
     """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
-    file alone.
+    file alone. Checks that the optimizer moves all that is to learn.
     """
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
+        wrapper = super().build_optim_wrapper(optim_wrapper)
+        check_parameter_groups(self.model, wrapper)
+        return wrapper
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
@@ -65,7 +72,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
 
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
-            divided, or no validation gives a metric of ``save_best``.
+            divided, the optimizer leaves out parameters that learn, or no validation gives a metric
+            of ``save_best``.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
@@ -137,7 +145,7 @@ def build_runner(cfg: Config) -> Runner:
         and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
     ):
         use_full_precision(cfg.optim_wrapper)
-    return _TerseRunner.from_cfg(cfg)
+    return _Runner.from_cfg(cfg)
 
 
 def use_amp(config: Config) -> None:

@@ -50,6 +50,7 @@ SIZES = {
     ),
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1], RGB
+_HIERA = 'model.vision_encoder.backbone.'  # the image encoder within BoxPromptedSAM2
 LARGEST_JITTER = 20.0  # pixels of the square
 LARGEST_LOGIT = 32.0  # of a mask that prompts, as SAM2 clamps them
 
@@ -280,6 +281,24 @@ class BoxPromptedSAM2(BaseModule):
     def blocks(self) -> nn.ModuleList:
         """Of the image encoder, from the input on."""
         return self.model.vision_encoder.backbone.blocks
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rates, as mmpretrain's encoders tell it.
+
+        Args:
+            param_name: Its name.
+            prefix: What of the name is this module's.
+
+        Returns:
+            0 for the embeddings, i + 1 for block i, and the largest depth for all that follows the
+            image encoder's blocks; and the number of depths.
+        """
+        number = len(self.blocks) + 2
+        name = param_name.removeprefix(prefix)
+        inner = name.removeprefix(_HIERA)
+        if inner == name:
+            return number - 1, number
+        return (int(inner.split('.')[1]) + 1 if inner.startswith('blocks.') else 0), number
 
 
 def _config(backbone: dict, image_size: int, decoder: dict) -> Sam2Config:
