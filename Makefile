@@ -1,16 +1,23 @@
 # Everything here does its own set-up. Another Python: make demo PYTHON=python3.11
 PYTHON ?= python3
 VENV := .venv
+DOCS := .venv-docs
 READY := $(VENV)/.mmcast-ready
-UNFINISHED := $(VENV)/.mmcast-unfinished
+UPSTREAM := .venv-upstream
+UPSTREAM_READY := $(UPSTREAM)/.mmcast-ready
 
-.PHONY: help demo test setup clean
+LINTED := mmcast tests tools benchmarks docs setup.py
+
+.PHONY: help demo test test-upstream check docs setup clean
 
 help:
 	@echo 'make demo   train the student on toy street scenes, all stages (set-up 6 min once, then 9 to 15 min)'
-	@echo 'make test   run the tests (about 15 min after set-up)'
+	@echo 'make test   make check, then the tests (about 12 min on two cores after set-up)'
+	@echo 'make check  lint, types, floors and Python version of the code (about 1 min)'
+	@echo 'make docs   the site of docs/ and the API in build/site, by an environment of its own'
+	@echo 'make test-upstream   training, resuming, testing and pseudo-labels on mmengine, mmcv-lite, mmdet and mmpretrain'
 	@echo 'make setup  only make $(VENV) with the pinned stack and mmcast'
-	@echo 'make clean  remove $(VENV) and what builds left behind; results in work_dirs stay'
+	@echo 'make clean  remove the environments and what builds left behind; results in work_dirs stay'
 
 # Without a GPU two processes share every batch: on small networks that is faster than two threads of one.
 PROCESSES = $(shell $(VENV)/bin/python -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))')
@@ -19,20 +26,46 @@ demo: $(READY)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
 		tools/train.py configs/cast_toy.py --launcher pytorch
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest tests
+# Networks of the tests are tiny, so a process gets one thread. A process keeps the tests of a file
+# together while it can: they share what is dear to make.
+test: check
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal tests
+
+check: $(READY)
+	$(VENV)/bin/ruff check $(LINTED) configs
+	$(VENV)/bin/ruff format --check $(LINTED)
+	$(VENV)/bin/vermin --target=3.11- --violations --quiet --no-tips --exclude str.decode $(LINTED) configs
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+docs: $(DOCS)/bin/mkdocs
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+
+$(DOCS)/bin/mkdocs: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --requirement requirements/docs.txt
+	@touch $@
+
+# What depends on whose mmengine, mmcv, mmdet and mmpretrain is installed.
+test-upstream: $(UPSTREAM_READY)
+	$(UPSTREAM)/bin/python -m pytest tests/test_same_ap.py tests/test_environment.py tests/test_compat.py \
+		tests/test_shipped_names.py tests/cli tests/data tests/models tests/pipeline tests/pseudo_labels tests/training \
+		tests/test_end_to_end.py::test_toy_pipeline_ends_in_the_table_and_the_report
 
 setup: $(READY)
 
+$(READY): PACKAGES := --editable '.[mm,deploy,tests,dev]'
+$(UPSTREAM_READY): PACKAGES := --requirement requirements/upstream.txt --editable '.[deploy,tests]'
+
 # pip cannot repair a package whose installation was cut off, so an unfinished environment is made anew.
-$(READY): setup.py pyproject.toml $(wildcard requirements/*.txt)
-	@echo 'Setting up $(VENV): about 6 minutes and 7 GB of disk the first time, most of it for torch.'
-	@if [ -e $(UNFINISHED) ]; then echo 'The last set-up was interrupted: starting over.'; rm -rf $(VENV); fi
-	@mkdir -p $(VENV) && touch $(UNFINISHED)
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[mm,deploy,tests]'
-	@rm $(UNFINISHED) && touch $(READY)
+$(READY) $(UPSTREAM_READY): %/.mmcast-ready: setup.py pyproject.toml $(wildcard requirements/*.txt)
+	@echo 'Setting up $*: about 6 minutes and 7 GB of disk the first time, most of it for torch.'
+	@if [ -e $*/.mmcast-unfinished ]; then echo 'The last set-up was interrupted: starting over.'; rm -rf $*; fi
+	@mkdir -p $* && touch $*/.mmcast-unfinished
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --disable-pip-version-check $(PACKAGES)
+	@rm $*/.mmcast-unfinished && touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache mmcast/.mim
+	rm -rf $(VENV) $(UPSTREAM) $(DOCS) build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache mmcast/.mim
 	find mmcast tools tests configs -name __pycache__ -prune -exec rm -rf {} +

@@ -1,21 +1,17 @@
-"""Packaging of mmcast. Imports neither torch nor OpenMMLab: pip builds in an empty environment."""
+"""What pyproject.toml cannot say: the folder that ``mim`` looks into.
 
-import runpy
+Imports neither torch nor OpenMMLab, as pip builds in an empty environment.
+"""
+
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
-
-
-def read_requirements(name: str) -> list[str]:
-    """The requirements of ``requirements/<name>.txt``, one string each, comments left out."""
-    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+MIM_ENTRIES = ('configs', 'tools', 'requirements', 'model-index.yml')
 
 
 def add_mim_extension(target: Path, link: bool) -> None:
@@ -45,37 +41,22 @@ class BuildPy(build_py):
 
 
 class BdistWheel(bdist_wheel):
-    """Puts a second ``.mim`` into the wheel's ``.dist-info`` folder.
+    """Puts a second ``.mim`` into the wheel, in the folder ``+mmcast``.
 
-    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD
-    ('-' before '/'), so it looks in ``mmcast-<version>.dist-info``. openmim and MMEngine look in
-    ``mmcast``.
+    onedl-mim takes the folder of RECORD's first entry for the package, and pip sorts RECORD: the
+    command ``../../../bin/mmcast`` would come first, but '+' sorts before '.'. openmim and MMEngine
+    look in ``mmcast``.
     """
 
     def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
         super().write_wheelfile(wheelfile_base, *args, **kwargs)
         if 'editable_wheel' not in self.distribution.commands:
-            add_mim_extension(Path(wheelfile_base) / '.mim', link=False)
+            add_mim_extension(Path(wheelfile_base).parent / '+mmcast' / '.mim', link=False)
 
 
 # In the repository's root a left-over .egg-info would hide the installed distribution from mim.
 (ROOT / 'build').mkdir(exist_ok=True)
 setup(
     options={'egg_info': {'egg_base': 'build'}},
-    name='mmcast',
-    version=runpy.run_path(str(ROOT / 'mmcast' / 'version.py'))['__version__'],
-    description='Semi-supervised instance segmentation by foundation model distillation (CAST)',
-    license='Apache-2.0',
-    license_files=['LICENSE'],
-    python_requires='>=3.10',
-    packages=find_packages(include=['mmcast', 'mmcast.*']),
-    package_data={'mmcast': ['**/*.j2']},
-    install_requires=read_requirements('runtime'),
-    extras_require={
-        'mm': read_requirements('mminstall'),
-        'deploy': read_requirements('deploy'),
-        'tests': read_requirements('tests'),
-    },
     cmdclass={'build_py': BuildPy, 'bdist_wheel': BdistWheel},
-    zip_safe=False,
 )

@@ -13,28 +13,28 @@ from pathlib import Path
 from statistics import mean
 
 from matplotlib.figure import Figure
-from mmengine.config import Config
 
 from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
+from mmcast.pipeline.plan import Plan
 from mmcast.training.curves import read_curves
 
 WEIGHT = 'model.pixel_contrast.loss_weight'
 CONFIG = Path(__file__).parents[1] / 'configs/cast_toy_pixel_weight.py'
 
 
-def curves_by_weight(config: Config, work_dir: Path) -> dict[float, dict]:
+def curves_by_weight(plan: Plan, work_dir: Path) -> dict[float, dict]:
     """The logged curves of each step that sets the weight, which must have run."""
     found = {}
-    for number, step in enumerate(config.steps, 1):
+    for number, (name, step) in enumerate(plan.definitions.items(), 1):
         if WEIGHT in step.get('cfg_options', {}):
-            folder = work_dir / f'{number:02d}_{step.name}'
+            folder = work_dir / f'{number:02d}_{name}'
             curves = read_curves(folder)
             if 'pxl_margin' not in curves:
                 raise CASTError(
-                    f'{folder} has no logged margin; run tools/train.py {config.filename} first'
+                    f'{folder} has no logged margin; run tools/train.py {plan.path} first'
                 )
-            found[step.cfg_options[WEIGHT]] = curves
+            found[step['cfg_options'][WEIGHT]] = curves
     return found
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument('--config', type=Path, default=CONFIG)
     parser.add_argument('--out', type=Path, default=Path('margin.png'), help='picture to write')
     args = parser.parse_args()
-    runs = curves_by_weight(Config.fromfile(args.config), args.work_dir)
+    runs = curves_by_weight(Plan(args.config), args.work_dir)
 
     figure = Figure(figsize=(9, 3.2), layout='constrained')
     margins, shares = figure.subplots(1, 2)

@@ -28,9 +28,9 @@ def run(config: Path, seed: int, work_dir: Path) -> tuple[dict[str, dict], dict[
     """The summary rows of one pipeline with one seed, and the quality of its pseudo-labels in
     percent, by step.
     """
-    from mmcast.pipeline.pipeline import run_pipeline
+    from mmcast import train  # here, so that --help does not wait for torch
 
-    run_pipeline(config, work_dir=work_dir, seed=seed)
+    train(str(config), work_dir=str(work_dir), seed=seed)
     rows = {row['row']: row for row in json.loads((work_dir / 'summary.json').read_text())}
     inspection = work_dir / 'pseudo_labels.json'
     stores = json.loads(inspection.read_text())['stores'] if inspection.exists() else {}

@@ -7,9 +7,13 @@ import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from mmcast.errors import CASTError
+
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
+_MARK = 'drops_onedl_noise'
 _ONEDL_NOISE = 'Could not import OneDL'
 
 
@@ -28,17 +32,123 @@ class OperatorFinder:
 
 
 class ImportWatcher:
-    """Hears of every import first and finds nothing itself; readies what mmdet and mmpretrain print
-    through.
+    """Hears of every import first; patches the modules of :data:`_PATCHES` once they are loaded.
 
     Doing that at once would import MMEngine and torch, which those who only run an ONNX file may
     not have.
     """
 
     @staticmethod
-    def find_spec(fullname: str, path: Any = None, target: Any = None) -> None:
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname in ('mmdet', 'mmpretrain'):
             _drop_onedl_noise()
+        if fullname not in _PATCHES:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not ImportWatcher)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next(filter(None, specs), None)
+        if spec is not None and spec.loader is not None:
+            _patch_after(spec.loader, _PATCHES[fullname])
+        return spec
+
+
+def _patch_after(loader: Any, patch: Callable[[ModuleType], None]) -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        patch(module)
+
+    loader.exec_module = exec_module
+
+
+def _inherit_shipped_configs(config: ModuleType) -> None:
+    """Lets ``_base_ = 'mmcast::cast_toy.py'`` mean a config shipped with mmcast.
+
+    MMEngine's table of packages is fixed, and it refuses a name without a folder. As with other
+    packages, the types of such a base are looked up in ours, whatever the ``default_scope``.
+    """
+    original = config.Config._get_cfg_path
+
+    @functools.wraps(original)
+    def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        from mmcast.configs import SCOPE, find_shipped
+
+        if not cfg_path.startswith(SCOPE):
+            return original(cfg_path, filename)
+        return str(find_shipped(cfg_path)), SCOPE.removesuffix('::')
+
+    config.Config._get_cfg_path = staticmethod(_get_cfg_path)
+
+
+def _serve_shipped_configs(hub: Any) -> None:
+    """Lets ``mmengine.hub.get_config`` and ``get_model`` find the configs shipped with mmcast."""
+    original = hub.get_config
+
+    @functools.wraps(original)
+    def get_config(cfg_path: str, pretrained: bool = False) -> Any:
+        from mmcast.configs import SCOPE, find_shipped
+
+        if not cfg_path.startswith(SCOPE):
+            return original(cfg_path, pretrained)
+        cfg = hub.Config.fromfile(str(find_shipped(cfg_path)))
+        if pretrained:
+            cfg.model_path = _shipped_weights(hub, cfg_path.removeprefix(SCOPE))
+        return cfg
+
+    module: Any
+    for module in list(sys.modules.values()):  # some may have imported it before mmcast
+        if getattr(module, '__dict__', {}).get('get_config') is original:
+            module.get_config = get_config
+
+
+def _shipped_weights(hub: ModuleType, name: str) -> str:
+    """A file or an address of the weights that a metafile names for a config."""
+    package = Path(__file__).parent
+    try:
+        weights = hub._get_cfg_metainfo(str(package), name)['Weights']
+    except (OSError, KeyError, ValueError) as error:
+        raise CASTError(
+            f'mmcast::{name} has no pretrained weights; build it without pretrained=True and load '
+            'a checkpoint of your own'
+        ) from error
+    return weights if '://' in weights else str(package / '.mim' / weights)
+
+
+def _read_checkpoints_safely(checkpoint: ModuleType) -> None:
+    """Lets MMEngine read local checkpoints of its own without running code in them.
+
+    Upstream's 0.10.7 cannot with torch 2.6 and later (mmengine#1655). A file with other objects in
+    it is left to what MMEngine does.
+    """
+    original = checkpoint.load_from_local
+
+    def load_from_local(filename: str, map_location: Any) -> Any:
+        import pickle
+
+        from mmcast.checkpoints import load_plain
+
+        try:
+            return load_plain(os.path.expanduser(filename), map_location)
+        except pickle.UnpicklingError:
+            return original(filename, map_location)
+
+    checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
+
+
+def _leave_out_multimodal(dependency: Any) -> None:
+    """mmpretrain's multimodal models take seconds to import, and upstream's 1.2.0 fail to with
+    transformers 4.56.
+    """
+    dependency.WITH_MULTIMODAL = False
+
+
+_PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    'mmengine.config.config': _inherit_shipped_configs,
+    'mmengine.hub.hub': _serve_shipped_configs,
+    'mmengine.runner.checkpoint': _read_checkpoints_safely,
+    'mmpretrain.utils.dependency': _leave_out_multimodal,
+}
 
 
 def _drop_onedl_noise() -> None:
@@ -46,7 +156,7 @@ def _drop_onedl_noise() -> None:
         import mmengine.logging
     except ImportError:  # tools/check_env.py says so in words
         return
-    if not hasattr(mmengine.logging.print_log, 'drops_onedl_noise'):
+    if not hasattr(mmengine.logging.print_log, _MARK):
         mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)
 
 
@@ -62,17 +172,16 @@ def _without_onedl_noise(print_log: Callable) -> Callable:
         if msg != _ONEDL_NOISE:
             print_log(msg, *args, **kwargs)
 
-    wrapper.drops_onedl_noise = True
+    setattr(wrapper, _MARK, True)
     return wrapper
 
 
 def install() -> None:
-    """Put the stand-in for missing mmcv operators in place, calm OpenMP, drop one line of import
-    noise.
+    """Put the stand-in for missing mmcv operators in place, calm OpenMP, patch MMEngine and
+    mmpretrain when they are imported, or now if they are.
 
     Calling it again changes nothing. Must run before mmdet is imported: ``import mmcast`` does it.
-        It imports
-    neither torch nor MMEngine itself.
+    It imports neither torch nor MMEngine itself.
     """
     # Read when torch is loaded. CPU threads that spin while they wait for one another starve the
     # data loader, and with any other load on the machine a step takes ten times as long. A person's
@@ -82,3 +191,6 @@ def install() -> None:
         sys.meta_path.append(OperatorFinder)
     if ImportWatcher not in sys.meta_path:
         sys.meta_path.insert(0, ImportWatcher)
+        for name, patch in _PATCHES.items():
+            if name in sys.modules:
+                patch(sys.modules[name])

@@ -1,11 +1,15 @@
 """Finds and reads MMEngine configs, those shipped with mmcast included; errors are one line."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING
 
 from mmcast.errors import CASTError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _PACKAGE = Path(__file__).parent
 SCOPE = 'mmcast::'
@@ -41,20 +45,64 @@ def find_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Path
     own = Path(folder, name)
     if own.is_file():
         return own
-    shipped = shipped_configs() / str(name).removeprefix(SCOPE)
-    if shipped.is_file():
-        return shipped
+    with contextlib.suppress(CASTError):
+        return find_shipped(str(name))
     raise CASTError(f'config {own} not found; give the path of an existing config')
 
 
-def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> Config:
+def find_shipped(name: str) -> Path:
+    """The file of a config shipped with mmcast, named as for :func:`find_config`.
+
+    Raises:
+        CASTError: there is none.
+    """
+    path = shipped_configs() / name.removeprefix(SCOPE)
+    if not path.is_file():
+        raise CASTError(
+            f'{name} is not among the configs of mmcast; they are in {shipped_configs()}'
+        )
+    return path
+
+
+def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Config':
     """Reads a config, which :func:`find_config` finds.
 
     Raises:
         CASTError: there is none, or it is no valid config; MMEngine's message may be many lines.
     """
+    from mmengine.config import Config  # here, as finding a config needs no MMEngine
+
     path = find_config(name, folder)
     try:
-        return Config.fromfile(str(path))
+        config = Config.fromfile(str(path), import_custom_modules=False)
     except Exception as error:  # a config is a program: any error of its author can surface here
         raise CASTError(f'config {path} cannot be read: {error}') from error
+    import_custom_modules(config)
+    return config
+
+
+def import_custom_modules(config: 'Config') -> None:
+    """Imports what a config's ``custom_imports`` names, also modules that lie beside the config.
+
+    MMEngine does it while it reads a file. A process that gets the config from another one has to
+    do it itself.
+
+    Raises:
+        CASTError: a module cannot be imported.
+    """
+    from mmengine.utils import import_modules_from_strings
+
+    wanted = config.get('custom_imports')
+    if not wanted:
+        return
+    folder = str(Path(config.filename or '').resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that it hides no other module
+    try:
+        import_modules_from_strings(**wanted)
+    except Exception as error:  # a module is a program as well
+        cause = error.__context__ or error
+        raise CASTError(
+            f'config {config.filename}: custom_imports {wanted.get("imports")}: {cause}; put the '
+            'module beside the config, or its folder into PYTHONPATH'
+        ) from error

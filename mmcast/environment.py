@@ -8,24 +8,50 @@ what is missing.
 import importlib
 import importlib.metadata
 import json
+import operator
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-TESTED = {
-    'torch': '2.14.1',
-    'torchvision': '0.29.1',
-    'onedl-mmengine': '0.10.12',
-    'onedl-mmcv': '2.3.6',
-    'onedl-mmdetection': '3.4.5',
-    'onedl-mmpretrain': '1.3.6',
-    'onedl-mim': '0.5.1',
-    'transformers': '4.57.6',
-    'faster-coco-eval': '1.8.0',
-    'cityscapesscripts': '2.3.0',
-}
+from mmcast.errors import CASTError
+
+_PACKAGE = Path(__file__).parent
+
+
+def read_requirements(name: str) -> dict[str, str]:
+    """Version specifiers by distribution, such as '==2.14.1' or '', of ``requirements/<name>.txt``.
+
+    The file is beside the package in a checkout and in it after ``pip install``.
+
+    Raises:
+        CASTError: it is in neither place.
+    """
+    folders = (_PACKAGE / '.mim' / 'requirements', _PACKAGE.parent / 'requirements')
+    paths = (folder / f'{name}.txt' for folder in folders)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise CASTError(f'requirements/{name}.txt is not beside {_PACKAGE}: install mmcast again')
+    lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    split = (re.fullmatch(r'([\w.-]+)(.*)', line) for line in lines if line[:1] not in ('', '#'))
+    return {_normalise(found[1]): found[2].strip() for found in split if found}
+
+
+def _normalise(name: str) -> str:
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def _pins(name: str) -> dict[str, str]:
+    specifiers = read_requirements(name)
+    return {name: spec[2:] for name, spec in specifiers.items() if spec.startswith('==')}
+
+
+PYTHON = (3, 11), (3, 13)  # the first and the last that are supported
+TESTED = _pins('mminstall')
+UPSTREAM = _pins('upstream')
+NEEDED = read_requirements('runtime')
 # Module: its maintained distribution, the upstream ones, the oldest version with what mmcast calls.
 OPENMMLAB = {
     'mmengine': ('onedl-mmengine', ('mmengine', 'mmengine-lite'), '0.10'),
@@ -71,7 +97,7 @@ class Check:
 
 @dataclass(frozen=True)
 class EnvironmentReport:
-    """What ``check_environment`` found."""
+    """What ``check`` found, in the order in which to fix it."""
 
     findings: list[Check] = field(default_factory=list)
 
@@ -91,7 +117,7 @@ class EnvironmentReport:
 def look() -> Machine:
     """Read the installed distributions, torch's devices, cores and memory of this machine."""
     # Python imports what comes first on its path, so the first of several versions counts.
-    distributions = {}
+    distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         distributions.setdefault(_normalise(distribution.metadata['Name'] or ''), distribution)
     torch_error, gpu = _torch_devices() if 'torch' in distributions else (None, None)
@@ -107,10 +133,6 @@ def look() -> Machine:
         else os.cpu_count() or 1,
         memory_gb=_memory_gb(),
     )
-
-
-def _normalise(name: str) -> str:
-    return re.sub(r'[-_.]+', '-', name).lower()
 
 
 def _has_compiled_ops(distributions: dict[str, importlib.metadata.Distribution]) -> bool:
@@ -144,6 +166,10 @@ def _torch_devices() -> tuple[str | None, str | None]:
 
 def _memory_gb() -> float | None:
     try:
+        return importlib.import_module('psutil').virtual_memory().total / 2**30
+    except ImportError:
+        pass
+    try:
         return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
     except (AttributeError, ValueError, OSError):  # not every system has these names
         return None
@@ -169,16 +195,12 @@ def check(machine: Machine) -> EnvironmentReport:
 
 def _python(machine: Machine) -> Check:
     found = '.'.join(map(str, machine.python))
-    if machine.python < (3, 10):
-        return Check(
-            'Python',
-            found,
-            WRONG,
-            'too old',
-            'make setup PYTHON=python3.11 (after installing Python 3.11)',
-        )
-    if machine.python[:2] != (3, 11):
-        return Check('Python', found, NOTE, 'tested with 3.11')
+    first, last = ('.'.join(map(str, version)) for version in PYTHON)
+    if machine.python[:2] < PYTHON[0]:
+        cure = f'make setup PYTHON=python{first} (after installing Python {first})'
+        return Check('Python', found, WRONG, 'too old', cure)
+    if machine.python[:2] > PYTHON[1]:
+        return Check('Python', found, NOTE, f'supported are {first} to {last}')
     return Check('Python', found)
 
 
@@ -205,9 +227,22 @@ def _torch(machine: Machine) -> Iterator[Check]:
 
 
 def _required(versions: dict[str, str], name: str) -> Check:
-    if name not in versions:
+    version, specifier = versions.get(name), NEEDED.get(name, '')
+    if version is None:
         return Check(name, 'not installed', WRONG, 'needed', _install(name))
-    return _as_tested(name, versions[name])
+    if not _satisfies(version, specifier):
+        return Check(name, version, WRONG, f'mmcast needs {specifier}', _install(name))
+    return _as_tested(name, version)
+
+
+def _satisfies(version: str, specifier: str) -> bool:
+    """Whether a version is within a specifier such as '>=4.57,<5'."""
+    tests = {'==': operator.eq, '>=': operator.ge, '<=': operator.le, '<': operator.lt}
+    for part in filter(None, specifier.split(',')):
+        sign = ''.join(re.findall('[<>=]', part))
+        if not tests[sign](_number(version), _number(part.strip().removeprefix(sign))):
+            return False
+    return True
 
 
 def _as_tested(name: str, version: str) -> Check:
@@ -219,7 +254,7 @@ def _as_tested(name: str, version: str) -> Check:
 
 def _openmmlab(machine: Machine, module: str) -> Check:
     """One of the OpenMMLab modules: there, once, and new enough."""
-    maintained, _, oldest = OPENMMLAB[module]
+    maintained, upstream, oldest = OPENMMLAB[module]
     owners = _owners(module, machine.versions)
     if not owners:
         if module == 'mim':
@@ -240,9 +275,12 @@ def _openmmlab(machine: Machine, module: str) -> Check:
     if _number(version) < _number(oldest):
         return Check(module, found, WRONG, f'older than {oldest}', _swap(module, owners))
     if owners[0] != maintained:
-        return Check(
-            module, f'{found} (upstream)', NOTE, f'tested with {maintained} {TESTED[maintained]}'
-        )
+        found = f'{found} (upstream)'
+        if UPSTREAM.get(owners[0]) == version:
+            return Check(module, found)
+        tested = [f'{name} {pin}' for name, pin in UPSTREAM.items() if name in upstream]
+        tested.append(f'{maintained} {TESTED[maintained]}')
+        return Check(module, found, NOTE, f'tested with {" and ".join(tested)}')
     return _as_tested(maintained, version)
 
 
@@ -266,24 +304,6 @@ def _known_traps(versions: dict[str, str]) -> Iterator[Check]:
             'upstream mmdet refuses mmcv 2.2 and later',
             _swap('mmdet', ['mmdet']),
         )
-    torch = versions.get('torch')
-    if 'mmengine' in versions and torch and _number(torch) >= (2, 6):  # mmengine#1655
-        yield Check(
-            'mmengine',
-            f'{versions["mmengine"]} with torch {torch}',
-            WRONG,
-            'upstream mmengine cannot load its own checkpoints with torch 2.6 and later',
-            _swap('mmengine', ['mmengine']),
-        )
-    transformers = versions.get('transformers')
-    if 'mmpretrain' in versions and transformers and _number(transformers) >= (4, 56):
-        yield Check(
-            'mmpretrain',
-            f'{versions["mmpretrain"]} with transformers {transformers}',
-            WRONG,
-            'upstream mmpretrain does not import with transformers 4.56 and later',
-            _swap('mmpretrain', ['mmpretrain']),
-        )
 
 
 def _operators(machine: Machine) -> Check:
@@ -300,36 +320,19 @@ def _operators(machine: Machine) -> Check:
 
 
 def _others(versions: dict[str, str]) -> Iterator[Check]:
-    yield _transformers(versions)
-    for name in ('faster-coco-eval', 'pycocotools', 'cityscapesscripts'):
-        yield _required(versions, name)
+    if 'onedl-mmdetection' in versions:  # upstream's does without
+        yield _required(versions, 'faster-coco-eval')
+    for name in NEEDED:
+        check = _required(versions, name)
+        if name in TESTED or check.status != OK:  # what nobody has to know of is not shown
+            yield check
+    if not any(name.startswith('opencv-') for name in versions):
+        yield Check('OpenCV', 'not installed', WRONG, 'needed', _install('opencv-python'))
     if 'mmcast' in versions:
         yield Check('mmcast', versions['mmcast'])
     else:
-        yield Check(
-            'mmcast',
-            'not installed',
-            WRONG,
-            'only its folder was found',
-            'pip install -e . (in the repository)',
-        )
-
-
-def _transformers(versions: dict[str, str]) -> Check:
-    version = versions.get('transformers')
-    if version and _number(version) >= (5,):
-        return Check(
-            'transformers',
-            version,
-            WRONG,
-            'mmpretrain does not import with 5 and later',
-            _install('transformers'),
-        )
-    if version and _number(version) < (4, 56):
-        return Check(
-            'transformers', version, WRONG, 'no SAM2 before 4.56', _install('transformers')
-        )
-    return _required(versions, 'transformers')
+        cure = 'pip install -e . (in the repository)'
+        yield Check('mmcast', 'not installed', WRONG, 'only its folder was found', cure)
 
 
 def _hardware(machine: Machine) -> Iterator[Check]:
@@ -358,12 +361,19 @@ def _owners(module: str, versions: Iterable[str]) -> list[str]:
 
 def _number(version: str) -> tuple[int, ...]:
     """(2, 14, 1) of '2.14.1+cpu', enough to compare releases."""
-    return tuple(int(part) for part in re.match(r'[\d.]*', version)[0].split('.') if part)
+    return tuple(int(part) for part in re.findall(r'\d+', re.sub(r'[^\d.].*', '', version)))
 
 
 def _install(*names: str, force: bool = False) -> str:
-    pins = ' '.join(f'{name}=={TESTED[name]}' if name in TESTED else name for name in names)
+    pins = ' '.join(_requirement(name) for name in names)
     return f'{_PIP}{"--force-reinstall " if force else ""}{pins}'
+
+
+def _requirement(name: str) -> str:
+    """What pip is told to install; a shell would take '>' for its own."""
+    if name in TESTED:
+        return f'{name}=={TESTED[name]}'
+    return f'"{name}{NEEDED[name]}"' if NEEDED.get(name) else name
 
 
 def _swap(module: str, owners: list[str]) -> str:
@@ -374,8 +384,13 @@ def _swap(module: str, owners: list[str]) -> str:
 # ---- showing
 
 
-def print_report(report: EnvironmentReport) -> None:
-    """A table where rich is installed, else plain lines; then what to type."""
+def print_report(report: EnvironmentReport, again: str = 'mmcast env') -> None:
+    """A table where rich is installed, else plain lines; then what to type.
+
+    Args:
+        report: what :func:`check` returns.
+        again: the command that looks once more.
+    """
     try:
         _print_table(report.findings)
     except ImportError:
@@ -386,7 +401,7 @@ def print_report(report: EnvironmentReport) -> None:
             )
     commands = to_type(report)
     if commands:
-        print('\nTo type:', *commands, 'python tools/check_env.py', sep='\n  ')
+        print('\nTo type:', *commands, again, sep='\n  ')
     else:
         print('\nNothing needed is wrong.')
 

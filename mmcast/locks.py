@@ -1,15 +1,21 @@
-"""Locks that keep two processes from writing to one place, on every system."""
+"""Locks that keep two processes from writing to one place, on every system.
+
+Windows has byte 0 of a locked file to its holder alone: nobody else reads the file meanwhile, not
+even the same process by another handle.
+"""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import lock_descriptor, unlock_descriptor
+from filelock import SoftFileLock, Timeout, lock_descriptor, unlock_descriptor
 
 from mmcast.errors import CASTError
 
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _held: set[int] = set()  # descriptors of the files that this process has locked
 
 
@@ -31,9 +37,7 @@ def hold_lock(path: Path, in_use: str) -> Iterator[None]:
     while not held:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('a+', encoding='utf-8') as file, lock_file(file, in_use):
-            # Who held it before may have removed the folder; then nobody else would find this file.
-            with contextlib.suppress(FileNotFoundError):
-                held = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            held = _is_at(path, file)
             if held:
                 file.truncate(0)
                 file.write(str(os.getpid()))
@@ -45,13 +49,22 @@ def hold_lock(path: Path, in_use: str) -> Iterator[None]:
 def lock_file(file: IO[Any], in_use: str) -> Iterator[None]:
     """Locks an open file; forked children do not inherit the lock.
 
-    If they did, a run that was killed would stay locked as long as its data loader workers live.
+    If they did, a run that was killed would stay locked as long as its data loader workers live. A
+    network file system may know no locks; there a neighbour, ``<name>.lock``, stands for one.
 
     Raises:
         CASTError: another process has locked it; the message is ``in_use``, see :func:`hold_lock`.
     """
     descriptor = file.fileno()
-    if not lock_descriptor(descriptor, blocking=False):
+    try:
+        locked = lock_descriptor(descriptor, blocking=False)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        with _soft_lock(file, in_use):
+            yield
+        return
+    if not locked:
         raise CASTError(in_use.replace('{owner}', _owner(file)))
     _held.add(descriptor)
     try:
@@ -59,6 +72,32 @@ def lock_file(file: IO[Any], in_use: str) -> Iterator[None]:
     finally:
         _held.discard(descriptor)
         unlock_descriptor(descriptor)
+
+
+@contextlib.contextmanager
+def _soft_lock(file: IO[Any], in_use: str) -> Iterator[None]:
+    """A lock by the existence of a file; one whose process died on this machine counts no more."""
+    lock = SoftFileLock(f'{file.name}.lock', timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CASTError(in_use.replace('{owner}', _owner(file))) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_at(path: Path, file: IO[Any]) -> bool:
+    """Whether an open file is still what others find there: its folder may have been removed before
+    it was locked. Windows removes nothing that is open.
+    """
+    if os.name == 'nt':
+        return True
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _owner(file: IO[Any]) -> str:

@@ -79,7 +79,7 @@ def _resident() -> int:
 def _reset_peak() -> bool:
     """Whether Linux forgot the peak up to now; some containers accept the request and ignore it."""
     try:
-        _CLEAR_REFS.write_text(_RESET_PEAK)
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding='utf-8')
         return 0 < _read_status('VmHWM') <= _read_status('VmRSS') + _SLACK
     except (OSError, ValueError):
         return False
@@ -91,7 +91,7 @@ def _read_status(name: str) -> int:
     Raises:
         OSError, ValueError: the system does not tell it.
     """
-    for line in _STATUS.read_text().splitlines():
+    for line in _STATUS.read_text(encoding='utf-8').splitlines():
         if line.startswith(f'{name}:'):
             return int(line.split()[1]) // 1024
     raise ValueError(f'{_STATUS} has no {name}')

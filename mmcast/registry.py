@@ -7,6 +7,7 @@ asked for.
 """
 
 from importlib import import_module
+from typing import Any
 
 from mmdet import registry as mmdet_registry
 from mmengine.registry import Registry
@@ -20,7 +21,7 @@ class LazyRegistry(Registry):
         kwargs: Those of MMEngine's ``Registry``.
     """
 
-    def __init__(self, *args, lazy: dict[str, str], **kwargs) -> None:
+    def __init__(self, *args: Any, lazy: dict[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lazy = lazy
 
@@ -31,6 +32,10 @@ class LazyRegistry(Registry):
             if module is not None:
                 import_module(module)
         return super().get(key)
+
+    def has_own(self, name: str) -> bool:
+        """Whether mmcast registers a name itself, imported yet or not."""
+        return name in self.module_dict or name in self._lazy
 
 
 def _child(name: str, *locations: str, lazy: dict[str, str] | None = None) -> Registry:

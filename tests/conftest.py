@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
-import mmcast  # noqa: F401  mmcv's stand-in, before a test file that is run alone imports mmdet
+import mmcast  # noqa: F401  before a test imports mmdet: its stand-in for mmcv._ext
 
 
 @pytest.fixture(autouse=True)

@@ -1,24 +1,25 @@
-"""What every tool does with an error that its user can fix: one readable line, exit status 1."""
+"""What every command does with an error: one line and an exit status, or its traceback."""
 
+import contextlib
 import functools
+import os
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
 
 from mmcast.errors import CASTError
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
 
-def _curable() -> tuple[type[Exception], ...]:
-    """Errors that a user can fix; any other is a mistake in the program and keeps its traceback."""
-    config = sys.modules.get(
-        'mmengine.config.utils'
-    )  # not imported here: tools that run an ONNX file do without it
-    return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError,) if config else ())
+_reporting = ContextVar('reporting', default=False)
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error as one line; of an error from a data loader's worker, the original
-    message.
+    """The message of an error as one line; of a data loader's worker's, the original message.
 
     torch re-raises a worker's error as the same type with the worker's traceback as its message;
     the last line of that is ``package.SomeError: message``.
@@ -31,16 +32,76 @@ def one_line(error: BaseException) -> str:
     return ' '.join(lines)
 
 
-def report_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a tool's ``main``: a curable error becomes ``error: ...`` on stderr and exit status
-    1.
+@contextlib.contextmanager
+def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
+    """Turns an error that a user can fix into one line on stderr and an exit status.
+
+    Any other error is a mistake in the program and keeps its traceback. Ctrl-C is one line and
+    status 130; a closed pipe, as in ``mmcast check ... | head``, is status 141 without a word. A
+    block inside another one leaves its errors to the outer one.
+
+    Args:
+        debug: show the traceback of every error.
+        status: the exit status of an error.
+
+    Raises:
+        SystemExit: there was an error.
     """
+    if _reporting.get():
+        yield
+        return
+    token = _reporting.set(True)
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here a closed pipe can still be told from a finished run
+    except KeyboardInterrupt:
+        _exit('interrupted', INTERRUPTED, debug)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            sys.exit(PIPE_CLOSED)
+        if debug or isinstance(error, _fixable()):
+            _exit(f'error: {one_line(error)}', status, debug)
+        if status == 1:
+            raise
+        _exit('', status, debug=True)
+    finally:
+        _reporting.reset(token)
+
+
+def report_errors(main: Callable[..., None]) -> Callable[..., None]:
+    """Decorates the ``main`` of a script: see :func:`reporting_errors`."""
 
     @functools.wraps(main)
-    def wrapper(*args, **kwargs) -> None:
-        try:
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        with reporting_errors():
             main(*args, **kwargs)
-        except _curable() as error:
-            sys.exit(f'error: {one_line(error)}')
 
     return wrapper
+
+
+def _fixable() -> tuple[type[Exception], ...]:
+    # Not imported here: commands that run an ONNX file do without MMEngine.
+    config = sys.modules.get('mmengine.config.utils')
+    return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError,) if config else ())
+
+
+def _exit(message: str, status: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    elif status == 1:
+        sys.exit(message)
+    else:
+        print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def _stdout_is_closed() -> bool:
+    """Whether nobody reads stdout any more; then what is left in its buffer goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

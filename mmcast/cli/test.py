@@ -2,8 +2,46 @@
 1).
 """
 
-from mmcast.configs import load_config
-from mmcast.training.single import prepare_single, test_single
+import argparse
+
+from mmcast.cli.options import add_config_options, add_launcher, set_local_rank
+
+EXAMPLES = {
+    'the student that cast_toy.py trained': (
+        '{command} toy/toy_student_refine.py work_dirs/cast_toy/08_refine/iter_100.pth'
+    ),
+    'and keep the metrics': (
+        '{command} toy/toy_student_refine.py work_dirs/cast_toy/08_refine/iter_100.pth '
+        '--out metrics.json'
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help='a config of one run: a path, or one of mmcast')
+    parser.add_argument('checkpoint', help='weights of the whole model')
+    parser.add_argument(
+        '--work-dir', help='where logs are written; default work_dirs/<config name>'
+    )
+    parser.add_argument(
+        '--out',
+        help="file to write, which must not exist: .json gets the metrics, .pkl mmdet's pickle of "
+        'the predictions',
+    )
+    add_config_options(parser, 'test_dataloader.batch_size=1')
+    add_launcher(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    set_local_rank(args)
+    test(
+        args.config,
+        args.checkpoint,
+        work_dir=args.work_dir,
+        out=args.out,
+        cfg_options=args.cfg_options,
+        launcher=args.launcher,
+    )
 
 
 def test(
@@ -20,13 +58,17 @@ def test(
         config_path: of one run; a path, or the name of a config shipped with mmcast.
         checkpoint: weights of the whole model.
         work_dir: where logs are written; default ``work_dirs/<config name>``.
-        out: a JSON file for the metrics, which must not exist.
+        out: a file to write, which must not exist: ``.json`` for the metrics, ``.pkl`` for the
+            predictions, which mmdet's tools read (``mmcast mmdet eval_metric`` and others).
         cfg_options: merged into the config.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        CASTError: ``out`` exists, or the checkpoint is not one of this model.
+        CASTError: ``out`` exists or has another ending, or the checkpoint is not one of this model.
     """
+    from mmcast.configs import load_config
+    from mmcast.training.single import prepare_single, test_single
+
     test_single(
         prepare_single(load_config(config_path), work_dir, cfg_options, launcher), checkpoint, out
     )

@@ -1,16 +1,75 @@
-"""Trains one config, or runs every step of a pipeline config (one that has ``steps``)."""
+"""Trains one config, or runs every step of a pipeline config (one that has ``steps``).
 
+Steps that are finished are not run again, and an interrupted one resumes.
+"""
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcast.configs import load_config
-from mmcast.errors import CASTError
-from mmcast.pipeline.pipeline import run_pipeline
-from mmcast.pipeline.state import STATE_FILE
-from mmcast.reports.run import write_reports
-from mmcast.training.distributed import on_main
-from mmcast.training.runner import use_amp
-from mmcast.training.single import prepare_single, train_single
+from mmcast.cli.options import add_config_options, add_launcher, set_local_rank
+
+EXAMPLES = {
+    'the whole method on synthetic street scenes, about 10 minutes without a GPU': (
+        '{command} cast_toy.py'
+    ),
+    'the same, on two processes': (
+        '{torchrun} --nproc_per_node=2 {script} cast_toy.py --launcher pytorch'
+    ),
+    'one step again; its old folder is moved aside': (
+        '{command} cast_toy.py --step transfer --rerun transfer'
+    ),
+    'on custom data: a COCO JSON, and a folder of images or a COCO JSON without labels': (
+        '{command} cast_custom.py --cfg-options variables.data_root=data/toy_cityscapes '
+        'variables.labeled=annotations/labeled_10percent_seed0.json '
+        'variables.unlabeled=annotations/unlabeled_10percent_seed0.json'
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        'config', help='a config of one run, or a pipeline config: a path, or one of mmcast'
+    )
+    parser.add_argument(
+        '--work-dir', help='where everything is written; default work_dirs/<config name>'
+    )
+    parser.add_argument('--step', nargs='+', metavar='NAME', help='pipeline: run only these steps')
+    parser.add_argument(
+        '--rerun',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='pipeline: run these steps again ("all" for all); old folders are moved aside',
+    )
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='one run: resume from its latest checkpoint (a pipeline always does)',
+    )
+    parser.add_argument('--seed', type=int, help='random seed; default: what the config says')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    add_config_options(
+        parser,
+        'train_cfg.max_iters=100; in a pipeline config variables.data_root=... or '
+        'step_options.KEY=...',
+    )
+    add_launcher(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    set_local_rank(args)
+    train(
+        args.config,
+        work_dir=args.work_dir,
+        step=args.step,
+        rerun=args.rerun,
+        resume=args.resume,
+        seed=args.seed,
+        amp=args.amp,
+        cfg_options=args.cfg_options,
+        launcher=args.launcher,
+    )
 
 
 def train(
@@ -41,10 +100,21 @@ def train(
     Raises:
         CASTError: see ``run_pipeline``; for a single run, a work directory that holds another one.
     """
+    from mmcast.configs import load_config
+    from mmcast.errors import CASTError
+    from mmcast.pipeline.pipeline import run_pipeline
+    from mmcast.pipeline.state import STATE_FILE
+    from mmcast.reports.run import write_reports
+    from mmcast.training.distributed import on_main
+    from mmcast.training.runner import use_amp
+    from mmcast.training.single import prepare_single, train_single
+
     cfg = load_config(config_path)
     if 'steps' in cfg:
-        run = run_pipeline(cfg.filename, work_dir, step, rerun, cfg_options, launcher, seed, amp)
-        on_main(lambda: write_reports(run))
+        finished = run_pipeline(
+            cfg.filename, work_dir, step, rerun, cfg_options, launcher, seed, amp
+        )
+        on_main(lambda: write_reports(finished))
         return
     if step or rerun:
         raise CASTError(f'{config_path} has no steps; --step and --rerun are for pipeline configs')

@@ -34,7 +34,7 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
             'img_dir)'
         )
     try:
-        labels = json.loads(Path(ann_file).read_text())
+        labels = json.loads(Path(ann_file).read_text(encoding='utf-8'))
         images, annotations = labels['images'], labels.get('annotations', [])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise CASTError(f'{ann_file} is no COCO label file ({error!r}); make it again') from error

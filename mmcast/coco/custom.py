@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.utils import track_iter_progress
+from rich.progress import track
 
 from mmcast.coco.reading import read_coco
 from mmcast.coco.splits import draw_images, instance_classes
@@ -198,7 +198,7 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
         )
     number = min(max(1, round(len(ids) * percent / 100)), len(ids) - 1)
     held = draw_images(ids, instance_classes(coco, ann_file), number, seed, False, ann_file)
-    return tuple(
+    kept, validation = (
         dict(
             coco,
             images=[image for image in coco['images'] if (image['id'] in held) == wanted],
@@ -206,6 +206,7 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
         )
         for wanted in (False, True)
     )
+    return kept, validation
 
 
 def list_unlabeled(source: Path, root: Path, known: set[Path]) -> tuple[Path, list[dict]]:
@@ -226,10 +227,9 @@ def list_unlabeled(source: Path, root: Path, known: set[Path]) -> tuple[Path, li
     else:
         folder = source
         paths = [path for path in image_files(folder) if path.resolve() not in known]
-        print(f'reading the sizes of {len(paths)} images in {folder}')
+        sizes = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
         images = [
-            describe_image(number, path, folder)
-            for number, path in enumerate(track_iter_progress(paths) if paths else [], start=1)
+            describe_image(number, path, folder) for number, path in enumerate(sizes, start=1)
         ]
     if not images:
         raise CASTError(

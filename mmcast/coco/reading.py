@@ -10,6 +10,12 @@ from mmcast.errors import CASTError
 def read_coco(path: str | os.PathLike) -> dict:
     """Read a COCO annotation file.
 
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
     Raises:
         CASTError: if it is missing, not JSON or without `images`, `categories` or `annotations`.
     """

@@ -232,7 +232,9 @@ def read_names(path: str | os.PathLike) -> dict[int, str]:
     return names
 
 
-def number_to_label(available: int, percent: float | None, count: int | None, ann_file) -> int:
+def number_to_label(
+    available: int, percent: float | None, count: int | None, ann_file: str | os.PathLike
+) -> int:
     """How many of the `available` images to label; exact, therefore with fractions."""
     number = (
         count
@@ -247,11 +249,11 @@ def number_to_label(available: int, percent: float | None, count: int | None, an
     return number
 
 
-def instance_classes(coco: dict, ann_file) -> dict[int, set[int]]:
+def instance_classes(coco: dict, ann_file: str | os.PathLike) -> dict[int, set[int]]:
     """The category ids of the instances of every image; groups (`iscrowd`) teach nothing and do not
     count.
     """
-    classes = {image['id']: set() for image in coco['images']}
+    classes: dict[int, set[int]] = {image['id']: set() for image in coco['images']}
     for ann in coco['annotations']:
         if ann['image_id'] not in classes:
             raise CASTError(
@@ -269,7 +271,7 @@ def draw_images(
     number: int,
     seed: int,
     stratify: bool,
-    ann_file,
+    ann_file: str | os.PathLike,
 ) -> set[int]:
     """The ids of the images to label: the first `number` of a random order.
 
@@ -277,9 +279,8 @@ def draw_images(
     class first and only if no image moved before shows the class. It changes a draw no more than
     its gaps require: images that were in it anyway only move.
 
-    Draws of one seed nest by construction: `number` has no part in making the order, stratified or
-        not, and a
-    smaller draw is the beginning of a larger one.
+    Draws of one seed nest by construction: `number` has no part in making the order, stratified
+    or not, and a smaller draw is the beginning of a larger one.
     """
     order = [image_ids[i] for i in np.random.default_rng(seed).permutation(len(image_ids))]
     if stratify:

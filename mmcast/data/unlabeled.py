@@ -1,6 +1,5 @@
 """Images whose labels nobody made, or nobody may see."""
 
-import os
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
@@ -57,7 +56,7 @@ class UnlabeledDataset(CocoDataset):
             height, width = read_image_size(path)
             image = dict(
                 img_id=img_id,
-                file_name=os.fspath(path.relative_to(folder)),
+                file_name=path.relative_to(folder).as_posix(),
                 height=height,
                 width=width,
             )

@@ -12,8 +12,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from mmcast.configs import load_config
 from mmcast.data.config_data import check_config_data
-from mmcast.deploy.export import Source, load_config, student_config
+from mmcast.deploy.export import Source, student_config
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_export import load_network
 from mmcast.deploy.onnx_student import OnnxStudent

@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from mmcast.configs import find_config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
+from mmcast.memory import PeakMemory
 
 BACKENDS = ('eager', 'compiled')
 
@@ -65,6 +66,8 @@ def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager',)) ->
         path, _, checkpoint = spec.partition(',')
         if Path(path).is_dir():
             path, checkpoint = str(Path(path, 'student.py')), str(Path(path, 'student.pth'))
+        with contextlib.suppress(CASTError):  # what is not there is named below
+            path = str(find_config(path))
         for needed in filter(None, (path, checkpoint)):
             if not Path(needed).is_file():
                 raise CASTError(
@@ -88,12 +91,16 @@ def benchmark(
     the machine hits all of them, each time after one run that is not measured. Time is wall clock;
     ``cpu_s`` is processor time, which other processes hardly disturb.
 
+    Args:
+        entries: The models.
+        setting: Image size, batch, runs and device, the same for all.
+        show: Called with a line for people whenever something is done.
+
     Returns:
-        One dict an entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms
-            (median,
-        p90, p99, mean), fps (images a second, of the median), cpu_s (median a run), peak_memory_mb
-        (of the process up to the last run; on a GPU, what torch allocated); or name, backend and
-        ``problem``.
+        One dict per entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms
+        (median, p90, p99, mean), fps (images per second, of the median), cpu_s (median per run),
+        peak_memory_mb (of the process up to the last run; on a GPU, what torch allocated); or name,
+        backend and ``problem``.
     """
     workers = []
     for entry in entries:
@@ -177,26 +184,28 @@ def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
     word.
     """
     try:
-        images = _images(setting)
-        model = (
-            _OnnxModel(entry, setting) if entry.backend == 'onnx' else _TorchModel(entry, setting)
-        )
-        for _ in range(setting.warmup):
-            model.run(images)
-        pipe.send(True)
-        while pipe.recv() == 'run':
-            model.run(
-                images
-                # after the others' turns its memory has left the caches, on some machines RAM as
-                # well
-            )
-            wall, cpu = time.perf_counter(), time.process_time()
-            model.run(images)
-            pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
-        memory = model.peak_memory_mb()  # before operations are counted, which takes more
+        with PeakMemory() as peak:
+            images = _images(setting)
+            kind = _OnnxModel if entry.backend == 'onnx' else _TorchModel
+            model = kind(entry, setting)
+            for _ in range(setting.warmup):
+                model.run(images)
+            pipe.send(True)
+            _serve_runs(pipe, model, images)
+        # taken before operations are counted, which needs more
+        memory = model.gpu_memory_mb() or peak.megabytes
         pipe.send(dict(peak_memory_mb=memory, **model.describe(images)))
     except Exception as error:  # whatever it is, the other models are to be measured
         pipe.send(' '.join(f'{type(error).__name__}: {error}'.split())[:300])
+
+
+def _serve_runs(pipe: Connection, model: Any, images: np.ndarray) -> None:
+    while pipe.recv() == 'run':
+        # After the others' turns its memory has left the caches, on some machines RAM as well.
+        model.run(images)
+        wall, cpu = time.perf_counter(), time.process_time()
+        model.run(images)
+        pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
 
 
 def _images(setting: Setting) -> np.ndarray:
@@ -228,8 +237,8 @@ class _OnnxModel:
     def run(self, images: np.ndarray) -> None:
         self.student.run(images, -1.0)  # all masks, empty ones too, as torch makes them
 
-    def peak_memory_mb(self) -> int:
-        return _resident_mb()
+    def gpu_memory_mb(self) -> None:
+        return None
 
     def describe(self, images: np.ndarray) -> dict:
         return dict(
@@ -245,7 +254,8 @@ class _TorchModel:
     def __init__(self, entry: Entry, setting: Setting) -> None:
         import torch
 
-        from mmcast.deploy.export import build_network, load_config
+        from mmcast.configs import load_config
+        from mmcast.deploy.export import build_network
         from mmcast.models.weights.loading import load_weights
 
         self.torch, self.device = torch, setting.device
@@ -275,10 +285,10 @@ class _TorchModel:
         if self.device.startswith('cuda'):
             self.torch.cuda.synchronize()
 
-    def peak_memory_mb(self) -> int:
+    def gpu_memory_mb(self) -> int | None:
         if self.device.startswith('cuda'):
             return self.torch.cuda.max_memory_allocated() // 2**20
-        return _resident_mb()
+        return None
 
     def describe(self, images: np.ndarray) -> dict:
         from mmcast.deploy.flops import count_flops, parameters_by_part
@@ -288,27 +298,12 @@ class _TorchModel:
         return dict(parameters=parameters_by_part(self.model), flops=flops, precision='fp32')
 
 
-def _without_files(model):
+def _without_files(model: Any) -> Any:
     """Random weights all over, where the config would take some from a file."""
     for module in model.modules():
         if getattr(module, 'init_cfg', None) and 'Pretrained' in str(module.init_cfg):
             module.init_cfg = None
     return model
-
-
-def _resident_mb() -> int:
-    """Largest resident memory up to now.
-
-    A process of Linux inherits its parent's ru_maxrss, not VmHWM.
-    """
-    try:
-        status = Path('/proc/self/status').read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return (
-        next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM'))
-        // 1024
-    )
 
 
 # ---- showing
@@ -355,7 +350,7 @@ def machine(setting: Setting) -> str:
     """One line: where and how it was measured."""
     name = platform.processor() or platform.machine()
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         name = next(
             line.partition(':')[2].strip() for line in lines if line.startswith('model name')
         )

@@ -112,7 +112,7 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
     if (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
         return Source(work_dir / CONFIG, work_dir / WEIGHTS)
     try:
-        records = json.loads((work_dir / STATE_FILE).read_text())['steps']
+        records = json.loads((work_dir / STATE_FILE).read_text(encoding='utf-8'))['steps']
     except (OSError, ValueError, KeyError) as error:
         raise CASTError(
             f'{work_dir} is no work directory of a pipeline (no sound {STATE_FILE} in it); give '
@@ -180,7 +180,11 @@ def _same_network(one: dict[str, str], other: dict[str, str]) -> bool:
 
 
 def _network_settings(fingerprint: Path) -> dict[str, str]:
-    settings = json.loads(fingerprint.read_text())['settings'] if fingerprint.exists() else {}
+    settings = (
+        json.loads(fingerprint.read_text(encoding='utf-8'))['settings']
+        if fingerprint.exists()
+        else {}
+    )
     return {
         key: value
         for key, value in settings.items()
@@ -252,7 +256,7 @@ def _scoped(name: str) -> str:
     own = [each for each in vars(registry).values() if isinstance(each, registry.Registry)]
     for each in own:
         each.import_from_location()
-    return f'mmcast.{name}' if any(name in each.module_dict for each in own) else name
+    return f'mmcast.{name}' if any(each.has_own(name) for each in own) else name
 
 
 def student_state(checkpoint: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -71,7 +72,12 @@ def _entered_by_decode(network: nn.Module, root: str, counter: FlopCounterMode) 
     heads = {name: child for name, child in network.named_children() if hasattr(child, 'decode')}
     for name, head in heads.items():
 
-        def decode(*args, place=f'{root}.{name}.decode()', original=head.decode, **kwargs):
+        def decode(
+            *args: Any,
+            place: str = f'{root}.{name}.decode()',
+            original: Callable = head.decode,
+            **kwargs: Any,
+        ) -> Any:
             counter.mod_tracker.parents.add(place)
             try:
                 return original(*args, **kwargs)

@@ -9,19 +9,21 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmcast.configs import load_config
 from mmcast.deploy.agreement import Agreement, compare_runtimes
 from mmcast.deploy.export import (
     Source,
     build_network,
     check_fits,
     dataset_meta,
-    load_config,
     resize_scale,
     student_config,
     student_state,
@@ -134,7 +136,7 @@ def onnx_metadata(cfg: Config, source: Source, precision: str, score_threshold: 
     )
 
 
-def to_onnx(network: nn.Module, attention: str = 'standard'):
+def to_onnx(network: nn.Module, attention: str = 'standard') -> Any:
     """The ``onnx.ModelProto`` of a student, of any batch and image size."""
     student = ExportableStudent(network, fused_attention=attention == 'onnxruntime').eval()
     divisor = student.divisor
@@ -155,7 +157,7 @@ def to_onnx(network: nn.Module, attention: str = 'standard'):
     return program.model_proto
 
 
-def finish_graph(model, metadata: dict) -> None:
+def finish_graph(model: Any, metadata: dict) -> None:
     """Name the dimensions, make the threshold optional, and write the metadata, in place."""
     onnx = require('onnx')
     graph = model.graph
@@ -177,7 +179,7 @@ def finish_graph(model, metadata: dict) -> None:
     model.producer_name, model.producer_version = 'mmcast', __version__
 
 
-def write(model, path: Path, precision: str) -> None:
+def write(model: Any, path: Path, precision: str) -> None:
     """Save a graph in one of :data:`PRECISIONS`."""
     onnx = require('onnx')
     if precision == 'fp16':
@@ -194,7 +196,7 @@ def write(model, path: Path, precision: str) -> None:
             )
 
 
-def to_half(model):
+def to_half(model: Any) -> Any:
     """The same graph in float16, weights and arithmetic; inputs and outputs keep their types."""
     float16 = require('onnxruntime.transformers.float16', _INSTALL)
     with _quiet():
@@ -204,7 +206,7 @@ def to_half(model):
 
 
 @contextlib.contextmanager
-def _temporary_file(out_file: Path):
+def _temporary_file(out_file: Path) -> Iterator[Path]:
     """A neighbour of ``out_file``, removed where it is not renamed."""
     try:
         out_file.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +225,7 @@ def _temporary_file(out_file: Path):
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """The exporter and the quantiser describe their progress in hundreds of lines."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

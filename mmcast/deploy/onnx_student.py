@@ -92,8 +92,11 @@ class OnnxStudent:
         return Instances(boxes_of_masks(masks), masks, found.scores, found.labels)
 
     def run(self, images: np.ndarray, score_threshold: float | None = None) -> list[Instances]:
-        """Instances of every image of a batch (B, H, W, 3) of uint8, RGB, as they are: nothing is
-        resized.
+        """Instances of every image of a batch; nothing is resized.
+
+        Args:
+            images: (B, H, W, 3) of uint8, RGB.
+            score_threshold: Instances with a lower score are left out; default is the file's.
         """
         threshold = self.score_threshold if score_threshold is None else score_threshold
         if self.metadata.get('windows'):
@@ -145,6 +148,7 @@ class OnnxStudent:
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:
     """Height and width of an image fitted into ``scale`` (long, short side), aspect ratio kept."""
     if scale is None:
-        return tuple(size)
+        return size
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return tuple(int(side * factor + 0.5) for side in size)
+    height, width = (int(side * factor + 0.5) for side in size)
+    return height, width

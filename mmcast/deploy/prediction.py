@@ -164,7 +164,7 @@ def open_source(source: Path) -> tuple[Iterator[Picture], int | None]:
             raise CASTError(
                 f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder'
             )
-        return (read_image(path, str(path.relative_to(source))) for path in paths), len(paths)
+        return (read_image(path, path.relative_to(source).as_posix()) for path in paths), len(paths)
     if not source.is_file():
         raise CASTError(f'{source} not found; give an image, a folder of images or a video')
     if source.suffix.lower() in VIDEO_SUFFIXES:
@@ -263,7 +263,7 @@ class CocoWriter:
         image = dict(id=self.images, file_name=picture.name, height=height, width=width)
         self.file.write(json.dumps([image, annotations]) + '\n')
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.file.close()
         if kind is None:
             with self.partial.open(encoding='utf-8') as file:
@@ -297,7 +297,7 @@ class ImageWriter:
         _, data = cv2.imencode('.jpg', cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
         write_atomically(self.folder / f'{name}.jpg', data.tobytes())
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
@@ -323,7 +323,7 @@ class VideoWriter:
                 raise CASTError(f'OpenCV cannot write {self.path}; use --no-overlays')
         self.video.write(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.video is not None:
             self.video.release()
             if kind is None:

@@ -11,8 +11,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
+from mmcast.configs import load_config
 from mmcast.deploy.agreement import to_instances
-from mmcast.deploy.export import build_network, dataset_meta, load_config
+from mmcast.deploy.export import build_network, dataset_meta
 from mmcast.deploy.instances import Instances
 from mmcast.errors import CASTError
 from mmcast.models.weights.loading import load_weights

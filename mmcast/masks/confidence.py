@@ -44,14 +44,17 @@ def confidence_map(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def encode_map(levels: np.ndarray) -> str:
-    """A map as text: PNG in base64."""
-    return base64.b64encode(
-        cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
-    ).decode()
+    """A map as text: PNG in base64.
+
+    Args:
+        levels: (h, w) of uint8, see :func:`confidence_map`.
+    """
+    png = cv2.imencode('.png', levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    return base64.b64encode(png.tobytes()).decode()
 
 
 def decode_map(text: str) -> np.ndarray:
-    """What :func:`encode_map` encoded.
+    """The map (h, w) of uint8 that :func:`encode_map` made ``text`` of.
 
     Raises:
         CASTError: it is no such text.

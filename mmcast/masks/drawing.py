@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 
 
 def class_colour(index: int) -> Colour:
-    """The colour of a class by its place among the names; colours repeat after twenty."""
+    """The colour of a class by its ``index`` among the names; colours repeat after twenty."""
     return PALETTE[index % len(PALETTE)]
 
 

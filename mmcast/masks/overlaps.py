@@ -25,7 +25,15 @@ def resolve_overlaps(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def resolve_rle_overlaps(rles: list[dict], scores: Sequence[float]) -> list[dict]:
-    """``resolve_overlaps`` on N COCO RLEs of one image, ``counts`` as text, without decoding."""
+    """``resolve_overlaps`` on COCO RLEs, without decoding them.
+
+    Args:
+        rles: N masks of one image.
+        scores: (N,).
+
+    Returns:
+        N masks, ``counts`` as text.
+    """
     if len(rles) < 2:
         return rles
     touching = np.flatnonzero((mask_utils.iou(rles, rles, [0] * len(rles)) > 0).sum(axis=1) > 1)
@@ -41,15 +49,16 @@ def resolve_rle_overlaps(rles: list[dict], scores: Sequence[float]) -> list[dict
 
 
 def complement(rle: dict) -> dict:
-    """The pixels outside of a COCO RLE mask.
+    """The pixels outside of a COCO mask ``rle``.
 
     Run lengths alternate between outside and inside, beginning outside: a run of length 0 put in
-        front, or
-    taken away, exchanges the two. In COCO's text, numbers from the fourth on are stored as the
-    difference to the one two places before, so that only what moves across this border changes.
+    front, or taken away, exchanges the two. In COCO's text, numbers from the fourth on are stored
+    as the difference to the one two places before, so that only what moves across this border
+    changes.
     """
     text = rle['counts'] if isinstance(rle['counts'], bytes) else rle['counts'].encode()
-    runs, position = [], 0
+    runs: list[int] = []
+    position = 0
     while len(runs) < 4 and position < len(text):
         value, position = _read_number(text, position)
         runs.append(value)

@@ -4,8 +4,8 @@ import numpy as np
 
 
 def nearest_centres(index: np.ndarray, size: int) -> np.ndarray:
-    """The vector resized to ``size``: each new pixel takes the old one under its centre, as images
-    are resized.
+    """The vector ``index`` resized to ``size``: each pixel takes the old one under its centre, as
+    images are resized.
 
     OpenCV's ``INTER_NEAREST``, with which mmdet resizes masks, takes the one under its corner:
     masks move right and down, by half a pixel on average where images are enlarged, and a network

@@ -7,14 +7,20 @@ from pycocotools import mask as mask_utils
 
 
 def encode_segmentation(mask: list | dict, height: int, width: int) -> dict:
-    """The compressed RLE of a COCO segmentation: polygons, or RLE compressed or not."""
+    """The compressed RLE of a COCO segmentation.
+
+    Args:
+        mask: Polygons, or RLE compressed or not.
+        height: Of the image; used for polygons.
+        width: Likewise.
+    """
     if isinstance(mask, list):
         return mask_api.merge(mask_api.frPyObjects(mask, height, width))
     return mask_api.frPyObjects(mask, *mask['size']) if isinstance(mask['counts'], list) else mask
 
 
 def encode_mask(mask: np.ndarray) -> dict:
-    """COCO RLE of a bool mask (H, W), with ``counts`` as text: JSON and mmdet's loading want it so.
+    """COCO RLE of a bool ``mask`` (H, W), ``counts`` as text: JSON and mmdet's loading want it so.
 
     The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets
     no other thread of Python run meanwhile; here numpy finds the runs, in the columns that have any
@@ -31,8 +37,9 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 
 def mask_areas(rles: list[dict]) -> list[int]:
-    """Pixels of each COCO RLE, however many: pycocotools' ``area`` overflows above 255 masks with
-    NumPy 2.
+    """Pixels of each of the COCO ``rles``.
+
+    pycocotools' ``area`` overflows above 255 masks with NumPy 2; here there may be any number.
     """
     return [
         area

@@ -46,16 +46,16 @@ class Windows:
             )
 
     def starts(self, length: int) -> list[int]:
-        """Where windows begin along a side; the last one ends with the side."""
+        """Where windows begin along a side of ``length`` pixels; the last one ends with it."""
         last = max(length - self.size, 0)
         return [*range(0, last, self.size - self.overlap), last]
 
     def places(self, size: Sequence[int]) -> list[tuple[int, int]]:
-        """Top row and left column of every window of an image of a size, height and width."""
+        """Top row and left column of every window of an image of ``size``, height and width."""
         return [(y, x) for y in self.starts(size[0]) for x in self.starts(size[1])]
 
     def batches(self, size: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-        """The places, ``batch_size`` at a time."""
+        """The places of an image of ``size``, ``batch_size`` at a time."""
         places = self.places(size)
         for first in range(0, len(places), self.batch_size):
             yield places[first : first + self.batch_size]
@@ -67,7 +67,8 @@ class Views:
 
     Attributes:
         masks: (V, h, w) of bool, each on its window, none empty.
-        scores, labels: (V,).
+        scores: (V,).
+        labels: (V,).
         corners: (V, 2) top row and left column of each one's window.
         size: Height and width of the image.
     """
@@ -108,7 +109,7 @@ class Views:
         return groups
 
     def paste(self, groups: Sequence[Sequence[int]]) -> np.ndarray:
-        """Masks (N, H, W) of groups of views on the whole image."""
+        """Masks (N, H, W) of N ``groups``, lists of indices of views, on the whole image."""
         height, width = self.masks.shape[1:]
         masks = np.zeros((len(groups), *self.size), bool)
         for mask, group in zip(masks, groups):
@@ -133,7 +134,7 @@ class Views:
     def _boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last + 1 pixel (V, 2) of each view in the image, vertical and horizontal."""
         near, far = [], []
-        for touched in (self.masks.any(2), self.masks.any(1)):
+        for touched in (np.any(self.masks, axis=2), np.any(self.masks, axis=1)):
             near.append(touched.argmax(1))
             far.append(touched.shape[1] - touched[:, ::-1].argmax(1))
         return np.stack(near, 1) + self.corners, np.stack(far, 1) + self.corners

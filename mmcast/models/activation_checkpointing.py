@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex
 
 from torch import is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
-
-Kind = TypeVar('Kind', bound=nn.Module)
 
 
 def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
@@ -31,13 +29,13 @@ class _Checkpointed:
 def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
     """The subclass of ``kind`` whose modules are checkpointed; it has the same name."""
 
-    class Checkpointed(_Checkpointed, kind):
+    class Checkpointed(_Checkpointed, kind):  # type: ignore[valid-type]
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             if self.training and is_grad_enabled():
                 return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)
             return super().forward(*args, **kwargs)
 
-        def __reduce_ex__(self, protocol: int) -> tuple:
+        def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
             # No module has this class as a name: pickles and copies make it again.
             return _empty_module, (kind,), *super().__reduce_ex__(protocol)[2:]
 
@@ -46,7 +44,7 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
     return Checkpointed
 
 
-def _empty_module(kind: type[Kind]) -> Kind:
+def _empty_module(kind: type[nn.Module]) -> nn.Module:
     """A module that waits for its state."""
     checkpointed = _checkpointed(kind)
     return checkpointed.__new__(checkpointed)

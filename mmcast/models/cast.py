@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -228,7 +229,7 @@ class CASTDetector(BaseDetector):
         )
         return self.teacher.predict(inputs, samples, rescale=rescale)
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None):
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:
         return self.detector(batch_inputs, batch_data_samples, mode='tensor')
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
@@ -236,7 +237,7 @@ class CASTDetector(BaseDetector):
         return self.detector.extract_feat(batch_inputs)
 
 
-def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_) -> None:
+def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_: Any) -> None:
     """Let a plain detector's checkpoint, such as a foundation teacher's, load into ``detector``."""
     names = model.detector.state_dict().keys()
     if not any(f'{prefix}detector.{name}' in state_dict for name in names):

@@ -39,7 +39,7 @@ class OnDemand(Sequence):
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         return [self._make][index]()
 
 
@@ -50,24 +50,43 @@ class CASTNetwork(Protocol):
     """
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
-        """Encoder feature maps of images (B, 3, H, W), as in ``NetworkOutputs.features``."""
+        """Encoder feature maps, as in ``NetworkOutputs.features``.
+
+        Args:
+            batch_inputs: (B, 3, H, W), normalised images.
+        """
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
-        """One forward pass on images (B, 3, H, W), which serves every term of the objective."""
+        """One forward pass, which serves every term of the objective.
+
+        Args:
+            batch_inputs: (B, 3, H, W), normalised images.
+            batch_data_samples: Their B samples.
+        """
 
     def loss_on(
         self, outputs: NetworkOutputs, batch_data_samples: SampleList, indices: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The network's losses on the images ``indices`` of a forward pass; of none, zeros with a
-        graph.
+        """The network's losses on some images of a forward pass; of none, zeros with a graph.
 
-        The same keys come for every choice of images, or distributed training waits forever.
+        The same keys come for every choice of images, or distributed training deadlocks.
+
+        Args:
+            outputs: Of :meth:`forward_once`.
+            batch_data_samples: The B samples.
+            indices: The images among them.
         """
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """The samples with ``pred_instances``."""
+        """The samples with ``pred_instances``.
+
+        Args:
+            batch_inputs: (B, 3, H, W), normalised images.
+            batch_data_samples: Their B samples.
+            rescale: Masks and boxes at ``ori_shape``, else at ``img_shape``.
+        """
 
 
 @runtime_checkable

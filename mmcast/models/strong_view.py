@@ -17,7 +17,10 @@ class PhotometricStrongView(nn.Module):
     Defaults are the authors' setting. Every image draws its own parameters.
 
     Args:
-        brightness, contrast, saturation, hue: Ranges of ``torchvision.transforms.v2.ColorJitter``.
+        brightness: Range of ``torchvision.transforms.v2.ColorJitter``.
+        contrast: The same.
+        saturation: The same.
+        hue: The same.
         grayscale: Probability of a gray image.
         blur_kernel: Side of the Gaussian kernel in pixels.
         blur_sigma: Range of its standard deviation in pixels.

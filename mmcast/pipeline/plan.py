@@ -3,13 +3,16 @@ are known.
 """
 
 import copy
+import difflib
+import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmcast.configs import find_config, load_config, shipped_configs
 from mmcast.data.config_data import set_config_data, unlabeled_images
@@ -29,6 +32,20 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = dict(
         {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'cfg_options'},
     ),
 )
+# What a step's config may say to a Runner, whether it does or not.
+_RUNNER_KEYS = inspect.signature(Runner).parameters
+# What a pipeline config may say; its other names are its own.
+_PIPELINE_KEYS = (
+    'work_dir',
+    'seed',
+    'variables',
+    'datasets',
+    'steps',
+    'step_options',
+    'summary',
+    'report',
+    'model_card',
+)
 
 
 class Plan:
@@ -37,11 +54,12 @@ class Plan:
     The config has ``steps`` (dicts by name, or a list of dicts with ``name``; ``steps.py`` says
     what each kind takes) and may have ``work_dir``, ``seed``, ``variables``, ``datasets`` (see
     ``set_config_data``), ``step_options`` (merged into the config of every step), ``summary``,
-    ``report`` and ``model_card``. A step that is None does not exist; A dict's steps run in their
-    order, but each behind those whose outputs it uses; ``after`` puts one behind another instead of
-    at the end. Strings may hold templates: ``{variable}``, ``{work_dir}``, ``{seed}``,
-    ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs shipped with
-    mmcast), ``{step.output}`` and ``{step}``, all outputs of a step.
+    ``report`` and ``model_card``; other names are its own. A step that is None does not exist. A
+    dict's steps run in their order, but each behind those whose outputs it uses; ``after`` puts one
+    behind another instead of at the end. A step's config is looked for beside the pipeline's, then
+    among those shipped with mmcast. Strings may hold templates: ``{variable}``, ``{work_dir}``,
+    ``{seed}``, ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs
+    shipped with mmcast), ``{step.output}`` and ``{step}``, all outputs of a step.
 
     Args:
         path: the pipeline config.
@@ -70,7 +88,11 @@ class Plan:
     ) -> None:
         self.path = find_config(path)
         self.config = load_config(self.path)
+        self._check_options(cfg_options or {})
         self.config.merge_from_dict(cfg_options or {})
+        check_spelling(self.config, _PIPELINE_KEYS, str(self.path))
+        if not self.config.get('steps'):
+            raise CASTError(f'{self.path} has no steps, so it is no pipeline config')
         if seed is not None:
             self.config.seed = seed
         self.amp = amp
@@ -89,15 +111,35 @@ class Plan:
             for name, definition in self.definitions.items()
             if definition['kind'] != 'call'
         }
+        for name, config in self._configs.items():
+            self._check_step_options(name, config)
         self.rows = self._summary_rows()
         self.choose([], [])
+
+    def _check_options(self, options: dict) -> None:
+        """Raises CASTError for a variable that the config does not have: nothing would use it."""
+        known = self.config.get('variables', {})
+        for key in options:
+            first, _, name = key.partition('.')
+            if first == 'variables' and name and name.split('.')[0] not in known:
+                raise CASTError(
+                    f'{self.path} has no variable {name}; it has {", ".join(known) or "none"}'
+                )
+
+    def _check_step_options(self, name: str, config: Config) -> None:
+        """Raises CASTError where an option for a step's config is probably a misspelt key of it."""
+        for options in (self.config.get('step_options'), self.definitions[name].get('cfg_options')):
+            if isinstance(options, dict):
+                keys = {key.split('.')[0] for key in options}
+                check_spelling(
+                    keys, {*config, *_RUNNER_KEYS}, f'{self.path}: options of step {name}'
+                )
 
     def _in_order_of_need(self) -> dict[str, dict]:
         """The definitions in their order, but each behind the steps whose outputs it uses.
 
         A dict of steps may have lost its order: a config's are appended to those of its base, and
-            MMEngine sorts the
-        keys of what it dumps.
+        MMEngine sorts the keys of what it dumps.
 
         Raises:
             CASTError: steps use one another's outputs in a circle.
@@ -343,7 +385,7 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
     """Definitions by name in the order in which they run, ``name`` and ``after`` taken out.
 
     Raises:
-        CASTError: two have one name, or ``after`` names no step before.
+        CASTError: two have one name, or ``after`` names no step, or steps after one another.
     """
     if not isinstance(steps, dict):
         names = [step.get('name') for step in steps]
@@ -353,23 +395,29 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
             name: {key: value for key, value in step.items() if key != 'name'}
             for name, step in zip(names, steps, strict=True)
         }
-    order: list[str] = []
+    places = {name: step.pop('after', None) for name, step in steps.items() if step is not None}
+    order = [name for name, after in places.items() if after is None]
     followers: dict[str, str] = {}  # the last step that was put behind another
-    for name, step in steps.items():
-        if step is None:
-            continue
-        after = step.pop('after', None)
-        if after is None:
-            order.append(name)
-        elif after not in order:
+    while waiting := [name for name in places if name not in order]:
+        name = next((name for name in waiting if places[name] in order), None)
+        if name is None:
             raise CASTError(
-                f'step {name} is to run after {after}, which is no step before it: '
-                f'{", ".join(order)}'
+                f'step {waiting[0]} is to run after {places[waiting[0]]}, which is no step that '
+                f'could run before it; there are {", ".join(places)}'
             )
-        else:
-            order.insert(order.index(followers.get(after, after)) + 1, name)
-            followers[after] = name
+        after = places[name]
+        order.insert(order.index(followers.get(after, after)) + 1, name)
+        followers[after] = name
     return {name: steps[name] for name in order}
+
+
+def check_spelling(names: Iterable[str], known: Iterable[str], place: str) -> None:
+    """Raises CASTError where a name is not known, but almost is."""
+    known = list(known)
+    for name in names:
+        similar = difflib.get_close_matches(name, known, 1, cutoff=0.8)
+        if name not in known and similar:
+            raise CASTError(f'{place}: {name} is not used; write {similar[0]}, or another name')
 
 
 def check_definition(name: Any, definition: dict) -> None:

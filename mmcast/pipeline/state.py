@@ -233,7 +233,7 @@ class PipelineState:
         if isinstance(value, (str, Path)):
             for name, place in self._places.items():
                 for spelling in (str(place.absolute()), str(place)):
-                    if str(value) == spelling or str(value).startswith(spelling + os.sep):
+                    if str(value) == spelling or _is_below(str(value), spelling):
                         return name + str(value)[len(spelling) :]
             return str(value)
         return value
@@ -246,9 +246,14 @@ class PipelineState:
             return [self._expand(item) for item in value]
         if isinstance(value, str):
             for name, place in self._places.items():
-                if value == name or value.startswith(name + os.sep):
+                if value == name or _is_below(value, name):
                     return str(place) + value[len(name) :]
         return value
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a path begins with a folder; configs write slashes on Windows too."""
+    return path.startswith((folder + os.sep, folder + '/'))
 
 
 def flatten(value: Any, prefix: str = '') -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmcast.configs import import_custom_modules
 from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
@@ -74,6 +75,7 @@ def has_progress(step: Step) -> bool:
 def run_step(step: Step, launcher: str) -> StepResult:
     """Runs a step, or resumes an interrupted one; on every rank unless in ``ONE_PROCESS``."""
     if step.config is not None:
+        import_custom_modules(step.config)  # rank 0 read the config, the others got it from there
         step.config.merge_from_dict(
             dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name)
         )

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
@@ -47,6 +48,7 @@ class PseudoLabelDataset(CocoDataset):
             `score`.
         confidence: Weight the pixels of the mask loss with the stored maps of the teacher's
             confidence; the pipeline carries them as `gt_seg_map`.
+        pipeline: The transforms of an image, as of any mmdet data set.
 
     Raises:
         CASTError: If the file is no pseudo-label file, lacks a score that has a threshold or the
@@ -56,7 +58,7 @@ class PseudoLabelDataset(CocoDataset):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         score_thr: float | dict[str, float] = 0.3,
         class_score_thr: float | dict[str, float] | None = None,
         mask_quality_thr: float | dict[str, float] | None = None,
@@ -68,8 +70,8 @@ class PseudoLabelDataset(CocoDataset):
         resolve_overlaps: bool = True,
         confidence: bool = False,
         pipeline: Sequence[dict] = (),
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         given = dict(
             score=score_thr,
             class_score=class_score_thr,

@@ -30,7 +30,8 @@ class LabelFilter:
             ``score``.
 
     Attributes:
-        found, kept: number of labels by category id.
+        found: number of labels by category id.
+        kept: number of used labels by category id.
         dropped: number of labels by reason: the field whose threshold was first missed, ``top_k``,
             ``covered`` (overlaps left no pixel), ``min_visible``, ``min_area``.
     """

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -23,6 +24,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 from torch import nn
 
+from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_lock
@@ -112,11 +114,11 @@ def generate_pseudo_labels(
     # Not above: the engine imports the models, and they this package.
     from mmcast.training.distributed import on_main
 
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    cfg = config if isinstance(config, Config) else load_config(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
 
-    def on_first(function: Callable):
+    def on_first(function: Callable[[], Any]) -> Any:
         return on_main(function, share=True) if distributed else function()
 
     with contextlib.ExitStack() as stack:
@@ -175,8 +177,8 @@ def _prepare(
     cfg: Config,
     checkpoint: str | os.PathLike,
     out_file: Path,
-    ann_file,
-    img_dir,
+    ann_file: str | os.PathLike | None,
+    img_dir: str | os.PathLike | None,
     limit: int | None,
     score_floor: float,
     views: dict,
@@ -224,7 +226,9 @@ def _prepare(
     return job
 
 
-def _resolve_paths(dataset: dict, ann_file, img_dir) -> tuple[str | None, str]:
+def _resolve_paths(
+    dataset: dict, ann_file: str | os.PathLike | None, img_dir: str | os.PathLike | None
+) -> tuple[str | None, str]:
     """The label file (None: all images of the folder) and the image folder, by default the test
     set's.
     """
@@ -328,7 +332,7 @@ def _predict_and_write(
     def encode_and_write(loaded: LoadedImage, views: list[InstanceData]) -> None:
         writer.write(loaded.place, _to_record(loaded, views, job))
 
-    def begin_to_encode(*of_hook) -> None:
+    def begin_to_encode(*of_hook: Any) -> None:
         while predicted:
             waiting.append(thread.submit(encode_and_write, *predicted.pop()))
 

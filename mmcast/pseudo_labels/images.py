@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -99,7 +100,7 @@ class ImagesToLabel(Dataset):
         options: more of a data set's config: ``pipeline``, ``metainfo``.
     """
 
-    def __init__(self, listing: str, img_dir: str, **options) -> None:
+    def __init__(self, listing: str, img_dir: str, **options: Any) -> None:
         self.img_dir = img_dir
         self.dataset = DATASETS.build(
             dict(
@@ -119,7 +120,7 @@ class ImagesToLabel(Dataset):
         data = self.dataset.get_data_info(place)
         image = dict(
             id=data['img_id'],
-            file_name=os.path.relpath(data['img_path'], self.img_dir),
+            file_name=Path(os.path.relpath(data['img_path'], self.img_dir)).as_posix(),
             height=data['height'],
             width=data['width'],
         )

@@ -71,7 +71,7 @@ class ShardWriter:
     def __enter__(self) -> 'ShardWriter':
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         os.fsync(self._file.fileno())
         self._open.close()
 

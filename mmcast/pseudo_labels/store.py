@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
@@ -23,7 +23,7 @@ PREDICTED = dict(
 SCORES = tuple(PREDICTED)
 
 
-def make_info(**identity) -> dict:
+def make_info(**identity: Any) -> dict:
     """The header (COCO's ``info``) of a file; two files with the same one are the same labels."""
     return dict(kind=KIND, format_version=FORMAT_VERSION, mmcast=__version__, **identity)
 

@@ -4,13 +4,14 @@ inside.
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jinja2
 import numpy as np
 
 
-def render(template: Path, **values) -> str:
+def render(template: Path, **values: Any) -> str:
     """The page of a Jinja template; values are escaped, and the filter ``photo`` makes pictures of
     arrays.
     """

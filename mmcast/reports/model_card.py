@@ -195,7 +195,9 @@ def _labels(run: PipelineRun, inputs: dict[str, tuple[str, list[str]]]) -> list[
         place, _, rest = path.partition('/')
         real = places[place] / rest if place in places else Path(path)
         content = (
-            json.loads(real.read_text()) if path.endswith('.json') and real.is_file() else None
+            json.loads(real.read_text(encoding='utf-8'))
+            if path.endswith('.json') and real.is_file()
+            else None
         )
         if isinstance(content, dict) and 'images' in content:
             labels.append(

@@ -51,7 +51,7 @@ def make_overlays(run: PipelineRun) -> Overlays | None:
     ann_file, img_dir = (run.resolve(wanted[key], 'report') for key in ('ann_file', 'img_dir'))
     score_thr = wanted.get('score_thr', 0.3)
     check_labels(ann_file, img_dir)
-    truth = json.loads(Path(ann_file).read_text())
+    truth = json.loads(Path(ann_file).read_text(encoding='utf-8'))
     images = choose_report_images(truth, wanted.get('images', 12))
     folder = run.plan.work_dir / 'report'
     folder.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def make_overlays(run: PipelineRun) -> Overlays | None:
         _predict(run, run.resolve(column, 'report'), image_list, img_dir, score_thr)
         for column in columns
     ]
-    labels_of = [truth] + [json.loads(path.read_text()) for path in predictions]
+    labels_of = [truth] + [json.loads(path.read_text(encoding='utf-8')) for path in predictions]
     colours = class_colours([category['name'] for category in truth['categories']])
     lines = []
     for image in images:

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +134,9 @@ def _names(figures: Sequence[dict]) -> list[str]:
     return [name for name in SCORES if any(name in one for one in figures)]
 
 
-def _plot(names: Sequence[str], figures: Mapping[str, dict], draw) -> str | None:
+def _plot(
+    names: Sequence[str], figures: Mapping[str, dict], draw: Callable[..., None]
+) -> str | None:
     """A diagram for each score, side by side, as data URI; None without any score."""
     if not names:
         return None

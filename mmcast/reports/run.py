@@ -113,7 +113,7 @@ def write_inspection(run: PipelineRun) -> dict | None:
     inputs = dict(options, stores=stores, sha256=[sha256_of_file(path) for path in files])
     page, json_file = (run.plan.work_dir / f'pseudo_labels.{kind}' for kind in ('html', 'json'))
     if page.exists() and json_file.exists():
-        found = json.loads(json_file.read_text())
+        found = json.loads(json_file.read_text(encoding='utf-8'))
         if found.get('inputs') == inputs:
             return found
     report = inspect_pseudo_labels(stores, page, img_dir=last['img_dir'], **options)

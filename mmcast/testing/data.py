@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -74,7 +75,7 @@ def same_points() -> Iterator[None]:
     """
     draw = torch.rand
 
-    def rand(*size, device=None, **kwargs) -> Tensor:
+    def rand(*size: Any, device: Any = None, **kwargs: Any) -> Tensor:
         size = size[0] if isinstance(size[0], Sequence) else size
         if len(size) != 3:  # not points
             return draw(size, device=device, **kwargs)

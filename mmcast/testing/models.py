@@ -1,6 +1,7 @@
 """Networks of a few ten thousand parameters with the data flow of the real ones."""
 
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
@@ -99,7 +100,10 @@ def tiny_student_config(
 
 
 def tiny_cast_config(
-    semi_weight: float = 0.0, pixel_weight: float = 0.0, teacher: bool = False, **semi_train_cfg
+    semi_weight: float = 0.0,
+    pixel_weight: float = 0.0,
+    teacher: bool = False,
+    **semi_train_cfg: Any,
 ) -> ConfigDict:
     """A ``CASTDetector`` around :func:`tiny_student_config`; the teacher, if any, has the same
     config.

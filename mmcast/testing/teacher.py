@@ -33,8 +33,9 @@ def write_tiny_bert(folder: str | Path, words: Sequence[str] = ()) -> str:
     ]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'vocab.txt').write_text('\n'.join(vocabulary) + '\n')
-    (folder / 'config.json').write_text(json.dumps(dict(BERT_CONFIG, vocab_size=len(vocabulary))))
+    (folder / 'vocab.txt').write_text('\n'.join(vocabulary) + '\n', encoding='utf-8')
+    config = json.dumps(dict(BERT_CONFIG, vocab_size=len(vocabulary)))
+    (folder / 'config.json').write_text(config, encoding='utf-8')
     return str(folder)
 
 

@@ -5,7 +5,9 @@ gives the same pixels on every machine. Objects are described in metres, x to th
 from the ground under their middle.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -42,6 +44,9 @@ SUPERSAMPLING = 2
 FRACTION_BITS = 4  # OpenCV draws with coordinates in 1/16 pixel
 
 Colour = tuple[int, int, int]
+Point = Sequence[float]  # x, y
+Points = Sequence[Point] | np.ndarray
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ class Canvas:
         self.image = np.zeros((*shape, 3), np.uint8)
         self.ids = np.zeros(shape, np.uint16)
 
-    def polygon(self, points, colour: Colour | None, label: int | None) -> None:
+    def polygon(self, points: Points, colour: Colour | None, label: int | None) -> None:
         """Fill the polygon `points` (N, 2), in final pixels; None leaves colours or ids as they
         are.
         """
@@ -203,7 +208,12 @@ class Canvas:
             cv2.fillPoly(self.ids, [fixed], label, shift=FRACTION_BITS)
 
     def circle(
-        self, centre, radius: float, colour: Colour | None, label: int | None, width: float = 0
+        self,
+        centre: Point,
+        radius: float,
+        colour: Colour | None,
+        label: int | None,
+        width: float = 0,
     ) -> None:
         """A disc, or in the colours a ring of `width` pixels; the ids are always those of the whole
         disc.
@@ -215,7 +225,9 @@ class Canvas:
         if label is not None:
             cv2.circle(self.ids, (x, y), r, label, -1, shift=FRACTION_BITS)
 
-    def line(self, start, end, width: float, colour: Colour, label: int | None) -> None:
+    def line(
+        self, start: Point, end: Point, width: float, colour: Colour, label: int | None
+    ) -> None:
         """A straight line of `width` pixels."""
         ends = [
             tuple(round(v * (SUPERSAMPLING << FRACTION_BITS)) for v in point)
@@ -238,7 +250,8 @@ class Canvas:
 
 def mix(colour: Colour, other: Colour, amount: float) -> Colour:
     """`colour` moved towards `other`; amount 0 is `colour`, 1 is `other`."""
-    return tuple(round(a + (b - a) * amount) for a, b in zip(colour, other))
+    red, green, blue = (round(a + (b - a) * amount) for a, b in zip(colour, other))
+    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -261,7 +274,7 @@ class Pen:
     def place(self, x: float, y: float) -> tuple[float, float]:
         return self.x + self.flip * x * self.stretch * self.scale, self.y - y * self.scale
 
-    def polygon(self, points, colour: Colour) -> None:
+    def polygon(self, points: Points, colour: Colour) -> None:
         self.canvas.polygon([self.place(*p) for p in points], self.hazy(colour), self.label)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
@@ -275,12 +288,12 @@ class Pen:
             self.place(x, y), radius * self.scale, self.hazy(colour), self.label, width * self.scale
         )
 
-    def line(self, start, end, width: float, colour: Colour) -> None:
+    def line(self, start: Point, end: Point, width: float, colour: Colour) -> None:
         self.canvas.line(
             self.place(*start), self.place(*end), width * self.scale, self.hazy(colour), self.label
         )
 
-    def cover(self, points) -> None:
+    def cover(self, points: Points) -> None:
         """Add a region to the mask alone: Cityscapes outlines a bicycle with what shows through its
         frame.
         """
@@ -296,12 +309,13 @@ HEAD_LAMP, TAIL_LAMP = (255, 246, 206), (226, 30, 30)
 SKIN = ((236, 196, 164), (198, 146, 108), (126, 84, 58))
 
 
-def pick(rng: np.random.Generator, choices):
+def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
     return choices[rng.integers(len(choices))]
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    return tuple(min(255, round(c * factor)) for c in colour)
+    red, green, blue = (min(255, round(c * factor)) for c in colour)
+    return red, green, blue
 
 
 def draw_wheel(pen: Pen, x: float, radius: float) -> None:
@@ -609,7 +623,9 @@ def draw_background(
     draw_pole(canvas, domain, rng, kerb)
 
 
-def draw_building(canvas: Canvas, domain: Domain, rng: np.random.Generator, xs, ys) -> None:
+def draw_building(
+    canvas: Canvas, domain: Domain, rng: np.random.Generator, xs: Point, ys: Point
+) -> None:
     """One front of a building between xs and ys (pixels), with a grid of windows."""
     colour = shade(pick(rng, domain.buildings), rng.uniform(0.88, 1.1))
     (left, right), (top, bottom) = xs, ys
@@ -740,7 +756,11 @@ def draw_scene(
 
 
 def draw_group(
-    rng: np.random.Generator, pen, domain: Domain, horizon: float, size: tuple[int, int]
+    rng: np.random.Generator,
+    pen: Callable[..., Pen],
+    domain: Domain,
+    horizon: float,
+    size: tuple[int, int],
 ) -> None:
     """A distant row of people, cars or bicycles that nobody could tell apart: one bare label id."""
     height, width = size

@@ -88,7 +88,7 @@ def _draw_data() -> None:
 
 def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> str | Path:
     """Train by a recipe, or go on with it; the last checkpoint."""
-    checkpoint = None
+    checkpoint: str | Path = ''
     if recipe.start:
         stem = Path(recipe.start).stem
         checkpoint = fit_start_weights(
@@ -97,7 +97,7 @@ def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> st
     for name in recipe.configs:
         config = Config.fromfile(str(config_dir / name))
         config.work_dir = str(work_dir / Path(name).stem)
-        config.load_from = checkpoint and str(checkpoint)
+        config.load_from = str(checkpoint) or None
         checkpoint = train_run(config, latest_intact_checkpoint(Path(config.work_dir))).checkpoint
     return checkpoint
 

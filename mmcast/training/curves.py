@@ -16,7 +16,7 @@ def read_curves(folder: Path) -> Curves:
     """
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding='utf-8').splitlines():
             entry = _parse(line)
             for key, value in entry.items():
                 if key != 'step' and isinstance(value, (int, float)):

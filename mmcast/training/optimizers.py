@@ -4,6 +4,7 @@ others.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from torch import nn
@@ -36,7 +37,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         check_parameter_groups(model, wrapper)
         return wrapper
 
-    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """One group per pair of learning rate and weight decay; frozen parameters are in none."""
         parts = self.paramwise_cfg['parts']
         names = {name: name.removeprefix('detector.') for name, _ in module.named_parameters()}

@@ -17,6 +17,7 @@ from mmcast.errors import CASTError
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.training.distributed import say
 from mmcast.training.optimizers import check_parameter_groups
+from mmcast.training.predictions import PredictionsFile
 from mmcast.training.validations import ValidationsHook, check_save_best, scalars
 
 _run_number = itertools.count()
@@ -47,7 +48,7 @@ class _Runner(Runner):
         check_parameter_groups(self.model, wrapper)
         return wrapper
 
-    def build_logger(self, *args, **kwargs) -> MMLogger:
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -92,13 +93,20 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if cfg.get('val_cfg') is not None and validations.iteration != runner.iter:
         runner.val()
     folder = Path(cfg.work_dir)
-    checkpoint = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    checkpoint = (
+        folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
+    )
     metrics, best = validations.best(runner) or (validations.metrics, None)
     return RunResult(metrics, count_parameters(runner.model), checkpoint, best)
 
 
-def test_run(cfg: Config, checkpoint: str) -> RunResult:
+def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> RunResult:
     """Tests a checkpoint on the config's test set.
+
+    Args:
+        cfg: an MMEngine config with ``work_dir``.
+        checkpoint: weights of the whole model.
+        predictions: a pickle file to write, see :class:`PredictionsFile`.
 
     Raises:
         CASTError: it is not a sound checkpoint of this model.
@@ -107,6 +115,8 @@ def test_run(cfg: Config, checkpoint: str) -> RunResult:
     cfg.resume = False
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
+    if predictions:
+        runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
     return RunResult(scalars(runner.test()), count_parameters(runner.model), Path(checkpoint))
 
 

@@ -34,18 +34,23 @@ def train_single(cfg: Config, name: str, resume: bool = False) -> None:
 
 
 def test_single(cfg: Config, checkpoint: str, out: str | None = None) -> None:
-    """Prints a checkpoint's metrics on the test set, and writes them to the JSON file ``out``.
+    """Prints a checkpoint's metrics on the test set.
+
+    Args:
+        cfg: what :func:`prepare_single` made ready.
+        checkpoint: weights of the whole model.
+        out: a file to write, by its ending: ``.json`` for the metrics, ``.pkl`` or ``.pickle`` for
+            the predictions as mmdet's tools read them.
 
     Raises:
-        CASTError: ``out`` exists, or the checkpoint is not one of this model.
+        CASTError: ``out`` exists or has another ending, or the checkpoint is not one of this model.
     """
-    if out and Path(out).exists():
-        raise CASTError(f'{out} exists and is not overwritten; move it away or give another --out')
+    kind = _check_out(out)
     check_config_data(cfg, ('test_dataloader',))
-    result = test_run(cfg, checkpoint)
+    result = test_run(cfg, checkpoint, Path(out) if kind == 'predictions' else None)
     for key, value in result.metrics.items():
         say(f'{key}: {value:.4f}')
-    if out:
+    if kind == 'metrics':
         content = dict(
             config=cfg.filename,
             checkpoint=checkpoint,
@@ -66,6 +71,21 @@ def prepare_single(
     cfg.launcher = launcher
     start_distributed(launcher)
     return cfg
+
+
+def _check_out(out: str | None) -> str | None:
+    """What goes into the file of ``--out``: 'metrics', 'predictions' or nothing."""
+    if not out:
+        return None
+    kind = {'.json': 'metrics', '.pkl': 'predictions', '.pickle': 'predictions'}
+    if Path(out).suffix not in kind:
+        raise CASTError(
+            f'--out {out}: give a name that ends in .json, for the metrics, or in .pkl, for the '
+            'predictions'
+        )
+    if Path(out).exists():
+        raise CASTError(f'{out} exists and is not overwritten; move it away or give another --out')
+    return kind[Path(out).suffix]
 
 
 def _check_work_dir(work_dir: Path, name: str, resume: bool) -> None:

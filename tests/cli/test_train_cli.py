@@ -1,4 +1,5 @@
 import os
+import pickle
 import re
 import runpy
 import subprocess
@@ -85,6 +86,17 @@ def test_train_resume_and_test(config, monkeypatch, capsys):
     content = Path('out.json').read_text()
     again = call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch)
     assert again.startswith('error: out.json exists') and Path('out.json').read_text() == content
+
+
+def test_out_is_written_by_its_ending(config, monkeypatch):
+    assert call('train.py', config, monkeypatch=monkeypatch) == ''
+    checkpoint = 'work_dirs/toy_single/iter_4.pth'
+    error = call('test.py', config, checkpoint, '--out', 'out.txt', monkeypatch=monkeypatch)
+    assert error.startswith('error: --out out.txt: ') and '.json' in error and '.pkl' in error
+    for attempt in ('', 'error: out.pkl exists'):
+        error = call('test.py', config, checkpoint, '--out', 'out.pkl', monkeypatch=monkeypatch)
+        assert error.startswith(attempt) and bool(error) == bool(attempt)
+        assert len(pickle.loads(Path('out.pkl').read_bytes())) == 8  # a prediction for each image
 
 
 def test_resume_of_another_config_is_refused(config, monkeypatch):

@@ -97,6 +97,14 @@ def test_stock_mmdet_predicts_bit_by_bit_what_the_pipeline_predicts(
     assert found['ap'] == run_test(cfg, str(trained.checkpoint)).metrics['coco/segm_mAP'] > 0
 
 
+def test_a_config_and_a_checkpoint_are_exported_by_a_process_that_imported_nothing_before(tmp_path):
+    config, weights = 'toy/toy_student_refine.py', ROOT / 'configs/toy/weights/toy_student.pth'
+    command = [sys.executable, ROOT / 'tools/export_student.py', config, weights, '--out', tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "type='mmcast.DINOv2'" in (tmp_path / 'student.py').read_text()
+
+
 def test_the_config_stands_alone_and_names_no_weights_to_start_from(exported):
     text = (exported / 'student.py').read_text()
     assert (

@@ -1,5 +1,6 @@
 # What every COCO-style instance data set here shares: how to read, augment and pack an image, and how
-# to evaluate. The files that inherit it say where the data are and how an image is resized.
+# to evaluate. The files that inherit it say where the data are and how an image is resized; they take the
+# pieces below as _base_.load, _base_.flip ...
 backend_args = None
 meta_keys = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction', 'source')

@@ -1,6 +1,9 @@
 # The method, step by step. A pipeline inherits this file and says where its data and weights are, which step
-# configs are its teacher's ({teacher}_adapt_labeled.py, ...) and its student's, and what differs.
+# configs are its teacher's ({teacher}_adapt_labeled.py, ...) and its student's, and what differs; docs/extend.md
+# shows one. {NAME} is a variable, {STEP.NAME} what a step left; a step runs after those that it uses.
 seed = 0
+# {data_root}, {teacher}, {student}, {foundation_teacher} and {pretrained_student} are the pipeline's to say.
+# teacher_options changes the teacher's config in each of its steps.
 variables = dict(percent=10, teacher_options=dict())
 datasets = '{data}'  # the files that step `data` found or made
 

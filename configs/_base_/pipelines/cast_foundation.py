@@ -11,7 +11,7 @@ variables = dict(
 steps = dict(
     start=dict(
         kind='call',
-        function='mmcast.models.weights.foundation_teacher.merge_teacher_weights',
+        function='mmcast.models.teacher.foundation_weights.merge_teacher_weights',
         kwargs=dict(
             out_dir='{work_dir}/start', grounding_dino='{grounding_dino}', sam2='{sam2}',
             language_model='{language_model}', dinov2='{dinov2}')),

@@ -2,7 +2,7 @@
 _base_ = './cast.py'
 variables = dict(val=None, classes=None, image_size=256)
 datasets = dict(
-    _delete_=True,
+    _delete_=True,  # a dict cannot be merged into the base's string
     labeled='{data.labeled}', train_images='{data.train_images}',
     unlabeled='{data.unlabeled}', unlabeled_images='{data.unlabeled_images}',
     val='{data.val}', val_images='{data.val_images}', classes='{data.classes}',

@@ -1,4 +1,5 @@
-# The method on one GPU: the components of the teacher learn one after the other.
+# The method on one GPU: the components of the teacher learn one after the other. The two new steps move in front
+# of those that use their checkpoints.
 _base_ = './cast_foundation.py'
 boxes = dict(kind='train', load_from='{foundation_teacher}', cfg_options='{teacher_options}')
 masks_labeled = '{teacher}_masks_labeled.py'

@@ -22,7 +22,8 @@ class CheckReport:
         findings: mistakes and notes.
         statistics: see ``count_instances``, None if the file could not be read that far.
         labels: the COCO JSON, None likewise.
-        images, categories: its usable images, and names of its usable categories by id.
+        images: its usable images.
+        categories: names of its usable categories by id.
         pixels: what was read of image files, by path.
     """
 
@@ -42,7 +43,7 @@ class CheckReport:
     def by_kind(self) -> dict[str, list[Finding]]:
         """The findings, problems before notes, in the order of ``CURES``."""
         order = sorted(CURES, key=lambda kind: kind in NOTES)
-        kinds = {kind: [] for kind in order}
+        kinds: dict[str, list[Finding]] = {kind: [] for kind in order}
         for finding in self.findings:
             kinds[finding.kind].append(finding)
         return {kind: found for kind, found in kinds.items() if found}

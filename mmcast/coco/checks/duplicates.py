@@ -9,7 +9,8 @@ from mmcast.coco.checks.pixels import Pixels
 
 def find_copies(images: list[ImageEntry], pixels: dict[str, Pixels]) -> list[Finding]:
     """Files of one list that hold the same pixels."""
-    findings, first = [], {}
+    findings: list[Finding] = []
+    first: dict[bytes, ImageEntry] = {}
     for image in images:
         digest = _digest(image, pixels)
         other = first.setdefault(digest, image) if digest else image
@@ -38,7 +39,7 @@ def find_shared(
     findings = []
     for image in images:
         digest = _digest(image, pixels)
-        namesake = by_path.get(image.path) or by_name.get(posixpath.normpath(image.name))
+        namesake = by_path.get(image.path or '') or by_name.get(posixpath.normpath(image.name))
         twin = by_digest.get(digest) if digest else None
         if namesake:
             other_digest = _digest(namesake, pixels)

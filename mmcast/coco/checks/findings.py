@@ -55,7 +55,8 @@ class Finding:
         file: image file name as listed there; that of the annotation file if it concerns no single
             image.
         detail: what is wrong, in words and numbers.
-        image_id, annotation_id: as in the annotation file, None where they do not apply.
+        image_id: as in the annotation file, None where it does not apply.
+        annotation_id: likewise.
     """
 
     kind: str

@@ -5,8 +5,7 @@ import os
 import posixpath
 from dataclasses import dataclass, field
 from operator import sub
-
-import numpy as np
+from typing import TypeGuard
 
 from mmcast.coco.checks.findings import Finding, printable
 from mmcast.coco.checks.shapes import SLACK, Mask, MaskProblem, measure_mask, outside
@@ -41,7 +40,10 @@ def check_images(
     Of entries with one id the first is usable. One without a proper size is too, but its masks can
     be checked less.
     """
-    images, findings, ids, names = [], [], set(), set()
+    images: list[ImageEntry] = []
+    findings: list[Finding] = []
+    ids: set[int | str] = set()
+    names: set[str] = set()
     for place, entry in enumerate(entries):
         entry = entry if isinstance(entry, dict) else {}
         image_id, name = entry.get('id'), entry.get('file_name')
@@ -69,18 +71,18 @@ def check_images(
             )
         ids.add(image_id)
         names.add(posixpath.normpath(name))
-        size = entry.get('height'), entry.get('width')
-        if not all(type(side) is int and side > 0 for side in size):
+        height, width = entry.get('height'), entry.get('width')
+        size = (height, width) if _is_side(height) and _is_side(width) else None
+        if size is None:
             findings.append(
                 Finding(
                     'bad-image-entry',
                     source,
                     clean,
-                    f'width and height are {_short(size[1])} and {_short(size[0])}',
+                    f'width and height are {_short(width)} and {_short(height)}',
                     image_id,
                 )
             )
-            size = None
         path = None if img_dir is None else os.path.abspath(os.path.join(img_dir, name))
         images.append(ImageEntry(len(images), image_id, name, size, path, source))
     return images, findings
@@ -88,7 +90,8 @@ def check_images(
 
 def check_categories(entries: list, source: str) -> tuple[dict, list[Finding]]:
     """Names of the usable categories by id, and what is wrong with the others."""
-    categories, findings = {}, []
+    categories: dict[int | str, str] = {}
+    findings: list[Finding] = []
     for place, entry in enumerate(entries):
         entry = entry if isinstance(entry, dict) else {}
         category_id, name = entry.get('id'), entry.get('name')
@@ -123,15 +126,15 @@ class Checked:
         findings: mistakes; image names as in the list.
         ids: of the annotations, in order.
         images: numbers of the images that have an annotation here.
-        instances: (N, 3) image number, place of the category and area in pixels of sound single
-            objects.
+        instances: image number, place of the category and area in pixels of each valid single
+            object.
         groups: how many annotations stand for groups (``iscrowd``).
     """
 
     findings: list[Finding] = field(default_factory=list)
     ids: list = field(default_factory=list)
     images: set[int] = field(default_factory=set)
-    instances: np.ndarray | list = field(default_factory=list)
+    instances: list[tuple[int, int, float]] = field(default_factory=list)
     groups: int = 0
 
 
@@ -149,7 +152,6 @@ def check_annotations(text: str, lists: Lists) -> Checked:
     checked = Checked()
     for annotation in json.loads(text):
         _check_annotation(annotation, lists, checked)
-    checked.instances = np.array(checked.instances, dtype=float).reshape(-1, 3)
     return checked
 
 
@@ -266,12 +268,16 @@ def _check_area(area: object, mask: Mask | None) -> list[tuple[str, str]]:
     return []
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[int | str]:
     """Whether this can be an id; a list cannot, and true would be taken for 1."""
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def _is_side(value: object) -> TypeGuard[int]:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
     """A number that can be reckoned with: not infinite, nor so large that it soon would be."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100
 

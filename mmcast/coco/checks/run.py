@@ -97,13 +97,14 @@ def _check_labels(
     report.findings += found
     report.categories, found = check_categories(labels.categories, report.ann_file)
     report.findings += found
-    labels.images = labels.categories = None  # large, and not needed any more
-    _check_annotations(report, workers, progress)
+    labels.images, labels.categories = [], []  # large, and not needed any more
+    _check_annotations(report, labels, workers, progress)
     return True
 
 
-def _check_annotations(report: CheckReport, workers: int, progress: bool) -> None:
-    labels = report.labels
+def _check_annotations(
+    report: CheckReport, labels: AnnotationFile, workers: int, progress: bool
+) -> None:
     lists = Lists(
         report.ann_file,
         {image.id: image for image in report.images},
@@ -112,7 +113,9 @@ def _check_annotations(report: CheckReport, workers: int, progress: bool) -> Non
     parts = map_in_processes(
         check_annotations, map(labels.annotations, labels.chunks), lists, workers
     )
-    ids, annotated, instances, groups = set(), set(), [np.zeros((0, 3))], 0
+    ids: set[int | str] = set()
+    annotated: set[int] = set()
+    instances, groups = [np.zeros((0, 3))], 0
     part: Checked
     for part in _track(parts, 'annotations', len(labels.chunks), progress):
         for ann_id, number in part.ids:
@@ -133,7 +136,7 @@ def _check_annotations(report: CheckReport, workers: int, progress: bool) -> Non
             ids.add(ann_id)
         report.findings += part.findings
         annotated |= part.images
-        instances.append(part.instances)
+        instances.append(np.array(part.instances, float).reshape(-1, 3))
         groups += part.groups
     for image in report.images:
         if image.number not in annotated:
@@ -167,7 +170,7 @@ def _check_files(
     """Reads every file once, however many sets list it; findings of missing, broken, odd and double
     ones.
     """
-    paths = list(dict.fromkeys(image.path for image in images))
+    paths = list(dict.fromkeys(image.path for image in images if image.path))
     batches = [
         paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)
     ]
@@ -177,9 +180,11 @@ def _check_files(
         report.pixels.update(part)
     findings = []
     for image in images:
+        if image.path is None:
+            continue
         found = report.pixels[image.path]
         problem = found.problem
-        if problem is None and image.size and found.size != image.size:
+        if image.size and found.size and found.size != image.size:
             problem = (
                 'image-size-mismatch',
                 (
@@ -206,7 +211,7 @@ def _list_images(
         if isinstance(labels, Finding):
             return [], [labels]
         return check_images(labels.images, os.fspath(source), img_dir)
-    names = sorted(os.fspath(path.relative_to(folder)) for path in image_files(folder))
+    names = sorted(path.relative_to(folder).as_posix() for path in image_files(folder))
     if not names:
         raise CASTError(
             f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder'

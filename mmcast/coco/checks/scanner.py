@@ -4,14 +4,16 @@ check.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from json.decoder import WHITESPACE
 from pathlib import Path
+from typing import Any
 
 from mmcast.coco.checks.findings import Finding
 
 _CHUNK = 1000  # annotations that a process takes at once
+_WORD = re.compile(r'[^ \t\n\r]')  # what is no white space in JSON
 
 
 @dataclass
@@ -21,16 +23,18 @@ class AnnotationFile:
     Args:
         path: of the file.
         text: its content.
-        images, categories: the elements of these lists, None if there is no such list.
-        chunks: where in the text (start, end) some ``annotations`` are, None if there is no such
-            list.
+        images: the elements of the list ``images``.
+        categories: those of the list ``categories``.
+        chunks: where in the text (start, end) some ``annotations`` are.
+        lists: which of these lists the file has.
     """
 
     path: str
     text: str
-    images: list | None = None
-    categories: list | None = None
-    chunks: list[tuple[int, int]] | None = None
+    images: list = field(default_factory=list)
+    categories: list = field(default_factory=list)
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+    lists: set[str] = field(default_factory=set)
 
     def annotations(self, chunk: tuple[int, int]) -> str:
         """The annotations of a chunk as a JSON list."""
@@ -60,8 +64,7 @@ def read_annotation_file(
         )
     except (ValueError, RecursionError) as error:
         return Finding('invalid-json', path, path, str(error))
-    lists = dict(images=found.images, annotations=found.chunks, categories=found.categories)
-    missing = [name for name in needed if lists[name] is None]
+    missing = [name for name in needed if name not in found.lists]
     if missing:
         return Finding('not-coco', path, path, f'the file has no list {", ".join(missing)}')
     if not found.images:
@@ -86,7 +89,9 @@ class _Scanner:
             self._take(':')
             if self._peek() != '[' or key not in ('images', 'categories', 'annotations'):
                 self._value()
-            elif key == 'annotations':
+                continue
+            file.lists.add(key)
+            if key == 'annotations':
                 file.chunks = self._chunks()
             else:
                 setattr(file, key, self._value())
@@ -95,7 +100,8 @@ class _Scanner:
         return file
 
     def _chunks(self) -> list[tuple[int, int]]:
-        starts, ends = [], []
+        starts: list[int] = []
+        ends: list[int] = []
         self._take('[')
         for number, _ in enumerate(self._items(']')):
             if number % _CHUNK == 0:
@@ -120,7 +126,8 @@ class _Scanner:
 
     def _peek(self) -> str:
         """The next character that is no white space, '' at the end of the text."""
-        self.at = WHITESPACE.match(self.text, self.at).end()
+        found = _WORD.search(self.text, self.at)
+        self.at = found.start() if found else len(self.text)
         return self.text[self.at : self.at + 1]
 
     def _take(self, allowed: str) -> str:
@@ -130,6 +137,6 @@ class _Scanner:
         self.at += 1
         return symbol
 
-    def _value(self):
+    def _value(self) -> Any:
         value, self.at = self.decode.raw_decode(self.text, self.at)
         return value

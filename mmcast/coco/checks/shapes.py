@@ -97,19 +97,17 @@ def _measure_runs(encoded: dict, size: tuple[int, int] | None) -> Mask:
     if (runs < 0).any() or runs.sum() != height * width:
         raise MaskProblem('malformed-mask', f'run lengths that do not fill {width}x{height} pixels')
     borders = runs.cumsum()
-    starts, ends = (
-        borders[:-1:2],
-        borders[1::2],
-    )  # of the runs inside the mask; pixels go down the columns
+    # Of the runs inside the mask; pixels go down the columns.
+    starts, ends = borders[:-1:2], borders[1::2]
     starts, ends = starts[ends > starts], ends[ends > starts] - 1
     if not len(starts):
         raise MaskProblem('empty-mask', 'the mask has no pixel')
-    wraps = (
-        starts // height != ends // height
-    ).any()  # from the foot of a column to the head of the next
+    # From the foot of a column to the head of the next.
+    wraps = (starts // height != ends // height).any()
     top, bottom = (0, height - 1) if wraps else ((starts % height).min(), (ends % height).max())
-    box = starts[0] // height, top, ends[-1] // height + 1, bottom + 1
-    return Mask(float((ends - starts + 1).sum()), tuple(float(value) for value in box))
+    left, right = starts[0] // height, ends[-1] // height + 1
+    box = float(left), float(top), float(right), float(bottom + 1)
+    return Mask(float((ends - starts + 1).sum()), box)
 
 
 def _runs(counts: object) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""What converters of PNG instance maps share: matching files, reading them, numbering, writing."""
+"""What converters of PNG masks share: matching files, reading them, numbering, writing."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,8 @@ from rich.progress import track
 
 from mmcast.errors import CASTError
 from mmcast.files import write_json
+
+Converted = TypeVar('Converted')
 
 
 def convert_missing(
@@ -106,26 +109,42 @@ def convert_maps(
     Returns:
         dict: the number of `images`, `instances` and `groups` (crowds).
     """
+    converted = convert_all(convert, stems, description, num_workers, progress)
+    coco = coco_of(converted, categories, description)
+    write_json(out_file, coco, force)
+    groups = sum(annotation['iscrowd'] for annotation in coco['annotations'])
+    return dict(images=len(converted), instances=len(coco['annotations']) - groups, groups=groups)
+
+
+def convert_all(
+    convert: Callable[[str], Converted],
+    stems: Sequence[str],
+    description: str,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> list[Converted]:
+    """`convert` of every stem, in their order, in `num_workers` processes or (0) here."""
     with ProcessPoolExecutor(num_workers) if num_workers else nullcontext() as pool:
         converted = pool.map(convert, stems, chunksize=8) if pool else map(convert, stems)
-        converted = list(track(converted, description, len(stems), disable=not progress))
-    images, annotations = [], []
+        return list(track(converted, description, len(stems), disable=not progress))
+
+
+def coco_of(
+    converted: Iterable[tuple[dict, list[dict]]], categories: Iterable[dict], description: str
+) -> dict:
+    """One COCO data set of images with their annotations, both numbered from 1."""
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, (image, instances) in enumerate(converted, start=1):
         images.append(dict(id=image_id, **image))
         for instance in instances:
             annotations.append(dict(id=len(annotations) + 1, image_id=image_id, **instance))
-    write_json(
-        out_file,
-        dict(
-            info=dict(description=description),
-            images=images,
-            annotations=annotations,
-            categories=list(categories),
-        ),
-        force,
+    return dict(
+        info=dict(description=description),
+        images=images,
+        annotations=annotations,
+        categories=list(categories),
     )
-    groups = sum(annotation['iscrowd'] for annotation in annotations)
-    return dict(images=len(images), instances=len(annotations) - groups, groups=groups)
 
 
 def annotation(mask: np.ndarray, category_id: int, instance_id: int, iscrowd: bool = False) -> dict:

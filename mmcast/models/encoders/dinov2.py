@@ -4,6 +4,7 @@ weights.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models.backbones.vision_transformer import VisionTransformer
@@ -77,8 +78,8 @@ class DINOv2(VisionTransformer):
         out_indices: Sequence[int] = (2, 5, 8, 11),
         layer_scale_init_value: float = 1e-5,
         init_cfg: dict | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             arch=arch,
             patch_size=patch_size,

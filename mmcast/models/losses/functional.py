@@ -9,6 +9,7 @@ memory grows with A R and with M, never with A M.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ SHORTEST_VECTOR = 1e-6  # a shorter vector counts as zero, it has no direction w
 
 
 def l2_normalize(vectors: Tensor) -> Tensor:
-    """Scale each row of (..., E) to length 1.
+    """Scale each row of ``vectors`` (..., E) to length 1.
 
     A zero row stays zero and gets a zero gradient; ``F.normalize`` would hand it one of 1e12.
     """
@@ -247,7 +248,7 @@ class _DrawnProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
+    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
         drawn = drawn.int()  # half of what is kept for the backward
         ctx.save_for_backward(anchors, candidates, drawn)
         rows = max(1, _at_a_time(drawn.device) // drawn.shape[1])
@@ -260,7 +261,7 @@ class _DrawnProducts(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, drawn = ctx.saved_tensors
         of_anchors, of_candidates = [], torch.zeros_like(candidates)
         # Each part makes a whole (M, D), so a part has some pairs for each candidate.
@@ -322,7 +323,9 @@ class _LogMeanExponential(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor
+    ) -> Tensor:
         log_sums, log_scores = [], []
         for a, i in _tiles(_rows_at_a_time(candidates), anchors, indices):
             logits, scores = _weighted_logits(a, candidates, y, i)
@@ -334,7 +337,7 @@ class _LogMeanExponential(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, y, indices, log_sums = ctx.saved_tensors
         of_anchors, of_candidates = [], torch.zeros_like(candidates)
         tiles = _tiles(_rows_at_a_time(candidates), anchors, indices, log_sums, gradient)
@@ -392,8 +395,7 @@ def nt_xent(positive: Tensor, negative: Tensor) -> Tensor:
     Args:
         positive: (A,) s+, similarities already divided by the temperature; finite.
         negative: (A, R) s-; an entry of -inf is no negative. An anchor without any negative loses
-            0, with
-        gradient 0.
+            0, with gradient 0.
 
     Returns:
         Scalar; 0 (with a graph) for no anchors.

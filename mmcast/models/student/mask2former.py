@@ -7,6 +7,7 @@ the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a pa
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.detectors import Mask2Former
@@ -38,7 +39,7 @@ class CASTMask2Former(Mask2Former):
 
     mask_probabilities = False
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fusion = self.panoptic_fusion_head
         pairs = self.panoptic_head.num_queries * fusion.num_classes

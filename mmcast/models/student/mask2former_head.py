@@ -1,6 +1,7 @@
 """Mask2Former's head for any pixel decoder; the losses of all decoder layers in one go."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,18 +86,26 @@ class CASTMask2FormerHead(Mask2FormerHead):
     decoder layers share what points are drawn at random: one cost matrix of an image serves them
     all. The classification loss is normalised over all ranks like the mask losses are, so that
     splitting a batch over processes does not change the gradient.
+
+    Args:
+        pixel_decoder: Config of the pixel decoder; mmdet's, or ``DPTPixelDecoder``.
+        num_transformer_feat_level: Maps of the pixel decoder that the decoder layers attend to.
+        in_channels: Channels of the encoder's maps.
+        feat_channels: Width of the transformer.
+        out_channels: Channels of the pixel features and of the mask embeddings.
+        transformer_decoder: Config of the transformer decoder.
     """
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         pixel_decoder: ConfigType,
         num_transformer_feat_level: int = 3,
         in_channels: list[int],
         feat_channels: int,
         out_channels: int,
         transformer_decoder: ConfigType,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         # The parent reads the number of levels from a deformable decoder's config and builds that
         # decoder. An identity with that one entry satisfies it; ours, which may have no such entry,

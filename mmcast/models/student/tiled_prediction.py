@@ -59,9 +59,10 @@ def predict_in_windows(
                 for instances in _predict_batch(predict, image, places, windows)
             ]
         )
-        views = Views(
-            *(found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')), size
+        masks, scores, labels, corners = (
+            found[name].cpu().numpy() for name in ('masks', 'scores', 'labels', 'corner')
         )
+        views = Views(masks, scores, labels, corners, size)
         sample.pred_instances = _place(found, views, sample, rescale, probabilities)
     return samples
 

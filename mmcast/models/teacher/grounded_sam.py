@@ -9,6 +9,7 @@ package.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NoReturn
 
 import torch
 from mmdet.models.detectors import BaseDetector
@@ -201,7 +202,7 @@ class GroundedSAM(BaseDetector):
             return instances
         return instances[instances.scores.argsort(descending=True, stable=True)]
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None):
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> NoReturn:
         raise NotImplementedError('the teacher only predicts and trains')
 
     # Training, as CASTDetector asks for it

@@ -4,6 +4,7 @@ mmdet's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmcv.image import rescale_size
@@ -59,12 +60,12 @@ class PromptedGroundingDINO(GroundingDINO):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         classes: Sequence[str],
         box_scale: tuple[int, int] = (1333, 800),
         train_box_scales: Sequence[tuple[int, int]] | None = None,
         test_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         test_cfg = dict(
             dict(score_thr=0.05, max_per_img=100, classes_per_prompt=None), **(test_cfg or {})

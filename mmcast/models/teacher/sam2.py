@@ -67,15 +67,18 @@ class BoxPromptedSAM2(BaseModule):
         image_size: Side of the square in pixels, a multiple of 32.
         boxes_per_chunk: So many boxes go through the mask decoder, and so many masks to full size,
             at a time.
-        encoder, decoder: Options of ``transformers.Sam2HieraDetConfig`` and
-            ``Sam2MaskDecoderConfig`` that win over those of the size.
+        encoder: Options of ``transformers.Sam2HieraDetConfig`` that win over those of the size.
+        decoder: The same of ``Sam2MaskDecoderConfig``.
         num_prompts: In training, so many ground truths of an image prompt it at most, drawn anew
             each time.
         box_jitter: Standard deviation of a prompting box's corners in training, in sides of the
             box.
         reprompts: So often a box prompts the decoder again together with the mask it just gave, as
             in SAM2's interactive use; in training the losses are means over all passes.
-        mask_weight, dice_weight, quality_weight: Of the focal, the dice and the IoU loss.
+        mask_weight: Of the focal loss.
+        dice_weight: Of the dice loss.
+        quality_weight: Of the IoU loss.
+        init_cfg: MMEngine's initialisation, of the checkpoint to start from for instance.
 
     Raises:
         CASTError: On an unknown size.

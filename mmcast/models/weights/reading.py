@@ -8,38 +8,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmcast.checkpoints import load_plain
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
-
-
-def _history_method(owner: type, name: str):
-    """Takes getattr's place while unpickling: MMEngine's log history refers to its own methods
-    only.
-    """
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'it refers to {name} of {owner}')
-    return getattr(HistoryBuffer, name)
-
-
-# What MMEngine pickles next to the weights (the message hub). The first two functions are numpy's
-# unpicklers; the module that they live in is called differently in numpy 1 and 2.
-_RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-_MMENGINE_GLOBALS = [
-    HistoryBuffer,
-    np.ndarray,
-    np.dtype,
-    (_history_method, 'builtins.getattr'),
-    *(type(np.dtype(name)) for name in ('float32', 'float64', 'int32', 'int64', 'bool')),
-    *((_RECONSTRUCT, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-    *((_SCALAR, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-]
 
 
 def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
@@ -66,8 +42,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        with torch.serialization.safe_globals(_MMENGINE_GLOBALS):
-            content = torch.load(path, map_location='cpu', weights_only=True)
+        content = load_plain(path)
     except (
         pickle.UnpicklingError,
         SafetensorError,

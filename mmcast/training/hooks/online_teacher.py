@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -26,7 +27,7 @@ def _networks(runner: Runner) -> tuple[nn.Module, nn.Module]:
 
 
 def state_hash(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a module's parameters and buffers."""
+    """SHA-256 over names, shapes and bytes of the parameters and buffers of ``module``."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}'.encode())
@@ -115,7 +116,7 @@ class EMATeacherHook(Hook):
         teacher.requires_grad_(False).eval()
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """One update."""
         if self.every_n_train_iters(runner, self.interval):
@@ -130,7 +131,13 @@ class EMATeacherHook(Hook):
 def update_ema(
     teacher: Iterable[tuple[str, Tensor]], student: dict[str, Tensor], momentum: float
 ) -> None:
-    """``t <- m t + (1 - m) s`` for every named tensor of the teacher."""
+    """``t <- m t + (1 - m) s`` for every tensor t of the teacher, in place.
+
+    Args:
+        teacher: Its named parameters.
+        student: Those of the student by the same names, s.
+        momentum: m.
+    """
     for name, tensor in teacher:
         tensor.mul_(momentum).add_(student[name], alpha=1 - momentum)
 

@@ -1,13 +1,14 @@
 """A hook that shows what the pixel loss does: margin, false negatives, similarities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.structures import SampleList
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcast.models.losses.diagnostics import pixel_statistics
 from mmcast.registry import HOOKS
@@ -35,14 +36,14 @@ class PixelDiagnosticsHook(Hook):
         self.num_negatives = num_negatives
         self._statistics: dict[str, float] = {}
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Look at this iteration, if it is one of those."""
         contrast = self._contrast(runner)
         if contrast is not None and self.every_n_train_iters(runner, self.interval):
             contrast.observer = lambda *seen: self._look(contrast.loss, runner.iter, *seen)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Hand the figures to the logger."""
         contrast = self._contrast(runner)
@@ -53,13 +54,13 @@ class PixelDiagnosticsHook(Hook):
         self._statistics = {}
 
     @staticmethod
-    def _contrast(runner: Runner):
+    def _contrast(runner: Runner) -> nn.Module | None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         return getattr(model, 'pixel_contrast', None)
 
     def _look(
         self,
-        loss,
+        loss: nn.Module,
         iteration: int,
         z_weak: Tensor,
         z_strong: Tensor,

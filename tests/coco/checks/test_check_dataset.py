@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from damage import plant
 from PIL import Image
+from shared_data import DSB2018
 
 from mmcast.coco.checks.findings import NOTES
 from mmcast.coco.checks.run import check_dataset
@@ -18,7 +19,6 @@ from mmcast.errors import CASTError
 from mmcast.reports.data_set import write_sheet
 
 ROOT = Path(__file__).parents[3]
-SHARED_DATA = ROOT.parent / 'shared' / 'data' / 'dsb2018'
 
 
 def make_set(folder: Path, count: int = 24) -> dict:
@@ -122,20 +122,18 @@ def test_processes_find_the_same(data, monkeypatch):
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED_DATA.exists(), reason='the nuclei images are not on this machine')
+@pytest.mark.skipif(not DSB2018.exists(), reason='the nuclei images are not on this machine')
 def test_the_nuclei_are_clean():
-    train, val = (SHARED_DATA / f'annotations/instances_{part}.json' for part in ('train', 'val'))
+    train, val = (DSB2018 / f'annotations/instances_{part}.json' for part in ('train', 'val'))
     for checked, other in ((train, val), (val, train)):
-        assert not check_dataset(
-            checked, SHARED_DATA / 'images', val=other, progress=False
-        ).findings
+        assert not check_dataset(checked, DSB2018 / 'images', val=other, progress=False).findings
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED_DATA.exists(), reason='the nuclei images are not on this machine')
+@pytest.mark.skipif(not DSB2018.exists(), reason='the nuclei images are not on this machine')
 def test_every_mistake_planted_in_the_nuclei_is_found_and_no_other(tmp_path):
-    shutil.copytree(SHARED_DATA / 'images', tmp_path / 'images', copy_function=shutil.copyfile)
-    shutil.copyfile(SHARED_DATA / 'annotations/instances_train.json', tmp_path / 'train.json')
+    shutil.copytree(DSB2018 / 'images', tmp_path / 'images', copy_function=shutil.copyfile)
+    shutil.copyfile(DSB2018 / 'annotations/instances_train.json', tmp_path / 'train.json')
     (tmp_path / 'images').chmod(0o755)
     expect_all(tmp_path, plant(tmp_path), workers=2)
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny_teacher import teacher, teacher_config
 
 from mmcast.errors import CASTError
-from mmcast.models.weights.foundation_teacher import (
+from mmcast.models.teacher.foundation_weights import (
     find_sam2,
     merge_teacher_weights,
     read_grounding_dino,

@@ -1,0 +1,1 @@
+"""The commands of ``mmcast convert``; a module for each data set."""

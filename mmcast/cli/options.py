@@ -1,0 +1,133 @@
+"""Arguments that several commands share."""
+
+import argparse
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmcast.errors import CASTError
+
+
+class ConfigOptions(argparse.Action):
+    """``KEY=VALUE ...`` as MMEngine reads it, which is imported where the option is used only."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str] | Any,
+        option_string: str | None = None,
+    ) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string}: {value} is not KEY=VALUE')
+        from mmengine.config import DictAction
+
+        action = DictAction(self.option_strings, self.dest, nargs=self.nargs)
+        action(parser, namespace, values, option_string)
+
+
+def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds ``--cfg-options``.
+
+    Args:
+        parser: of the command.
+        example: what a person would change.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help=f'settings to override, such as {example}',
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Adds what a launcher of several processes says."""
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started several processes (default none)',
+    )
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by the launcher'
+    )
+
+
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Tells MMEngine the rank that a launcher gave as an argument."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def add_source(parser: argparse.ArgumentParser, kinds: str) -> None:
+    """Adds the weights that an export reads.
+
+    Args:
+        parser: of the command.
+        kinds: what may be given, in words.
+    """
+    parser.add_argument('source', nargs='+', help=kinds)
+    parser.add_argument(
+        '--step', help='of the pipeline; default the last one that trained the student'
+    )
+
+
+def check_source(args: argparse.Namespace) -> None:
+    """Ends the call where :func:`add_source` got too much."""
+    if len(args.source) > 2:
+        args.parser.error('give a work directory, or a config and a checkpoint')
+
+
+def add_coco_conversion(parser: argparse.ArgumentParser, root: str, splits: str) -> None:
+    """Adds the arguments of a converter that writes one COCO file for each split.
+
+    Args:
+        parser: of the command.
+        root: what the folder holds.
+        splits: which there are, in words.
+    """
+    parser.add_argument('root', type=Path, help=root)
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        default=['train', 'val'],
+        choices=['train', 'val'],
+        metavar='SPLIT',
+        help=splits,
+    )
+    parser.add_argument(
+        '--out-dir', type=Path, help='folder of instances_SPLIT.json (default ROOT/annotations)'
+    )
+    add_num_workers(parser)
+    add_force(parser, 'existing files')
+
+
+def add_num_workers(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--num-workers`` of a converter."""
+    parser.add_argument(
+        '--num-workers', type=int, default=0, help='processes that read label maps (default: none)'
+    )
+
+
+def add_force(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds ``--force``."""
+    parser.add_argument('--force', action='store_true', help=f'replace {what}')
+
+
+def check_output_files(
+    outputs: Iterable[str | None], inputs: Iterable[str | None] = (), force: bool = False
+) -> None:
+    """Checks files that a command is going to write: before the work, not after it.
+
+    Raises:
+        CASTError: one is an input, or exists and may not be replaced.
+    """
+    read = {Path(path).resolve() for path in inputs if path}
+    for path in filter(None, outputs):
+        if Path(path).resolve() in read:
+            raise CASTError(f'{path} is an input: name another file for the result')
+        if Path(path).exists() and not force:
+            raise CASTError(f'{path} exists: delete it, name another file or use --force')

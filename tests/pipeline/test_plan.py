@@ -1,0 +1,383 @@
+"""What a pipeline config asks for, before anything runs."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmcast.errors import CASTError
+from mmcast.pipeline.plan import Plan, order_steps
+from mmcast.pipeline.state import PipelineState
+from mmcast.pipeline.steps import StepResult
+
+STEP = """
+train_dataloader = dict(dataset=dict(datasets=[
+    dict(type='CocoDataset', ann_file='old.json', data_root='old/', pipeline=[
+        dict(type='Resize', scale=(1, 1)), dict(type='PackDetInputs')]),
+    dict(type='PseudoLabelDataset', ann_file='old.json', pipeline=[])]))
+val_dataloader = dict(dataset=dict(type='CocoDataset', ann_file='old.json', pipeline=[]))
+test_dataloader = val_dataloader
+val_evaluator = [
+    dict(type='CocoMetric', ann_file='old.json'), dict(type='CityScapesMetric', seg_prefix='old')]
+test_evaluator = dict(type='CocoMetric', ann_file='old.json')
+train_cfg = dict(max_iters=10)
+load_from = 'step.pth'
+"""
+PIPELINE = """
+variables = dict(lr=0.1, start='{work_dir}/start.pth', best='{adapt.checkpoint}')
+steps = dict(
+    data=dict(kind='call', function='some.function'),
+    adapt=dict(kind='train', config='step.py', load_from='{start}'),
+    label=dict(kind='pseudo_label', config='step.py', checkpoint='{best}'),
+    student=dict(kind='train', config='step.py', pseudo_labels='{label.annotations}',
+                 cfg_options={'train_cfg.max_iters': 7}))
+datasets = '{data}'
+summary = dict(adapt='teacher', student='student')
+report = dict(columns=[dict(title='A', step='adapt'), dict(title='S', step='student')])
+"""
+FILES = dict(
+    labeled='labeled.json',
+    unlabeled='unlabeled.json',
+    train_images='train',
+    val='val.json',
+    val_images='val',
+    val_masks='masks',
+    classes=['cell'],
+    transforms=dict(Resize=dict(scale=[2, 2])),  # outputs go through JSON
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a pipeline config beside the step config; returns its path."""
+    (tmp_path / 'step.py').write_text(STEP)
+    (tmp_path / 'base.py').write_text(PIPELINE)
+
+    def write_config(text: str, name: str = 'cast_test.py') -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write_config
+
+
+def plan_of(path: Path, **options) -> Plan:
+    return Plan(path, path.parent / 'work', **options)
+
+
+def names(path: Path, **options) -> list[str]:
+    return list(plan_of(path, **options).definitions)
+
+
+def finish(plan: Plan, **outputs: dict) -> PipelineState:
+    """A state in which some steps are finished, with these outputs."""
+    state = PipelineState(plan.work_dir, plan.path)
+    for name, given in outputs.items():
+        state.records[name] = dict(
+            status='finished', folder=name, outputs=StepResult(given).outputs
+        )
+    return state
+
+
+# ---- order
+
+
+def test_steps_run_in_the_order_of_the_config(write):
+    assert names(write(PIPELINE)) == ['data', 'adapt', 'label', 'student']
+
+
+def test_a_dump_of_a_config_runs_in_the_same_order(write):
+    """MMEngine's dump sorts the keys."""
+    path = write(PIPELINE)
+    config = Config.fromfile(path)
+    config.dump(path.with_name('dumped.py'))
+    dumped = Config.fromfile(path.with_name('dumped.py'))
+    assert list(dumped.steps) == ['adapt', 'data', 'label', 'student']  # there is something to do
+    assert names(path.with_name('dumped.py')) == names(path)
+
+
+@pytest.mark.parametrize('name', ['cast_toy.py', 'cast_cityscapes_single_gpu.py'])
+def test_dumps_of_shipped_pipelines_run_what_each_step_needs_before_it(name, tmp_path):
+    shipped = Plan(name)
+    shipped.config.dump(tmp_path / 'dumped.py')
+    dumped = Plan(tmp_path / 'dumped.py')
+    assert set(dumped.definitions) == set(shipped.definitions)
+    for number, step in enumerate(dumped.definitions):
+        assert dumped.needs(step) <= set(list(dumped.definitions)[:number])
+
+
+def test_a_new_step_moves_in_front_of_those_that_use_it(write):
+    path = write("""
+_base_ = './base.py'
+steps = dict(
+    start=dict(kind='call', function='some.function'),
+    adapt=dict(load_from='{start.weights}'))
+""")
+    assert names(path) == ['data', 'start', 'adapt', 'label', 'student']
+
+
+def test_after_puts_a_step_behind_another_wherever_it_is_written():
+    step = dict(kind='call')
+    for config in (
+        dict(a=step, b=step, c=dict(step, after='a'), d=dict(step, after='a')),
+        dict(c=dict(step, after='a'), d=dict(step, after='a'), a=step, b=step),
+    ):
+        assert list(order_steps(config)) == ['a', 'c', 'd', 'b']
+    chain = dict(x=dict(step, after='y'), y=dict(step, after='z'), z=step)
+    assert list(order_steps(chain)) == ['z', 'y', 'x']
+    assert 'after' not in order_steps(chain)['x']
+
+
+def test_after_is_not_used_up_by_ordering(write):
+    """A plan of the same config a second time, as the report makes it."""
+    path = write(
+        "_base_ = './base.py'\nsteps = dict(data2=dict(kind='call', function='f.f', after='data'))"
+    )
+    assert names(path) == names(path) == ['data', 'data2', 'adapt', 'label', 'student']
+
+
+@pytest.mark.parametrize('after', ['nobody', 'b'])
+def test_after_that_leads_nowhere_is_named(after):
+    steps = dict(a=dict(kind='call', after=after), b=dict(kind='call', after='a'))
+    with pytest.raises(CASTError, match=f'step a is to run after {after}, .* there are a, b'):
+        order_steps(steps)
+
+
+def test_two_steps_of_one_name_in_a_list():
+    with pytest.raises(CASTError, match='two steps of one name; names are a, a'):
+        order_steps([dict(name='a', kind='call'), dict(name='a', kind='call')])
+
+
+def test_circles_are_named(write):
+    path = write("_base_ = './base.py'\nsteps = dict(adapt=dict(load_from='{student.checkpoint}'))")
+    with pytest.raises(CASTError, match='in a circle: adapt <- student <- label <- adapt'):
+        plan_of(path)
+
+
+def test_dependents(write):
+    plan = plan_of(write(PIPELINE))
+    assert plan.dependents({'adapt'}) == {'label', 'student'}
+    assert plan.dependents({'data'}) == {'adapt', 'label', 'student'}  # by `datasets`
+    assert plan.dependents({'student'}) == set()
+
+
+# ---- what a config drops, adds and misspells
+
+
+def test_none_drops_a_step_with_its_row_and_its_column(write):
+    plan = plan_of(write("_base_ = './base.py'\nsteps = dict(student=None)"))
+    assert list(plan.definitions) == ['data', 'adapt', 'label']
+    assert plan.rows == [dict(row='teacher', step='adapt')]
+    assert [column['title'] for column in plan.report_columns()] == ['A']
+
+
+def test_a_dropped_step_that_another_needs_is_named_before_anything_runs(write):
+    with pytest.raises(
+        CASTError, match=r'step label uses \{adapt.checkpoint\}, which is not known'
+    ):
+        plan_of(write("_base_ = './base.py'\nsteps = dict(adapt=None)"))
+
+
+def test_summary_in_the_order_of_the_steps_or_as_listed(write):
+    text = PIPELINE + "summary = dict(student='S', adapt='A')"
+    assert [row['row'] for row in plan_of(write(text)).rows] == ['A', 'S']
+    text = PIPELINE + "summary = [dict(row='S', step='student'), dict(row='A', step='adapt')]"
+    assert [row['row'] for row in plan_of(write(text)).rows] == ['S', 'A']
+    with pytest.raises(CASTError, match='no step studnet; it has data, adapt'):
+        plan_of(write(PIPELINE + "summary = dict(studnet='S')"))
+
+
+def test_a_column_of_the_report_is_the_network_of_its_step(write):
+    plan = plan_of(write(PIPELINE))
+    column = plan.report_columns()[1]
+    assert column == dict(
+        title='S',
+        config='step.py',
+        checkpoint='{student.checkpoint}',
+        cfg_options={'train_cfg.max_iters': 7},
+    )
+    state = finish(plan, data=FILES, student=dict(checkpoint='s.pth'))
+    assert plan.resolve(column, 'report', state)['checkpoint'] == 's.pth'
+    assert plan.column_config(column, state).test_dataloader.dataset.ann_file == 'val.json'
+    wrong = PIPELINE + "report = dict(columns=[dict(title='X', step='nobody')])"
+    with pytest.raises(CASTError, match='no step nobody'):
+        plan_of(write(wrong)).report_columns()
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ("steps['adapt']['lod_from'] = 'x'", 'step adapt .kind train. does not know lod_from'),
+        ("steps['label'].pop('checkpoint')", 'step label .kind pseudo_label. lacks checkpoint'),
+        ("steps['adapt']['kind'] = 'trian'", "is of kind 'trian'; the kinds are call, train"),
+        ("steps['2b'] = dict(kind='call')", "a step needs a name of .* not '2b'"),
+        ("steps['adapt']['config'] = 'stpe.py'", 'config .*stpe.py not found'),
+        ("step_option = dict()", 'cast_test.py: step_option is not used; write step_options'),
+        ("step_options = {'trian_cfg.max_iters': 3}", 'step adapt: trian_cfg is not used'),
+        (
+            "steps['student']['cfg_options'] = {'train_dataloder.num_workers': 0}",
+            'step student: train_dataloder is not used; write train_dataloader',
+        ),
+        ('steps = dict()', 'has no steps'),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_before_anything_runs(write, text, message):
+    with pytest.raises(CASTError, match=message):
+        plan_of(write(f'{PIPELINE}\n{text}'))
+
+
+def test_new_keys_of_a_runner_are_no_mistakes(write):
+    """`val_cfg` is close to `train_cfg`, but MMEngine knows it."""
+    options = {'val_cfg': dict(), 'custom_hooks': [], 'auto_scale_lr': dict(), 'my_note': 1}
+    plan_of(write(PIPELINE + f'step_options = {options}'))
+
+
+def test_a_misspelt_variable_on_the_command_line_is_named(write):
+    path = write(PIPELINE)
+    with pytest.raises(CASTError, match='no variable lrr; it has lr, start, best'):
+        plan_of(path, cfg_options={'variables.lrr': 1})
+    assert plan_of(path, cfg_options={'variables.lr': 1}).config.variables.lr == 1
+
+
+# ---- templates
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ("variables['lr'] = '{nobody}'; steps['adapt']['load_from'] = '{lr}'", 'uses {nobody}'),
+        ("steps['data']['kwargs'] = dict(a=[dict(b='x{nobody.x}y')])", 'step data uses {nobody.x}'),
+        ("step_options = {'model.a': '{nobody}'}", 'step adapt uses {nobody}'),
+        ("datasets = dict(val='{nobody}')", 'step adapt uses {nobody}'),
+    ],
+)  # fmt: skip
+def test_unknown_templates_are_named_before_anything_runs(write, text, message):
+    with pytest.raises(CASTError) as error:
+        plan_of(write(f'{PIPELINE}\n{text}'))
+    assert message in str(error.value) and 'known are work_dir, seed' in str(error.value)
+
+
+def test_variables_may_name_variables_and_outputs(write):
+    plan = plan_of(write(PIPELINE + "variables['twice'] = 'x {start} {lr}'"))
+    assert plan.resolve('{twice}', 'test') == f'x {plan.work_dir}/start.pth 0.1'
+    assert plan.resolve('{lr}', 'test') == 0.1  # a whole template keeps its type
+    with pytest.raises(CASTError, match='step adapt is not finished; run it first: --step adapt'):
+        plan.resolve('{best}', 'test')
+    state = finish(plan, adapt=dict(checkpoint='a.pth'))
+    assert plan.resolve('{best}', 'test', state) == 'a.pth'
+    assert plan.needs('label') == {'data', 'adapt'}
+    with pytest.raises(CASTError, match='step adapt gave only checkpoint'):
+        plan.resolve('{adapt.best_checkpoint}', 'test', state)
+
+
+def test_a_step_alone_is_all_its_outputs(write):
+    plan = plan_of(write(PIPELINE))
+    state = finish(plan, data=FILES)
+    assert plan.resolve('{data}', 'test', state) == FILES
+    assert plan.files(dict(kind='train'), state) == FILES
+    assert plan.files(dict(kind='train', labeled='mine.json'), state)['labeled'] == 'mine.json'
+
+
+# ---- configs of steps
+
+
+def test_datasets_reach_every_loader_and_metric(write):
+    plan = plan_of(write(PIPELINE))
+    state = finish(
+        plan, data=FILES, label=dict(annotations='pseudo.json'), adapt=dict(checkpoint='a')
+    )
+    config = plan.step('student', plan.work_dir / 'x', state).config
+    labeled, pseudo = config.train_dataloader.dataset.datasets
+    assert (labeled.ann_file, labeled.data_prefix.img, labeled.data_root) == (
+        'labeled.json',
+        'train',
+        '',
+    )
+    assert labeled.metainfo.classes == ('cell',)
+    assert labeled.pipeline[0].scale == [2, 2] and labeled.pipeline[1] == dict(type='PackDetInputs')
+    assert (pseudo.ann_file, pseudo.data_prefix.img) == ('pseudo.json', 'train')
+    for part in (config.val_dataloader, config.test_dataloader):
+        assert (part.dataset.ann_file, part.dataset.data_prefix.img) == ('val.json', 'val')
+    coco, cityscapes = config.val_evaluator
+    assert coco.ann_file == config.test_evaluator.ann_file == 'val.json'
+    assert cityscapes.seg_prefix == 'masks'
+    label = plan.step('label', plan.work_dir / 'x', state)
+    assert (label.definition['ann_file'], label.definition['img_dir']) == (
+        'unlabeled.json',
+        'train',
+    )
+    untouched = label.config.train_dataloader.dataset.datasets[0]
+    assert untouched.ann_file == 'old.json'  # only training steps read it
+    assert label.config.load_from is None
+
+
+def test_options_of_the_step_win_over_those_of_all(write):
+    path = write(PIPELINE + "step_options = {'train_cfg.max_iters': 5}")
+    plan = plan_of(path, seed=4)
+    assert [plan.iterations(name) for name in plan.definitions] == [0, 5, 0, 7]
+    state = finish(plan, data=FILES, label=dict(annotations='p'), adapt=dict(checkpoint='a'))
+    student = plan.step('student', plan.work_dir / 'x', state).config
+    assert student.train_cfg.max_iters == 7 and student.randomness.seed == 4
+    assert student.load_from == 'step.pth'  # the step config's own
+    adapt = plan.step('adapt', plan.work_dir / 'x', state).config
+    assert adapt.train_cfg.max_iters == 5
+    assert adapt.load_from == f'{plan.work_dir}/start.pth'
+
+
+# ---- configs of one's own
+
+
+def test_a_config_in_another_folder_inherits_a_shipped_pipeline(tmp_path):
+    """Its own step configs win over the shipped ones of the same name, all others are shipped."""
+    (tmp_path / 'mine.py').write_text("""
+_base_ = 'mmcast::cast_toy.py'
+variables = dict(student='my_student')
+steps = dict(refine=dict(config='toy/toy_student_refine.py'))
+""")
+    (tmp_path / 'my_student_transfer.py').write_text(
+        "_base_ = 'mmcast::toy/toy_student_transfer.py'\ntrain_cfg = dict(max_iters=5)"
+    )
+    plan = Plan(tmp_path / 'mine.py')
+    assert list(plan.definitions) == list(Plan('cast_toy.py').definitions)
+    assert plan.work_dir == Path('work_dirs/cast_toy')
+    assert plan.iterations('transfer') == 5
+    assert plan.iterations('refine') == Plan('cast_toy.py').iterations('refine')
+    (tmp_path / 'toy').mkdir()
+    shutil.copy(tmp_path / 'my_student_transfer.py', tmp_path / 'toy/toy_student_refine.py')
+    assert Plan(tmp_path / 'mine.py').iterations('refine') == 5
+
+
+def test_a_pipelines_own_module_is_found_beside_its_step_config(tmp_path):
+    """In every process: one that gets the config from another has not read it."""
+    (tmp_path / 'beside_the_config.py').write_text('VALUE = 3')
+    (tmp_path / 'step.py').write_text("custom_imports = dict(imports=['beside_the_config'])")
+    code = """
+import pickle, sys, subprocess
+from mmcast.configs import load_config
+if len(sys.argv) > 1:
+    pickle.dump(load_config(sys.argv[1]), sys.stdout.buffer)
+else:
+    from mmcast.configs import import_custom_modules
+    config = pickle.load(sys.stdin.buffer)
+    assert 'beside_the_config' not in sys.modules
+    import_custom_modules(config)
+    print(sys.modules['beside_the_config'].VALUE)
+"""
+    pickled = subprocess.run(
+        [sys.executable, '-c', code, tmp_path / 'step.py'], capture_output=True, check=True
+    ).stdout
+    done = subprocess.run(
+        [sys.executable, '-c', code], input=pickled, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == b'3'
+    (tmp_path / 'step.py').write_text("custom_imports = dict(imports=['not_there'])")
+    with pytest.raises(CASTError, match="No module named 'not_there'; put the module beside"):
+        Plan(_pipeline_of(tmp_path / 'step.py'))
+
+
+def _pipeline_of(step: Path) -> Path:
+    path = step.with_name('pipeline.py')
+    path.write_text("steps = dict(a=dict(kind='test', config='step.py', checkpoint='x'))")
+    return path
