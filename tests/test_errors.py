@@ -29,7 +29,7 @@ def error_classes():
         yield from (kind for kind in found if kind and issubclass(kind, BaseException))
 
 
-@pytest.mark.parametrize('kind', error_classes(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize('kind', list(error_classes()), ids=lambda kind: kind.__name__)
 def test_errors_are_made_of_their_message_alone(kind):
     error = kind('what is wrong; what to do')
     copied = pickle.loads(pickle.dumps(error))
