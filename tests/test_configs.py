@@ -180,6 +180,14 @@ def test_a_resumed_run_need_not_load_again_what_it_has_trained_on(path):
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
+def test_the_pixel_loss_is_watched_wherever_it_is_on(path):
+    """By one hook, at an interval of the logger's; without a pixel loss it does nothing."""
+    config = Config.fromfile(path)
+    hooks = [hook for hook in config.custom_hooks if hook.type == 'PixelDiagnosticsHook']
+    assert len(hooks) == 1 and hooks[0].interval % config.default_hooks.logger.interval == 0
+
+
+@pytest.mark.parametrize('path', MODELS, ids=relative)
 def test_config_builds_in_full_size_with_the_optimizer_that_it_names(path, tmp_path):
     """On the meta device; every part that has a learning rate of its own is there."""
     config = Config.fromfile(path)

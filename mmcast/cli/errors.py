@@ -98,9 +98,12 @@ def _exit(message: str, status: int, debug: bool) -> None:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether nobody reads stdout any more; then what is left in its buffer goes nowhere."""
+    """Whether nobody reads stdout any more; then what is left in its buffer goes nowhere.
+
+    An empty line tells: what failed to be written may or may not be in the buffer still.
+    """
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -108,7 +108,10 @@ def add_coco_conversion(parser: argparse.ArgumentParser, root: str, splits: str)
 def add_num_workers(parser: argparse.ArgumentParser) -> None:
     """Adds ``--num-workers`` of a converter."""
     parser.add_argument(
-        '--num-workers', type=int, default=0, help='processes that read label maps (default: none)'
+        '--num-workers',
+        type=int,
+        default=0,
+        help='processes that read the masks (default 0: this one)',
     )
 
 

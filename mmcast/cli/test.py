@@ -67,8 +67,8 @@ def test(
         CASTError: ``out`` exists or has another ending, or the checkpoint is not one of this model.
     """
     from mmcast.configs import load_config
+
+    cfg = load_config(config_path)  # first, as a wrong path need not wait for torch
     from mmcast.training.single import prepare_single, test_single
 
-    test_single(
-        prepare_single(load_config(config_path), work_dir, cfg_options, launcher), checkpoint, out
-    )
+    test_single(prepare_single(cfg, work_dir, cfg_options, launcher), checkpoint, out)

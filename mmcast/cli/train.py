@@ -102,6 +102,8 @@ def train(
     """
     from mmcast.configs import load_config
     from mmcast.errors import CASTError
+
+    cfg = load_config(config_path)  # first, as a wrong path need not wait for torch
     from mmcast.pipeline.pipeline import run_pipeline
     from mmcast.pipeline.state import STATE_FILE
     from mmcast.reports.run import write_reports
@@ -109,7 +111,6 @@ def train(
     from mmcast.training.runner import use_amp
     from mmcast.training.single import prepare_single, train_single
 
-    cfg = load_config(config_path)
     if 'steps' in cfg:
         finished = run_pipeline(
             cfg.filename, work_dir, step, rerun, cfg_options, launcher, seed, amp

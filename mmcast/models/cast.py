@@ -19,6 +19,7 @@ from mmcast.errors import CASTError, NonFiniteError
 from mmcast.masks.overlaps import resolve_overlaps
 from mmcast.models.losses.pixel_contrastive_loss import NonFiniteInputError
 from mmcast.models.outputs import NetworkOutputs, PixelDecodingNetwork
+from mmcast.models.preprocessing import prepare_for
 from mmcast.registry import MODELS
 
 
@@ -36,7 +37,8 @@ class CASTDetector(BaseDetector):
         detector: The network that learns and predicts, such as ``CASTMask2Former``. Its data
             preprocessor is used.
         teacher: A detector that labels ``unlabeled`` images on the fly. It never gets a gradient,
-            stays in eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``.
+            stays in eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``. It
+            sees images as its own data preprocessor makes them; without one, as the student's.
         pixel_contrast: Config of :class:`PixelContrast`; ``None`` or a weight of 0 is l_pxl = 0.
         semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher
             ``score_thr`` (default 0.3) and ``min_area`` in pixels (default 0).
@@ -60,6 +62,8 @@ class CASTDetector(BaseDetector):
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(data_preprocessor or detector.get('data_preprocessor'), init_cfg)
+        if data_preprocessor:  # a network that resizes by itself has to know how it was normalised
+            detector = dict(detector, data_preprocessor=data_preprocessor)
         self.detector = MODELS.build(detector)
         self.teacher = MODELS.build(teacher) if teacher else None
         if self.teacher is not None:
@@ -173,8 +177,9 @@ class CASTDetector(BaseDetector):
                 'images without labels and semi_weight > 0: set teacher= in CASTDetector, or read '
                 'pseudo-labels from a file with PseudoLabelDataset'
             )
-        copies = [batch_data_samples[i].new() for i in indices]
-        predictions = self.teacher.predict(batch_inputs[indices], copies, rescale=False)
+        predictions = self._ask_teacher(
+            batch_inputs[indices], [batch_data_samples[i] for i in indices], rescale=False
+        )
         for i, prediction in zip(indices, predictions):
             batch_data_samples[i].gt_instances = self._to_ground_truth(
                 prediction.pred_instances, batch_inputs.shape[-2:]
@@ -205,8 +210,24 @@ class CASTDetector(BaseDetector):
         """The student's predictions and nobody else's, unless ``semi_test_cfg`` asks for the
         teacher's.
         """
-        network = self.teacher if self.predict_on == 'teacher' else self.detector
-        return network.predict(batch_inputs, batch_data_samples, rescale=rescale)
+        if self.predict_on == 'student':
+            return self.detector.predict(batch_inputs, batch_data_samples, rescale=rescale)
+        predictions = self._ask_teacher(batch_inputs, batch_data_samples, rescale)
+        for sample, prediction in zip(batch_data_samples, predictions):
+            for name, found in prediction.items():
+                setattr(sample, name, found)
+        return batch_data_samples
+
+    def _ask_teacher(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool
+    ) -> SampleList:
+        """The teacher's predictions on images that were made ready for the student, in samples of
+        their own.
+        """
+        inputs, samples = prepare_for(
+            self.teacher.data_preprocessor, self.data_preprocessor, batch_inputs, batch_data_samples
+        )
+        return self.teacher.predict(inputs, samples, rescale=rescale)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:
         return self.detector(batch_inputs, batch_data_samples, mode='tensor')

@@ -25,11 +25,13 @@ from pycocotools import mask as mask_utils
 from torch import nn
 
 from mmcast.configs import load_config
+from mmcast.data.config_data import classes_of
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.masks.confidence import confidence_map, encode_map
 from mmcast.masks.rle import encode_mask, mask_areas
+from mmcast.models.weights.loading import load_weights
 from mmcast.pseudo_labels.images import (
     ImagesToLabel,
     LoadedImage,
@@ -46,6 +48,7 @@ from mmcast.pseudo_labels.store import (
 )
 from mmcast.pseudo_labels.tta import above, merge_views, predict_views
 from mmcast.registry import MODELS
+from mmcast.training.distributed import on_main
 
 _PROGRESS_SECONDS = 10
 _WAITING = 4  # images whose masks may wait to be encoded and written
@@ -111,9 +114,6 @@ def generate_pseudo_labels(
             read-only, another run writes to ``out_file``, or it or its shards were made from other
             things.
     """
-    # Not above: the engine imports the models, and they this package.
-    from mmcast.training.distributed import on_main
-
     cfg = config if isinstance(config, Config) else load_config(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
@@ -241,8 +241,6 @@ def _resolve_paths(
 
 
 def _classes(cfg: Config, dataset: dict) -> tuple[str, ...]:
-    from mmcast.data.config_data import classes_of
-
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         return tuple(classes_of(dataset))
 
@@ -282,8 +280,6 @@ def _label(
     progress: bool,
 ) -> None:
     """Labels this process's share of the images."""
-    from mmcast.models.weights.loading import load_weights
-
     given = cfg.test_dataloader.dataset
     options = dict(
         metainfo=dict(classes=job.classes), return_classes=given.get('return_classes', False)

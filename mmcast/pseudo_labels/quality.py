@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
+from mmcast.masks.rle import encode_segmentation
 from mmcast.pseudo_labels.store import SCORES
 
 MATCHING_IOU = 0.5
@@ -32,8 +33,6 @@ def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[d
     Raises:
         CASTError: the file cannot be read, or has none of the images or not all of the classes.
     """
-    from mmcast.masks.rle import encode_segmentation  # imports all that trains
-
     content = read_coco(path)
     ids = {image['file_name']: image['id'] for image in store['images']}
     images = {image['id']: image for image in content['images'] if image['file_name'] in ids}

@@ -17,7 +17,7 @@ def read_curves(folder: Path) -> Curves:
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in path.read_text(encoding='utf-8').splitlines():
-            entry = _parse(line)
+            entry = _parse_scalars(line)
             for key, value in entry.items():
                 if key != 'step' and isinstance(value, (int, float)):
                     values[key][entry.get('step', 0)] = float(value)
@@ -33,7 +33,7 @@ def not_finite(folder: Path) -> list[str]:
     ]
 
 
-def _parse(line: str) -> dict:
+def _parse_scalars(line: str) -> dict:
     try:
         return json.loads(line)
     except json.JSONDecodeError:  # the last line of a killed run

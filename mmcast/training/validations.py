@@ -41,7 +41,7 @@ class ValidationsHook(Hook):
                 )
             sources = runner.val_loop.evaluator.metrics
             if key != 'auto' and not any(_can_give(metric, key) for metric in sources):
-                names = ', '.join(_describe(metric) for metric in sources)
+                names = ', '.join(_keys_of(metric) for metric in sources)
                 raise CASTError(
                     f'default_hooks.checkpoint.save_best={key!r} is no metric of val_evaluator, '
                     f'which gives {names}'
@@ -143,7 +143,7 @@ def _names_of(metric: CocoMetric) -> list[str]:
     return ['AR' if kind.startswith('proposal') else f'{kind}_mAP' for kind in metric.metrics]
 
 
-def _describe(metric: BaseMetric) -> str:
+def _keys_of(metric: BaseMetric) -> str:
     """For a message."""
     if isinstance(metric, CocoMetric) and metric.prefix:
         return ', '.join(f'{metric.prefix}/{name}' for name in _names_of(metric))

@@ -220,6 +220,105 @@ def test_online_labels_are_confident_disjoint_and_on_the_padded_canvas():
     assert samples[0].gt_instances is labeled and 'pred_instances' not in samples[1]
 
 
+def two_preprocessors():
+    """A student and a teacher who want the same photos in different ways, and two such photos."""
+    config = tiny_cast_config(semi_weight=1.0, teacher=True, score_thr=0.0)
+    config.teacher.data_preprocessor = dict(
+        type='DetDataPreprocessor',
+        mean=[10.0, 90.0, 200.0],
+        std=[30.0, 50.0, 80.0],
+        bgr_to_rgb=False,
+        pad_size_divisor=32,
+        pad_value=1.0,
+    )
+    pixels, samples = make_samples([0, 0], ['unlabeled'] * 2, size=(40, 72))
+    for sample, shape in zip(samples, [(40, 72), (40, 58)]):
+        sample.set_metainfo(dict(img_shape=shape, ori_shape=(shape[0] * 2, shape[1] * 2)))
+    pixels = [
+        (image * 60 + 128).clamp(0, 255).byte()[:, : sample.img_shape[0], : sample.img_shape[1]]
+        for image, sample in zip(pixels, samples)
+    ]
+    return build_model(config).eval(), pixels, samples
+
+
+def directly(network, pixels, samples, rescale):
+    """What a detector alone predicts on photos."""
+    data = dict(inputs=list(pixels), data_samples=[sample.new(data={}) for sample in samples])
+    data = network.data_preprocessor(data, False)
+    with torch.no_grad():
+        found = network.predict(data['inputs'], data['data_samples'], rescale=rescale)
+    return [sample.pred_instances for sample in found]
+
+
+def check_alike(ours, theirs):
+    """But for the rounding of a normalisation that was undone."""
+    ours, theirs = ours[ours.scores.argsort()], theirs[theirs.scores.argsort()]
+    torch.testing.assert_close(ours.scores, theirs.scores, rtol=1e-3, atol=1e-4)
+    assert len(ours) and torch.equal(ours.labels, theirs.labels)
+    assert ours.masks.shape == theirs.masks.shape
+    assert (ours.masks != theirs.masks).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize('rescale', [False, True])
+def test_the_teacher_predicts_what_it_predicts_on_the_photos_themselves(rescale):
+    cast, pixels, samples = two_preprocessors()
+    expected = directly(cast.teacher, pixels, samples, rescale)
+    cast.predict_on = 'teacher'
+    data = cast.data_preprocessor(dict(inputs=pixels, data_samples=samples), False)
+    assert data['inputs'].shape == (2, 3, 40, 72)  # the teacher's are padded to (64, 96)
+    with torch.no_grad():
+        found = cast.predict(data['inputs'], data['data_samples'], rescale)
+    for one, other, sample in zip(found, expected, data['data_samples']):
+        check_alike(one.pred_instances, other)
+        size = sample.ori_shape if rescale else sample.img_shape
+        assert one is sample and one.pred_instances.masks.shape[1:] == size
+        assert one.batch_input_shape == (40, 72)  # the student's stays
+    # The test can tell the difference: the student's tensor gives other scores.
+    with torch.no_grad():
+        wrong = cast.teacher.predict(data['inputs'], [s.new() for s in samples])[0].pred_instances
+    assert (wrong.scores.sort().values - expected[0].scores.sort().values).abs().max() > 1e-3
+
+
+def test_online_labels_are_those_of_the_photos_on_the_students_canvas():
+    cast, pixels, samples = two_preprocessors()
+    expected = [
+        cast._to_ground_truth(found, (40, 72))
+        for found in directly(cast.teacher, pixels, samples, rescale=False)
+    ]
+    data = cast.data_preprocessor(dict(inputs=pixels, data_samples=samples), True)
+    cast.label_online(data['inputs'], samples, ['unlabeled'] * 2)
+    for sample, other in zip(samples, expected):
+        gt = sample.gt_instances
+        assert gt.masks.masks.shape == other.masks.masks.shape and len(gt)
+        assert gt.masks.masks.shape[1:] == (40, 72)
+        assert (gt.masks.masks != other.masks.masks).mean() < 1e-3
+    assert cast.loss(data['inputs'], samples)['unsup_loss_mask'] > 0
+
+
+@pytest.mark.parametrize('preprocessor', ['the same', None], ids=str)
+def test_a_teacher_with_the_students_preprocessor_or_none_sees_the_students_tensor(preprocessor):
+    config = tiny_cast_config(semi_weight=1.0, teacher=True)
+    if preprocessor is None:
+        config.teacher.pop('data_preprocessor')
+    cast = build_model(config)
+    images, samples = make_samples([0], ['unlabeled'])
+    with mock.patch.object(cast.teacher, 'predict', return_value=[]) as predict:
+        cast.label_online(images, samples, ['unlabeled'])
+    assert torch.equal(predict.call_args.args[0], images)
+    assert 'gt_instances' not in predict.call_args.args[1][0]
+
+
+def test_a_preprocessor_of_its_own_is_the_networks_too():
+    """GroundedSAM undoes the normalisation by its own data preprocessor's figures."""
+    config = tiny_cast_config()
+    config.data_preprocessor = dict(
+        config.detector.data_preprocessor, mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0]
+    )
+    cast = build_model(config)
+    assert cast.detector.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+    assert cast.data_preprocessor.std.flatten().tolist() == [4, 5, 6]
+
+
 def test_an_image_in_which_the_teacher_sees_nothing_trains_as_an_empty_one():
     cast = detector_with_predictions([0.1], [rectangle(0, 9, 0, 9)], score_thr=0.3)
     images, samples = make_samples([1, 0], ['labeled', 'unlabeled'])

@@ -59,7 +59,7 @@ class BertTextEncoder(BertModel):
         self.max_tokens = max_tokens
         self.pad_to_max = False
         self.use_sub_sentence_represent = True
-        self.tokenizer, bert_config = _load(name)
+        self.tokenizer, bert_config = _read_language_model(name)
         self.language_backbone = nn.Sequential()
         self.language_backbone.add_module('body', _Encoder(bert_config))
         self.special_tokens = self.tokenizer.convert_tokens_to_ids(list(special_tokens_list))
@@ -69,10 +69,10 @@ def check_language_model(name: str) -> None:
     """Raises CASTError where the files of a language model are not there, see
     :class:`BertTextEncoder`.
     """
-    _load(name)
+    _read_language_model(name)
 
 
-def _load(name: str) -> tuple[BertTokenizerFast, BertConfig]:
+def _read_language_model(name: str) -> tuple[BertTokenizerFast, BertConfig]:
     folder = Path(name)
     if folder.is_dir():
         files = [file for file in ('tokenizer.json', 'vocab.txt') if (folder / file).is_file()]

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import is_model_wrapper
 
 from mmcast.errors import CASTError
+from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 
 # Parts that only training has: a checkpoint may have them or not, and the model's size is without
 # them.
@@ -32,10 +33,6 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
         CASTError: unreadable, or names or shapes differ; names the first keys and the cure.
     """
     model = model.module if is_model_wrapper(model) else model
-    from mmcast.models.weights.reading import (
-        describe_mismatch,  # not above: mmcast.models imports this module
-    )
-
     left_out = (*new_parameters, *(f'detector.{name}' for name in new_parameters))
     state = {
         key: value for key, value in _read_weights(path).items() if not key.startswith(left_out)
@@ -71,8 +68,6 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    from mmcast.models.weights.reading import read_state_dict
-
     path = str(path)
     if path.startswith(('http://', 'https://')):
         url, path = path, Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(path).path).name)

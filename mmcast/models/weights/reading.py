@@ -98,9 +98,9 @@ def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
         'unexpected': [key for key in found if key not in expected],
         'wrong shape': shapes,
     }
-    return '; '.join(f'{kind}: {_shorten(items)}' for kind, items in differences.items() if items)
+    return '; '.join(f'{kind}: {_list_some(items)}' for kind, items in differences.items() if items)
 
 
-def _shorten(items: list[str], shown: int = 4) -> str:
+def _list_some(items: list[str], shown: int = 4) -> str:
     rest = len(items) - shown
     return ', '.join(items[:shown]) + (f' and {rest} more' if rest > 0 else '')

@@ -69,22 +69,24 @@ class PixelDiagnosticsHook(Hook):
         data_samples: SampleList,
     ) -> None:
         size = z_weak.shape[-2:]
-        y, _ = loss.compare(mask_logits, class_logits, size)
         weak, strong = (z.float().permute(0, 2, 3, 1).flatten(0, 2) for z in (z_weak, z_strong))
         generator = torch.Generator(z_weak.device).manual_seed(iteration)
         pseudo = torch.tensor(
             [s.metainfo.get('source', 'labeled') != 'labeled' for s in data_samples]
         )
-        self._statistics = pixel_statistics(
-            weak,
-            strong,
-            y,
-            instance_map(data_samples, size).to(z_weak.device),
-            pseudo.repeat_interleave(size[0] * size[1]).to(z_weak.device),
-            self.num_anchors,
-            self.num_negatives,
-            generator,
-        )
+        # As in the loss: in half precision, pixels that differ little would be no negatives.
+        with torch.autocast(z_weak.device.type, enabled=False):
+            y, _ = loss.compare(mask_logits, class_logits, size)
+            self._statistics = pixel_statistics(
+                weak,
+                strong,
+                y,
+                instance_map(data_samples, size).to(z_weak.device),
+                pseudo.repeat_interleave(size[0] * size[1]).to(z_weak.device),
+                self.num_anchors,
+                self.num_negatives,
+                generator,
+            )
 
 
 def instance_map(data_samples: SampleList, size: Sequence[int]) -> Tensor:

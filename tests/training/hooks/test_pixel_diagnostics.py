@@ -1,12 +1,14 @@
 """The hook in a real run: what is logged, that training is not touched, and where pixels lie."""
 
 import logging
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader
@@ -17,7 +19,16 @@ from mmcast.training.curves import read_curves
 from mmcast.training.hooks.pixel_diagnostics import PixelDiagnosticsHook, instance_map
 
 
-def run(model, hooks, folder, steps=4):
+class HalfPrecision(OptimWrapper):
+    """What ``AmpOptimWrapper`` does on a GPU."""
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield
+
+
+def run(model, hooks, folder, steps=4, **wrapper):
     """Train on a labeled and a pseudo-labeled image, logging every other step."""
     images, samples = make_samples([3, 2], ['labeled', 'pseudo'])
     pixels = (images * 50 + 120).clamp(0, 255).byte()
@@ -40,7 +51,9 @@ def run(model, hooks, folder, steps=4):
             default_scope='mmcast',
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps),
             randomness=dict(seed=0),
-            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
+            optim_wrapper=dict(
+                dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)), **wrapper
+            ),
             log_processor=dict(by_epoch=False, window_size=2),
             visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
             default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=2)),
@@ -52,11 +65,18 @@ def run(model, hooks, folder, steps=4):
     return runner
 
 
-def test_figures_are_logged_at_the_interval(tmp_path):
+@pytest.mark.parametrize(
+    'wrapper',
+    [dict(), dict(accumulative_counts=2), dict(type=HalfPrecision)],
+    ids=['plain', 'accumulated', 'half'],
+)
+def test_figures_are_logged_at_the_interval(wrapper, tmp_path):
+    """The interval counts iterations, as the logger's does, also where two make a step."""
     run(
         build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1)),
         [dict(type='PixelDiagnosticsHook', interval=2)],
         tmp_path,
+        **wrapper,
     )
     curves = {
         key: points for key, points in read_curves(tmp_path).items() if key.startswith('pxl_')
@@ -79,6 +99,17 @@ def test_figures_are_logged_at_the_interval(tmp_path):
     assert 0 <= curves['pxl_fnr'][0][1] < 1
 
 
+def test_half_precision_changes_the_figures_by_its_rounding_alone(tmp_path):
+    """The network's outputs are rounded, what is computed of them is not."""
+    figures = []
+    for name, wrapper in dict(full={}, half=dict(type=HalfPrecision)).items():
+        model = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=0.1))
+        run(model, [PixelDiagnosticsHook(interval=1)], tmp_path / name, steps=2, **wrapper)
+        curves = read_curves(tmp_path / name)
+        figures.append({key: curves[key][0][1] for key in curves if key.startswith('pxl_')})
+    assert figures[0] == pytest.approx(figures[1], abs=0.05)
+
+
 def test_training_is_the_same_with_and_without(tmp_path):
     weights = []
     for name, hooks in dict(without=[], with_it=[PixelDiagnosticsHook(interval=1)]).items():
@@ -88,7 +119,11 @@ def test_training_is_the_same_with_and_without(tmp_path):
     assert torch.equal(*weights)
 
 
-def test_without_a_pixel_loss_it_does_nothing(tmp_path):
+def test_without_a_pixel_loss_it_does_nothing(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise AssertionError('looked at a model without a pixel loss')
+
+    monkeypatch.setattr(PixelDiagnosticsHook, '_look', refuse)
     run(
         build_model(tiny_cast_config(semi_weight=1.0)), [PixelDiagnosticsHook(interval=1)], tmp_path
     )
