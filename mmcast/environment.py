@@ -304,6 +304,14 @@ def _known_traps(versions: dict[str, str]) -> Iterator[Check]:
             'upstream mmdet refuses mmcv 2.2 and later',
             _swap('mmdet', ['mmdet']),
         )
+    setuptools = versions.get('setuptools')
+    if 'mmengine' in versions and (not setuptools or _number(setuptools) >= (81,)):
+        yield Check(
+            'setuptools',
+            setuptools or 'not installed',
+            NOTE,
+            "_base_ = 'mmdet::...' fails, as upstream mmengine needs setuptools below 81",
+        )
 
 
 def _operators(machine: Machine) -> Check:

@@ -35,6 +35,8 @@ OTHERS = {  # satisfy requirements/runtime.txt
     **{name: spec.removeprefix('>=').split(',')[0] or '1.0' for name, spec in NEEDED.items()},
     'opencv-python-headless': '4.12.0.88',
     'mmcast': '0.1.0',
+    'setuptools': '80.9.0',
+    'numpy': '2.3.5',
 }
 GOOD = Machine(
     versions={**OTHERS, **TESTED}, torchvision_needs='2.14.1', gpu='one', cores=2, memory_gb=24.0
@@ -93,7 +95,8 @@ def test_every_import_is_declared():
     if 'onedl-mmengine' not in look().versions:
         declared |= set(read_requirements('upstream'))
     imported = imported_modules(ROOT / 'mmcast') | imported_modules(ROOT / 'tools')
-    foreign = imported - sys.stdlib_module_names - {'mmcast'}
+    asked_for = {'imagecorruptions'}  # a line says what to install where it is missing
+    foreign = imported - sys.stdlib_module_names - asked_for - {'mmcast'}
     assert {'torch', 'filelock', 'mmdet', 'cv2'} <= foreign
     assert not {module for module in foreign if not owners.get(module, set()) & declared}
 
@@ -202,6 +205,18 @@ def test_upstreams_mmdet_refuses_a_newer_mmcv():
     assert 'refuses mmcv 2.2' in finding.problem
 
 
+@pytest.mark.parametrize('version', ['81.0.0', None])
+def test_upstreams_mmengine_wants_pkg_resources(version):
+    versions = {**GOOD_UPSTREAM.versions, 'setuptools': version}
+    report = check(
+        replace(
+            GOOD_UPSTREAM, versions={name: number for name, number in versions.items() if number}
+        )
+    )
+    assert report.ok
+    assert any(row.name == 'setuptools' and row.status == NOTE for row in report.findings)
+
+
 def test_another_upstream_version_is_a_note_that_names_both_tested_ones():
     machine = replace(GOOD_UPSTREAM, versions={**GOOD_UPSTREAM.versions, 'mmengine': '0.10.4'})
     row = next(row for row in check(machine).findings if row.name == 'mmengine')
@@ -260,7 +275,8 @@ def test_the_tool_in_an_environment_without_any_package():
 
 
 def test_the_tool_in_a_broken_environment(tmp_path):
-    for name, version in [('mmdet', '3.3.0'), ('transformers', '5.0.0')]:
+    other = 'onedl-mmdetection' if 'mmdet' in look().versions else 'mmdet'
+    for name, version in [(other, '3.3.0'), ('transformers', '5.0.0')]:
         folder = tmp_path / f'{name}-{version}.dist-info'
         folder.mkdir()
         (folder / 'METADATA').write_text(
