@@ -17,7 +17,7 @@ import runpy
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +136,8 @@ def run_tool(name: str, path: Path, args: Sequence[str]) -> None:
     args = [_config_path(arg) for arg in args]
     if name in _CHECKS and not {'-h', '--help'} & set(args):
         args = _CHECKS[name](args)
-    argv, sys.argv = sys.argv, [str(path), *args]
-    # Some scripts import others as `tools.*`, as they would from a checkout of mmdet.
-    package = types.ModuleType('tools')
-    package.__path__ = [str(next(p for p in path.parents if p.name == 'tools'))]
-    sys.modules['tools'] = package
     try:
-        if re.search(r'^\s*(from|import) mm', path.read_text(encoding='utf-8'), re.MULTILINE):
-            with _configs_for(name):
-                runpy.run_path(str(path), run_name='__main__')
-        else:
-            runpy.run_path(str(path), run_name='__main__')
+        _run_script(name, path, args)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith('mm'):
             raise
@@ -158,6 +149,18 @@ def run_tool(name: str, path: Path, args: Sequence[str]) -> None:
             'benchmark of mmdet measured nothing: give a --max-iter above --num-warmup (default 5) '
             'that the data set has batches for'
         ) from error
+
+
+def _run_script(name: str, path: Path, args: Sequence[str]) -> None:
+    argv, sys.argv = sys.argv, [str(path), *args]
+    # Some scripts import others as `tools.*`, as they would from a checkout of mmdet.
+    package = types.ModuleType('tools')
+    package.__path__ = [str(next(p for p in path.parents if p.name == 'tools'))]
+    sys.modules['tools'] = package
+    reads_configs = re.search(r'^\s*(from|import) mm', path.read_text(encoding='utf-8'), re.M)
+    try:
+        with _configs_for(name) if reads_configs else nullcontext():
+            runpy.run_path(str(path), run_name='__main__')
     finally:
         sys.argv = argv
         del sys.modules['tools']
@@ -215,9 +218,16 @@ def _use_plain_loading(cfg: Any) -> None:
                 transform['type'] = plain.get(kind.rpartition('.')[2], kind)
 
 
+def _add_visualization(cfg: Any) -> None:
+    """--show-dir switches on the hook that draws, which mmdet's own configs have among theirs."""
+    cfg.default_hooks.setdefault('visualization', dict(type='DetVisualizationHook'))
+
+
 def _resemble_a_plain_detector(cfg: Any) -> None:
     """test_robustness reads ``model.backbone`` and ``dataset_type`` and reports the AP of boxes."""
     from mmengine.config import ConfigDict
+
+    _add_visualization(cfg)
 
     class Model(ConfigDict):
         # Reset by the tool so that no pretrained backbone is loaded; a test loads none.
@@ -239,6 +249,7 @@ def _resemble_a_plain_detector(cfg: Any) -> None:
 
 _ADAPTATIONS: dict[str, Callable[[Any], None]] = {
     'analyze_results': _use_plain_loading,
+    'test': _add_visualization,
     'test_robustness': _resemble_a_plain_detector,
 }
 

@@ -164,8 +164,10 @@ def test_train_writes_a_checkpoint_and_analyze_logs_reads_its_log(folder, log):
     assert f'average iter time: {np.mean(times):.4f} s/iter' in output
 
 
-def test_test_finds_the_same_predictions(folder, tested):
-    tool(folder, 'test', CONFIG, WEIGHTS, '--out', 'mmdets.pkl', '--cfg-options', *IN_PROCESS)
+def test_test_finds_the_same_predictions_and_draws_them(folder, tested):
+    outputs = ('--out', 'mmdets.pkl', '--work-dir', 'drawn', '--show-dir', 'images')
+    tool(folder, 'test', CONFIG, WEIGHTS, *outputs, '--cfg-options', *IN_PROCESS)
+    assert images_of(folder / 'drawn') >= names_of(folder / VAL)
     ours, theirs = (predictions_of(folder / name) for name in ('predictions.pkl', 'mmdets.pkl'))
     assert len(ours) == len(theirs) == 4
     for our, their in zip(ours, theirs):
