@@ -6,8 +6,7 @@ the paper.
     instead
 
 Every figure is of a process of its own: CPU and wall seconds of the fastest of some calls, peak of
-    the
-resident memory above what the process held with its inputs before the first call. The dense
+the resident memory above what the process held with its inputs before the first call. The dense
 formulation makes the matrix of scores of all pixels by all pixels, draws by Gumbel top-R as the
 authors do, and takes the similarities from a second such matrix; 'multinomial' draws from the same
 matrix with replacement, as we do. The scene: rectangles, one query each, of different classes, on a

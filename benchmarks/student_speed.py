@@ -4,8 +4,7 @@ the ratios.
     python benchmarks/student_speed.py --threads 2
 
 Weights are random: speed does not depend on them, as every model is made to segment 100 instances.
-    The
-student is exported to ONNX first, in fp32 and with 8-bit weights.
+The student is exported to ONNX first, in fp32 and with 8-bit weights.
 """
 
 import argparse

@@ -6,9 +6,8 @@
     of 1a, 1b, transfer and refine
 
 Weights are random: none of the figures depends on them but the number of boxes, so the teacher
-    keeps --boxes
-of them in every image. Teacher and student take turns. The paper's ratio is 4.56 (2.85 and 13.0
-images per second).
+keeps --boxes of them in every image. Teacher and student take turns. The paper's ratio is 4.56
+(2.85 and 13.0 images per second).
 """
 
 import argparse

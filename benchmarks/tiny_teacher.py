@@ -15,8 +15,7 @@ SAM2 prompted again with its own mask, and scores that are products with SAM2's 
 the halves' agreement. Finished steps are kept.
 
 Of DSB2018, and of drawn nuclei, every image is cut into tiles of 80 pixels: half of the nuclei are
-    less than 13
-pixels wide, and this teacher could not see them in whole images.
+less than 13 pixels wide, and this teacher could not see them in whole images.
 """
 
 import argparse

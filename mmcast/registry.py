@@ -1,9 +1,8 @@
 """Child registries of mmdet's: a plain type name finds ours first, then mmdet's, then mmengine's.
 
 There is one for every kind of object that a config builds, also where mmcast adds nothing: MMEngine
-    warns about a
-scope that has no registry of some kind. Nothing is imported before the first object of a kind is
-asked for.
+warns about a scope that has no registry of some kind. Nothing is imported before the first object
+of a kind is asked for.
 """
 
 from importlib import import_module

@@ -31,8 +31,7 @@ def make_split(
     unlabeled file.
 
     Draws nest: the 5 % of a seed are among its 10 %, also if both are stratified, see
-        :func:`draw_images`.
-    How the split was made is written beside it, see :func:`manifest_path` and
+    :func:`draw_images`. How the split was made is written beside it, see :func:`manifest_path` and
     :func:`describe_split`.
 
     Args:

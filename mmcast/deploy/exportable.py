@@ -70,9 +70,8 @@ class ExportableStudent(nn.Module):
 
         Returns:
             Of the N instances of all images, image by image: boxes (N, 4) of float32, x1, y1, x2,
-                y2 in
-            pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices (N,)
-            of int64.
+            y2 in pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices
+            (N,) of int64.
         """
         height, width = images.shape[1:3]
         inputs = self.prepare(images)

@@ -23,8 +23,7 @@ def count_flops(network: nn.Module, run: Callable[[], object]) -> dict[str, int]
 
     Returns:
         ``total``, and the parts of the network that have any: its children, with the pixel decoder
-            apart from
-        its head, and ``other`` for what is in none.
+        apart from its head, and ``other`` for what is in none.
     """
     # The fused attention kernels of some devices are unknown to the counter; matrix products are
     # known everywhere.

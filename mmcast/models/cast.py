@@ -28,10 +28,9 @@ class CASTDetector(BaseDetector):
     """Train a :class:`CASTNetwork` on labeled, pseudo-labeled and unlabeled images.
 
     The four steps of the paper are configs of this class: which network, which weights, which data,
-        which of
-    ``pixel_contrast`` and ``semi_weight`` are on. An image's origin is ``metainfo['source']``:
-    ``labeled`` (also when absent), ``pseudo`` (labels from a file) or ``unlabeled`` (labels from
-    ``teacher``).
+    which of ``pixel_contrast`` and ``semi_weight`` are on. An image's origin is
+    ``metainfo['source']``: ``labeled`` (also when absent), ``pseudo`` (labels from a file) or
+    ``unlabeled`` (labels from ``teacher``).
 
     Args:
         detector: The network that learns and predicts, such as ``CASTMask2Former``. Its data

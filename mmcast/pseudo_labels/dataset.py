@@ -38,8 +38,8 @@ class PseudoLabelDataset(CocoDataset):
             agree.
         thresholds_from: A threshold on `score` for each class, set from data, where that is above
             `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each
-                class,
-            `dict(labeled='labeled.json')` keeps as many labels an image as the labeled images have.
+            class, `dict(labeled='labeled.json')` keeps as many labels an image as the labeled
+            images have.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
         min_visible: Smallest share of its pixels, 0 to 1, that labels of a higher `score` leave to
             one. Of two labels of one object the second keeps a sliver, which is no object.

@@ -186,9 +186,8 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
 
     Returns:
         ``bins``: dicts with ``count``, ``score``, ``precision`` and ``iou`` (means), of bins with
-            labels;
-        ``error``: the expected calibration error, the mean of ``|score - precision|`` over the
-            labels.
+        labels; ``error``: the expected calibration error, the mean of ``|score - precision|`` over
+        the labels.
     """
     number = np.minimum((scores * _BINS).astype(int), _BINS - 1)
     bins = [

@@ -2,9 +2,9 @@
 of them.
 
 A line is a record: CRC-32 (8 hexadecimal digits) of the rest, the image's place in the list, JSON.
-    The first
-record of a shard, of place -1, is the header. A line without its end or of another checksum counts
-as not written: a record is there whole or not at all, and its image is labelled again.
+The first record of a shard, of place -1, is the header. A line without its end or of another
+checksum counts as not written: a record is there whole or not at all, and its image is labelled
+again.
 """
 
 import contextlib

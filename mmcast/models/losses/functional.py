@@ -45,8 +45,7 @@ def fuse_pixel_probabilities(
     """Mask distribution P_m and expected class distribution F_c of every pixel.
 
     The softmax comes before the resize: an average of distributions is the expected distribution of
-        the
-    larger pixel, an average of logits is not. The bilinear filter is antialiased, so that every
+    the larger pixel, an average of logits is not. The bilinear filter is antialiased, so that every
     input pixel counts when the masks shrink; its weights are non-negative and sum to one, so that
     each pixel keeps a distribution over queries.
 
@@ -105,15 +104,14 @@ def sample_negatives(
     """Draw negatives for each anchor with probability proportional to s_deb.
 
     Draws are independent, with replacement: only then is each of them exactly proportional to
-        s_deb, however
-    large R is. An anchor never draws itself.
+    s_deb, however large R is. An anchor never draws itself.
 
     Rejection makes the cost independent of M: a candidate is proposed uniformly and accepted with
-        probability
-    s_deb, so what is accepted has exactly the distribution wanted. The mean of s_deb over the
-    candidates is one inner product, so the number of proposals is known beforehand. An anchor that
-    would need more than M / ``PRODUCTS_A_PAIR`` of them, or ran short of them, draws (the rest)
-    from its scores of all candidates, a few anchors at a time; that is the same distribution.
+    probability s_deb, so what is accepted has exactly the distribution wanted. The mean of s_deb
+    over the candidates is one inner product, so the number of proposals is known beforehand. An
+    anchor that would need more than M / ``PRODUCTS_A_PAIR`` of them, or ran short of them, draws
+    (the rest) from its scores of all candidates, a few anchors at a time; that is the same
+    distribution.
 
     Args:
         y: (M, E) embeddings of all pixels; every one is a candidate.

@@ -2,8 +2,7 @@
 shared.
 
 One forward pass serves every term of the objective: :meth:`CASTMask2Former.forward_once` runs the
-    network on
-the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
+network on the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
 """
 
 from collections.abc import Sequence

@@ -160,10 +160,9 @@ class GroundedSAM(BaseDetector):
 
         Returns:
             The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,),
-                ``masks``
-            (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality`` (N,),
-            SAM2's estimate of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's box
-            and that of SAM2's mask, and ``scores``, the class scores times ``score_factors``.
+            ``masks`` (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality``
+            (N,), SAM2's estimate of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's
+            box and that of SAM2's mask, and ``scores``, the class scores times ``score_factors``.
         """
         images = [
             image[:, : sample.img_shape[0], : sample.img_shape[1]]

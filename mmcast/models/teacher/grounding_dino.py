@@ -245,8 +245,7 @@ class PromptedGroundingDINO(GroundingDINO):
         """mmdet's losses on the images ``indices`` in float32, as matching and focal loss need it.
 
         No image counts as one without objects, weighted 0: it adds nothing to a normaliser, takes
-            part in the
-        reductions over ranks, and leaves a graph.
+        part in the reductions over ranks, and leaves a graph.
         """
         chosen = list(indices) or [0]
         samples = [outputs.samples[i] for i in chosen]

@@ -41,9 +41,8 @@ def test_margin_and_similarities_by_hand():
     within 1.
 
     True negatives: pixel 0 draws 2, 3, 4, 5 (cosine 0), pixel 1 draws 4, 5 (0), pixels 2 and 3 draw
-        0 (0) and
-    4, 5 (-1). Per draw of R: 4/5, 2/3, 1 and 1 of them count, so the mean is -(2/3 + 2/3) / (4/5 +
-    2/3 + 2).
+    0 (0) and 4, 5 (-1). Per draw of R: 4/5, 2/3, 1 and 1 of them count, so the mean is -(2/3 + 2/3)
+    / (4/5 + 2/3 + 2).
     """
     weak = torch.tensor([[0.0, 1, 0], [0, 2, 0], [1, 0, 0], [3, 0, 0], [-1, 0, 0], [-5, 0, 0]])
     strong = torch.nn.functional.normalize(weak) * 0.6 + torch.tensor([0, 0, 0.8])
