@@ -3,7 +3,7 @@
     python benchmarks/inference.py --student full --threads 2
 
 The network runs as it is, but a network without training paints noise on every mask. So, unless
---noise asks for that, its masks are replaced by one rectangle a query, a few percent of the image
+--noise asks for that, its masks are replaced by one rectangle per query, a few percent of the image
 each, in both ways. The two take turns; CPU seconds (on a GPU: seconds until it is idle), medians.
 What they predict is compared.
 """

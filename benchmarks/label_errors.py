@@ -1,5 +1,5 @@
-"""Which errors of pseudo-labels cost most: mends one kind at a time, with the labels that people
-made.
+"""Which errors of pseudo-labels cost most: corrects one kind at a time, with held-out ground
+truth.
 
     python benchmarks/label_errors.py work_dirs/cast_dsb2018/05_pseudo_label_1/annotations.json \
         ../shared/data/dsb2018/annotations/instances_train.json --out-dir work_dirs/label_errors
@@ -7,12 +7,13 @@ made.
 Writes pseudo-label files to train the same step with, each in place of the store (`--cfg-options
 train_dataloader.dataset.datasets.1.ann_file=FILE` on the step's config):
 
-    no_wrong.json     without the labels that match no hidden one
-    mended.json       the matched labels with the hidden ones' masks
-    all_found.json    with the hidden labels that none matches
-    hidden.json       the hidden labels themselves
+    no_wrong.json     without the labels that match no ground truth
+    mended.json       the matched labels with the ground truths' masks
+    all_found.json    with the ground truths that none matches
+    hidden.json       the ground truth itself
 
-A label matches the hidden one of its class of the highest IoU that is left, if that is 0.5 or more.
+A label matches the ground truth of its class of the highest IoU that is left, if that is 0.5 or
+more.
 """
 
 import argparse
@@ -23,14 +24,14 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmcast.cli.errors import report_errors
-from mmcast.pseudo_labels.quality import pair, read_hidden_labels
+from mmcast.pseudo_labels.quality import pair, read_ground_truth
 from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels, write_store
 
 FILES = ('no_wrong', 'mended', 'all_found', 'hidden')
 
 
 def mend(labels: list[dict], truths: list[dict]) -> dict[str, list[dict]]:
-    """The labels of one image, best first, for each of ``FILES``; what a hidden label brings in has
+    """The labels of one image, best first, for each of ``FILES``; what a ground truth brings in has
     scores of 1.
     """
     ious = np.zeros((len(labels), len(truths)))
@@ -70,12 +71,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('store')
-    parser.add_argument('hidden', help='labels that people made of the same images, COCO JSON')
+    parser.add_argument('hidden', help='held-out ground truth of the same images, COCO JSON')
     parser.add_argument('--score-thr', type=float, default=0.3, help='labels above this are used')
     parser.add_argument('--out-dir', type=Path, required=True)
     args = parser.parse_args()
     store = read_pseudo_labels(args.store)
-    hidden = read_hidden_labels(args.hidden, store)
+    hidden = read_ground_truth(args.hidden, store)
     labels = defaultdict(list)
     for ann in sorted(store['annotations'], key=lambda ann: -ann['score']):
         if ann['score'] > args.score_thr:
@@ -100,7 +101,7 @@ def main() -> None:
     total = sum(map(len, labels.values()))
     print(
         f'{total} labels, {count["no_wrong"]} of them right, {total - count["no_wrong"]} wrong; '
-        f'{count["hidden"]} hidden ones, {count["hidden"] - count["no_wrong"]} of them not found'
+        f'{count["hidden"]} ground truths, {count["hidden"] - count["no_wrong"]} of them not found'
     )
     print('\n'.join(str(args.out_dir / f'{name}.json') for name in FILES))
 

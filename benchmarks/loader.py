@@ -6,8 +6,8 @@ transforms.
 The transforms are those of configs/_base_/datasets/cityscapes.py, its sizes scaled to the images;
 the two pipelines differ in how they load masks. They take turns, image by image, with the same
 random numbers, in one process on one core; what counts is its CPU time. Their images are compared,
-and a difference is an error; their masks differ by half a pixel, as mmdet resizes them by corners
-and mmcast by centres.
+and a difference is an error; their masks differ by half a pixel, as mmdet samples them
+corner-aligned and mmcast at half-pixel centres.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--images', type=int, default=12, help='toy street scenes to draw')
+    parser.add_argument('--images', type=int, default=12, help='toy street scenes to generate')
     parser.add_argument('--rounds', type=int, default=3, help='passes over them')
     parser.add_argument(
         '--size', type=int, nargs=2, default=[512, 1024], metavar=('HEIGHT', 'WIDTH')

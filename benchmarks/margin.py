@@ -68,7 +68,7 @@ def main() -> None:
             f'the last quarter; p {late["p"]:.3f}, never under {min(p for _, p in lines["p"]):.3f}'
         )
     margins.set(xlabel='iteration', ylabel='margin')
-    shares.set(xlabel='iteration', ylabel='p: true negatives of those drawn')
+    shares.set(xlabel='iteration', ylabel='p: true negatives of those sampled')
     margins.legend(fontsize='x-small')
     figure.savefig(args.out, dpi=120)
     print(args.out)

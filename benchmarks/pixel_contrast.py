@@ -2,15 +2,15 @@
 the paper.
 
     python benchmarks/pixel_contrast.py --threads 2
-    python benchmarks/pixel_contrast.py --noise     # of the gradient, drawn against expected,
+    python benchmarks/pixel_contrast.py --noise     # of the gradient, sampled against expected,
     instead
 
 Every figure is of a process of its own: CPU and wall seconds of the fastest of some calls, peak of
 the resident memory above what the process held with its inputs before the first call. The dense
-formulation makes the matrix of scores of all pixels by all pixels, draws by Gumbel top-R as the
-authors do, and takes the similarities from a second such matrix; 'multinomial' draws from the same
-matrix with replacement, as we do. The scene: rectangles, one query each, of different classes, on a
-background that a query claims too.
+formulation makes the matrix of scores of all pixels by all pixels, samples by Gumbel top-R as the
+authors do, and takes the similarities from a second such matrix; 'multinomial' samples from the
+same matrix with replacement, as we do. The scene: rectangles, one query each, of different classes,
+on a background that a query claims too.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def make_inputs(
     queries: int = 100,
     classes: int = 8,
 ) -> dict[str, Tensor]:
-    """Random embeddings and a network's confident output on `queries` / 5 rectangles an image."""
+    """Random embeddings and a network's confident output on `queries` / 5 rectangles per image."""
     generator = torch.Generator().manual_seed(0)
     size = height * mask_scale, width * mask_scale
     owner = torch.zeros(batch, *size, dtype=torch.long)
@@ -151,7 +151,7 @@ def show(title: str, rows: dict[str, dict[str, float]], baseline: str) -> None:
 
 
 def gradient_noise(num_negatives: int, temperature: float, calls: int = 20) -> dict[str, float]:
-    """Of the gradient with drawn negatives, B 2, 19x37, as shares of the squared length of its
+    """Of the gradient with sampled negatives, B 2, 19x37, as fractions of the squared length of its
     mean.
 
     ``noise`` is the variance of one call, ``bias`` the squared distance of the expected form's
@@ -174,8 +174,8 @@ def gradient_noise(num_negatives: int, temperature: float, calls: int = 20) -> d
 
 def show_noise() -> None:
     print(
-        'variance of the gradient of z_weak with drawn negatives and squared bias of the expected '
-        'form,\nas shares of the squared length of the mean gradient; B 2, 19x37, all pixels '
+        'variance of the gradient of z_weak with sampled negatives, squared bias of the expected '
+        'form,\nas fractions of the squared length of the mean gradient; B 2, 19x37, all pixels '
         'anchors'
     )
     for temperature in (0.3, 0.07):
@@ -219,7 +219,7 @@ def main() -> None:
             for name in ('dense', 'multinomial', 'drawn', 'expected')
         }
         show(title, results[title], 'dense')
-    title = 'four times the pixels, B 4, 4,096 anchors an image, R 200'
+    title = 'four times the pixels, B 4, 4,096 anchors per image, R 200'
     shapes = {f'{h}x{2 * h}': dict(batch=4, height=h, width=2 * h) for h in (64, 128)}
     results[title] = {
         size: in_fresh_process('drawn', shape, 4 * 4096, *run) for size, shape in shapes.items()

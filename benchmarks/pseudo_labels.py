@@ -4,12 +4,11 @@
     python benchmarks/pseudo_labels.py memory --images 10000
     python benchmarks/pseudo_labels.py reading --instances 1000000
 
-overlap: images a second of generate_pseudo_labels with a teacher that waits some milliseconds, as
-    the
-processor does for an accelerator, against loading and teacher alone (what encoding and writing
+overlap: images per second of generate_pseudo_labels with a teacher that waits some milliseconds, as
+the processor does for an accelerator, against loading and teacher alone (what encoding and writing
 cost), and against the plain loop: load, predict, encode, append to a list, dump. The three take
 turns on the same images and their masks are compared. memory: resident memory while a long list of
-small images is labelled, its last tenth against its first, and the seconds of the merge at the end.
+small images is labeled, its last tenth against its first, and the seconds of the merge at the end.
 reading: PseudoLabelDataset against mmdet's CocoDataset on the same file, each in a process of its
 own.
 """
@@ -247,7 +246,7 @@ def benchmark_memory(folder: Path, images: int) -> None:
 
 
 class Records:
-    """Records of 10 random labels an image."""
+    """Records of 10 random labels per image."""
 
     def __init__(self, instances: int, size: tuple[int, int] = (512, 1024)) -> None:
         self.images, self.size = instances // 10, size

@@ -4,7 +4,7 @@ their pseudo-labels.
     python benchmarks/seeds.py configs/cast_toy.py configs/baselines/cast_toy_baselines.py --seeds 0
     1 2
 
-Finished seeds are kept, an interrupted one goes on, as the pipelines do.
+Finished seeds are kept, an interrupted one resumes, as pipelines do.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from rich.table import Table
 
 from mmcast.cli.errors import report_errors
 
-#: Of the summary's rows, and of the pseudo-labels that a pipeline compares with hidden ones; shares
-#: are in percent.
+#: Of the summary's rows, and of the pseudo-labels that a pipeline compares with ground truth;
+#: in percent.
 SUMMARY = dict(mask_ap='mask AP', mask_ap50='AP50', minutes='minutes')
 LABELS = dict(ap='mask AP', ap50='AP50', precision='precision', recall='recall')
 
@@ -38,7 +38,7 @@ def run(config: Path, seed: int, work_dir: Path) -> tuple[dict[str, dict], dict[
 
 
 def quality_in_percent(stores: dict[str, dict]) -> dict[str, dict]:
-    """Of those that an inspection compared with hidden labels; not a number where there was no
+    """Of those that an inspection compared with ground truth; not a number where there was no
     label to be right.
     """
     return {

@@ -1,5 +1,5 @@
-"""The full-size student beside Mask2Former and Mask R-CNN with ResNet-50, all in one run; prints
-the ratios.
+"""The full-size student compared with Mask2Former and Mask R-CNN with ResNet-50, all in one run;
+prints the ratios.
 
     python benchmarks/student_speed.py --threads 2
 
@@ -83,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     from mmcast.deploy.benchmarking import Setting, benchmark, parse_entries, to_markdown
 
-    logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
+    logging.disable(logging.INFO)  # MMEngine logs how it initialises every parameter
     entries = export(args.out, args.precisions, args.attention)
     entries += [f'{name}={CONFIGS / "benchmarks" / file}' for name, file in BASELINES.items()]
     setting = Setting(tuple(args.size), runs=args.runs, warmup=1, threads=args.threads)

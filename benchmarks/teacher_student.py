@@ -113,8 +113,8 @@ def predict(args: argparse.Namespace, folder: str) -> None:
         for name, model in models.items():
             times[name].append(seconds(args.device, lambda model=model: once(model)))
     print(
-        f'{args.size[0]}x{args.size[1]}, batch 1, bf16, {args.boxes} boxes an image, {args.rounds} '
-        'rounds'
+        f'{args.size[0]}x{args.size[1]}, batch 1, bf16, {args.boxes} boxes per image, '
+        f'{args.rounds} rounds'
     )
     for name in models:
         median = statistics.median(times[name])

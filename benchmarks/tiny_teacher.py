@@ -5,17 +5,17 @@ CPU.
     python benchmarks/tiny_teacher.py --data dsb2018 --pretrain 1500 --adapt 500 --images 150 20 \\
         --work-dir work_dirs/tiny_teacher_dsb2018
 
-A teacher of 5 M parameters learns on drawn images, which makes it the "foundation" model: scenes of
-a clear day, or nuclei. Then it is tested on the target domain as it is, after step 1a (10 % of the
-labels) and after step 1b (with its own pseudo-labels), through the shipped configs with sizes,
-iterations and learning rates changed. A seed decides which images are labeled, and the random
-numbers of 1a and 1b. Printed are mask AP, the loss at the beginning and at the end of each step,
-and what the options that only a teacher of two halves has change in the labels of both generations:
-SAM2 prompted again with its own mask, and scores that are products with SAM2's estimate of IoU and
-the halves' agreement. Finished steps are kept.
+A teacher of 5 M parameters learns on synthetic images, which makes it the "foundation" model:
+scenes of a clear day, or nuclei. Then it is tested on the target domain as it is, after step 1a
+(10 % of the labels) and after step 1b (with its own pseudo-labels), through the shipped configs
+with sizes, iterations and learning rates changed. A seed decides which images are labeled, and the
+random numbers of 1a and 1b. Printed are mask AP, the loss at the beginning and at the end of each
+step, and what the options that only a teacher of two components has change in the labels of both
+generations: SAM2 prompted again with its own mask, and scores that are products with SAM2's
+estimate of IoU and the components' agreement. Finished steps are kept.
 
-Of DSB2018, and of drawn nuclei, every image is cut into tiles of 80 pixels: half of the nuclei are
-less than 13 pixels wide, and this teacher could not see them in whole images.
+Of DSB2018, and of synthetic nuclei, every image is cut into tiles of 80 pixels: half of the nuclei
+are less than 13 pixels wide, and this teacher could not see them in whole images.
 """
 
 import argparse
@@ -50,7 +50,7 @@ LEARNS_IN_AN_HOUR = {
     'sam2.encoder.hidden_size': 16,
 }
 
-#: The teacher looks at a tile in 1.6 times its size.
+#: The teacher predicts on a tile enlarged 1.6 times.
 LOOKS_AT_TILES = {
     'grounding_dino.box_scale': (128, 128),
     'grounding_dino.train_box_scales': [(128, 128)],
@@ -92,7 +92,7 @@ def main() -> None:
         nargs=2,
         default=[1000, 100],
         metavar=('SOURCE', 'TARGET'),
-        help='drawn ones, and those of the target domain: all of them, or of DSB2018 those that '
+        help='synthetic ones, those of the target domain: all of them, or of DSB2018 those that '
         'the teacher labels (1000 100)',
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
@@ -132,7 +132,7 @@ def scenes(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, st
 
 
 def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
-    """The same of tiles, of drawn images or of DSB2018, of which 10 % are labeled."""
+    """The same of tiles, of synthetic images or of DSB2018, of which 10 % are labeled."""
     from mmcast.coco.folder import prepare_coco_folder
     from mmcast.coco.reading import read_coco
     from mmcast.toy.nuclei import generate_toy_nuclei
@@ -150,7 +150,7 @@ def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, st
         names = [image['file_name'] for image in read_coco(data[part])['images'][:number]]
         return cut(ann_file, data['train_images'], out / 'tiles', f'{part}_seed{seed}.json', names)
 
-    # The hidden labels lie in the file of the unlabeled tiles, of which labeling reads but the
+    # Held-out ground truth is in the file of the unlabeled tiles, of which labeling reads but the
     # names.
     unlabeled = tiles('unlabeled', data['train'], args.images[1])
     return dict(
@@ -250,7 +250,7 @@ def adapt(
 def label_with_options(
     generation: str, config, teacher: dict, out: Path, data: dict
 ) -> dict[str, dict]:
-    """Quality in percent of a teacher's labels with each option, against the hidden ones."""
+    """Quality in percent of a teacher's labels with each option, against held-out ground truth."""
     from mmcast.pseudo_labels.generate import generate_pseudo_labels
     from mmcast.reports.pseudo_labels import inspect_pseudo_labels
 

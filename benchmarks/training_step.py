@@ -122,7 +122,7 @@ def main() -> None:
         '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='of the images'
     )
     parser.add_argument('--batch', type=int, default=6)
-    parser.add_argument('--objects', type=int, default=8, help='objects an image')
+    parser.add_argument('--objects', type=int, default=8, help='objects per image')
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')

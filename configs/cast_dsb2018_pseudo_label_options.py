@@ -1,5 +1,5 @@
 # What each option for better pseudo-labels changes with cast_dsb2018.py: labels of both generations with flip,
-# with scales and with both, on 40 of the unlabeled images, beside those of the foundation teacher, on one page;
+# with scales and with both, on 40 of the unlabeled images, next to those of the foundation teacher, on one page;
 # and the teacher self-trained (1b) with and without confidence maps. There is no student.
 _base_ = './cast_dsb2018.py'
 work_dir = 'work_dirs/cast_dsb2018_pseudo_label_options'

@@ -9,7 +9,7 @@ toy = dict(_delete_=True, root='{data_root}', seed='{seed}', percent='{percent}'
 steps = dict(data=dict(function='mmcast.toy.cityscapes.prepare_toy_cityscapes', kwargs=toy))
 # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
 report = dict(pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3))
-# What the card of the exported student says beside what it finds out by itself.
+# What the card of the exported student says in addition to what it finds out by itself.
 licence = 'Apache-2.0, made by mmcast'
 model_card = dict(
     data='Toy Cityscapes: synthetic street scenes, rainy dusk.',

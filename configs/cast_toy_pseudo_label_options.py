@@ -1,5 +1,5 @@
 # What each option for better pseudo-labels changes: those of both generations of cast_toy.py with flip, with
-# scales and with both, beside the plain ones on one page, and the student with and without confidence maps.
+# scales and with both, next to the plain ones on one page, and the student with and without confidence maps.
 _base_ = './cast_toy.py'
 work_dir = 'work_dirs/cast_toy_pseudo_label_options'
 scales = [0.75, 1.0, 1.25]

@@ -26,7 +26,7 @@ def shipped_configs() -> Path:
         if (folder / '_base_').is_dir():
             return folder
     raise CASTError(
-        f'the configs of mmcast are not beside {_PACKAGE}: install it again with pip install mmcast'
+        f'the configs of mmcast are not next to {_PACKAGE}: reinstall it with pip install mmcast'
     )
 
 
@@ -68,7 +68,7 @@ def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Con
     """Reads a config, which :func:`find_config` finds.
 
     Raises:
-        CASTError: there is none, or it is no valid config; MMEngine's message may be many lines.
+        CASTError: there is none, or it is not a valid config; MMEngine's message may be many lines.
     """
     from mmengine.config import Config  # here, as finding a config needs no MMEngine
 

@@ -24,7 +24,7 @@ _PACKAGE = Path(__file__).parent
 def read_requirements(name: str) -> dict[str, str]:
     """Version specifiers by distribution, such as '==2.14.1' or '', of ``requirements/<name>.txt``.
 
-    The file is beside the package in a checkout and in it after ``pip install``.
+    The file is next to the package in a checkout and in it after ``pip install``.
 
     Raises:
         CASTError: it is in neither place.
@@ -33,7 +33,7 @@ def read_requirements(name: str) -> dict[str, str]:
     paths = (folder / f'{name}.txt' for folder in folders)
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise CASTError(f'requirements/{name}.txt is not beside {_PACKAGE}: install mmcast again')
+        raise CASTError(f'requirements/{name}.txt is not next to {_PACKAGE}: install mmcast again')
     lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
     split = (re.fullmatch(r'([\w.-]+)(.*)', line) for line in lines if line[:1] not in ('', '#'))
     return {_normalise(found[1]): found[2].strip() for found in split if found}
@@ -179,7 +179,7 @@ def _memory_gb() -> float | None:
 
 
 def check(machine: Machine) -> EnvironmentReport:
-    """Judge what ``look`` saw; the order of the findings is the order in which to cure them."""
+    """Judge what ``look`` saw; the order of the findings is the order in which to fix them."""
     return EnvironmentReport(
         [
             _python(machine),
@@ -415,7 +415,7 @@ def print_report(report: EnvironmentReport, again: str = 'mmcast env') -> None:
 
 
 def to_type(report: EnvironmentReport) -> list[str]:
-    """The commands that cure what is wrong, in order, with the plain ``pip install``s as one."""
+    """The commands that fix what is wrong, in order, with the plain ``pip install``s as one."""
     cures = list(dict.fromkeys(row.cure for row in report.findings if row.status == WRONG))
     plain = [cure for cure in cures if cure.startswith(_PIP) and ' -' not in cure]
     names = dict.fromkeys(name for cure in plain for name in cure.removeprefix(_PIP).split())

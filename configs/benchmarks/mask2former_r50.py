@@ -1,5 +1,5 @@
 # Mask2Former with ResNet-50 and deformable attention for eight classes, at random: what `mmcast benchmark`
-# sets beside the student. Heads and queries are those of the student.
+# compares with the student. Heads and queries are those of the student.
 _base_ = '../_base_/models/mask2former_swin_l.py'
 detector = _base_.model.detector
 resnet = dict(type='ResNet', depth=50, out_indices=(0, 1, 2, 3), norm_eval=True, style='pytorch')

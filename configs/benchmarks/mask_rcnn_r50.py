@@ -1,4 +1,4 @@
-# Mask R-CNN with ResNet-50 and FPN for eight classes, at random: what `mmcast benchmark` sets beside the student.
+# Mask R-CNN with ResNet-50 and FPN for eight classes, at random: what `mmcast benchmark` compares with the student.
 num_classes = 8
 strides = [4, 8, 16, 32]
 box_roi = dict(

@@ -1,5 +1,5 @@
 # How the pretrained student of DSB2018 was made: on synthetic nuclei, from the toy's student.
-# `python tools/make_toy_weights.py` draws the images, runs this and packs the weights.
+# `python tools/make_toy_weights.py` generates the images, runs this and packs the weights.
 _base_ = ['../_base_/models/dsb2018_student.py', '../_base_/datasets/toy_nuclei.py',
           '../_base_/schedules/toy.py']
 model = dict(pixel_contrast=None)

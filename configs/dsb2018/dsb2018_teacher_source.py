@@ -1,5 +1,5 @@
 # How the foundation teacher of DSB2018 was made: on synthetic nuclei of any stain and light, from the toy's
-# teacher. `python tools/make_toy_weights.py` draws the images, runs this and packs the weights.
+# teacher. `python tools/make_toy_weights.py` generates the images, runs this and packs the weights.
 _base_ = ['../_base_/models/dsb2018_teacher.py', '../_base_/datasets/toy_nuclei.py',
           '../_base_/schedules/toy.py']
 model = dict(pixel_contrast=None)

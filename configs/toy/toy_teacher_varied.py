@@ -1,4 +1,4 @@
-# The foundation teacher's second half: scenes of any colours, light and weather, as foundation models have
+# The foundation teacher's second part: scenes of any colours, light and weather, as foundation models have
 # seen them. The target domain is not among them.
 _base_ = './toy_teacher_source.py'
 data_root = 'data/toy_cityscapes_varied/'

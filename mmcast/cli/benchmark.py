@@ -9,7 +9,7 @@ EXAMPLES = {
     'an exported student, in torch and as an ONNX file, at the size of the toy': (
         '{command} student student.onnx --size 112 224'
     ),
-    'beside Mask2Former at half the size of Cityscapes; the table goes into a file too': (
+    'compared with Mask2Former at half the size of Cityscapes; the table goes into a file too': (
         '{command} mine=student mask2former=benchmarks/mask2former_r50.py --size 512 1024 '
         '--md speed.md'
     ),

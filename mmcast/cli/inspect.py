@@ -9,7 +9,7 @@ import argparse
 from mmcast.cli.options import add_force, check_output_files
 
 EXAMPLES = {
-    'both generations of pseudo-labels that cast_toy.py made, beside held-out ground truth': (
+    'both generations of pseudo-labels that cast_toy.py made, against held-out ground truth': (
         '{command} work_dirs/cast_toy/04_pseudo_label_1/annotations.json '
         'work_dirs/cast_toy/06_pseudo_label_2/annotations.json --titles first second '
         '--hidden data/toy_cityscapes/annotations/instances_train.json '

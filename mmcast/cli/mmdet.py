@@ -157,7 +157,9 @@ def _run_script(name: str, path: Path, args: Sequence[str]) -> None:
     package = types.ModuleType('tools')
     package.__path__ = [str(next(p for p in path.parents if p.name == 'tools'))]
     sys.modules['tools'] = package
-    reads_configs = re.search(r'^\s*(from|import) mm', path.read_text(encoding='utf-8'), re.M)
+    reads_configs = re.search(
+        r'^\s*(from|import) mm', path.read_text(encoding='utf-8'), re.MULTILINE
+    )
     try:
         with _configs_for(name) if reads_configs else nullcontext():
             runpy.run_path(str(path), run_name='__main__')

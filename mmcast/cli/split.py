@@ -22,7 +22,9 @@ EXAMPLES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('ann_file', type=Path, help='COCO JSON of all images')
     parser.add_argument(
-        'labeled_out', type=Path, help='COCO JSON to write: the drawn images with their annotations'
+        'labeled_out',
+        type=Path,
+        help='COCO JSON to write: the labeled images with their annotations',
     )
     parser.add_argument(
         'unlabeled_out', type=Path, help='COCO JSON to write: the other images, no annotations'

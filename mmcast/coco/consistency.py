@@ -37,7 +37,9 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
         labels = json.loads(Path(ann_file).read_text(encoding='utf-8'))
         images, annotations = labels['images'], labels.get('annotations', [])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise CASTError(f'{ann_file} is no COCO label file ({error!r}); make it again') from error
+        raise CASTError(
+            f'{ann_file} is not a valid COCO annotation file ({error!r}); make it again'
+        ) from error
     if not images:
         raise CASTError(f'{ann_file} lists no image; make it again')
     for image in images[:_IMAGES_LOOKED_AT]:
@@ -60,9 +62,9 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
 
 def _check_image(image: dict, img_dir: str, ann_file: str) -> None:
     path = os.path.join(img_dir, image['file_name'])
-    cure = f'{ann_file} does not match the images in {img_dir}; give the folder it was made for'
+    fix = f'{ann_file} does not match the images in {img_dir}; give the folder it was made for'
     if not os.path.isfile(path):
-        raise CASTError(f'image {path} not found: {cure}')
+        raise CASTError(f'image {path} not found: {fix}')
     try:
         height, width = read_image_size(path)
     except CASTError:
@@ -72,5 +74,5 @@ def _check_image(image: dict, img_dir: str, ann_file: str) -> None:
     if (height, width) != (image['height'], image['width']):
         raise CASTError(
             f'image {path} is {width}x{height}, its label says {image["width"]}x{image["height"]}: '
-            f'{cure}'
+            f'{fix}'
         )

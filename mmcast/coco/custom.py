@@ -35,13 +35,13 @@ def prepare_custom_data(
         data_root: Folder that the other paths are relative to.
         labeled: COCO JSON of the labeled images. Their folder is found by itself, see
             :func:`find_images`.
-        unlabeled: Folder of images, at any depth, or a COCO JSON, whose annotations are not looked
-            at. Images that are labeled or for validation are left out.
+        unlabeled: Folder of images, at any depth, or a COCO JSON, whose annotations are
+            ignored. Images that are labeled or for validation are left out.
         out_dir: Folder of the new files.
         classes: Names to learn; default those that ``labeled`` has instances of, in its order.
-        val: COCO JSON of validation images; default a share of the labeled ones, which is then not
+        val: COCO JSON of validation images; default a part of the labeled ones, which is then not
             trained on.
-        val_percent: That share.
+        val_percent: Percentage of them.
         seed: Which images these are.
 
     Returns:
@@ -150,7 +150,7 @@ def image_paths(coco: dict, folder: Path) -> list[Path]:
 
 
 def find_images(coco: dict, ann_file: Path, root: Path) -> Path:
-    """The one folder, up to two levels below ``root`` or beside the file, that has all images of a
+    """The one folder, up to two levels below ``root`` or next to the file, that has all images of a
     COCO file.
 
     Raises:

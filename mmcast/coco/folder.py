@@ -1,4 +1,6 @@
-"""The data step of a pipeline on a COCO-style data set: find its parts, draw the labeled images."""
+"""The data step of a pipeline on a COCO-style data set: find its parts, select the labeled
+images.
+"""
 
 import os
 from pathlib import Path
@@ -22,7 +24,7 @@ def prepare_coco_folder(
     Args:
         root: The data set; nothing is written there.
         out_dir: Folder of the two new COCO files.
-        percent: Share of the training images that keep their labels.
+        percent: Percentage of the training images that keep their labels.
         seed: Which images these are.
         train: COCO file of the training set, relative to ``root``.
         val: COCO file of the validation set, relative to ``root``.

@@ -36,7 +36,7 @@ def read_coco(path: str | os.PathLike) -> dict:
     ]
     if missing:
         raise CASTError(
-            f'{path} is no COCO annotation file, it has no list {", ".join(missing)}: convert the '
-            'data set with tools/dataset_converters'
+            f'{path} is not a valid COCO annotation file, it has no list '
+            f'{", ".join(missing)}: convert the data set with tools/dataset_converters'
         )
     return content

@@ -30,18 +30,18 @@ def make_split(
     """Choose labeled images without replacement; the others go, without annotations, into the
     unlabeled file.
 
-    Draws nest: the 5 % of a seed are among its 10 %, also if both are stratified, see
-    :func:`draw_images`. How the split was made is written beside it, see :func:`manifest_path` and
+    Splits nest: the 5 % of a seed are among its 10 %, also if both are stratified, see
+    :func:`draw_images`. How the split was made is written next to it, see :func:`manifest_path` and
     :func:`describe_split`.
 
     Args:
         ann_file: COCO JSON of all images.
         labeled_out: COCO JSON of the chosen images with their annotations.
         unlabeled_out: COCO JSON of the other images; its `annotations` are empty.
-        percent: Share of the images to label, to the nearest image, halves up (10 % of 2975 are
-            298).
+        percent: Percentage of the images to label, to the nearest image, halves up (10 % of 2975
+            are 298).
         count: Number of images to label, instead of `percent`.
-        from_list: Text file that names the images to label, instead of a draw, see
+        from_list: Text file that names the images to label, instead of a random choice, see
             :func:`listed_images`.
         seed: Of this split's own generator; the global ones are not touched.
         stratify: Make sure that every class of `ann_file` is among the labels, see
@@ -53,8 +53,8 @@ def make_split(
             name.
 
     Raises:
-        CASTError: if the file is no COCO file, the number cannot be drawn, a listed name is not
-            that of exactly one image, or an output exists with other content.
+        CASTError: if the file is not a valid COCO file, the number cannot be selected, a listed
+            name is not that of exactly one image, or an output exists with other content.
     """
     manifest_out = manifest_path(labeled_out)
     paths = [Path(path).resolve() for path in (ann_file, labeled_out, unlabeled_out, manifest_out)]
@@ -132,7 +132,7 @@ def choose_labeled_images(
 
 
 def manifest_path(labeled_out: str | os.PathLike) -> Path:
-    """Where the manifest of a split is: `labeled.json` has `labeled.manifest.json` beside it."""
+    """Where the manifest of a split is: `labeled.json` has `labeled.manifest.json` next to it."""
     path = Path(labeled_out)
     return path.with_name(f'{path.name.removesuffix(".json")}.manifest.json')
 
@@ -180,7 +180,7 @@ def keep_version(manifest: dict, path: Path) -> dict:
 def listed_images(
     images: list[dict], from_list: str | os.PathLike, ann_file: str | os.PathLike
 ) -> set[int]:
-    """The ids of the images that a text file names, one a line; empty lines are skipped.
+    """The ids of the images that a text file names, one per line; empty lines are skipped.
 
     A name is a `file_name` of `images` as it stands there, or else one without its folder, with or
     without extension.
@@ -200,7 +200,7 @@ def listed_images(
         found = by_file.get(name) or by_base.get(name) or set()
         place = f'{from_list}, line {line}: {name!r}'
         if not found:
-            raise CASTError(f'{place} is no image of {ann_file}: correct or remove the line')
+            raise CASTError(f'{place} is not an image of {ann_file}: correct or remove the line')
         if len(found) > 1:
             raise CASTError(
                 f'{place} fits {len(found)} images of {ann_file}: write the file name with its '
@@ -224,10 +224,12 @@ def read_names(path: str | os.PathLike) -> dict[int, str]:
             f'{path}: cannot read the list of names ({error.strerror}): check the path'
         ) from error
     except UnicodeDecodeError as error:
-        raise CASTError(f'{path} is no text file in UTF-8: give one file name a line') from error
+        raise CASTError(
+            f'{path} is not a text file in UTF-8: give one file name per line'
+        ) from error
     names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
     if not names:
-        raise CASTError(f'{path} names no image: give one file name a line')
+        raise CASTError(f'{path} names no image: give one file name per line')
     return names
 
 
@@ -275,11 +277,11 @@ def draw_images(
     """The ids of the images to label: the first `number` of a random order.
 
     With `stratify`, the first image of every class in that order is moved to its front, the rarest
-    class first and only if no image moved before shows the class. It changes a draw no more than
-    its gaps require: images that were in it anyway only move.
+    class first and only if no image moved before shows the class. It changes a selection no more
+    than its gaps require: images that were in it anyway only move.
 
-    Draws of one seed nest by construction: `number` has no part in making the order, stratified
-    or not, and a smaller draw is the beginning of a larger one.
+    Splits of one seed nest by construction: `number` has no part in making the order, stratified
+    or not, and a smaller selection is the beginning of a larger one.
     """
     order = [image_ids[i] for i in np.random.default_rng(seed).permutation(len(image_ids))]
     if stratify:

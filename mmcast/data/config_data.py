@@ -28,8 +28,8 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
         files: COCO files ``labeled``, ``pseudo_labels`` and ``val``; folders of their images
             ``train_images``, ``unlabeled_images`` (default ``train_images``) and ``val_images``;
             ``val_masks``, the folder that cityscapesscripts' metric reads; ``classes``, the names
-            to learn; ``transforms``, options of pipeline transforms by their type. Other keys are
-            not looked at.
+            to learn; ``transforms``, options of pipeline transforms by their type. Other keys
+            are ignored.
         train: whether the config's training data are meant, or those of tests alone.
     """
     if train:
@@ -95,7 +95,7 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
 
 
 def _check_orientations(images: dict[str, list[dict]]) -> None:
-    """A GroupMultiSourceSampler waits forever for an image where a source has none of an
+    """A GroupMultiSourceSampler never returns where a source has no image of an
     orientation.
 
     Args:

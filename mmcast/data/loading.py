@@ -37,9 +37,9 @@ class LoadCompressedAnnotations(LoadAnnotations):
     """mmdet's ``LoadAnnotations`` with masks (polygons or RLE) that stay compressed until they are
     cropped.
 
-    What comes out of a pipeline is the same, pixel by pixel, but that masks are resized by the
-    centres of pixels, see :func:`~mmcast.masks.resizing.nearest_centres`. A transform that writes
-    into ``gt_masks.masks``, such as mmdet's ``RandomErasing``, needs ``LoadAnnotations``.
+    What comes out of a pipeline is the same, pixel by pixel, but that masks are resized with
+    half-pixel-centre sampling, see :func:`~mmcast.masks.resizing.nearest_centres`. A transform that
+    writes into ``gt_masks.masks``, such as mmdet's ``RandomErasing``, needs ``LoadAnnotations``.
 
     Raises:
         CASTError: a mask is not of the size of its image.

@@ -11,7 +11,8 @@ from mmcast.registry import DATA_SAMPLERS
 class _Resumable:
     """Lets MMEngine wind a sampler forward to where a checkpoint was.
 
-    Without ``skip`` MMEngine loads every image up to there; with it, only their indices are drawn.
+    Without ``skip`` MMEngine loads every image up to there; with it, only their indices are
+    sampled.
     """
 
     _skipped = 0

@@ -20,8 +20,8 @@ class UnlabeledDataset(CocoDataset):
     image is dropped for being empty.
 
     Raises:
-        CASTError: if the file is no COCO file or lists no image, or the folder is missing, empty or
-            has an unreadable image.
+        CASTError: if the file is not a valid COCO file or lists no image, or the folder is missing,
+            empty or has an unreadable image.
     """
 
     def load_data_list(self) -> list[dict]:

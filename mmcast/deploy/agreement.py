@@ -22,7 +22,7 @@ _BATCHES = (1, 3)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Least mean and least single mask IoU, largest score difference, largest share without a
+    """Least mean and least single mask IoU, largest score difference, largest fraction without a
     partner.
     """
 
@@ -32,7 +32,7 @@ class Tolerance:
     alone: float
 
 
-# Rounding moves what masked attention looks at, so that single instances can change altogether.
+# Rounding changes what masked attention attends to, so that single instances can change altogether.
 TOLERANCES = dict(
     fp32=Tolerance(0.99, 0.99, 0.01, 0),
     fp16=Tolerance(0.98, 0, 0.2, 0.03),

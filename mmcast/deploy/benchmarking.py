@@ -87,8 +87,8 @@ def benchmark(
 ) -> list[dict]:
     """Measure models from an image in memory to masks of its size.
 
-    Every model lives in a process of its own; they take turns, run by run, so that a busy minute of
-    the machine hits all of them, each time after one run that is not measured. Time is wall clock;
+    Every model lives in a process of its own; they take turns, run by run, so that other load slows
+    all of them alike, each time after one run that is not measured. Time is wall clock;
     ``cpu_s`` is processor time, which other processes hardly disturb.
 
     Args:
@@ -227,7 +227,7 @@ def _images(setting: Setting) -> np.ndarray:
 
 
 class _OnnxModel:
-    """An ONNX file; of the process, whose memory is measured, torch is no part."""
+    """An ONNX file; torch is not part of the process, whose memory is measured."""
 
     def __init__(self, entry: Entry, setting: Setting) -> None:
         from mmcast.deploy.onnx_student import OnnxStudent
@@ -259,7 +259,7 @@ class _TorchModel:
         from mmcast.models.weights.loading import load_weights
 
         self.torch, self.device = torch, setting.device
-        logging.disable(logging.INFO)  # MMEngine tells how it draws every parameter
+        logging.disable(logging.INFO)  # MMEngine logs how it initialises every parameter
         if setting.threads:
             torch.set_num_threads(setting.threads)
         cfg = load_config(Path(entry.path))

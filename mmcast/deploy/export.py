@@ -115,7 +115,7 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
         records = json.loads((work_dir / STATE_FILE).read_text(encoding='utf-8'))['steps']
     except (OSError, ValueError, KeyError) as error:
         raise CASTError(
-            f'{work_dir} is no work directory of a pipeline (no sound {STATE_FILE} in it); give '
+            f'{work_dir} is not a work directory of a pipeline (no valid {STATE_FILE} in it); give '
             'one, or a config and a checkpoint'
         ) from error
     trained = {
@@ -293,8 +293,8 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], source: Source) 
     mismatch = describe_mismatch(expected, state)
     if mismatch:
         raise CASTError(
-            f'{source.checkpoint} is no checkpoint of the student in {source.config} ({mismatch}); '
-            'give the config it was trained with'
+            f'{source.checkpoint} is not a checkpoint of the student in {source.config} '
+            f'({mismatch}); give the config it was trained with'
         )
 
 

@@ -29,7 +29,7 @@ class ExportableStudent(nn.Module):
             of standard ones; such a module can be exported but not run.
 
     Raises:
-        CASTError: it is no MaskFormer of instances, or its encoder is another one and
+        CASTError: it is not a MaskFormer of instances, or its encoder is another one and
             ``fused_attention`` is set.
     """
 
@@ -37,15 +37,15 @@ class ExportableStudent(nn.Module):
         super().__init__()
         if not isinstance(network, MaskFormer) or not network.test_cfg.get('instance_on'):
             raise CASTError(
-                f'{type(network).__name__} is no Mask2Former that segments instances '
+                f'{type(network).__name__} is not a Mask2Former that segments instances '
                 '(test_cfg.instance_on); only such a student is exported to ONNX'
             )
         self.backbone, self.head = network.backbone, network.panoptic_head
         self.attend = attend_in_onnxruntime if fused_attention else standard_attention
         if fused_attention and not isinstance(self.backbone, DINOv2):
             raise CASTError(
-                f'{type(self.backbone).__name__} is no DINOv2, whose attention alone onnxruntime '
-                'can fuse here; export with standard operators'
+                f'{type(self.backbone).__name__} is not a DINOv2, whose attention alone '
+                'onnxruntime can fuse here; export with standard operators'
             )
         self.neck = getattr(network, 'neck', None) or nn.Identity()
         preprocessor = network.data_preprocessor

@@ -13,7 +13,7 @@ class Instances:
         boxes: (N, 4) of float32: x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
         masks: (N, H, W) of bool.
         scores: (N,) of float32, 0 to 1.
-        labels: (N,) of int64, places in the list of class names.
+        labels: (N,) of int64, indices into the list of class names.
     """
 
     boxes: np.ndarray

@@ -21,7 +21,7 @@ class OnnxStudent:
 
     Args:
         path: a file of ``tools/export_onnx.py``.
-        threads: of one operator; default onnxruntime's choice, one a core.
+        threads: of one operator; default onnxruntime's choice, one per core.
         providers: onnxruntime's execution providers, by default those installed, a GPU before the
             CPU.
 
@@ -61,7 +61,7 @@ class OnnxStudent:
             ) from error
         properties = self.session.get_modelmeta().custom_metadata_map
         if properties.get('kind') != KIND:
-            raise CASTError(f'{path} is no student of tools/export_onnx.py; export one with it')
+            raise CASTError(f'{path} is not a student of tools/export_onnx.py; export one with it')
         # onnxruntime's quantiser adds a property of its own.
         self.metadata = {
             key: json.loads(value)
@@ -134,7 +134,7 @@ class OnnxStudent:
         return found[(found.scores > threshold) & masks.any((1, 2))].best_first()
 
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
-        """Instances of every image of a batch, each looked at as a whole."""
+        """Instances of every image of a batch, each predicted as a whole."""
         feed = dict(
             images=np.ascontiguousarray(images), score_threshold=np.array(threshold, np.float32)
         )

@@ -10,7 +10,7 @@ _INSTALL = dict(
 )  # where the distribution is not called like the module
 
 
-def require(name: str, cure: str = '') -> ModuleType:
+def require(name: str, fix: str = '') -> ModuleType:
     """The module ``name``.
 
     Raises:
@@ -22,5 +22,5 @@ def require(name: str, cure: str = '') -> ModuleType:
         package = name.partition('.')[0]
         raise CASTError(
             f'{package} is needed for this and cannot be imported ({error}): '
-            f'{cure or "pip install " + _INSTALL.get(package, package)}'
+            f'{fix or "pip install " + _INSTALL.get(package, package)}'
         ) from error

@@ -284,7 +284,7 @@ class CocoWriter:
 
 
 class ImageWriter:
-    """Overlays as one JPEG an image; subfolders stay."""
+    """Overlays as one JPEG per image; subfolders stay."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -367,4 +367,4 @@ class Progress:
         left = ''
         if self.total:
             left = f' of {self.total}, about {max(0, self.total - self.done) / rate:.0f} s left'
-        self.show(f'{self.done}{left} ({rate:.1f} a second)')
+        self.show(f'{self.done}{left} ({rate:.1f} per second)')

@@ -1,4 +1,4 @@
-"""How sure a teacher is of every pixel of an image, in a few kilobytes: what may weight the mask
+"""A teacher's confidence in every pixel of an image, in a few kilobytes: what may weight the mask
 loss of L_semi.
 
 A mask is right in its middle and guessed at its border. Where a teacher's mask probability p is
@@ -57,7 +57,7 @@ def decode_map(text: str) -> np.ndarray:
     """The map (h, w) of uint8 that :func:`encode_map` made ``text`` of.
 
     Raises:
-        CASTError: it is no such text.
+        CASTError: it is not such a text.
     """
     try:
         levels = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)

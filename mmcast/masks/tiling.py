@@ -9,7 +9,7 @@ import numpy as np
 
 from mmcast.errors import CASTError
 
-SAME_INSTANCE = 0.5  # IoU of two masks where both windows look
+SAME_INSTANCE = 0.5  # IoU of two masks where both windows overlap
 CUT_FACTOR = (
     0.5  # on the score of what a window's side cuts, in the choice between two views of an instance
 )

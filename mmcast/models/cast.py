@@ -268,7 +268,7 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def training_progress() -> float:
-    """Share of the current run's iterations that is done, 0 outside of a run."""
+    """Fraction of the current run's iterations that is done, 0 outside of a run."""
     hub = MessageHub.get_current_instance()
     max_iters = hub.get_info('max_iters') if 'max_iters' in hub.runtime_info else 0
     return min(1.0, hub.get_info('iter', 0) / max_iters) if max_iters else 0.0

@@ -1,5 +1,5 @@
-"""What the pixel loss needs beside the network: strong view, projector, loss. It exists in training
-only.
+"""What the pixel loss needs in addition to the network: strong view, projector, loss. It exists in
+training only.
 """
 
 from collections.abc import Callable, Sequence
@@ -94,7 +94,7 @@ class PixelContrast(nn.Module):
                 them.
             mask_logits: (B, K, H, W) on the weak view.
             class_logits: (B, K, C + 1) on the weak view.
-            progress: Share of the training that is done, in [0, 1].
+            progress: Fraction of the training that is done, in [0, 1].
             data_samples: For the observer.
         """
         z_weak, z_strong = (

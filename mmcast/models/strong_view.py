@@ -14,7 +14,7 @@ class PhotometricStrongView(nn.Module):
     """Colour jitter, grayscale and blur of normalised images; geometry stays, so both views share
     pixels.
 
-    Defaults are the authors' setting. Every image draws its own parameters.
+    Defaults are the authors' setting. Every image gets random parameters of its own.
 
     Args:
         brightness: Range of ``torchvision.transforms.v2.ColorJitter``.

@@ -110,7 +110,7 @@ def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
         else:
             result = run_step(step, launcher)
     on_main(lambda: pipeline.finish(step, result, time.time() - begin, memory))
-    gc.collect()  # a Runner is full of cycles; the next step would start beside the last model
+    gc.collect()  # a Runner is full of cycles; the last model would stay in memory
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

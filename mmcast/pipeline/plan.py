@@ -176,7 +176,7 @@ class Plan:
         self.chosen = self.rerun.union(steps) if steps else set(self.definitions)
 
     def number(self, name: str) -> int:
-        """A step's place, from 1."""
+        """A step's number, from 1."""
         return list(self.definitions).index(name) + 1
 
     def dependents(self, names: set[str]) -> set[str]:
@@ -188,7 +188,7 @@ class Plan:
         return stale - names
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Raises CASTError where a name is no step's."""
+        """Raises CASTError where a name is not a step's."""
         for name in names:
             if name not in self.definitions:
                 raise CASTError(
@@ -252,7 +252,7 @@ class Plan:
         return resolve(value, lambda name: self._lookup(name, self._variables(), user, state))
 
     def _variables(self) -> dict[str, Any]:
-        """The values of templates that are no outputs of steps, their own templates unresolved."""
+        """The values of templates that are not outputs of steps, their own templates unresolved."""
         return dict(
             work_dir=str(self.work_dir),
             seed=self.config.get('seed'),
@@ -445,7 +445,7 @@ def resolve(value: Any, lookup: Callable[[str], Any]) -> Any:
     """Replaces templates in the strings of nested dicts and lists.
 
     Args:
-        value: anything; only the strings in it are looked at (dict keys are not).
+        value: anything; only the strings in it are resolved (dict keys are not).
         lookup: gives the value of a name, raises for an unknown one.
 
     Returns:

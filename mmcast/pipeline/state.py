@@ -1,4 +1,4 @@
-"""What a pipeline remembers between two calls: a record a step in one JSON file, and what its
+"""What a pipeline remembers between two calls: a record per step in one JSON file, and what its
 inputs were.
 """
 
@@ -148,7 +148,7 @@ class PipelineState:
         """What a result depends on now.
 
         Args:
-            name: the step; files that it wrote itself are no inputs.
+            name: the step; files that it wrote itself are not inputs.
             definition: the step with its templates resolved.
             settings: its whole MMEngine config; empty for a 'call' step.
         """

@@ -34,16 +34,16 @@ class PseudoLabelDataset(CocoDataset):
         class_score_thr: The same for `class_score`, how sure the teacher is of the class; to
             threshold the two apart, set `score_thr=0`.
         mask_quality_thr: The same for `mask_quality`, how good it thinks the mask is.
-        agreement_thr: The same for `agreement`, how well the two halves of a foundation teacher
+        agreement_thr: The same for `agreement`, how well the two components of a foundation teacher
             agree.
         thresholds_from: A threshold on `score` for each class, set from data, where that is above
             `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each
-            class, `dict(labeled='labeled.json')` keeps as many labels an image as the labeled
+            class, `dict(labeled='labeled.json')` keeps as many labels per image as the labeled
             images have.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
-        min_visible: Smallest share of its pixels, 0 to 1, that labels of a higher `score` leave to
-            one. Of two labels of one object the second keeps a sliver, which is no object.
-        top_k: At most so many labels an image, those of the highest `score`.
+        min_visible: Smallest fraction of its pixels, 0 to 1, that labels of a higher `score` leave
+            to one. A duplicate of an object keeps only a sliver.
+        top_k: At most so many labels per image, those of the highest `score`.
         resolve_overlaps: A pixel that several labels claim goes to the one with the highest
             `score`.
         confidence: Weight the pixels of the mask loss with the stored maps of the teacher's
@@ -51,7 +51,7 @@ class PseudoLabelDataset(CocoDataset):
         pipeline: The transforms of an image, as of any mmdet data set.
 
     Raises:
-        CASTError: If the file is no pseudo-label file, lacks a score that has a threshold or the
+        CASTError: If the file is not a pseudo-label file, lacks a score that has a threshold or the
             confidence that is asked for, or its classes or those of a threshold are not the data
             set's.
     """

@@ -23,9 +23,9 @@ class LabelFilter:
             category id; a label is used if each of its scores is above. Labels of other categories
             do not exist.
         min_area: smallest number of pixels, of those that overlaps leave.
-        top_k: at most so many labels an image, those of the highest ``score``.
-        min_visible: smallest share of its pixels that better labels leave to one; doubles keep
-            less.
+        top_k: at most so many labels per image, those of the highest ``score``.
+        min_visible: smallest fraction of its pixels that better labels leave to one; duplicates
+            keep less.
         resolve_overlaps: a pixel that several labels claim goes to the one of the highest
             ``score``.
 
@@ -152,8 +152,8 @@ def thresholds_from_data(
         num_images: number of images that they are of, with the empty ones.
         ids: category id by name, of all classes.
         percentile: this percentage of the labels of a class, those of lowest score, is left out.
-        labeled: COCO labels made by people; of a class, as many labels an image are kept as they
-            have.
+        labeled: human annotations as COCO JSON; of a class, as many labels per image are kept as
+            they have.
 
     Raises:
         CASTError: both or none of the last two are given, or ``labeled`` lacks a class.
@@ -181,8 +181,8 @@ def thresholds_from_data(
 
 
 def labels_per_image(labeled: dict, names: Iterable[str]) -> dict[str, float]:
-    """Mean number of instances an image, by class name, in COCO labels; groups (``iscrowd``) do not
-    count.
+    """Mean number of instances per image, by class name, in COCO labels; groups (``iscrowd``) do
+    not count.
     """
     ids = {category['name']: category['id'] for category in labeled['categories']}
     missing = [name for name in names if name not in ids]

@@ -76,7 +76,7 @@ def generate_pseudo_labels(
     reading.
 
     Every process appends to a shard of its own in ``OUT.shards``; at the end they become ``OUT``.
-    Stopped at any moment, the next call goes on where it was, also with another number of
+    Stopped at any moment, the next call resumes, also with another number of
     processes, and ends in the same file. A finished file of the same teacher, config, images and
     floor is left alone. Images without detection stay, as empty images; images that cannot be read,
     or are of another size than listed, are recorded by name and get no labels. One image is
@@ -87,17 +87,18 @@ def generate_pseudo_labels(
         config: with ``model`` and ``test_dataloader.dataset`` (its pipeline and classes).
         checkpoint: the teacher's weights.
         out_file: the COCO JSON to make.
-        ann_file: COCO JSON that lists the images (annotations in it are not looked at). Default:
+        ann_file: COCO JSON that lists the images (its annotations are ignored). Default:
             all images of ``img_dir``, or those of the config's test set where neither is given.
         img_dir: folder that its file names are relative to; default the config's.
         score_floor: instances with a score above it are stored.
         device: default the accelerator if there is one.
         limit: only the first so many images.
         strict: stop at an image that cannot be read.
-        flip: let the teacher look at the mirrored image too, and merge what it sees, see
+        flip: test-time augmentation: predict on the mirrored image too, and merge, see
             ``merge_views``.
-        scales: let it look at the image in these sizes, as factors of what the test pipeline gives.
-        confidence: store with every image a map of how sure the teacher is of its pixels, see
+        scales: test-time augmentation: predict on the image in these sizes, as factors of what the
+            test pipeline gives.
+        confidence: store with every image a map of the teacher's confidence in its pixels, see
             ``mmcast.masks.confidence``.
         num_workers: processes that load images; default the config's
             ``test_dataloader.num_workers``, or 2.
@@ -106,8 +107,7 @@ def generate_pseudo_labels(
 
     Returns:
         Counts: ``images``, ``empty_images``, ``unreadable_images``, ``instances``,
-            ``instances_per_class``
-        (by name).
+        ``instances_per_class`` (by name).
 
     Raises:
         CASTError: a path is wrong, the checkpoint is not this model's, the disk is full or
@@ -316,7 +316,8 @@ def _predict_and_write(
 ) -> None:
     """The loop over the images. An interruption loses none that was predicted.
 
-    Masks of an image are encoded from the moment when the teacher begins to look at the next one:
+    Masks of an image are encoded from the moment when the teacher begins to predict on the next
+    one:
         then
     Python waits for the accelerator. Begun earlier, the encoding would take turns with the
     preparation of that image, and delay the teacher.
@@ -405,8 +406,8 @@ def _to_record(loaded: LoadedImage, views: list[InstanceData], job: _Job) -> dic
 def _to_annotations(prediction: InstanceData, job: _Job) -> list[dict]:
     """COCO annotations of the instances with any pixel; boxes and areas from masks.
 
-    What the teacher tells of class confidence, mask quality and its halves' agreement
-    (``class_scores``, ``mask_quality``, ``agreement`` beside ``scores``) is stored too.
+    What the teacher tells of class confidence, mask quality and its components' agreement
+    (``class_scores``, ``mask_quality``, ``agreement`` along with ``scores``) is stored too.
     """
     columns = {field: prediction[name] for field, name in PREDICTED.items() if name in prediction}
     scores = [[round(value, 6) for value in column.tolist()] for column in columns.values()]
@@ -477,7 +478,7 @@ def _summarise(categories: list[dict], images: Iterable[list[dict] | None]) -> d
 
 
 def ask_for_probabilities(model: nn.Module) -> None:
-    """Let a teacher put ``probabilities`` (N, h, w) beside its masks, of uint8 and of
+    """Let a teacher put ``probabilities`` (N, h, w) along with its masks, of uint8 and of
     :func:`map_size`.
 
     Raises:

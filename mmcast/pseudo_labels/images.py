@@ -81,7 +81,7 @@ def hash_of_images(listing: dict) -> str:
 
 @dataclass
 class LoadedImage:
-    """An image of the list: its place, COCO's entry, and either what the pipeline made of it or why
+    """An image of the list: its index, COCO's entry, and either what the pipeline made of it or why
     not.
     """
 
@@ -141,7 +141,7 @@ class ImagesToLabel(Dataset):
 
 
 def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> Iterator[LoadedImage]:
-    """The images at some places in this order, loaded ahead by other processes.
+    """The images of some indices in this order, loaded ahead by other processes.
 
     Raises:
         CASTError: such a process was killed.
@@ -161,7 +161,7 @@ def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> It
             raise
         raise CASTError(
             'a process that loads images was killed, probably for lack of memory; what was '
-            'labelled is kept: give the same command again with fewer --num-workers'
+            'labeled is kept: give the same command again with fewer --num-workers'
         ) from error
 
 

@@ -18,7 +18,7 @@ from mmcast.pseudo_labels.quality import (
     average_precision,
     calibration,
     compare_labels,
-    read_hidden_labels,
+    read_ground_truth,
 )
 from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels
 
@@ -100,7 +100,7 @@ def _load(
     for annotation in content['annotations']:
         stored[annotation['image_id']].append(annotation)
     used = {image_id: choose(annotations) for image_id, annotations in stored.items()}
-    labels = read_hidden_labels(hidden, content) if hidden else None
+    labels = read_ground_truth(hidden, content) if hidden else None
     return LoadedStore(title, Path(path), content, stored, used, dict(choose.dropped), labels)
 
 
@@ -187,7 +187,7 @@ def _describe_quality(store: LoadedStore) -> dict:
 
 
 def _describe_labeled(path: str | os.PathLike, names: Sequence[str]) -> dict:
-    """Instances an image and areas of the labeled set, by class."""
+    """Instances per image and areas of the labeled set, by class."""
     content = read_coco(path)
     means = labels_per_image(content, names)
     ids = {category['name']: category['id'] for category in content['categories']}
@@ -210,7 +210,7 @@ def _quantiles(areas: Sequence[float]) -> list[float]:
 
 
 def _order_by_quality(store: LoadedStore) -> list[int]:
-    """Image ids, the worst first: by agreement with hidden labels, or else by the mean score of
+    """Image ids, the worst first: by agreement with ground truth, or else by the mean score of
     used ones.
     """
     quality = store.quality

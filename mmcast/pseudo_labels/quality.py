@@ -1,4 +1,4 @@
-"""How good pseudo-labels are, where labels made by people exist that the teacher has not seen."""
+"""Quality of pseudo-labels, where there is held-out ground truth."""
 
 import contextlib
 import io
@@ -21,8 +21,8 @@ MATCHING_IOU = 0.5
 _BINS = 10
 
 
-def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[dict]]:
-    """The labels that people made of a store's images, by the store's image ids.
+def read_ground_truth(path: str | os.PathLike, store: dict) -> dict[int, list[dict]]:
+    """The ground truth of a store's images, by the store's image ids.
 
     Images are found by file name and classes by name, so that ids may differ. Masks come as RLE.
 
@@ -68,15 +68,15 @@ def read_hidden_labels(path: str | os.PathLike, store: dict) -> dict[int, list[d
 
 @dataclass
 class Comparison:
-    """Labels against hidden labels, one entry a label.
+    """Labels against ground truth, one entry per label.
 
     Attributes:
         scores: by field, (N,).
-        correct: (N,), whether the label has a hidden one of its class, and of IoU 0.5 or more, to
+        correct: (N,), whether the label has a ground truth of its class, and of IoU 0.5 or more, to
             itself; labels take in the order of their ``score``, each the best that is left, as in
             COCO's evaluation.
-        iou: (N,) with the best hidden label of the class, taken or not.
-        total: number of hidden labels.
+        iou: (N,) with the best ground truth of the class, taken or not.
+        total: number of ground truths.
         image_quality: by image id, panoptic quality without regard to class sizes: sum of the
             matched IoUs over matched + (wrong + missed) / 2; images without labels on either side
             are left out.
@@ -110,8 +110,8 @@ class _Rows:
 def compare_labels(
     labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]
 ) -> Comparison:
-    """Matches the labels of every image with hidden ones; a label on a group (``iscrowd``) does not
-    count.
+    """Matches the labels of every image with ground truth; a label on a group (``iscrowd``) does
+    not count.
     """
     rows, total, image_quality = _Rows(), 0, {}
     for image_id, truths in hidden.items():
@@ -138,7 +138,7 @@ def _by_class(annotations: Sequence[dict]) -> dict[int, list[dict]]:
 
 
 def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[float], int, int]:
-    """Of one class and image: matched IoUs, number of hidden labels and of labels that count."""
+    """Of one class and image: matched IoUs, number of ground truths and of labels that count."""
     single = np.array([not truth['iscrowd'] for truth in truths], bool)
     found = sorted(found, key=lambda ann: -ann['score'])
     ious = np.zeros((len(found), len(truths)))
@@ -163,8 +163,8 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
 
 
 def pair(ious: np.ndarray) -> list[int | None]:
-    """For each of N labels, best score first, the one of M hidden labels that it has to itself, or
-    None.
+    """For each of N labels, best score first, the one of M ground truths that it alone is matched
+    to, or None.
 
     Args:
         ious: (N, M), 0 where the two may not match.
@@ -207,10 +207,10 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
 def average_precision(
     labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]], store: dict
 ) -> dict:
-    """COCO's mask AP and AP50 in [0, 1] of labels, over the images that have hidden ones.
+    """COCO's mask AP and AP50 in [0, 1] of labels, over the images that have ground truth.
 
     Returns:
-        ``ap``, ``ap50`` and ``ap_of_class`` by name; None where there is no hidden label.
+        ``ap``, ``ap50`` and ``ap_of_class`` by name; None where there is no ground truth.
     """
     images = [image for image in store['images'] if image['id'] in hidden]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks

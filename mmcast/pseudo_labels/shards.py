@@ -1,9 +1,9 @@
 """Append-only shards: what the processes of a run write, one file each, and what a later run finds
 of them.
 
-A line is a record: CRC-32 (8 hexadecimal digits) of the rest, the image's place in the list, JSON.
-The first record of a shard, of place -1, is the header. A line without its end or of another
-checksum counts as not written: a record is there whole or not at all, and its image is labelled
+A line is a record: CRC-32 (8 hexadecimal digits) of the rest, the image's index in the list, JSON.
+The first record of a shard, of index -1, is the header. A line without its end or of another
+checksum counts as not written: a record is there whole or not at all, and its image is labeled
 again.
 """
 
@@ -76,7 +76,7 @@ class ShardWriter:
         self._open.close()
 
     def write(self, place: int, record: dict) -> None:
-        """Appends the record of the image at a place of the list."""
+        """Appends the record of the image at an index of the list."""
         content = f'{place} {json.dumps(record)}'.encode()
         line = b'%08x %s\n' % (zlib.crc32(content), content)
         end = self._file.tell()
@@ -92,7 +92,7 @@ class ShardWriter:
                     end
                 )  # not needed, but tidy: a reader would pass over the half line
             raise CASTError(
-                f'cannot write to {self.path} ({error.strerror}); what was labelled is kept: make '
+                f'cannot write to {self.path} ({error.strerror}); what was labeled is kept: make '
                 'room and give the same command again'
             ) from error
 
@@ -147,13 +147,13 @@ class ShardIndex:
             file.truncate(start)
 
     def unlabelled(self) -> np.ndarray:
-        """Places of the images that have no labels yet; those that could not be read are tried
+        """Indices of the images that have no labels yet; those that could not be read are tried
         again.
         """
         return np.flatnonzero(~self._labelled)
 
     def missing(self) -> np.ndarray:
-        """Places of the images without any record."""
+        """Indices of the images without any record."""
         return np.flatnonzero(self._shard < 0)
 
     def __iter__(self) -> Iterator[dict]:
@@ -166,7 +166,7 @@ class ShardIndex:
 
 
 def _parse(line: bytes) -> tuple[int | None, bytes]:
-    """Place and JSON of a line; no place if it is damaged."""
+    """Index and JSON of a line; no index if it is damaged."""
     checksum, _, content = line.rstrip(b'\n').partition(b' ')
     if checksum != b'%08x' % zlib.crc32(content):
         return None, b''

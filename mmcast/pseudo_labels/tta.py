@@ -1,4 +1,4 @@
-"""Test-time augmentation: what a teacher sees in several looks at an image becomes one set of
+"""Test-time augmentation: what a teacher predicts on several views of an image becomes one set of
 instances.
 """
 
@@ -31,7 +31,7 @@ def predict_views(
         model: a detector that predicts masks at the size of the original image.
         data: ``inputs`` (3, H, W) and ``data_samples`` of one image, as its test pipeline gives
             them.
-        flip: look at the mirrored image too, at every scale.
+        flip: predict on the mirrored image too, at every scale.
         scales: factors of the size that the pipeline gives.
 
     Raises:
@@ -89,18 +89,17 @@ def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceDa
     """One set of instances from those of V views, like weighted boxes fusion but with masks.
 
     Source: Solovyev et al., "Weighted boxes fusion", Image and Vision Computing 2021. In the order
-        of their
-    scores, an instance joins the one that it overlaps most, of its class, with IoU 0.5 or more and
-    not yet seen in its view, or begins a new one. A pixel is in the merged mask if those with more
-    than half of the scores say so. ``scores`` and ``class_scores`` are means over all V views, 0
-    where an instance is not seen; ``mask_quality`` and ``agreement`` are means over the views that
-    see it, ``probabilities`` too, weighted by their scores.
+    of their scores, an instance joins the one that it overlaps most, of its class, with IoU 0.5 or
+    more and not yet seen in its view, or begins a new one. A pixel is in the merged mask if those
+    with more than half of the scores say so. ``scores`` and ``class_scores`` are means over all V
+    views, 0 where an instance is not seen; ``mask_quality`` and ``agreement`` are means over the
+    views that see it, ``probabilities`` too, weighted by their scores.
 
     Args:
         views: each with ``scores`` and ``labels`` (N,), ``masks`` (N, H, W) of bool and perhaps
             ``class_scores``, ``mask_quality``, ``agreement`` (N,) and ``probabilities`` (N, h, w),
             on the CPU.
-        score_floor: instances below are not looked at.
+        score_floor: instances below are ignored.
 
     Returns:
         The same fields.

@@ -1,1 +1,1 @@
-"""Pages, pictures and cards for people."""
+"""Pages, pictures and model cards."""

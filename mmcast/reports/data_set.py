@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmcast.coco.checks.check_report import CheckReport
-from mmcast.coco.checks.findings import CURES, NOTES, printable
+from mmcast.coco.checks.findings import FIXES, NOTES, printable
 from mmcast.coco.checks.labels import ImageEntry, is_id
 from mmcast.files import write_atomically
 from mmcast.reports.html import photo, render
@@ -26,7 +26,7 @@ _SLIMMEST = (
 def write_sheet(
     report: CheckReport, path: str | os.PathLike, count: int = 40, progress: bool = True
 ) -> None:
-    """Writes statistics, findings and ``count`` images with their sound annotations.
+    """Writes statistics, findings and ``count`` images with their valid annotations.
 
     Up to half of the images have findings, the rest is evenly spread over the data set. Broken
     images and annotations with findings are not drawn.
@@ -58,7 +58,7 @@ def write_sheet(
         statistics=report.statistics,
         kinds=report.by_kind(),
         notes=NOTES,
-        cures=CURES,
+        cures=FIXES,
         shown=_SHOWN,
         figures=figures,
         colours=colours,

@@ -39,5 +39,5 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as percentage; '-' for an unknown one."""
+    """A fraction as percentage; '-' for an unknown one."""
     return '-' if share is None else f'{100 * share:.1f}'

@@ -89,7 +89,7 @@ def _checkpoint_of(folder: Path) -> str | None:
         return torch.load(folder / WEIGHTS, weights_only=True)['meta']['mmcast'][
             'checkpoint_sha256'
         ]
-    except Exception:  # whatever is there is not an export, and is kept beside the new one
+    except Exception:  # whatever is there is not an export, and is kept next to the new one
         return None
 
 

@@ -1,4 +1,4 @@
-"""Ground truth and predictions drawn over some validation images, one column a model."""
+"""Ground truth and predictions drawn over some validation images, one column per model."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mmcast.training.distributed import say
 
 @dataclass
 class Line:
-    """One image: its file name and the drawings, (H, W, 3) uint8 RGB each, one a column."""
+    """One image: its file name and the drawings, (H, W, 3) uint8 RGB each, one per column."""
 
     name: str
     images: list[np.ndarray]

@@ -44,7 +44,7 @@ def inspect_pseudo_labels(
         page: the HTML file to write; it refers to no other.
         json_file: file for the same figures, if any.
         labeled: COCO JSON of the labeled images, to compare counts and areas with.
-        hidden: COCO JSON with labels of the same images that the teacher has not seen, to compare
+        hidden: COCO JSON with held-out ground truth of the same images, to compare
             with.
         img_dir: folder of the images, for overlays.
         score_thr: labels with a ``score`` above it are used, as in ``PseudoLabelDataset``;
@@ -53,7 +53,7 @@ def inspect_pseudo_labels(
         mask_quality_thr: the same for ``mask_quality``.
         agreement_thr: the same for ``agreement``.
         min_area: smallest number of pixels of a used label.
-        min_visible: smallest share of its pixels that overlaps leave to a used label.
+        min_visible: smallest fraction of its pixels that overlaps leave to a used label.
         top_k: used labels per image, at most.
         images: how many of the worst and of the best images to draw.
 
@@ -188,7 +188,9 @@ def _draw(
             f'image {img_dir / name} not found; give the folder of the images (--img-dir)'
         )
     columns = (
-        {} if stores[0].hidden is None else {'hidden labels': stores[0].hidden.get(image_id, [])}
+        {}
+        if stores[0].hidden is None
+        else {'held-out ground truth': stores[0].hidden.get(image_id, [])}
     )
     columns.update({store.title: store.used.get(image_id, []) for store in stores})
     categories = stores[0].content['categories']

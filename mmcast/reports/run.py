@@ -57,7 +57,7 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
         rows: of the summary table.
 
     Returns:
-        The path of the page. It needs no other file, and links that of ``write_inspection`` beside
+        The path of the page. It needs no other file, and links that of ``write_inspection`` next to
         it.
     """
     inspection = write_inspection(run)
@@ -147,7 +147,7 @@ def _plot(curves: Curves) -> str:
     }
     panels = {'loss': _losses(curves), 'mask AP': scores}
     if pixel:
-        panels['pixel loss: cosines, shares'] = pixel
+        panels['pixel loss: cosines, fractions'] = pixel
     figure = Figure(figsize=(5 * len(panels), 3.2), layout='constrained')
     for axis, (label, lines) in zip(figure.subplots(1, len(panels)), panels.items()):
         for key, points in lines.items():

@@ -20,13 +20,13 @@ def make_samples(
     num_classes: int = 3,
     seed: int = 0,
 ) -> tuple[Tensor, list[DetDataSample]]:
-    """A batch as the data preprocessor hands it to a detector.
+    """A batch as the data preprocessor passes it to a detector.
 
     Args:
         objects: Number of rectangles in each image; an ``unlabeled`` one gets none.
         sources: ``metainfo['source']`` of each image; absent by default.
         size: Height and width in pixels.
-        num_classes: Labels are drawn from these.
+        num_classes: Labels are sampled from these.
         seed: Of images and rectangles.
 
     Returns:

@@ -83,7 +83,7 @@ def generate_toy_cityscapes(
     scenes = [
         (split, i) for split, number in zip(SPLITS, (num_train, num_val)) for i in range(number)
     ]
-    for split, index in track(scenes, f'Drawing {domain} scenes', disable=not progress):
+    for split, index in track(scenes, f'Generating {domain} scenes', disable=not progress):
         write_scene(Path(root), domain, seed, split, index, size)
     return manifest
 
@@ -159,8 +159,7 @@ def prepare_toy_cityscapes(
 
     Returns:
         dict: paths of the COCO files `train`, `val`, `labeled` and `unlabeled`, and of the folders
-            that their
-        file names are relative to, `train_images` and `val_images`.
+        that their file names are relative to, `train_images` and `val_images`.
     """
     root = Path(root)
     generate_toy_cityscapes(root, domain, data_seed, num_train, num_val, size)

@@ -47,12 +47,12 @@ RECIPES = {
 
 
 def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]:
-    """Draw the data, train every network on it and write the weights in half precision.
+    """Generate the data, train every network on it and write the weights in half precision.
 
     The toy's teacher sees varied street scenes after those of a clear day, the student those of a
-    clear day only; the nuclei's networks go on from the toy's on drawn microscopy images. That is
-    between three and four hours on two cores. Called again, an interrupted run goes on from its
-    last checkpoint; no file is in ``out_dir`` before all are made.
+    clear day only; the nuclei's networks start from the toy's and learn on synthetic microscopy
+    images. That is between three and four hours on two cores. Called again, an interrupted run
+    resumes from its last checkpoint; no file is in ``out_dir`` before all are made.
 
     Args:
         config_dir: The folder ``configs``.
@@ -87,7 +87,7 @@ def _draw_data() -> None:
 
 
 def _train(recipe: Recipe, config_dir: Path, work_dir: Path, packed: Path) -> str | Path:
-    """Train by a recipe, or go on with it; the last checkpoint."""
+    """Train by a recipe, or resume; the last checkpoint."""
     checkpoint: str | Path = ''
     if recipe.start:
         stem = Path(recipe.start).stem

@@ -68,7 +68,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
 
     Args:
         cfg: an MMEngine config with ``work_dir``.
-        resume_from: a checkpoint of this very run to go on from.
+        resume_from: a checkpoint of this very run to resume from.
 
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
@@ -109,7 +109,7 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
         predictions: a pickle file to write, see :class:`PredictionsFile`.
 
     Raises:
-        CASTError: it is not a sound checkpoint of this model.
+        CASTError: it is not an intact checkpoint of this model.
     """
     cfg.load_from = str(checkpoint)
     cfg.resume = False

@@ -233,8 +233,11 @@ def test_a_list_of_names_chooses_exactly_these_images(in_folders):
 @pytest.mark.parametrize(
     'lines, message',
     [
-        (['a/1.png', 'nowhere.png'], r"names.txt, line 2: 'nowhere.png' is no image of .*all.json"),
-        (['b/0.png'], "line 1: 'b/0.png' is no image"),
+        (
+            ['a/1.png', 'nowhere.png'],
+            r"names.txt, line 2: 'nowhere.png' is not an image of .*all.json",
+        ),
+        (['b/0.png'], "line 1: 'b/0.png' is not an image"),
         (['3'], "line 1: '3' fits 2 images"),
         (['1', '2', 'a/1.png'], "line 3: 'a/1.png' is the image of line 1 again"),
         (['', ' '], 'names.txt names no image'),
@@ -251,7 +254,7 @@ def test_a_list_that_cannot_be_read_is_named(in_folders):
         split(in_folders, from_list=in_folders.parent / 'nowhere.txt')
     names = in_folders.parent / 'names.txt'
     names.write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(CASTError, match='names.txt is no text file'):
+    with pytest.raises(CASTError, match='names.txt is not a text file'):
         split(in_folders, from_list=names)
 
 

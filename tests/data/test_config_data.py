@@ -60,7 +60,7 @@ def test_wrong_paths_are_named(labels, tmp_path):
     with pytest.raises(CASTError, match='label file none.json not found'):
         check_labels('none.json', str(tmp_path))
     (tmp_path / 'x.json').write_text('{"a": 1')
-    with pytest.raises(CASTError, match='x.json is no COCO label file'):
+    with pytest.raises(CASTError, match='x.json is not a valid COCO annotation file'):
         check_labels(str(tmp_path / 'x.json'), str(tmp_path))
     with pytest.raises(CASTError, match='image folder nowhere of .*x.json not found'):
         check_labels(str(tmp_path / 'x.json'), 'nowhere')

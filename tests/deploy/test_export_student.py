@@ -148,7 +148,7 @@ def damaged(trained, folder: Path, kind: str) -> Source:
     [
         ('truncated', 'cannot be read as a weights file'),
         ('teacher', 'holds no student, only teacher'),
-        ('wrong', 'is no checkpoint of the student in'),
+        ('wrong', 'is not a checkpoint of the student in'),
         ('missing', 'not found'),
     ],
 )
@@ -260,6 +260,6 @@ def test_without_a_finished_student_the_steps_are_named(tmp_path, steps, step, r
 def test_a_folder_that_is_no_pipelines_is_named(tmp_path, monkeypatch):
     error = call(monkeypatch, tmp_path, '--out', tmp_path / 'out')
     assert (
-        error.startswith(f'error: {tmp_path} is no work directory of a pipeline')
+        error.startswith(f'error: {tmp_path} is not a work directory of a pipeline')
         and '\n' not in error
     )

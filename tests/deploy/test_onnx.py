@@ -153,7 +153,7 @@ def test_attention_of_onnxruntime_finds_the_same_instances(
 def test_attention_of_another_encoder_is_not_fused(network):
     other = copy.deepcopy(network)  # the network is shared by all tests
     other.backbone = torch.nn.Identity()
-    with pytest.raises(CASTError, match='Identity is no DINOv2'):
+    with pytest.raises(CASTError, match='Identity is not a DINOv2'):
         ExportableStudent(other, fused_attention=True)
 
 
@@ -358,7 +358,7 @@ def test_existing_files_missing_packages_and_unwritable_targets_are_one_line(
 
 
 def test_a_network_that_is_no_mask2former_is_named():
-    with pytest.raises(CASTError, match='Linear is no Mask2Former'):
+    with pytest.raises(CASTError, match='Linear is not a Mask2Former'):
         ExportableStudent(torch.nn.Linear(1, 1))
 
 

@@ -169,8 +169,8 @@ def test_progress_tells_the_time_that_is_left(monkeypatch):
     for _ in range(4):
         progress.step()
     assert lines == [
-        '2 of 10, about 8 s left (1.0 a second)',
-        '4 of 10, about 6 s left (1.0 a second)',
+        '2 of 10, about 8 s left (1.0 per second)',
+        '4 of 10, about 6 s left (1.0 per second)',
     ]
 
 

@@ -1,4 +1,4 @@
-"""Small pseudo-label files and hidden labels of rectangles, written by hand."""
+"""Small pseudo-label files and held-out ground truth of rectangles, written by hand."""
 
 import json
 

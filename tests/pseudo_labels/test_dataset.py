@@ -219,6 +219,6 @@ def test_other_files_and_names_are_refused(files):
         json.dumps(dict(content, info=dict(description='ground truth')))
     )
     with pytest.raises(
-        CASTError, match=r'labels\.json is no pseudo-label file .*tools/pseudo_label\.py'
+        CASTError, match=r'labels\.json is not a pseudo-label file .*tools/pseudo_label\.py'
     ):
         build(files)

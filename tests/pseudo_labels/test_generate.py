@@ -133,7 +133,7 @@ def test_partial_file_of_another_teacher_is_refused(data, monkeypatch):
 
 def test_another_coco_file_is_never_overwritten(data):
     before = (data / 'images.json').read_bytes()
-    with pytest.raises(CASTError, match=r'images\.json is no pseudo-label file'):
+    with pytest.raises(CASTError, match=r'images\.json is not a pseudo-label file'):
         generate(data, out='images.json')
     assert (data / 'images.json').read_bytes() == before
 
@@ -320,7 +320,7 @@ def in_child(function):
     [
         (
             '_label',
-            r'cannot write to .*shard_0000\.jsonl \(File too large\); what was labelled is kept',
+            r'cannot write to .*shard_0000\.jsonl \(File too large\); what was labeled is kept',
         ),
         (
             '_merge',

@@ -1,5 +1,5 @@
-"""Agreement with hidden labels, in cases small enough to work out by hand, and AP against mmdet's
-metric.
+"""Agreement with held-out ground truth, in cases small enough to work out by hand, and AP against
+mmdet's metric.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from mmcast.pseudo_labels.quality import (
     average_precision,
     calibration,
     compare_labels,
-    read_hidden_labels,
+    read_ground_truth,
 )
 from mmcast.pseudo_labels.store import read_pseudo_labels
 
@@ -29,13 +29,11 @@ from mmcast.pseudo_labels.store import read_pseudo_labels
 def test_hidden_labels_are_found_by_name(tmp_path):
     store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', {1: [], 2: []}))
     polygon = dict(label(CAR, rectangle(0, 0, 1, 1)), segmentation=[[0, 0, 10, 0, 10, 5, 0, 5]])
-    hidden = read_hidden_labels(
-        write_hidden(tmp_path / 'hidden.json', {2: [polygon], 8: []}), store
-    )
+    hidden = read_ground_truth(write_hidden(tmp_path / 'hidden.json', {2: [polygon], 8: []}), store)
     assert list(hidden) == [2]
     assert (hidden[2][0]['category_id'], hidden[2][0]['area']) == (CAR, 50)
     with pytest.raises(CASTError, match=r'hidden\.json has none of the images .* such as 1\.png'):
-        read_hidden_labels(write_hidden(tmp_path / 'hidden.json', {8: []}), store)
+        read_ground_truth(write_hidden(tmp_path / 'hidden.json', {8: []}), store)
 
 
 def test_labels_take_hidden_ones_in_the_order_of_their_scores():

@@ -111,7 +111,7 @@ def test_one_file_and_nothing_else(files, monkeypatch):
         (['after.json', '--out', 'after.json'], 'after.json is an input: name another file'),
         (['after.json', 'before.json', '--titles', 'x'], '2 files need as many different titles'),
         (['none.json'], 'none.json: cannot read'),
-        (['hidden.json'], 'hidden.json is no pseudo-label file'),
+        (['hidden.json'], 'hidden.json is not a pseudo-label file'),
         (['after.json', 'other.json'], 'after.json and other.json are not of the same images'),
         (['after.json', '--img-dir', '.'], '.png not found; give the folder of the images'),
     ],

@@ -1,5 +1,5 @@
 # Nuclei of the 2018 Data Science Bowl, 256x256 and 256x320, one class; made by `mmcast convert dsb2018`.
-# Images are doubled in size: half of the nuclei are less than 13 pixels wide.
+# Images are enlarged twofold: half of the nuclei are less than 13 pixels wide.
 _base_ = './coco_instances.py'
 data_root = 'data/dsb2018/'
 classes = ('nucleus', )

@@ -1,5 +1,5 @@
 # The method with the paper's teacher and student. The four downloads that lie in weights/: docs/teacher.md;
-# step `start` looks at all of them.
+# step `start` checks all of them.
 _base_ = './cast.py'
 variables = dict(
     grounding_dino='weights/grounding_dino_swin-l_pretrain_all-56d69e78.pth',

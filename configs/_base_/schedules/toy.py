@@ -6,7 +6,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0),
     clip_grad=dict(max_norm=1.0, norm_type=2))
 
-# Without an end: MMEngine takes max_iters.
+# No `end`: MMEngine takes max_iters.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', eta_min=0, power=0.9, by_epoch=False, begin=0),

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder of the new data set (default data/dsb2018)',
     )
     parser.add_argument(
-        '--val-percent', type=int, help='share of the images for validation (default 25)'
+        '--val-percent', type=int, help='percentage of the images for validation (default 25)'
     )
     parser.add_argument(
         '--all-sizes',

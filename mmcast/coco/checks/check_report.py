@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mmcast.coco.checks.findings import CURES, NOTES, Finding, printable
+from mmcast.coco.checks.findings import FIXES, NOTES, Finding, printable
 from mmcast.coco.checks.labels import ImageEntry
 from mmcast.coco.checks.pixels import Pixels
 from mmcast.coco.checks.scanner import AnnotationFile
@@ -41,15 +41,15 @@ class CheckReport:
         return sum(finding.kind not in NOTES for finding in self.findings)
 
     def by_kind(self) -> dict[str, list[Finding]]:
-        """The findings, problems before notes, in the order of ``CURES``."""
-        order = sorted(CURES, key=lambda kind: kind in NOTES)
+        """The findings, problems before notes, in the order of ``FIXES``."""
+        order = sorted(FIXES, key=lambda kind: kind in NOTES)
         kinds: dict[str, list[Finding]] = {kind: [] for kind in order}
         for finding in self.findings:
             kinds[finding.kind].append(finding)
         return {kind: found for kind, found in kinds.items() if found}
 
     def summary(self) -> str:
-        """Lines for people: statistics, the first findings of every kind with their cure, the
+        """Lines for people: statistics, the first findings of every kind with their fix, the
         verdict.
         """
         lines = describe_statistics(self.statistics) if self.statistics else []
@@ -58,7 +58,7 @@ class CheckReport:
             lines += [f'  {self.line(finding)}' for finding in found[:_SHOWN]]
             if len(found) > _SHOWN:
                 lines.append(f'  and {len(found) - _SHOWN} more')
-            lines.append(f'  -> {CURES[kind]}')
+            lines.append(f'  -> {FIXES[kind]}')
         verdict = f'problems: {self.problems}' if self.problems else 'clean'
         return '\n'.join([*lines, '', f'{printable(self.ann_file)}: {verdict}'])
 
@@ -75,7 +75,7 @@ class CheckReport:
             clean=not self.problems,
             problems=self.problems,
             counts=dict(counts),
-            cures={kind: CURES[kind] for kind in counts},
+            cures={kind: FIXES[kind] for kind in counts},
             statistics=self.statistics,
             findings=[
                 dict(dataclasses.asdict(finding), note=finding.kind in NOTES)

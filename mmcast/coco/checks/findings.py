@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-# Kind of finding -> cure.
-CURES = {
+# Kind of finding -> fix.
+FIXES = {
     'invalid-json': 'nothing in this file could be checked: make it again or restore a copy',
     'not-coco': 'convert the data set to COCO JSON, see tools/dataset_converters',
     'bad-image-entry': 'give each image an id, a file_name, width and height in pixels (above 0)',
@@ -50,7 +50,7 @@ class Finding:
     """One mistake.
 
     Args:
-        kind: a key of ``CURES``.
+        kind: a key of ``FIXES``.
         source: the annotation file or folder that lists it.
         file: image file name as listed there; that of the annotation file if it concerns no single
             image.

@@ -16,7 +16,7 @@ class ImageEntry:
     """An image of a list.
 
     Args:
-        number: place among the usable entries of its list, from 0.
+        number: index among the usable entries of its list, from 0.
         id: None for a file of a folder.
         name: file name as listed, or relative to the folder.
         size: (height, width) in pixels, None if it is not known.
@@ -126,7 +126,7 @@ class Checked:
         findings: mistakes; image names as in the list.
         ids: of the annotations, in order.
         images: numbers of the images that have an annotation here.
-        instances: image number, place of the category and area in pixels of each valid single
+        instances: image number, index of the category and area in pixels of each valid single
             object.
         groups: how many annotations stand for groups (``iscrowd``).
     """
@@ -140,7 +140,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Lists:
-    """What annotations refer to: ``images`` by id, and the places of ``categories`` by id."""
+    """What annotations refer to: ``images`` by id, and the indices of ``categories`` by id."""
 
     source: str
     images: dict

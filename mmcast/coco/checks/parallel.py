@@ -14,7 +14,7 @@ _shared: Any = None
 
 
 def map_in_processes(function: Callable, items: Iterable, shared: Any, workers: int) -> Iterator:
-    """The results of ``function(item, shared)`` in order; ``shared`` is handed to every process
+    """The results of ``function(item, shared)`` in order; ``shared`` is passed to every process
     only once.
 
     With one worker, everything happens in this process.

@@ -62,7 +62,7 @@ def check_dataset(
         raise CASTError(f'cannot check with {workers} processes: give --workers 1 or more')
     if img_dir is not None and not os.path.isdir(img_dir):
         raise CASTError(
-            f'{img_dir} is no folder: give the one that file names in {ann_file} are relative to'
+            f'{img_dir} is not a folder: give the one that file names in {ann_file} are relative to'
         )
     report = CheckReport(os.fspath(ann_file))
     others = {}
@@ -159,7 +159,7 @@ def _check_annotations(
                     'class-without-annotations',
                     report.ann_file,
                     report.ann_file,
-                    f'{name!r} has no sound instance',
+                    f'{name!r} has no valid instance',
                 )
             )
 
@@ -167,8 +167,8 @@ def _check_annotations(
 def _check_files(
     report: CheckReport, images: list[ImageEntry], workers: int, progress: bool
 ) -> list[Finding]:
-    """Reads every file once, however many sets list it; findings of missing, broken, odd and double
-    ones.
+    """Reads every file once, however many sets list it; findings of missing, broken, odd and
+    duplicate ones.
     """
     paths = list(dict.fromkeys(image.path for image in images if image.path))
     batches = [

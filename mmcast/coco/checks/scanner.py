@@ -125,7 +125,7 @@ class _Scanner:
                 return
 
     def _peek(self) -> str:
-        """The next character that is no white space, '' at the end of the text."""
+        """The next character that is not white space, '' at the end of the text."""
         found = _WORD.search(self.text, self.at)
         self.at = found.start() if found else len(self.text)
         return self.text[self.at : self.at + 1]

@@ -13,7 +13,7 @@ _FAR = 1e9  # no coordinate; beyond it, areas would lose their digits
 
 
 class MaskProblem(Exception):
-    """A segmentation that is no mask: kind of finding, and what is wrong."""
+    """A segmentation that is not a mask: kind of finding, and what is wrong."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ def measure_mask(segmentation: object, size: tuple[int, int] | None) -> Mask:
         size: (height, width) of the image in pixels, None if that is unknown.
 
     Raises:
-        MaskProblem: it is no mask; a mask outside the image is no problem here.
+        MaskProblem: it is not a mask; a mask outside the image is allowed here.
     """
     if segmentation is None or segmentation == [] or segmentation == {}:
         raise MaskProblem('empty-mask', 'there is no segmentation')
@@ -68,12 +68,12 @@ def _measure_polygons(polygons: list) -> Mask:
 
 def _check_coordinates(polygon: object) -> None:
     if not isinstance(polygon, list):
-        raise MaskProblem('malformed-mask', 'segmentation is no list of polygons')
+        raise MaskProblem('malformed-mask', 'segmentation is not a list of polygons')
     numbers = set(map(type, polygon)) <= {int, float}
     if polygon and not (
         numbers and min(polygon) > -_FAR and max(polygon) < _FAR and not isnan(sum(polygon))
     ):
-        raise MaskProblem('malformed-mask', 'a polygon is no flat list of finite coordinates')
+        raise MaskProblem('malformed-mask', 'a polygon is not a flat list of finite coordinates')
     if len(polygon) % 2:
         raise MaskProblem(
             'malformed-mask', f'a polygon of {len(polygon)} coordinates, an odd number'

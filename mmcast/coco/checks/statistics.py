@@ -12,10 +12,10 @@ _SMALL, _LARGE = (
 
 
 def count_instances(instances: np.ndarray, names: Sequence[str], images: int, groups: int) -> dict:
-    """Counts of the sound instances.
+    """Counts of the valid instances.
 
     Args:
-        instances: (N, 3) image number, place of the class in ``names``, area in pixels.
+        instances: (N, 3) image number, index of the class in ``names``, area in pixels.
         names: of the classes.
         images: how many there are.
         groups: how many annotations stand for groups.
@@ -52,7 +52,7 @@ def describe_statistics(statistics: dict) -> list[str]:
     width = max(map(len, ('class', *statistics['classes'])))
     lines = [
         (
-            f'{statistics["images"]} images, {statistics["instances"]} sound instances, '
+            f'{statistics["images"]} images, {statistics["instances"]} valid instances, '
             f'{statistics["groups"]} groups'
         ),
         f'{"class":{width}}  instances   images',

@@ -89,7 +89,8 @@ def prepare_cityscapes(
     seed: int = 0,
     num_workers: int = 8,
 ) -> dict:
-    """The data step of a pipeline: converts what is not converted yet and draws the labeled images.
+    """The data step of a pipeline: converts what is not converted yet and selects the labeled
+    images.
 
     Returns:
         As :func:`prepare_coco_folder`, and ``val_masks``, the folder of what cityscapesscripts'

@@ -70,7 +70,7 @@ def convert_dsb2018(
         source: Folder of the ids, or one with it as `stage1_train/`; nothing is written there.
         out_dir: Folder to write `images/` (RGB, named by the first 16 digits of their ids) and
             `annotations/instances_{train,val}.json` to.
-        val_percent: Share of the images for validation, 1 to 99.
+        val_percent: Percentage of the images for validation, 1 to 99.
         sizes: Heights and widths in pixels of the images to convert; None for all.
         num_workers: Processes that read the masks; 0 reads them here.
         force: Replace files with other content.
@@ -227,7 +227,7 @@ def convert_dsb2018_image(folder: Path, image_id: str) -> Nuclei:
 
 
 def read_binary_mask(path: Path) -> np.ndarray:
-    """The pixels of one nucleus, (H, W) bool: those of the value beside 0, whatever it is."""
+    """The pixels of one nucleus, (H, W) bool: those of the value other than 0, whatever it is."""
     pixels = read_map(path)
     values = np.unique(pixels)
     if pixels.ndim != 2 or len(values) > 2 or (len(values) == 2 and values[0] != 0):

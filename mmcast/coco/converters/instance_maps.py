@@ -37,7 +37,7 @@ def convert_missing(
 
 @dataclass(frozen=True)
 class Part:
-    """One half of a download: the files `folder/pattern`, which come out of `archive`.
+    """One part of a download: the files `folder/pattern`, which come out of `archive`.
 
     What follows the last `*` of the pattern is the ending that images and maps do not share.
     """
@@ -71,7 +71,7 @@ def match_parts(images: Part, maps: Part) -> list[str]:
 
     Raises:
         CASTError: if a folder is empty or missing, or a file has no counterpart, as in a download
-            that was unpacked by half.
+            of which only a part was unpacked.
     """
     image_stems, map_stems = images.stems(), maps.stems()
     for part, missing in ((maps, image_stems - map_stems), (images, map_stems - image_stems)):
@@ -101,7 +101,7 @@ def convert_maps(
         stems: What to convert, in the order of the file.
         categories: COCO categories.
         out_file: Where to write, atomically.
-        description: For the file's `info`, and beside the progress bar.
+        description: For the file's `info`, and next to the progress bar.
         num_workers: Processes; 0 converts here.
         force: Replace an `out_file` with other content.
         progress: Show a progress bar.

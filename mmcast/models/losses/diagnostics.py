@@ -23,9 +23,10 @@ def pixel_statistics(
 ) -> dict[str, float]:
     """Margin, false negatives and similarities on a random part of the pixels.
 
-    Negatives are drawn as the loss draws them. An anchor on an instance has a false negative where
-    one drawn is of that instance. The margin is the mean cosine of weak and strong embedding of a
-    pixel, less the mean cosine of a pixel and its true negatives, over the anchors on instances.
+    Negatives are sampled as the loss samples them. An anchor on an instance has a false negative
+    where one sampled is of that instance. The margin is the mean cosine of weak and strong
+    embedding of a pixel, less the mean cosine of a pixel and its true negatives, over the anchors
+    on instances.
 
     Args:
         weak: (M, D) embeddings of the weak view, of any norm.
@@ -33,14 +34,14 @@ def pixel_statistics(
         y: (M, E) query embeddings.
         instance: (M,) the instance a pixel lies on, numbered through the batch; -1 for none.
         is_pseudo: (M,) whether that is known from pseudo-labels only.
-        num_anchors: How many pixels to look at.
-        num_negatives: Drawn for each of them.
+        num_anchors: How many pixels to sample.
+        num_negatives: Sampled for each of them.
         generator: Of the device of the tensors.
 
     Returns:
         ``margin``, ``fnr`` (of all), ``fnr_labeled``, ``fnr_pseudo``, ``positive``, ``negative``
-        (mean cosines) and ``no_negative`` (share of anchors that have none). What no anchor tells
-        is left out.
+        (mean cosines) and ``no_negative`` (fraction of anchors that have none). What no anchor
+        tells is left out.
     """
     anchors = torch.randperm(len(y), device=y.device, generator=generator)[:num_anchors]
     drawn = sample_negatives(y, num_negatives, anchors, generator)

@@ -2,9 +2,8 @@
 tensors.
 
 Letters: B images, K queries, C classes, A anchors, M candidates (all pixels of the batch), R
-    negatives per
-anchor, D numbers in an embedding, E in a query embedding. Nothing here holds an (A, M) matrix:
-memory grows with A R and with M, never with A M.
+negatives per anchor, D dimensions of an embedding, E of a query embedding. Nothing here holds an
+(A, M) matrix: memory grows with A R and with M, never with A M.
 """
 
 import math
@@ -22,7 +21,7 @@ MIN_ROWS = (
     64  # of a matrix product: with fewer it would read the candidates more often than it computes
 )
 GPU_FACTOR = 16  # a GPU takes as many times more at a time, smaller pieces leave it idle
-PRODUCTS_A_PAIR = (
+PRODUCTS_PER_PAIR = (
     8  # entries of a matrix product that cost as much as one pair of vectors picked at random
 )
 ALIGNED = 16  # numbers; inner products of odd lengths take three times as long on a CPU
@@ -32,7 +31,7 @@ SHORTEST_VECTOR = 1e-6  # a shorter vector counts as zero, it has no direction w
 def l2_normalize(vectors: Tensor) -> Tensor:
     """Scale each row of ``vectors`` (..., E) to length 1.
 
-    A zero row stays zero and gets a zero gradient; ``F.normalize`` would hand it one of 1e12.
+    A zero row stays zero and gets a zero gradient; ``F.normalize`` would give it one of 1e12.
     """
     squared = vectors.square().sum(-1, keepdim=True)
     is_zero = squared < SHORTEST_VECTOR**2
@@ -82,8 +81,8 @@ def debiased_scores(y_anchors: Tensor, y_candidates: Tensor) -> Tensor:
 
     Returns:
         (A, M) in [0, 1] for non-negative embeddings. What could be the rounding error of the inner
-        product (E times the precision of the dtype) is exactly 0, or equal pixels would be drawn as
-        negatives of each other.
+        product (E times the precision of the dtype) is exactly 0, or equal pixels would be sampled
+        as negatives of each other.
     """
     return _scores_of(l2_normalize(y_anchors) @ l2_normalize(y_candidates).T, y_anchors.shape[1])
 
@@ -101,16 +100,16 @@ def sample_negatives(
     anchors: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw negatives for each anchor with probability proportional to s_deb.
+    """Sample negatives for each anchor with probability proportional to s_deb.
 
-    Draws are independent, with replacement: only then is each of them exactly proportional to
-    s_deb, however large R is. An anchor never draws itself.
+    Samples are independent, with replacement: only then is each of them exactly proportional to
+    s_deb, however large R is. An anchor is never its own negative.
 
     Rejection makes the cost independent of M: a candidate is proposed uniformly and accepted with
     probability s_deb, so what is accepted has exactly the distribution wanted. The mean of s_deb
     over the candidates is one inner product, so the number of proposals is known beforehand. An
-    anchor that would need more than M / ``PRODUCTS_A_PAIR`` of them, or ran short of them, draws
-    (the rest) from its scores of all candidates, a few anchors at a time; that is the same
+    anchor that would need more than M / ``PRODUCTS_PER_PAIR`` of them, or ran short of them,
+    samples (the rest) from its scores of all candidates, a few anchors at a time; that is the same
     distribution.
 
     Args:
@@ -132,7 +131,7 @@ def sample_negatives(
     )  # scores reach 1, and 2 where an embedding has negative entries
     drawn = anchors.new_full((len(anchors), num_negatives), -1)
     proposals = _proposals_needed(y, anchors, num_negatives, largest)  # (A,), on the host
-    easy = (proposals <= len(y) / PRODUCTS_A_PAIR).nonzero().flatten()
+    easy = (proposals <= len(y) / PRODUCTS_PER_PAIR).nonzero().flatten()
     for part in _split(easy, proposals[easy], _at_a_time(y.device)):
         rows = part.to(y.device)
         drawn[rows] = _draw_by_rejection(
@@ -182,7 +181,8 @@ def _draw_by_rejection(
     """The first R accepted of ``proposals`` (A,) uniform candidates of each anchor; -1 where there
     are fewer.
 
-    How many are accepted says nothing about which, so the missing ones may be drawn in another way.
+    How many are accepted says nothing about which, so the missing ones may be sampled in another
+    way.
     """
     counts = proposals.long()
     anchor_of = torch.arange(len(anchors), device=y.device).repeat_interleave(counts)  # (P,)
@@ -207,7 +207,7 @@ def _draw_from_all(
     length: int,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """R draws for each anchor from its scores of all candidates; -1 where none is positive."""
+    """R samples for each anchor from its scores of all candidates; -1 where none is positive."""
     scores = _scores_of(y[anchors] @ y.T, length).scatter_(1, anchors[:, None], 0)
     hopeless = scores.sum(1, keepdim=True) == 0
     scores.masked_fill_(hopeless, 1)  # multinomial refuses a row of zeros
@@ -300,7 +300,7 @@ def _sum_by_candidate(
 
 
 def drawn_products(anchors: Tensor, candidates: Tensor, drawn: Tensor) -> Tensor:
-    """Inner products of each anchor with its drawn negatives, memory linear in A R and in M.
+    """Inner products of each anchor with its sampled negatives, memory linear in A R and in M.
 
     Args:
         anchors: (A, D).
@@ -348,10 +348,10 @@ class _LogMeanExponential(torch.autograd.Function):
 
 
 def expected_negative(anchors: Tensor, candidates: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-    """Log of the expectation of exp(<anchor, negative>) over a negative drawn in proportion to
+    """Log of the expectation of exp(<anchor, negative>) over a negative sampled in proportion to
     s_deb.
 
-    R times that expectation is what the sum over R drawn negatives has as its mean. Every pair of
+    R times that expectation is what the sum over R sampled negatives has as its mean. Every pair of
     anchor and candidate is visited, a few anchors at a time: memory is linear in A and M, time is
     not.
 
@@ -359,7 +359,7 @@ def expected_negative(anchors: Tensor, candidates: Tensor, y: Tensor, indices: T
         anchors: (A, D), divided by the temperature.
         candidates: (M, D).
         y: (M, E) query embeddings of the candidates.
-        indices: (A,) which candidate each anchor is; it is no negative of itself.
+        indices: (A,) which candidate each anchor is; it is never its own negative.
 
     Returns:
         (A,), -inf for an anchor without candidate; gradients to anchors and candidates.
@@ -392,8 +392,8 @@ def nt_xent(positive: Tensor, negative: Tensor) -> Tensor:
 
     Args:
         positive: (A,) s+, similarities already divided by the temperature; finite.
-        negative: (A, R) s-; an entry of -inf is no negative. An anchor without any negative loses
-            0, with gradient 0.
+        negative: (A, R) s-; an entry of -inf is not a negative. An anchor without any negative
+            loses 0, with gradient 0.
 
     Returns:
         Scalar; 0 (with a graph) for no anchors.

@@ -57,15 +57,15 @@ class PixelContrastiveLoss(nn.Module):
     (NT-Xent).
 
     Negatives of a weak-view pixel are weak-view pixels of the whole batch, its own image included,
-    drawn with replacement in proportion to s_deb of their query embeddings (see
+    sampled with replacement in proportion to s_deb of their query embeddings (see
     :func:`functional.sample_negatives`). Gradients reach both embeddings, never the query logits.
     The result carries no weight; the detector applies l_pxl. It is the mean over the anchors of
     this process, whose images are its only candidates; DDP averages over processes.
 
     An anchor without any negative (its pixel is alone, or like all others) loses 0. Without queries
     (K = 0) every mode samples uniformly. Random numbers come from the global generator of the
-    inputs' device. Memory is linear in anchors and in pixels. With drawn negatives so is the time,
-    where they are not rare.
+    inputs' device. Memory is linear in anchors and in pixels. With sampled negatives so is the
+    time, where they are not rare.
 
     Args:
         num_negatives: R, negatives per anchor.
@@ -74,7 +74,7 @@ class PixelContrastiveLoss(nn.Module):
         sampling: what s_deb compares: 'mask' (P_m), 'class' (F_c), 'fusion' (both), or 'uniform'
             (nothing: all pixels but the anchor's own are equally likely).
         mask_temperature: temperature of the softmax over the K mask logits.
-        num_anchors: pixels of the batch taken as anchors, drawn anew in each call without
+        num_anchors: pixels of the batch taken as anchors, sampled anew in each call without
             replacement; default all.
         negatives: 'drawn' (R at random), or 'expected': the sum over R negatives is replaced by R
             times its expectation under s_deb. That has no sampling noise and visits every pair of
@@ -131,8 +131,8 @@ class PixelContrastiveLoss(nn.Module):
         self.anchor_sampling = anchor_sampling
 
     def temperature_at(self, progress: float) -> float:
-        """T after a share of the training, linear from ``temperature`` (0) to ``final_temperature``
-        (1).
+        """T after a fraction of the training, linear from ``temperature`` (0) to
+        ``final_temperature`` (1).
 
         Raises:
             LossInputError: progress outside [0, 1] by more than rounding (1e-6).
@@ -161,7 +161,7 @@ class PixelContrastiveLoss(nn.Module):
             z_strong: (B, D, h, w) embeddings of the strong view of the same crops.
             mask_logits: (B, K, H, W) of the network's queries on the weak view.
             class_logits: (B, K, C+1) of the same queries, the last class is "no object".
-            progress: share of the training done, in [0, 1].
+            progress: fraction of the training done, in [0, 1].
 
         Returns:
             Scalar, always with a graph to both embeddings.

@@ -30,7 +30,7 @@ def _resize_layer(channels: int, scale: float) -> nn.Module:
 
 
 class ResidualConvUnit(nn.Module):
-    """Two pre-activated 3x3 convolutions beside an identity (RefineNet's unit)."""
+    """Two pre-activated 3x3 convolutions and an identity shortcut (RefineNet's unit)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class DPTPixelDecoder(BaseModule):
         scales: Resize factor of each level: ``(4, 2, 1, 0.5)`` for a ViT, ``(1, 1, 1, 1)`` for a
             CNN's pyramid.
         num_groups: Groups of the normalisation after the lateral convolutions.
-        num_outs: Fused maps handed to the transformer decoder, from the coarsest on.
+        num_outs: Fused maps passed to the transformer decoder, from the coarsest on.
         fine_channels: Channels of the finest level, of which only the mask features are made, by
             default ``feat_channels``. Most of the decoder's operations are there, and they grow
             with its square.
@@ -85,7 +85,7 @@ class DPTPixelDecoder(BaseModule):
 
     Raises:
         ValueError: If the per-level arguments differ in length, a scale is not supported, or the
-            finest level is of other channels than the rest and handed out.
+            finest level is of other channels than the rest and returned.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ class LazyMasks:
     pixels (points, resizing) can be taken of the features before the product with the queries.
 
     Args:
-        embeds: (L, B, K, C) one mask embedding a query.
+        embeds: (L, B, K, C) one mask embedding per query.
         features: (B, C, H, W) per-pixel features.
     """
 

@@ -25,7 +25,7 @@ from mmcast.registry import MODELS
 
 @MODELS.register_module()
 class CASTMask2Former(Mask2Former):
-    """Mask2Former that can hand out its pixel outputs and take its losses on a part of the batch.
+    """Mask2Former that exposes its pixel outputs and takes its losses on a part of the batch.
 
     Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the
     backbone ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs

@@ -36,7 +36,7 @@ def match_cost(term: Callable, pred: InstanceData, gt: InstanceData, meta: dict)
 
 
 def at_points(maps: Tensor, uncertain: Tensor, anywhere: Tensor, padding: str = 'zeros') -> Tensor:
-    """Values of maps (G, H, W), or of one map (1, H, W) for all, where the mask losses look.
+    """Values of maps (G, H, W), or of one map (1, H, W) for all, where the mask losses sample.
 
     Args:
         maps: (G, H, W) or (1, H, W).
@@ -83,7 +83,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     In one process the loss values are mmdet's at the same sampled points; as there, an image
     without objects counts as one mask in the normaliser of the mask losses. Two things differ. The
-    decoder layers share what points are drawn at random: one cost matrix of an image serves them
+    decoder layers share what points are sampled at random: one cost matrix of an image serves them
     all. The classification loss is normalised over all ranks like the mask losses are, so that
     splitting a batch over processes does not change the gradient.
 
@@ -143,7 +143,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
     ) -> tuple[list[Tensor], LazyMasks]:
         """The transformer decoder: mmdet's ``forward`` with the same modules and values.
 
-        What a query attends to is decided on mask features resized once a level, instead of on
+        What a query attends to is decided on mask features resized once per level, instead of on
         resized masks of every layer: both are linear. Mask logits are not made here at all.
 
         Args:
@@ -182,7 +182,7 @@ class CASTMask2FormerHead(Mask2FormerHead):
                 allowed = embeds[-1] @ small[level] >= 0  # (B, K, h w)
                 allowed |= ~allowed.any(
                     -1, keepdim=True
-                )  # a query without any pixel looks everywhere
+                )  # a query without any pixel attends everywhere
             query = decoder_layer(
                 layer, query, position, keys[level], values[level], allowed[:, None]
             )
@@ -375,8 +375,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     @torch.no_grad()
     def _loss_points(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the mask losses look: mostly where the logits (G, L, h, w) are nearest to 0, as in
-        PointRend.
+        """Where the mask losses sample: mostly where the logits (G, L, h, w) are nearest to 0, as
+        in PointRend.
 
         The candidates are those of mmdet, but shared by the layers of one ground truth.
 

@@ -89,7 +89,7 @@ def make_instances(
         chosen &= scores > logits_above
     scores, queries, labels = scores[chosen], queries[chosen], labels[chosen]
     kept, mask_of = queries.unique(return_inverse=True)
-    if len(kept) == len(queries):  # one class a query: no mask has to be copied
+    if len(kept) == len(queries):  # one class per query: no mask has to be copied
         kept, mask_of = queries, slice(None)
     logits = torch.einsum('nc,chw->nhw', embeds[kept], features).float()
     masks, mask_scores, boxes = resize_and_score(logits, rows, columns)

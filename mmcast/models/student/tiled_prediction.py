@@ -1,8 +1,8 @@
 """Prediction window by window, for images that hold many times what a training crop holds.
 
-Learned queries divide an image's instances among themselves by place and look. Trained on crops
-with ten nuclei, they do not divide a hundred that all look alike; in a window as large as a crop
-they do.
+Learned queries divide an image's instances among themselves by position and appearance. Trained on
+crops with ten nuclei, they do not divide a hundred that all look alike; in a window as large as a
+crop they do.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ def predict_in_windows(
 ) -> SampleList:
     """Predict on overlapping windows and join what they show of the same instances.
 
-    Masks are resized as logits. As binary masks they would grow or shrink: where a border halves a
-    pixel, as every second one does in a doubled image, nothing is left to say which half weighs
-    more.
+    Masks are resized as logits. As binary masks they would grow or shrink: where a border splits a
+    pixel, as every second one does in an image enlarged twofold, nothing is left to say which half
+    weighs more.
 
     ``windows.batch_size`` windows go through the network at a time. Beside them, memory holds the
     instances that were kept so far, each with mask and logits on its window (3 bytes a pixel), and

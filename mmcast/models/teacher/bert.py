@@ -46,7 +46,7 @@ class BertTextEncoder(BertModel):
             other.
 
     Raises:
-        CASTError: If the files are not there; says which, from where and to which place.
+        CASTError: If the files are not there; says which, from where and to which path.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ def merge_teacher_weights(
     language_model: str,
     dinov2: str = '',
 ) -> dict[str, str]:
-    """A pipeline's step: look at all downloads before anything trains, and make the teacher's
+    """A pipeline's step: check all downloads before anything trains, and make the teacher's
     checkpoint.
 
     Args:
@@ -97,20 +97,20 @@ def merge_teacher_weights(
         ``teacher``, the new file; ``language_model`` and ``dinov2`` as they were given.
 
     Raises:
-        CASTError: a file is missing (which, from where, to which place) or is not what it should
+        CASTError: a file is missing (which, from where, to which path) or is not what it should
             be.
     """
     if dinov2:
         read_state_dict(dinov2, DINOV2_SOURCE)
     check_language_model(language_model)
-    halves = dict(grounding_dino=read_grounding_dino(grounding_dino), sam2=read_sam2(sam2))
+    components = dict(grounding_dino=read_grounding_dino(grounding_dino), sam2=read_sam2(sam2))
     prefixes = dict(grounding_dino='grounding_dino.', sam2='sam2.model.')
     teacher = Path(out_dir, 'teacher.pth')
     write_state_dict(
         teacher,
         {
-            prefixes[half] + key: value
-            for half, state in halves.items()
+            prefixes[component] + key: value
+            for component, state in components.items()
             for key, value in state.items()
         },
     )
@@ -134,7 +134,7 @@ def read_grounding_dino(path: str | os.PathLike) -> dict[str, Tensor]:
     missing = [name for name in needed if not any(key.startswith(name) for key in state)]
     if missing:
         raise CASTError(
-            f"{path} is no checkpoint of mmdet's Grounding-DINO, it has nothing of "
+            f"{path} is not a checkpoint of mmdet's Grounding-DINO, it has nothing of "
             f'{", ".join(missing)}; download {GROUNDING_DINO_SOURCE}'
         )
     # Numbers 0 to 511, which older versions of transformers stored.
@@ -160,7 +160,7 @@ def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
     missing = [name for name in needed if not any(key.startswith(name) for key in state)]
     if missing:
         raise CASTError(
-            f'{source} is no checkpoint of SAM2.1, it has nothing of {", ".join(missing)}; '
+            f'{source} is not a checkpoint of SAM2.1, it has nothing of {", ".join(missing)}; '
             f'download {SAM2_SOURCE}'
         )
     return state

@@ -1,7 +1,7 @@
 """The foundation teacher: Grounding-DINO finds boxes by class names, SAM2 turns every box into a
 mask.
 
-Both halves are other people's networks, ``mmdet``'s and ``transformers``'. Here they are joined,
+Both components are existing networks, ``mmdet``'s and ``transformers``'. Here they are joined,
 predict in the data set's classes, and learn on the same batches as every other detector of this
 package.
 """
@@ -27,7 +27,7 @@ from mmcast.models.outputs import NetworkOutputs, OnDemand
 from mmcast.models.teacher.grounding_dino import BoxOutputs
 from mmcast.registry import MODELS
 
-HALVES = ('grounding_dino', 'sam2')
+COMPONENTS = ('grounding_dino', 'sam2')
 SCORE_FACTORS = ('mask_quality', 'agreement')
 
 
@@ -53,27 +53,28 @@ class TeacherOutputs(NetworkOutputs):
 class GroundedSAM(BaseDetector):
     """Grounding-DINO's boxes prompt SAM2's masks; trains and predicts like any mmdet detector.
 
-    The pipeline hands in an image once, as large as it likes; each half brings it to its own size
+    The pipeline passes an image once, of any size; each component brings it to its own size
     and normalises it by itself. In training both see the batch's canvas, padding included.
 
     Args:
         grounding_dino: ``PromptedGroundingDINO``, without ``classes``.
         sam2: ``BoxPromptedSAM2``.
         classes: Names in the data set's order; they are the prompt.
-        frozen: Halves that do not learn, ``grounding_dino`` or ``sam2``; their losses are left out.
-        pixel_encoder: The half whose features the pixel loss is about: ``sam2`` (one map of 256
-            channels, stride 16 of its square) or ``grounding_dino`` (its backbone's maps). Default
-            ``sam2`` if it learns.
+        frozen: Components that do not learn, ``grounding_dino`` or ``sam2``; their losses are left
+            out.
+        pixel_encoder: The component whose features the pixel loss contrasts: ``sam2`` (one map of
+            256 channels, stride 16 of its square) or ``grounding_dino`` (its backbone's maps).
+            Default ``sam2`` if it learns.
         num_pixel_queries: K of the pixel loss, the queries with the highest class scores.
-        score_factors: What ``scores`` are the product of, beside the class scores:
+        score_factors: What ``scores`` are the product of, in addition to the class scores:
             ``mask_quality``, ``agreement``.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         data_preprocessor: With the ``mean`` and ``std`` that the batch is normalised by.
         init_cfg: As everywhere in MMEngine.
 
     Raises:
-        CASTError: If classes cannot be prompted, nothing is left to learn, or a half is unknown or
-            frozen.
+        CASTError: If classes cannot be prompted, nothing is left to learn, or a component is
+            unknown or frozen.
 
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
@@ -103,11 +104,11 @@ class GroundedSAM(BaseDetector):
             )
         self.frozen = tuple(frozen)
         self.pixel_encoder = pixel_encoder or ('grounding_dino' if 'sam2' in frozen else 'sam2')
-        if set(frozen) - set(HALVES) or self.pixel_encoder not in set(HALVES) - set(frozen):
+        if set(frozen) - set(COMPONENTS) or self.pixel_encoder not in set(COMPONENTS) - set(frozen):
             raise CASTError(
                 f'GroundedSAM: frozen={self.frozen}, pixel_encoder={self.pixel_encoder!r}: the '
-                f'halves are {" and ".join(HALVES)}, at most one is frozen, and the other one has '
-                'the pixels'
+                f'components are {" and ".join(COMPONENTS)}, at most one is frozen, '
+                'and the other one has the pixels'
             )
         self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
         self.sam2 = MODELS.build(sam2)
@@ -133,7 +134,7 @@ class GroundedSAM(BaseDetector):
             )
 
     def train(self, mode: bool = True) -> 'GroundedSAM':
-        """Training mode for what learns; a frozen half stays in evaluation."""
+        """Training mode for what learns; a frozen component stays in evaluation."""
         super().train(mode)
         for name in self.frozen:
             getattr(self, name).eval()
@@ -222,7 +223,7 @@ class GroundedSAM(BaseDetector):
         )
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> TeacherOutputs:
-        """Run the halves that learn on images (B, 3, H, W)."""
+        """Run the components that learn on images (B, 3, H, W)."""
         pixels, boxes, embeddings = self._pixels(batch_inputs), None, None
         if 'grounding_dino' not in self.frozen:
             self.grounding_dino.draw_scale()
@@ -242,7 +243,9 @@ class GroundedSAM(BaseDetector):
     def loss_on(
         self, outputs: TeacherOutputs, batch_data_samples: SampleList, indices: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The learning halves' losses on the images ``indices``; of none, zeros with a graph."""
+        """The learning components' losses on the images ``indices``; of none, zeros with a
+        graph.
+        """
         losses = {}
         if outputs.boxes is not None:
             losses |= self.grounding_dino.losses(outputs.boxes, indices)

@@ -1,4 +1,4 @@
-"""Grounding-DINO as the half of the teacher that finds a data set's classes; the network is
+"""Grounding-DINO as the component of the teacher that finds a data set's classes; the network is
 mmdet's.
 """
 
@@ -49,7 +49,8 @@ class PromptedGroundingDINO(GroundingDINO):
         classes: Names in the data set's order.
         box_scale: Longest long side and short side of the network's input in pixels, the ratio is
             kept.
-        train_box_scales: In training, one of these is drawn for each batch; default ``box_scale``.
+        train_box_scales: In training, one of these is chosen at random for each batch; default
+            ``box_scale``.
         test_cfg: ``score_thr`` (0.05) and ``max_per_img`` (100) of the boxes,
             ``classes_per_prompt`` (as many as the text length holds).
         kwargs: Those of ``GroundingDINO``; ``data_preprocessor`` with ``mean`` and ``std``.
@@ -114,7 +115,7 @@ class PromptedGroundingDINO(GroundingDINO):
         """Boxes of images (3, H, W) of uint8, RGB, best first.
 
         Returns:
-            Per image ``bboxes`` (N, 4) as shares of its width and height, ``scores`` (N,) and
+            Per image ``bboxes`` (N, 4) in normalised coordinates, ``scores`` (N,) and
             ``labels`` (N,).
         """
         if (
@@ -132,7 +133,7 @@ class PromptedGroundingDINO(GroundingDINO):
         ]
 
     def queries(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores (B, Q, C) and boxes (B, Q, 4), as shares, of all queries on (B, 3, H, W) of
+        """Class scores (B, Q, C) and boxes (B, Q, 4), normalised, of all queries on (B, 3, H, W) of
         uint8.
         """
         features, samples = self._encode(pixels)
@@ -156,7 +157,7 @@ class PromptedGroundingDINO(GroundingDINO):
     def score_queries(
         self, features: tuple[Tensor, ...], samples: SampleList, prompt: Prompt
     ) -> tuple[Tensor, Tensor]:
-        """Scores (B, Q, n) of a prompt's classes and boxes (B, Q, 4) as shares of each image."""
+        """Scores (B, Q, n) of a prompt's classes and boxes (B, Q, 4) in normalised coordinates."""
         inputs = self.forward_transformer(features, self._text(prompt, len(samples)), samples)
         return self._read(self.bbox_head(**inputs), prompt)
 
@@ -198,10 +199,10 @@ class PromptedGroundingDINO(GroundingDINO):
     # Training
 
     def forward_once(self, pixels: Tensor, samples: SampleList) -> BoxOutputs:
-        """Run the network on a batch (B, 3, H, W) of uint8, RGB, at the scale that was drawn.
+        """Run the network on a batch (B, 3, H, W) of uint8, RGB, at the scale that was chosen.
 
-        The transformer is shown noisy ground truths beside its own queries (DINO's denoising), so
-        that it needs the labels already.
+        The transformer is shown noisy ground truths in addition to its own queries (DINO's
+        denoising), so that it needs the labels already.
         """
         inputs = self.preprocess(pixels, self.current_scale)
         prompt = self.prompts.for_training(
@@ -222,7 +223,9 @@ class PromptedGroundingDINO(GroundingDINO):
     def _resize_labels(
         self, sample: DetDataSample, prompt: Prompt, scale: Sequence[float], canvas: Sequence[int]
     ) -> DetDataSample:
-        """Labels of one image at the network's size; what the prompt does not name is no object."""
+        """Labels of one image at the network's size; what the prompt does not name is not an
+        object.
+        """
         gt = sample.gt_instances
         position = gt.labels.new_full((self.num_classes,), -1)
         position[list(prompt.classes)] = torch.arange(len(prompt.classes), device=gt.labels.device)
@@ -275,7 +278,9 @@ class PromptedGroundingDINO(GroundingDINO):
         return {name: float(len(indices) > 0) * loss.sum() + graph for name, loss in losses.items()}
 
     def trained_queries(self, outputs: BoxOutputs) -> tuple[Tensor, Tensor]:
-        """As :meth:`queries`, of a training pass; boxes as shares of the batch's canvas."""
+        """As :meth:`queries`, of a training pass; boxes in normalised coordinates of the batch's
+        canvas.
+        """
         inputs = outputs.head_inputs
         names = ('hidden_states', 'references', 'memory_text', 'text_token_mask')
         scores, boxes = self._read(

@@ -55,11 +55,13 @@ class ClassPrompts:
         self.names = [clean_label_name(name).strip() for name in classes]
         self.max_tokens = min(network.language_model.max_tokens, network.bbox_head.max_text_len)
         self.lengths = [self._length(name, original) for name, original in zip(self.names, classes)]
-        doubles = [name for name in classes if self.names.count(clean_label_name(name).strip()) > 1]
-        if doubles or not classes:
+        duplicates = [
+            name for name in classes if self.names.count(clean_label_name(name).strip()) > 1
+        ]
+        if duplicates or not classes:
             raise CASTError(
-                f'GroundedSAM classes: {", ".join(doubles) or "none given"}; every class needs a '
-                'name of its own, as text in brackets and underscores do not count'
+                f'GroundedSAM classes: {", ".join(duplicates) or "none given"}; every class '
+                'needs a name of its own, as text in brackets and underscores do not count'
             )
         everything = range(len(classes))
         self.all = [self.make(group) for group in self._groups(everything, classes_per_prompt)]
@@ -131,7 +133,7 @@ class ClassPrompts:
             sum(each._version for each in model.parameters()),
         )
         if weights != self._weights_of_features or len(self._features) > 2 * len(self.all) + 8:
-            self._features.clear()  # of other weights, or drawn at random and not needed again
+            self._features.clear()  # of other weights, or random and not needed again
             self._weights_of_features = weights
         if prompt.caption not in self._features:
             with torch.autocast(parameter.device.type, enabled=False):

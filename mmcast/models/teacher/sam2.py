@@ -1,4 +1,4 @@
-"""SAM2 as the half of the teacher that turns boxes into masks; the network is
+"""SAM2 as the component of the teacher that turns boxes into masks; the network is
 ``transformers.Sam2Model``.
 """
 
@@ -69,7 +69,7 @@ class BoxPromptedSAM2(BaseModule):
             at a time.
         encoder: Options of ``transformers.Sam2HieraDetConfig`` that win over those of the size.
         decoder: The same of ``Sam2MaskDecoderConfig``.
-        num_prompts: In training, so many ground truths of an image prompt it at most, drawn anew
+        num_prompts: In training, so many ground truths of an image prompt it at most, chosen anew
             each time.
         box_jitter: Standard deviation of a prompting box's corners in training, in sides of the
             box.

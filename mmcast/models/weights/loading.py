@@ -30,20 +30,20 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
             other classes, say.
 
     Raises:
-        CASTError: unreadable, or names or shapes differ; names the first keys and the cure.
+        CASTError: unreadable, or names or shapes differ; names the first keys and the fix.
     """
     model = model.module if is_model_wrapper(model) else model
     left_out = (*new_parameters, *(f'detector.{name}' for name in new_parameters))
     state = {
         key: value for key, value in _read_weights(path).items() if not key.startswith(left_out)
     }
-    cure = 'give a checkpoint of this model, or the config that the checkpoint was trained with'
+    fix = 'give a checkpoint of this model, or the config that the checkpoint was trained with'
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         difference = describe_mismatch(model.state_dict(), state)
         raise CASTError(
-            f'{path} is a checkpoint of another architecture ({difference}); {cure}'
+            f'{path} is a checkpoint of another architecture ({difference}); {fix}'
         ) from error
     unfit = {'missing': _needed(missing, left_out), 'unknown': _needed(unexpected)}
     problems = [
@@ -53,7 +53,7 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
     ]
     if problems:
         raise CASTError(
-            f'{path} is a checkpoint of another architecture ({"; ".join(problems)}); {cure}'
+            f'{path} is a checkpoint of another architecture ({"; ".join(problems)}); {fix}'
         )
 
 

@@ -28,17 +28,17 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
         source: where such a file is to be had, for the message when it is missing.
 
     Raises:
-        CASTError: the file is missing, is no weights file, or holds more than tensors and plain
+        CASTError: the file is missing, is not a weights file, or holds more than tensors and plain
             data.
     """
     path = Path(path)
     if not path.is_file():
-        cure = (
-            f'download {source} to this place'
+        fix = (
+            f'download {source} to this path'
             if source
             else 'give the path of an existing checkpoint'
         )
-        raise CASTError(f'weights file {path} not found; {cure}')
+        raise CASTError(f'weights file {path} not found; {fix}')
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
@@ -73,7 +73,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether what is no file here may be a name on Hugging Face; ``weights/`` is meant to be
+    """Whether what is not a file here may be a name on Hugging Face; ``weights/`` is meant to be
     local.
     """
     return bool(re.fullmatch(r'(?!weights/)\w[\w.-]*(/[\w.-]+)?', name))

@@ -18,14 +18,14 @@ from mmcast.registry import HOOKS
 class PixelDiagnosticsHook(Hook):
     """Log ``pxl_*`` at an interval, see :func:`pixel_statistics`; the report draws them.
 
-    It looks at the batch that is trained on, against its labels: ground truth on labeled images,
+    It measures the batch that is trained on, against its labels: ground truth on labeled images,
     pseudo-labels on others. In a distributed run the figures are rank 0's. It has random numbers of
     its own, so a run with it trains exactly as one without. Without a pixel loss it does nothing.
 
     Args:
-        interval: Iterations between two looks; those of the logger, or some are not written.
-        num_anchors: Pixels looked at.
-        num_negatives: Negatives drawn for each.
+        interval: Iterations between two measurements; those of the logger, or some are not written.
+        num_anchors: Pixels sampled as anchors.
+        num_negatives: Negatives sampled for each.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PixelDiagnosticsHook(Hook):
         self._statistics: dict[str, float] = {}
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Look at this iteration, if it is one of those."""
+        """Measure this iteration, if it is due."""
         contrast = self._contrast(runner)
         if contrast is not None and self.every_n_train_iters(runner, self.interval):
             contrast.observer = lambda *seen: self._look(contrast.loss, runner.iter, *seen)
@@ -45,7 +45,7 @@ class PixelDiagnosticsHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Hand the figures to the logger."""
+        """Pass the figures to the logger."""
         contrast = self._contrast(runner)
         if contrast is not None:
             contrast.observer = None

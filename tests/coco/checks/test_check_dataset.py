@@ -91,7 +91,7 @@ def files_of(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_sound_set_is_clean(data):
+def test_a_valid_set_is_clean(data):
     report = check(data)
     assert not report.findings and report.problems == 0
     assert report.statistics['classes'] == dict(thing=dict(instances=72, images=24))

@@ -120,10 +120,10 @@ def p_value(drawn, scores):
 
 # How negatives are drawn depends on what is cheaper; these settings leave no choice.
 WAYS = dict(
-    rejection=dict(PRODUCTS_A_PAIR=0.001),
-    rejection_in_parts=dict(PRODUCTS_A_PAIR=0.001, MAX_ENTRIES=50_000),  # two anchors a part
-    all_scores=dict(PRODUCTS_A_PAIR=math.inf),
-    all_scores_in_parts=dict(PRODUCTS_A_PAIR=math.inf, MAX_ENTRIES=20, MIN_ROWS=2),
+    rejection=dict(PRODUCTS_PER_PAIR=0.001),
+    rejection_in_parts=dict(PRODUCTS_PER_PAIR=0.001, MAX_ENTRIES=50_000),  # two anchors a part
+    all_scores=dict(PRODUCTS_PER_PAIR=math.inf),
+    all_scores_in_parts=dict(PRODUCTS_PER_PAIR=math.inf, MAX_ENTRIES=20, MIN_ROWS=2),
 )
 
 
@@ -176,7 +176,7 @@ def test_too_few_accepted_proposals_are_made_up_for(monkeypatch):
     """
     needed = functional._proposals_needed
     monkeypatch.setattr(functional, '_proposals_needed', lambda *args: (needed(*args) / 10).ceil())
-    monkeypatch.setattr(functional, 'PRODUCTS_A_PAIR', 0.001)
+    monkeypatch.setattr(functional, 'PRODUCTS_PER_PAIR', 0.001)
     y = random(9, 4).abs()
     drawn = sample_negatives(y, 20_000, generator=torch.Generator().manual_seed(1))
     for a, row in enumerate(y.tolist()):

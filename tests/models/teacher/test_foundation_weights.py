@@ -252,11 +252,12 @@ def test_a_missing_download_is_named_with_source_and_place_before_anything_is_wr
 
 def test_the_other_halfs_checkpoint_is_refused(files, tmp_path):
     with pytest.raises(
-        CASTError, match="sam2.1.pt is no checkpoint of mmdet's Grounding-DINO, it has nothing of"
+        CASTError,
+        match="sam2.1.pt is not a checkpoint of mmdet's Grounding-DINO, it has nothing of",
     ):
         read_grounding_dino(files['sam2'])
     with pytest.raises(
-        CASTError, match='grounding_dino.pth is no checkpoint of SAM2.1, it has nothing of'
+        CASTError, match='grounding_dino.pth is not a checkpoint of SAM2.1, it has nothing of'
     ):
         read_sam2(files['grounding_dino'])
     plain = {'backbone.conv1.weight': torch.ones(1), 'bbox_head.fc.weight': torch.ones(1)}

@@ -210,7 +210,7 @@ def test_boxes_outside_the_image_or_without_area_are_dropped_and_others_clipped(
     assert found == {(0.0, 19.2, 19.2, 28.8), (0.0, 0.0, 96.0, 48.0)}
 
 
-def test_agreement_is_the_iou_of_the_halves_boxes(model):
+def test_agreement_is_the_iou_of_the_components_boxes(model):
     pred = predict(model, image_of((48, 96)))[0]
     for box, mask, agreement in zip(
         pred.bboxes.tolist(), pred.masks.numpy(), pred.agreement.tolist()
@@ -401,7 +401,7 @@ def test_a_missing_language_model_says_what_to_download_and_where_to_put_it(tmp_
     'options, message',
     [
         (dict(frozen=['grounding_dino', 'sam2']), 'at most one is frozen'),
-        (dict(frozen=['sam']), 'the halves are'),
+        (dict(frozen=['sam']), 'the components are'),
         (dict(frozen=['sam2'], pixel_encoder='sam2'), 'at most one is frozen'),
         (dict(data_preprocessor=dict(type='DetDataPreprocessor')), 'set mean and std'),
     ],
