@@ -95,8 +95,7 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
 
 
 def _check_orientations(images: dict[str, list[dict]]) -> None:
-    """A GroupMultiSourceSampler never returns where a source has no image of an
-    orientation.
+    """A GroupMultiSourceSampler never returns where a source has no image of an orientation.
 
     Args:
         images: COCO's entries, by the label file that lists them.
@@ -109,7 +108,7 @@ def _check_orientations(images: dict[str, list[dict]]) -> None:
         if orientations != set().union(*found.values()):
             raise CASTError(
                 f'{ann_file} lacks portrait or landscape images, which another source has; batches '
-                'of one orientation then end in a deadlock: set train_dataloader.sampler.type to '
+                'of one orientation would never be full: set train_dataloader.sampler.type to '
                 'MultiSourceSampler'
             )
 
