@@ -78,9 +78,14 @@ def run(config: Path, capsys=None, **kwargs) -> str:
     return capsys.readouterr().out if capsys else ''
 
 
+# Processes that train start anew: forked from a process whose backward pass had threads, as it has
+# in some tests, they could run no backward pass.
+SPAWN = multiprocessing.get_context('spawn')
+
+
 def run_and_die(config: Path, **kwargs) -> None:
     """Runs a pipeline that kills its process, in a child process."""
-    child = multiprocessing.get_context('fork').Process(target=run, args=(config,), kwargs=kwargs)
+    child = SPAWN.Process(target=run, args=(config,), kwargs=kwargs)
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
@@ -288,29 +293,28 @@ def test_best_validation_counts_where_the_config_saves_it(config, monkeypatch):
     )
 
 
-def test_two_processes_run_the_steps_together(config, tmp_path):
-    def rank(number: int) -> None:
-        os.environ.update(
-            RANK=str(number),
-            LOCAL_RANK=str(number),
-            WORLD_SIZE='2',
-            MASTER_ADDR='127.0.0.1',
-            MASTER_PORT=str(port),
-        )
-        if number == 1:
-            toy_run.make_data = None  # only the first rank makes data
-        with pytest.raises(
-            CASTError, match='step refine'
-        ):  # on both, though only the first finds out
-            run(config, launcher='pytorch', cfg_options={'steps.2.load_from': '{teach.other}'})
-        run(config, launcher='pytorch')
-        (tmp_path / f'rank{number}').touch()
+def run_as_rank(number: int, port: int, config: Path) -> None:
+    """One of two processes of a pipeline, which fails first and then does not."""
+    os.environ.update(
+        RANK=str(number),
+        LOCAL_RANK=str(number),
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
+    if number == 1:
+        toy_run.make_data = None  # only the first rank makes data
+    with pytest.raises(CASTError, match='step refine'):  # on both, though only the first finds out
+        run(config, launcher='pytorch', cfg_options={'steps.2.load_from': '{teach.other}'})
+    run(config, launcher='pytorch')
+    (config.parent / f'rank{number}').touch()
 
+
+def test_two_processes_run_the_steps_together(config, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context('fork')
-    children = [context.Process(target=rank, args=(number,)) for number in range(2)]
+    children = [SPAWN.Process(target=run_as_rank, args=(rank, port, config)) for rank in range(2)]
     for child in children:
         child.start()
     for child in children:
