@@ -26,10 +26,10 @@ demo: $(READY)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
 		tools/train.py configs/cast_toy.py --launcher pytorch
 
-# Networks of the tests are tiny, so a process gets one thread. A process keeps the tests of a file
-# together while it can: they share what is dear to make.
+# Networks of the tests are tiny, so a process gets one thread. The tests of a file stay in one process: they
+# share what takes long to make.
 test: check
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal tests
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile tests
 
 check: $(READY)
 	$(VENV)/bin/ruff check $(LINTED) configs

@@ -154,7 +154,7 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
 def _drop_onedl_noise() -> None:
     try:
         import mmengine.logging
-    except ImportError:  # tools/check_env.py says so in words
+    except ImportError:  # mmcast env says so in words
         return
     if not hasattr(mmengine.logging.print_log, _MARK):
         mmengine.logging.print_log = _without_onedl_noise(mmengine.logging.print_log)

@@ -201,6 +201,31 @@ def test_mim_trains_a_config_by_its_bare_name(site, tmp_path):
     assert finished_steps(tmp_path / 'run') == ['data']
 
 
+def test_the_console_script_runs_from_an_empty_folder(site, tmp_path):
+    """By its path, as the folder of a virtual environment that is not activated."""
+    script = site / 'bin' / 'mmcast'
+    listed = run(script, '--help', cwd=tmp_path, PYTHONPATH=str(site))
+    assert f'    {script} train cast_toy.py\n' in listed.stdout, listed.stderr
+    data = tmp_path / 'all.json'
+    data.write_text(
+        '{"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],'
+        ' "annotations": [], "categories": []}'
+    )
+    arguments = ('split', data, 'labeled.json', 'unlabeled.json', '--count', 1)
+    done = run(script, *arguments, cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.stdout.startswith('1 labeled and 1 unlabeled images'), done.stderr
+    assert (tmp_path / 'labeled.json').exists() and done.returncode == 0
+    shown = run(
+        script,
+        'split',
+        '--help',
+        cwd=tmp_path,
+        PYTHONPATH=str(site),
+        PATH=os.pathsep.join([str(site / 'bin'), os.environ['PATH']]),
+    )
+    assert shown.stdout.splitlines()[2].startswith('    mmcast split data/')
+
+
 def test_shipped_configs_are_bases_by_name_after_pip_install(site, tmp_path):
     (tmp_path / 'own.py').write_text("_base_ = 'mmcast::cast_toy.py'\nseed = 7\n")
     code = (

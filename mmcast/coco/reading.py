@@ -37,6 +37,6 @@ def read_coco(path: str | os.PathLike) -> dict:
     if missing:
         raise CASTError(
             f'{path} is not a valid COCO annotation file, it has no list '
-            f'{", ".join(missing)}: convert the data set with tools/dataset_converters'
+            f'{", ".join(missing)}: convert the data set with mmcast convert'
         )
     return content

@@ -72,7 +72,7 @@ def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager',)) ->
             if not Path(needed).is_file():
                 raise CASTError(
                     f'{needed} of {text!r} not found; give [NAME=]FILE.onnx, a folder of '
-                    'tools/export_student.py, CONFIG or CONFIG,CHECKPOINT'
+                    'mmcast export, CONFIG or CONFIG,CHECKPOINT'
                 )
         name = name or Path(spec.partition(',')[0]).stem
         kinds = ['onnx'] if path.endswith('.onnx') else backends

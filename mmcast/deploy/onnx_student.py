@@ -20,7 +20,7 @@ class OnnxStudent:
     """A student in onnxruntime.
 
     Args:
-        path: a file of ``tools/export_onnx.py``.
+        path: a file of ``mmcast onnx``.
         threads: of one operator; default onnxruntime's choice, one per core.
         providers: onnxruntime's execution providers, by default those installed, a GPU before the
             CPU.
@@ -44,7 +44,7 @@ class OnnxStudent:
     ) -> None:
         runtime = require('onnxruntime')
         if not Path(path).is_file():
-            raise CASTError(f'ONNX file {path} not found; make one with tools/export_onnx.py')
+            raise CASTError(f'ONNX file {path} not found; make one with mmcast onnx')
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors; fp16 files warn of every cast that the CPU needs
         options.intra_op_num_threads = threads or 0
@@ -61,7 +61,7 @@ class OnnxStudent:
             ) from error
         properties = self.session.get_modelmeta().custom_metadata_map
         if properties.get('kind') != KIND:
-            raise CASTError(f'{path} is not a student of tools/export_onnx.py; export one with it')
+            raise CASTError(f'{path} is not a student of mmcast onnx; export one with it')
         # onnxruntime's quantiser adds a property of its own.
         self.metadata = {
             key: json.loads(value)

@@ -107,7 +107,7 @@ class PseudoLabelDataset(CocoDataset):
         if self.confidence and not content['info'].get('confidence'):
             raise CASTError(
                 f'{self.ann_file} has no confidence maps: make it with confidence=True (a key of '
-                'the pseudo_label step; tools/pseudo_label.py --confidence), or leave confidence '
+                'the pseudo_label step; mmcast label --confidence), or leave confidence '
                 'out here'
             )
         choose = LabelFilter(self._make_thresholds(content, ids), **self.filter_options)

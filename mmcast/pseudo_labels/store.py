@@ -42,7 +42,7 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
     if kind != KIND or version != FORMAT_VERSION:
         raise CASTError(
             f'{path} is not a pseudo-label file of format {FORMAT_VERSION} (its info says kind '
-            f'{kind!r}, format {version!r}); make one with tools/pseudo_label.py'
+            f'{kind!r}, format {version!r}); make one with mmcast label'
         )
     return content
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 # Kind of finding -> fix.
 FIXES = {
     'invalid-json': 'nothing in this file could be checked: make it again or restore a copy',
-    'not-coco': 'convert the data set to COCO JSON, see tools/dataset_converters',
+    'not-coco': 'convert the data set to COCO JSON, see mmcast convert',
     'bad-image-entry': 'give each image an id, a file_name, width and height in pixels (above 0)',
     'duplicate-image-id': 'give every image an id of its own, also in its annotations',
     'duplicate-file': 'list every file once; put all its annotations under that one image id',
