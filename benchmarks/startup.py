@@ -1,5 +1,5 @@
 """CPU seconds of start-up: the help of every command and tool, the modules that need no network,
-and ``import mmcast.models`` beside ``import mmdet.models``.
+and ``import mmcast.models`` compared with ``import mmdet.models``.
 
     python benchmarks/startup.py --runs 5
 

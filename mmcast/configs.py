@@ -82,7 +82,7 @@ def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Con
 
 
 def import_custom_modules(config: 'Config') -> None:
-    """Imports what a config's ``custom_imports`` names, also modules that lie beside the config.
+    """Imports what a config's ``custom_imports`` names, also modules that lie next to the config.
 
     MMEngine does it while it reads a file. A process that gets the config from another one has to
     do it itself.
@@ -104,5 +104,5 @@ def import_custom_modules(config: 'Config') -> None:
         cause = error.__context__ or error
         raise CASTError(
             f'config {config.filename}: custom_imports {wanted.get("imports")}: {cause}; put the '
-            'module beside the config, or its folder into PYTHONPATH'
+            'module next to the config, or its folder into PYTHONPATH'
         ) from error

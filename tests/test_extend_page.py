@@ -132,5 +132,5 @@ print(type(mmcast.load_student(sys.argv[1])).__name__)
         text=True,
         check=False,
     )
-    assert "No module named 'tversky_loss'; put the module beside" in done.stdout, done.stderr
+    assert "No module named 'tversky_loss'; put the module next to" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == 'TorchStudent', done.stderr

@@ -298,7 +298,7 @@ def _check_test_robustness(args: list[str]) -> list[str]:
     if severities is not None and not {1, 2, 3, 4, 5} <= set(severities):
         print(
             'note: in the mPC of mmdet a severity from 1 to 5 that is not run counts as 0; '
-            '*_results.pkl, beside --out, has the metrics of each',
+            '*_results.pkl, next to --out, has the metrics of each',
             file=sys.stderr,
         )
     return args

@@ -56,7 +56,7 @@ class Plan:
     ``set_config_data``), ``step_options`` (merged into the config of every step), ``summary``,
     ``report`` and ``model_card``; other names are its own. A step that is None does not exist. A
     dict's steps run in their order, but each behind those whose outputs it uses; ``after`` puts one
-    behind another instead of at the end. A step's config is looked for beside the pipeline's, then
+    behind another instead of at the end. A step's config is looked for next to the pipeline's, then
     among those shipped with mmcast. Strings may hold templates: ``{variable}``, ``{work_dir}``,
     ``{seed}``, ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs
     shipped with mmcast), ``{step.output}`` and ``{step}``, all outputs of a step.
@@ -92,7 +92,7 @@ class Plan:
         self.config.merge_from_dict(cfg_options or {})
         check_spelling(self.config, _PIPELINE_KEYS, str(self.path))
         if not self.config.get('steps'):
-            raise CASTError(f'{self.path} has no steps, so it is no pipeline config')
+            raise CASTError(f'{self.path} has no steps, so it is not a pipeline config')
         if seed is not None:
             self.config.seed = seed
         self.amp = amp
@@ -402,7 +402,7 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
         name = next((name for name in waiting if places[name] in order), None)
         if name is None:
             raise CASTError(
-                f'step {waiting[0]} is to run after {places[waiting[0]]}, which is no step that '
+                f'step {waiting[0]} is to run after {places[waiting[0]]}, which is not a step that '
                 f'could run before it; there are {", ".join(places)}'
             )
         after = places[name]

@@ -43,7 +43,7 @@ class ValidationsHook(Hook):
             if key != 'auto' and not any(_can_give(metric, key) for metric in sources):
                 names = ', '.join(_keys_of(metric) for metric in sources)
                 raise CASTError(
-                    f'default_hooks.checkpoint.save_best={key!r} is no metric of val_evaluator, '
+                    f'default_hooks.checkpoint.save_best={key!r} is not a metric of val_evaluator, '
                     f'which gives {names}'
                 )
 

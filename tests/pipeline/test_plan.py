@@ -373,7 +373,7 @@ else:
     )
     assert done.stdout.strip() == b'3'
     (tmp_path / 'step.py').write_text("custom_imports = dict(imports=['not_there'])")
-    with pytest.raises(CASTError, match="No module named 'not_there'; put the module beside"):
+    with pytest.raises(CASTError, match="No module named 'not_there'; put the module next to"):
         Plan(_pipeline_of(tmp_path / 'step.py'))
 
 

@@ -119,9 +119,9 @@ COCO = dict(type='mmdet.CocoMetric', metric='segm')
 @pytest.mark.parametrize(
     'checkpoint, metric, message',
     [
-        (dict(save_best='coco/bbox_mAP'), COCO, "'coco/bbox_mAP' is no metric.*coco/segm_mAP"),
-        (dict(save_best='coco/segm_map'), COCO, "'coco/segm_map' is no metric"),
-        (dict(save_best='mAP'), COCO, "'mAP' is no metric"),
+        (dict(save_best='coco/bbox_mAP'), COCO, "'coco/bbox_mAP' is not a metric.*coco/segm_mAP"),
+        (dict(save_best='coco/segm_map'), COCO, "'coco/segm_map' is not a metric"),
+        (dict(save_best='mAP'), COCO, "'mAP' is not a metric"),
         (dict(save_best='coco/segm_mAP', rule='more'), COCO, 'rule must be greater, less or None'),
         (dict(save_best='coco/segm_IoU'), None, 'Cannot infer the rule for key'),
         (dict(save_best=['auto', 'coco/segm_mAP']), None, 'Only support one "auto"'),

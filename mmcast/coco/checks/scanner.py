@@ -13,7 +13,7 @@ from typing import Any
 from mmcast.coco.checks.findings import Finding
 
 _CHUNK = 1000  # annotations that a process takes at once
-_WORD = re.compile(r'[^ \t\n\r]')  # what is no white space in JSON
+_WORD = re.compile(r'[^ \t\n\r]')  # what is not white space in JSON
 
 
 @dataclass

@@ -35,7 +35,7 @@ def predict_in_windows(
     pixel, as every second one does in an image enlarged twofold, nothing is left to say which half
     weighs more.
 
-    ``windows.batch_size`` windows go through the network at a time. Beside them, memory holds the
+    ``windows.batch_size`` windows go through the network at a time. In addition, memory holds the
     instances that were kept so far, each with mask and logits on its window (3 bytes a pixel), and
     at the end the masks on the whole image that are returned.
 
