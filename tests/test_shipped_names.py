@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 
 from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.pipeline.plan import Plan
 
 NAMES = sorted(
@@ -72,9 +74,17 @@ def test_the_hub_builds_models(name):
     assert type(get_model(f'mmcast::{name}')).__name__ == 'CASTDetector'
 
 
+def test_the_hub_loads_the_weights_that_a_metafile_names():
+    model = get_model('mmcast::toy/toy_student_refine.py', pretrained=True)
+    stored = read_state_dict(shipped_configs() / 'toy/weights/toy_student.pth')
+    assert stored
+    for name, value in stored.items():
+        assert torch.equal(model.detector.state_dict()[name], value.float()), name
+
+
 def test_weights_that_no_metafile_names_are_one_line():
     with pytest.raises(CASTError, match='has no pretrained weights'):
-        get_model('mmcast::toy/toy_student_refine.py', pretrained=True)
+        get_model('mmcast::toy/toy_student_transfer.py', pretrained=True)
 
 
 def test_names_work_where_mmengine_was_imported_first(tmp_path):

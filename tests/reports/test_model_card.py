@@ -67,7 +67,7 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
         'step `refine`, seed 7',
         '1.18 M parameters',
         f'| student, refined | refine | {row["mask_ap"]:.1f} | {row["mask_ap50"]:.1f} |',
-        'ms an image of 112x224',
+        'ms per image of 112x224',
         'Toy scenes, drawn by mmcast.',
         'labeled_50percent_seed0.json` | 2 |',
         f'`{records["refine"]["fingerprint"][:16]}`',
