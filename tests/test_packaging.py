@@ -262,7 +262,7 @@ def test_mim_search_finds_the_shipped_weights_and_their_configs(site, tmp_path):
 
 
 def test_mim_run_finds_mmdets_tools(site, tmp_path):
-    output = mim(site, 'run', 'mmcast', 'mmdet_tools', cwd=tmp_path)
+    output = mim(site, 'run', 'mmcast', 'mmdet', cwd=tmp_path)
     assert str(site) in output and '  confusion_matrix ' in output
 
 

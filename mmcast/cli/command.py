@@ -132,8 +132,17 @@ def run_command(module_name: str, argv: Sequence[str], call: Call) -> None:
         sys.exit(status)
 
 
+def leave_the_scripts_folder() -> None:
+    """Takes the folder of the script that runs from the path, where Python puts it first: there
+    ``tools/mmdet.py`` would hide the package mmdet.
+    """
+    folder = Path(sys.argv[0]).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or '.').resolve() != folder]
+
+
 def run_tool(module_name: str) -> None:
     """What a file of ``tools/`` does: the command of a module with this process's arguments."""
+    leave_the_scripts_folder()
     script = subprocess.list2cmdline(sys.argv[:1])
     call = Call(script, f'{typed_name(sys.executable)} {script}', script)
     run_command(module_name, sys.argv[1:], call)

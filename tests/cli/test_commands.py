@@ -122,7 +122,7 @@ def test_help_of_a_tool_is_that_of_its_command(monkeypatch, capsys):
 
 def test_every_tool_is_here():
     found = {path.relative_to(ROOT / 'tools').as_posix() for path in (ROOT / 'tools').rglob('*.py')}
-    assert found - {'mmdet_tools.py'} == set(TOOLS)  # mmdet's tools have a help of their own
+    assert found - {'mmdet.py'} == set(TOOLS)  # mmdet's tools have a help of their own
     assert set(COMMANDS) == set(filter(None, TOOLS.values()))
 
 

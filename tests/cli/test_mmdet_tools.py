@@ -49,7 +49,7 @@ def command(folder: Path, script: str, *args) -> subprocess.CompletedProcess:
 
 def tool(folder: Path, *args) -> str:
     """The output of one of mmdet's tools, which must succeed."""
-    done = command(folder, 'mmdet_tools.py', *args)
+    done = command(folder, 'mmdet.py', *args)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -141,7 +141,7 @@ def test_benchmark_measures_the_reading_of_data(folder):
 
 def test_benchmark_of_inference_without_cuda_names_what_to_use(folder):
     done = command(
-        folder, 'mmdet_tools.py', 'benchmark', CONFIG, '--task=inference', '--checkpoint', WEIGHTS
+        folder, 'mmdet.py', 'benchmark', CONFIG, '--task=inference', '--checkpoint', WEIGHTS
     )
     assert done.returncode == 1
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
@@ -151,7 +151,7 @@ def test_benchmark_of_inference_without_cuda_names_what_to_use(folder):
 def test_browse_dataset_writes_the_training_images_without_a_display(folder):
     tool(folder, 'browse_dataset', CONFIG, '--output-dir', 'browsed')
     assert images_of(folder / 'browsed') == names_of(folder / LABELED)
-    done = command(folder, 'mmdet_tools.py', 'browse_dataset', CONFIG)
+    done = command(folder, 'mmdet.py', 'browse_dataset', CONFIG)
     assert done.returncode == 1 and 'give --output-dir' in done.stderr
 
 
