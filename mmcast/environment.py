@@ -372,6 +372,14 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r'\d+', re.sub(r'[^\d.].*', '', version)))
 
 
+def install_command(module: str) -> str | None:
+    """What to type where a top-level module is missing; None if mmcast does not need it."""
+    name = {'cv2': 'opencv-python', 'PIL': 'pillow'}.get(module) or _normalise(module)
+    if module in OPENMMLAB:
+        name = OPENMMLAB[module][0]
+    return _install(name) if name in {*TESTED, *NEEDED, 'opencv-python'} else None
+
+
 def _install(*names: str, force: bool = False) -> str:
     pins = ' '.join(_requirement(name) for name in names)
     return f'{_PIP}{"--force-reinstall " if force else ""}{pins}'

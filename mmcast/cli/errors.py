@@ -61,8 +61,9 @@ def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             sys.exit(PIPE_CLOSED)
-        if debug or isinstance(error, _fixable()):
-            _exit(f'error: {one_line(error)}', status, debug)
+        missing = _missing_package(error)
+        if debug or missing or isinstance(error, _fixable()):
+            _exit(f'error: {missing or one_line(error)}', status, debug)
         if status == 1:
             raise
         _exit('', status, debug=True)
@@ -85,6 +86,18 @@ def _fixable() -> tuple[type[Exception], ...]:
     # Not imported here: commands that run an ONNX file do without MMEngine.
     config = sys.modules.get('mmengine.config.utils')
     return (CASTError, OSError, SyntaxError) + ((config.ConfigParsingError,) if config else ())
+
+
+def _missing_package(error: Exception) -> str | None:
+    """What to type for a package of the stack that is not installed; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    from mmcast.environment import install_command  # here, as it reads the requirements
+
+    command = install_command(error.name)
+    if command is None:
+        return None
+    return f'{error.name} is not installed: {command}; `mmcast env` lists all that is missing'
 
 
 def _exit(message: str, status: int, debug: bool) -> None:

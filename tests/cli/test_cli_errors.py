@@ -47,6 +47,40 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize(
+    'module, arguments, command',
+    [
+        ('cv2', ('check', 'none.json', '--no-images'), 'pip install opencv-python;'),
+        ('mmengine', ('train', 'cast_toy.py'), 'pip install onedl-mmengine=='),
+        ('torch', ('export', 'student', '--out', 'out'), 'pip install torch=='),
+    ],
+)
+def test_a_package_that_is_not_installed_is_one_line(module, arguments, command, tmp_path):
+    """As after ``pip install .`` in an environment of its own."""
+    code = f"""
+import sys
+
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+
+sys.meta_path.insert(0, Absent)
+from mmcast.cli.main import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', code, *arguments],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode and done.stderr.count('\n') == 1, done.stderr
+    assert done.stderr.startswith(f'error: {module} is not installed: {command}')
+    assert 'mmcast env' in done.stderr
+
+
 def test_the_outer_block_decides():
     """As where ``mmcast --debug`` calls a command that reads its arguments itself."""
 
