@@ -23,13 +23,16 @@ help:
 PROCESSES = $(shell $(VENV)/bin/python -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))')
 
 demo: $(READY)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
+	$(ONE_THREAD) $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
 		tools/train.py configs/cast_toy.py --launcher pytorch
 
 # Networks of the tests are tiny, so a process gets one thread. The tests of a file stay in one process: they
 # share what takes long to make.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := pytest -n logical --maxprocesses 4 --dist loadfile
+
 test: check
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile tests
+	$(ONE_THREAD) $(VENV)/bin/python -m $(PYTEST) tests
 
 check: $(READY)
 	$(VENV)/bin/ruff check $(LINTED) configs
@@ -49,7 +52,7 @@ $(DOCS)/bin/mkdocs: requirements/docs.txt
 # What depends on whose mmengine, mmcv, mmdet and mmpretrain is installed. Upstream's mmengine loads again what a
 # resumed run has trained on, one batch after the other: that test is left out.
 test-upstream: $(UPSTREAM_READY)
-	$(UPSTREAM)/bin/python -m pytest tests/test_same_ap.py tests/test_environment.py tests/test_compat.py \
+	$(ONE_THREAD) $(UPSTREAM)/bin/python -m $(PYTEST) tests/test_same_ap.py tests/test_environment.py tests/test_compat.py \
 		tests/test_shipped_names.py tests/cli tests/data tests/models tests/pipeline tests/pseudo_labels tests/training \
 		tests/test_end_to_end.py::test_toy_pipeline_ends_in_the_table_and_the_report \
 		--deselect tests/data/test_samplers.py::test_a_resumed_run_loads_nothing_that_it_has_trained_on
