@@ -53,7 +53,7 @@ EVALUATOR = _child('EVALUATOR', 'mmdet.evaluation')
 HOOKS = _child('HOOKS', 'mmdet.engine', 'mmcast.training.hooks')
 LOG_PROCESSORS = _child('LOG_PROCESSORS', 'mmdet.engine')
 LOOPS = _child('LOOPS', 'mmdet.engine')
-METRICS = _child('METRICS', 'mmdet.evaluation')
+METRICS = _child('METRICS', 'mmdet.evaluation', 'mmcast.data')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'mmdet.models')
 MODELS = _child(
     'MODELS', 'mmdet.models', 'mmcast.models', lazy=dict(DINOv2='mmcast.models.encoders.dinov2')

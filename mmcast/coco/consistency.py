@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmcast.coco.categories import category_ids
 from mmcast.errors import CASTError
 from mmcast.images import read_image_size
 
@@ -50,7 +51,9 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
             f'{ann_file} has annotations of {len(strays)} images that it does not list, such as id '
             f'{min(strays)}; it was put together from two files, make it again'
         )
-    names = [category['name'] for category in labels.get('categories', [])]
+    categories = labels.get('categories', [])
+    category_ids(categories, {item['category_id'] for item in annotations}, classes, ann_file)
+    names = [category['name'] for category in categories]
     missing = [name for name in classes if name not in names]
     if annotations and missing:
         raise CASTError(

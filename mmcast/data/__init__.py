@@ -1,11 +1,14 @@
 """Data sets, transforms and samplers of mmdet's kinds, and cheap checks of a config's data."""
 
+from mmcast.data.coco_names import CocoDataset, CocoMetric
 from mmcast.data.corruption import Corrupt
 from mmcast.data.loading import LoadCompressedAnnotations, LoadConfidenceMap, LoadImage
 from mmcast.data.samplers import ResumableGroupMultiSourceSampler, ResumableMultiSourceSampler
 from mmcast.data.unlabeled import UnlabeledDataset
 
 __all__ = [
+    'CocoDataset',
+    'CocoMetric',
     'Corrupt',
     'LoadCompressedAnnotations',
     'LoadConfidenceMap',
