@@ -29,7 +29,7 @@ class Corrupt(BaseTransform):
             from imagecorruptions import corrupt  # here, as it takes seconds
         except ImportError as error:
             raise CASTError(
-                'corruptions need the package imagecorruptions: pip install imagecorruptions'
+                'corruptions need the package imagecorruptions: pip install imagecorruptions-imaug'
             ) from error
         self._corrupt = corrupt
         self.corruption = corruption

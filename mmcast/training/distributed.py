@@ -1,5 +1,6 @@
 """Several processes: joining them, and letting the first do what only one may do."""
 
+import atexit
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,6 +29,15 @@ def start_distributed(launcher: str) -> None:
     else:  # MMEngine's init_dist selects a GPU in any case
         os.environ.setdefault('OMP_NUM_THREADS', '1')
         torch.distributed.init_process_group('gloo', timeout=_DAY)
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    """Ends gloo's threads. At the end of the interpreter they abort a process that has finished its
+    work, now and then, and torchrun takes that for a failure.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def on_main(function: Callable[[], Any], share: bool = False) -> Any:
