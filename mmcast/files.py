@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmcast.errors import CASTError
@@ -14,7 +15,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     whole.
 
     That holds after a kill and a power failure too: a neighbouring temporary file is written and
-        renamed.
+    renamed.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -42,6 +43,30 @@ def move_aside(path: str | os.PathLike) -> Path | None:
         number += 1
     path.rename(backup)
     return backup
+
+
+def prepare_out_dir(folder: str | os.PathLike, names: Iterable[str], force: bool) -> Path:
+    """Makes the folder of a command's ``--out``; before the work, not after it.
+
+    Args:
+        folder: the folder.
+        names: files that the command writes into it.
+        force: whether these may be there already.
+
+    Raises:
+        CASTError: one of them is there, or the folder cannot be made.
+    """
+    folder = Path(folder)
+    existing = [folder / name for name in names if (folder / name).exists()]
+    if existing and not force:
+        raise CASTError(f'{existing[0]} exists: delete it, choose another --out or use --force')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CASTError(
+            f'cannot write to {folder} ({error.strerror}); choose another --out'
+        ) from error
+    return folder
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:

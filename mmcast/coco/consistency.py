@@ -17,7 +17,7 @@ def check_labels(ann_file: str, img_dir: str, classes: Sequence[str] = ()) -> li
     expects.
 
     Only the headers of the first images are read: that finds a wrong folder, not every broken
-        image.
+    image.
 
     Returns:
         The file's image entries.

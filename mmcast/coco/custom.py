@@ -128,7 +128,7 @@ def choose_classes(coco: dict, classes: str | Sequence[str] | None, ann_file: Pa
     """The class names to learn, each of which the file knows.
 
     Without a choice, a category without instances is left out: labeling tools export one that holds
-        the others.
+    the others.
     """
     used = {ann['category_id'] for ann in coco['annotations']}
     known = [category['name'] for category in coco['categories']]

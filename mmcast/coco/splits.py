@@ -144,7 +144,7 @@ def describe_split(
     labels.
 
     Nothing about the unlabeled images but their number: counts per class would give their labels
-        away.
+    away.
     """
     names = {category['id']: category['name'] for category in labeled['categories']}
     instances = [ann for ann in labeled['annotations'] if not ann.get('iscrowd')]

@@ -5,6 +5,7 @@ whatever the order of ``metainfo['classes']``, and closes the gap that a missing
 file in another order than the classes then trains and tests swapped names.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
@@ -30,15 +31,17 @@ class NamedCOCO(COCO):
         """
         if not cat_names or isinstance(cat_names, str) or sup_names or cat_ids:
             return super().get_cat_ids(cat_names, sup_names, cat_ids)
-        found = ids_by_name(self, cat_names, self.annotation_file or 'COCO file')
-        absent = min([0, *self.cats]) - 1
-        return [absent - label if id_ is None else id_ for label, id_ in enumerate(found)]
+        return ids_of_labels(self, cat_names, self.annotation_file or 'COCO file')
 
 
-def ids_by_name(coco: COCO, classes: Any, ann_file: str) -> list[int | None]:
-    """See :func:`mmcast.coco.categories.category_ids`."""
+def ids_of_labels(coco: COCO, classes: Sequence[str], ann_file: str) -> list[int]:
+    """One category id per class, see :func:`mmcast.coco.categories.category_ids`; for a class that
+    the file lacks, one that it lacks too.
+    """
     used = {annotation['category_id'] for annotation in coco.anns.values()}
-    return category_ids(coco.dataset['categories'], used, classes, ann_file)
+    found = category_ids(coco.dataset['categories'], used, classes, ann_file)
+    absent = min([0, *coco.cats]) - 1
+    return [absent - label if id_ is None else id_ for label, id_ in enumerate(found)]
 
 
 @DATASETS.register_module()
@@ -69,13 +72,11 @@ class CocoMetric(MMDetCocoMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The metrics of all processes' results, see mmdet."""
         if self._coco_api is not None:
-            found = ids_by_name(
+            self._ids_of_labels = ids_of_labels(
                 self._coco_api, self.dataset_meta['classes'], self.ann_file or 'the ground truth'
             )
-            absent = min([0, *self._coco_api.cats]) - 1
-            self._ids_of_labels = [absent if id_ is None else id_ for id_ in found]
             # Sorted, as COCOeval's own order is, from which mmdet takes figures by position.
-            self.cat_ids = sorted(id_ for id_ in found if id_ is not None)
+            self.cat_ids = sorted(id_ for id_ in self._ids_of_labels if id_ in self._coco_api.cats)
         return super().compute_metrics(results)
 
     def results2json(self, results: list, outfile_prefix: str) -> dict:

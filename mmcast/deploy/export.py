@@ -19,7 +19,7 @@ from mmcast import registry
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
 from mmcast.errors import CASTError
-from mmcast.files import sha256_of_file, write_atomically
+from mmcast.files import prepare_out_dir, sha256_of_file, write_atomically
 from mmcast.models.weights.loading import TRAINING_ONLY
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.pipeline.state import STATE_FILE
@@ -70,7 +70,7 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
         CASTError: the checkpoint is damaged, holds no student or not that of the config, or the
             files exist or cannot be written.
     """
-    folder = _prepare_folder(Path(out_dir), force)
+    folder = prepare_out_dir(out_dir, (CONFIG, WEIGHTS, SAFETENSORS), force)
     cfg = student_config(load_config(source.config))
     state = student_state(source.checkpoint)
     check_fits(build_network(cfg), state, source)
@@ -330,22 +330,6 @@ def resize_scale(cfg: Config) -> list[int] | None:
                 'cannot follow; it may have one Resize with scale and keep_ratio=True'
             )
     return scale
-
-
-def _prepare_folder(folder: Path, force: bool) -> Path:
-    """Before the work, not after it."""
-    existing = [name for name in (CONFIG, WEIGHTS, SAFETENSORS) if (folder / name).exists()]
-    if existing and not force:
-        raise CASTError(
-            f'{folder / existing[0]} exists: delete it, choose another --out or use --force'
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CASTError(
-            f'cannot write to {folder} ({error.strerror}); choose another --out'
-        ) from error
-    return folder
 
 
 def _write_all(folder: Path, contents: dict[str, str | bytes]) -> None:

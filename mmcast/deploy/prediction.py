@@ -13,7 +13,7 @@ from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
-from mmcast.files import write_atomically
+from mmcast.files import prepare_out_dir, write_atomically
 from mmcast.images import IMAGE_SUFFIXES, image_files
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
@@ -101,7 +101,7 @@ def predict(
     """
     source, out_dir = Path(source), Path(out_dir)
     pictures, total = open_source(source)
-    json_file = _prepare(out_dir, force)
+    json_file = prepare_out_dir(out_dir, ('predictions.json',), force) / 'predictions.json'
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
     drawing = (
         VideoWriter(out_dir / 'overlay.mp4', source)
@@ -132,20 +132,6 @@ def predict(
                 'nothing was written'
             )
     return result
-
-
-def _prepare(out_dir: Path, force: bool) -> Path:
-    """The JSON file to write; before the work, not after it."""
-    json_file = out_dir / 'predictions.json'
-    if json_file.exists() and not force:
-        raise CASTError(f'{json_file} exists: delete it, choose another --out or use --force')
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CASTError(
-            f'cannot write to {out_dir} ({error.strerror}); choose another --out'
-        ) from error
-    return json_file
 
 
 # ---- reading

@@ -285,7 +285,7 @@ def _sum_by_candidate(
     """(M, D): for every candidate the weighted sum of the anchors that drew it.
 
     Sorted by candidate it is a sum of segments: faster than scattered additions, and the same in
-        every run.
+    every run.
     """
     candidate, order = drawn.flatten().sort()
     every = torch.arange(num_candidates, dtype=torch.int32, device=drawn.device)
