@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from sample_loader import loader_of
 from torch import nn
-from torch.utils.data import DataLoader
 
 from mmcast.errors import CASTError
 from mmcast.testing.data import make_samples
@@ -22,15 +22,7 @@ def run(model, hooks, folder, steps, save_every=None, **kwargs):
     weight.
     """
     images, samples = make_samples([2, 0], ['labeled', 'unlabeled'])
-    pixels = (images * 50 + 120).clamp(0, 255).byte()
-    loader = DataLoader(
-        list(zip(pixels, samples)) * steps,
-        batch_size=2,
-        collate_fn=lambda batch: dict(
-            inputs=[image for image, _ in batch],
-            data_samples=[sample.clone() for _, sample in batch],
-        ),
-    )
+    loader = loader_of(images, samples, steps)
     checkpoint = (
         dict(type='CheckpointHook', interval=save_every, by_epoch=False) if save_every else None
     )

@@ -11,7 +11,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from torch.utils.data import DataLoader
+from sample_loader import loader_of
 
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, tiny_cast_config
@@ -31,15 +31,7 @@ class HalfPrecision(OptimWrapper):
 def run(model, hooks, folder, steps=4, **wrapper):
     """Train on a labeled and a pseudo-labeled image, logging every other step."""
     images, samples = make_samples([3, 2], ['labeled', 'pseudo'])
-    pixels = (images * 50 + 120).clamp(0, 255).byte()
-    loader = DataLoader(
-        list(zip(pixels, samples)) * steps,
-        batch_size=2,
-        collate_fn=lambda batch: dict(
-            inputs=[image for image, _ in batch],
-            data_samples=[sample.clone() for _, sample in batch],
-        ),
-    )
+    loader = loader_of(images, samples, steps)
     model._is_init = True
     logging.disable(logging.INFO)
     try:
