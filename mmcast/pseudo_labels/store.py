@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from mmcast.coco.categories import drop_twins
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
+from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.checks import check_content
 from mmcast.version import __version__
 
@@ -29,8 +31,10 @@ def make_info(**identity: Any) -> dict:
     return dict(kind=KIND, format_version=FORMAT_VERSION, mmcast=__version__, **identity)
 
 
+@no_cycle_search()
 def read_pseudo_labels(path: str | os.PathLike) -> dict:
-    """A pseudo-label file's content, checked, so that compiled code may read its masks.
+    """A pseudo-label file's content, checked, so that compiled code may read its masks; of several
+    categories of one name only the one with annotations is in it.
 
     Raises:
         CASTError: the file is missing, no COCO JSON, no pseudo-label file of this format, or
@@ -47,6 +51,8 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
             f'{kind!r}, format {version!r}); make one with mmcast label'
         )
     check_content(content, path, SCORES)
+    used = {annotation['category_id'] for annotation in content['annotations']}
+    content['categories'] = drop_twins(content['categories'], used, path)
     return content
 
 
