@@ -229,6 +229,7 @@ def _judge(columns: _Columns) -> tuple[np.ndarray, np.ndarray]:
         for listed, measured in ((bx, left), (by, top), (bx + bw, right), (by + bh, bottom)):
             good &= np.abs(listed - measured) <= allowed
         good &= (bw >= 1) & (bh >= 1)
+        good &= (bx < width) & (by < height) & (bx + bw > 0) & (by + bh > 0)
         lowest, highest = _area_limits(area, w, h)
         listed = np.frombuffer(columns.areas)
         good &= (listed > 0) & (listed >= lowest) & (listed <= highest)
@@ -280,7 +281,7 @@ def mend(annotation: object, lists: Lists) -> Mended:
     usable = image is not None and category is not None and 'iscrowd' in changes
     if mask is not None and image is not None and mask.area:
         changes['segmentation'] = mask.segmentation
-        _mend_box(entry, mask, problems, changes)
+        _mend_box(entry, mask, image.size, problems, changes)
         _mend_area(entry, mask, problems, changes)
     else:
         usable = False
@@ -368,7 +369,9 @@ def _mask(entry: dict, image: ImageEntry | None, problems: _Problems) -> Mask | 
     return mask
 
 
-def _mend_box(entry: dict, mask: Mask, problems: _Problems, changes: dict) -> None:
+def _mend_box(
+    entry: dict, mask: Mask, size: tuple[int, int], problems: _Problems, changes: dict
+) -> None:
     """A box has to fit its mask, roughly: all of it, or what is in the image."""
     bbox = entry.get('bbox')
     right = [mask.box[0], mask.box[1], mask.box[2] - mask.box[0], mask.box[3] - mask.box[1]]
@@ -378,9 +381,9 @@ def _mend_box(entry: dict, mask: Mask, problems: _Problems, changes: dict) -> No
         problems.append(('no-box', f'bbox {short(bbox)} has no width or height'))
     elif not any(_fits(bbox, box) for box in (mask.box, mask.outline)):
         problems.append(('bad-box', f'bbox {short(bbox)}, but the mask has {short(right)}'))
-    elif bbox[2] >= 1 and bbox[3] >= 1:
+    elif min(bbox[2:]) >= 1 and _overlaps(bbox, size):
         return
-    # Also of boxes narrower than a pixel: mmdet leaves their objects out.
+    # Also of boxes narrower than a pixel or just outside: mmdet leaves their objects out.
     changes['bbox'] = right
 
 
@@ -388,6 +391,12 @@ def _fits(bbox: list, box: tuple[float, float, float, float]) -> bool:
     x, y, width, height = bbox
     allowed = _box_slack(max(box[2] - box[0], box[3] - box[1]))
     return max(map(abs, map(sub, (x, y, x + width, y + height), box))) <= allowed
+
+
+def _overlaps(bbox: list, size: tuple[int, int]) -> bool:
+    """Whether a box is not all outside of an image of (height, width)."""
+    x, y, width, height = bbox
+    return x < size[1] and y < size[0] and x + width > 0 and y + height > 0
 
 
 def _mend_area(entry: dict, mask: Mask, problems: _Problems, changes: dict) -> None:

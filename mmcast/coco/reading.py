@@ -10,6 +10,7 @@ refused.
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +41,26 @@ class Labels:
         path: of the file.
         content: of it, mended.
         mended: a line for each kind of what was mended, to be told to the user.
-        crowds: how many annotations stand for groups (``iscrowd``).
-        instances: (images,) number of the other annotations of each image.
+        rows: what is known of its annotations.
+        names: class name of each category that ``rows`` counts.
     """
 
     path: str
     content: dict
     mended: list[str]
-    crowds: int
-    instances: np.ndarray
+    rows: Rows
+    names: list[str]
+
+    @property
+    def crowds(self) -> int:
+        """How many annotations stand for groups (``iscrowd``)."""
+        return int(self.rows.crowds.sum())
+
+    def instances(self, classes: Collection[str] | None = None) -> np.ndarray:
+        """(images,) number of single objects in each image; of these classes, or of all."""
+        wanted = np.array([classes is None or name in classes for name in self.names], bool)
+        chosen = ~self.rows.crowds & wanted[self.rows.categories]
+        return np.bincount(self.rows.images[chosen], minlength=len(self.content['images']))
 
 
 def read_coco(path: str | os.PathLike, img_dir: str | os.PathLike | None = None) -> dict:
@@ -100,13 +112,8 @@ def read_labels(
         annotations=usable,
         categories=_categories(content['categories'], lists, dropped),
     )
-    return Labels(
-        tally.source,
-        content,
-        tally.mended(),
-        int(rows.crowds.sum()),
-        np.bincount(rows.images[~rows.crowds], minlength=len(lists.images)),
-    )
+    names = [category.name for category in categories]
+    return Labels(tally.source, content, tally.mended(), rows, names)
 
 
 def read_image_list(path: str | os.PathLike, img_dir: str | os.PathLike | None = None) -> dict:
