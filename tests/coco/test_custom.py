@@ -163,7 +163,7 @@ def change(root, edit):
         ),
         (
             lambda root: change(root, lambda c: c['annotations'][4].pop('segmentation')),
-            r'1 of 30 .* id 11, have no mask',
+            r'without a mask \(boxes alone\): 1, such as annotation 11 of image 1',
         ),
         (
             lambda root: change(root, lambda c: c['images'][0].update(file_name='gone.png')),

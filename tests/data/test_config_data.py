@@ -11,13 +11,22 @@ from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 
 
+def annotation(**changes) -> dict:
+    square = [[2, 2, 8, 2, 8, 8, 2, 8]]
+    return dict(
+        dict(id=1, image_id=1, category_id=1, iscrowd=0, segmentation=square, area=36),
+        bbox=[2, 2, 6, 6],
+        **changes,
+    )
+
+
 @pytest.fixture
 def labels(tmp_path: Path) -> dict:
     (tmp_path / 'images').mkdir()
     Image.new('RGB', (20, 10)).save(tmp_path / 'images/a.png')
     return dict(
         images=[dict(id=1, file_name='a.png', width=20, height=10)],
-        annotations=[dict(id=1, image_id=1, category_id=1)],
+        annotations=[annotation(image_id=1)],
         categories=[dict(id=1, name='car')],
     )
 
@@ -43,10 +52,10 @@ def test_fitting_labels_pass(labels, tmp_path):
             dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]),
             'is 20x10, its label says 10x20',
         ),
-        (dict(images=[]), 'lists no image'),
+        (dict(images=[], annotations=[]), 'lists no image'),
         (
-            dict(annotations=[dict(id=1, image_id=2, category_id=1)]),
-            'annotations of 1 images that it does not list.*id 2',
+            dict(annotations=[annotation(image_id=2)]),
+            'of images that are not listed: 1, such as annotation 1 of image 2',
         ),
         (dict(categories=[dict(id=1, name='bus')]), 'has no category car, it has bus'),
     ],

@@ -2,9 +2,9 @@
 
 import posixpath
 
-from mmcast.coco.checks.findings import Finding, printable
-from mmcast.coco.checks.labels import ImageEntry
 from mmcast.coco.checks.pixels import Pixels
+from mmcast.coco.findings import Finding, printable
+from mmcast.coco.lists import ImageEntry
 
 
 def find_copies(images: list[ImageEntry], pixels: dict[str, Pixels]) -> list[Finding]:

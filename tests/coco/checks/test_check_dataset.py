@@ -13,8 +13,8 @@ from damage import plant
 from PIL import Image
 from shared_data import DSB2018
 
-from mmcast.coco.checks.findings import NOTES
 from mmcast.coco.checks.run import check_dataset
+from mmcast.coco.findings import NOTES
 from mmcast.errors import CASTError
 from mmcast.reports.data_set import write_sheet
 
@@ -117,7 +117,7 @@ def test_every_planted_mistake_is_found_and_no_other(data):
 
 
 def test_processes_find_the_same(data, monkeypatch):
-    monkeypatch.setattr('mmcast.coco.checks.scanner._CHUNK', 7)
+    monkeypatch.setattr('mmcast.coco.scanner._CHUNK', 7)
     expect_all(data, plant(data), workers=2)
 
 
@@ -147,7 +147,7 @@ def test_every_mistake_planted_in_the_nuclei_is_found_and_no_other(tmp_path):
         ('{} x', 'invalid-json'),
         ('[' * 100000, 'not-coco'),
         ('{"images": ' + '[' * 100000, 'invalid-json'),
-        (b'\xff\xfe{}', 'invalid-json'),
+        (b'{"\xff": 1}', 'invalid-json'),
         ('[]', 'not-coco'),
         ('{}', 'not-coco'),
         ('{"images": 3, "annotations": [], "categories": []}', 'not-coco'),
