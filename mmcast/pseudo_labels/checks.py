@@ -26,7 +26,7 @@ def check_content(content: dict, path: str | os.PathLike, scores: Sequence[str])
     """Checks the lists of a file, see docs/pseudo_labels.md.
 
     Args:
-        content: the file's, with lists ``images``, ``categories`` and ``annotations``.
+        content: the file's, with ``info``.
         path: the file, for the message.
         scores: fields of an annotation that are finite numbers where they are; the first one always
             is.
@@ -35,8 +35,11 @@ def check_content(content: dict, path: str | os.PathLike, scores: Sequence[str])
         CASTError: with all that is wrong, how often, and an example of each.
     """
     found: list[str] = []
-    for name in ('images', 'categories', 'annotations'):
-        found += _find(content[name], name, _object_problems)
+    for name in ('images', 'categories', 'annotations', 'unreadable'):
+        if isinstance(content.get(name), list):
+            found += _find(content[name], name, _object_problems)
+        elif name != 'unreadable' or name in content:
+            found.append(f'there is no list {name}')
     if not found:
         check = _Check(bool(content['info'].get('confidence')), scores)
         found += _find(content['images'], 'images', check.images)
@@ -205,7 +208,14 @@ def _not_in(ids: list, known: Collection) -> np.ndarray:
 
 
 def _not_names(names: list) -> np.ndarray:
-    return _not_of(names, str) | _each(not name for name in names)
+    """Which are no names: a NUL or half a character cannot be in that of a file."""
+    return _each(
+        type(name) is not str or not name or '\0' in name or name != _whole(name) for name in names
+    )
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors='ignore').decode()
 
 
 def _not_finite(values: list) -> np.ndarray:

@@ -113,7 +113,7 @@ OWN_COUNTS = LABELS[1][1]['segmentation']['counts']
         ),
         (drop('images', 1, 'file_name'), '1 of 2 images have no file_name'),
         (drop('categories', 0, 'name'), '1 of 2 categories have no name'),
-        (lambda content: content.update(unreadable=3), 'unreadable is no list'),
+        (lambda content: content.update(unreadable=3), 'there is no list unreadable'),
     ],
 )
 def test_each_kind_of_damage_is_named(tmp_path, change, said):
