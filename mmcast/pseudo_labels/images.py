@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
-from mmcast.coco.reading import read_coco
+from mmcast.coco.reading import read_image_list
 from mmcast.errors import CASTError
 from mmcast.images import IMAGE_SUFFIXES, image_files
 from mmcast.registry import DATASETS
@@ -49,7 +49,7 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
         ]
         content = dict(images=images, categories=[])
     else:
-        content = read_coco(ann_file)
+        content = read_image_list(ann_file)
     images = [
         dict(
             id=image['id'],
