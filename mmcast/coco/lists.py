@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from typing import TypeGuard
 
 from mmcast.coco.findings import Finding, printable
 from mmcast.coco.shapes import is_size
@@ -160,13 +161,12 @@ def _add_image(
     name, listed = entry['file_name'], entry['id']
     path = None if img_dir is None else os.path.abspath(os.path.join(img_dir, name))
     sides = entry.get('height'), entry.get('width')
-    size = sides if is_size(sides) else tuple(map(id_key, sides))
+    meant = sides if is_size(sides) else tuple(map(id_key, sides))
+    size = meant if is_size(meant) else None
     if type(listed) is not int:
         detail = f'image id {short(listed)} becomes {number}'
         findings.append(Finding('id-type', lists.source, printable(name), detail, listed))
-    if not is_size(size):
-        size = None
-    elif size is not sides:
+    if size is not None and size is not sides:
         findings.append(_odd_size(lists.source, entry, listed))
     lists.images[key] = ImageEntry(
         len(lists.images), listed, name, size, path, lists.source, number
@@ -239,7 +239,7 @@ def _sizes_of_runs(lists: Lists, annotations: Iterable) -> dict[int | str, tuple
         if isinstance(mask, dict) and key in lists.images:
             size = mask.get('size')
             if is_size(size) and _lacks_size(lists, lists.images[key]):
-                found.setdefault(key, tuple(size))
+                found.setdefault(key, (size[0], size[1]))
     return found
 
 
@@ -307,7 +307,7 @@ def twins(lists: Lists, used: set[int]) -> tuple[set[int], list[Finding]]:
     return dropped, findings
 
 
-def _is_file_name(value: object) -> bool:
+def _is_file_name(value: object) -> TypeGuard[str]:
     """Whether a file can be called so: a NUL or half a character cannot be part of a path."""
     if not isinstance(value, str) or not value or '\0' in value:
         return False

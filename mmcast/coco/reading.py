@@ -160,7 +160,8 @@ def number_annotations(annotations: list[dict], tally: Tally) -> None:
     to them. In place.
     """
     ids = [annotation.get('id') for annotation in annotations]
-    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids) and min(ids, default=1) > 0:
+    whole = {number for number in ids if type(number) is int and number > 0}
+    if len(whole) == len(ids):
         return
     tally.add(finding for finding, _ in odd_ids(ids, tally.source))
     for number, annotation in enumerate(annotations, 1):
