@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
+from typing import TypeGuard
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def examine(annotations: list, lists: Lists, crowd_as_instances: bool = False) -
             findings += mended.findings
             if mended.image is not None:
                 seen.add(mended.image.number)
-            if mended.annotation is not None:
+            if mended.annotation is not None and mended.image and mended.category:
                 part[place] = mended.annotation
                 known.images[place] = mended.image.number
                 known.categories[place] = mended.category.place
@@ -279,7 +280,7 @@ def mend(annotation: object, lists: Lists) -> Mended:
     if image is None or image.size is not None:
         mask = _mask(entry, image, problems)
     usable = image is not None and category is not None and 'iscrowd' in changes
-    if mask is not None and image is not None and mask.area:
+    if mask is not None and image is not None and image.size is not None and mask.area:
         changes['segmentation'] = mask.segmentation
         _mend_box(entry, mask, image.size, problems, changes)
         _mend_area(entry, mask, problems, changes)
@@ -414,6 +415,6 @@ def _mend_area(entry: dict, mask: Mask, problems: _Problems, changes: dict) -> N
     changes['area'] = mask.area
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     """A number that can be reckoned with: not infinite, nor so large that it soon would be."""
-    return type(value) in _NUMBERS and abs(value) < 1e100  # type: ignore[arg-type]
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e100

@@ -180,8 +180,8 @@ KINDS = {
     ),
     'no-size': Kind(
         'mended',
-        'images listed without width and height',
-        'mended: they are read from the image, or from its run lengths',
+        'images whose width and height are missing or no whole numbers',
+        'mended: missing ones are read from the image, or from its run lengths',
     ),
     'crowd-value': Kind(
         'mended',

@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from typing import TypeGuard
 
 from mmcast.coco.findings import Finding, printable
 from mmcast.coco.shapes import is_size
@@ -67,14 +68,21 @@ class Lists:
     categories: dict[int | str, Category] = field(default_factory=dict)
     entries: list[dict] = field(default_factory=list)
 
-    def set_sizes(self, sizes: dict[int | str, tuple[int, int]]) -> None:
-        """Fills in what the run lengths of an image tell."""
-        for key, size in sizes.items():
+    def set_sizes(self, sizes: dict[int | str, tuple[int, int]]) -> list[Finding]:
+        """Fills in what images or their run lengths tell, by the key of the image."""
+        found = []
+        for key, (height, width) in sizes.items():
             image = self.images[key]
-            self.images[key] = replace(image, size=size)
-            self.entries[image.number] = dict(
-                self.entries[image.number], height=size[0], width=size[1]
-            )
+            self.images[key] = replace(image, size=(height, width))
+            entry = self.entries[image.number]
+            found.append(_odd_size(self.source, entry, image.id))
+            self.entries[image.number] = dict(entry, height=height, width=width)
+        return found
+
+
+def _odd_size(source: str, entry: dict, listed: int | float | str | None) -> Finding:
+    detail = f'width and height are {short(entry.get("width"))} and {short(entry.get("height"))}'
+    return Finding('no-size', source, printable(entry['file_name']), detail, listed)
 
 
 def id_key(value: object) -> int | str | None:
@@ -109,8 +117,7 @@ def read_images(
 ) -> list[Finding]:
     """Puts the usable ``images`` of a COCO file into ``lists``; returns what is wrong with others.
 
-    Of entries with one id the first is usable. One without a size is too; with ``img_dir``, the
-    header of the image tells it.
+    Of entries with one id the first is usable. One without a size is too, for now.
     """
     findings: list[Finding] = []
     names: set[str] = set()
@@ -153,15 +160,14 @@ def _add_image(
     findings = []
     name, listed = entry['file_name'], entry['id']
     path = None if img_dir is None else os.path.abspath(os.path.join(img_dir, name))
-    height, width = entry.get('height'), entry.get('width')
-    usual = is_size((height, width))
-    size = (height, width) if usual else _find_size(height, width, path)
+    sides = entry.get('height'), entry.get('width')
+    meant = sides if is_size(sides) else tuple(map(id_key, sides))
+    size = meant if is_size(meant) else None
     if type(listed) is not int:
         detail = f'image id {short(listed)} becomes {number}'
         findings.append(Finding('id-type', lists.source, printable(name), detail, listed))
-    if size is not None and not usual:
-        detail = f'width and height are {short(width)} and {short(height)}'
-        findings.append(Finding('no-size', lists.source, printable(name), detail, listed))
+    if size is not None and size is not sides:
+        findings.append(_odd_size(lists.source, entry, listed))
     lists.images[key] = ImageEntry(
         len(lists.images), listed, name, size, path, lists.source, number
     )
@@ -173,18 +179,40 @@ def _add_image(
     return findings
 
 
-def _find_size(height: object, width: object, path: str | None) -> tuple[int, int] | None:
-    """(height, width) of an image that is not listed with them as whole numbers."""
-    sides = id_key(height), id_key(width)
-    if is_size(sides):
-        return sides  # type: ignore[return-value]
-    if path is None or not (height in (None, 0) or width in (None, 0)):
-        return None
-    try:
-        size = read_image_size(path)
-    except (CASTError, ValueError):
-        return None
-    return size if is_size(size) else None
+def fill_sizes(
+    lists: Lists, img_dir: str | os.PathLike | None, annotations: Iterable = ()
+) -> list[Finding]:
+    """Looks for the sizes of images that are listed without: in their files, then in the run
+    lengths of their annotations. Returns what was found and what not.
+    """
+    findings: list[Finding] = []
+    if img_dir is not None and unsized(lists):
+        findings += lists.set_sizes(_sizes_of_files(lists, img_dir))
+    if unsized(lists):
+        findings += lists.set_sizes(_sizes_of_runs(lists, annotations))
+    return findings + unsized(lists)
+
+
+def _sizes_of_files(lists: Lists, img_dir: str | os.PathLike) -> dict[int | str, tuple[int, int]]:
+    """The sizes that the headers of images tell of those that are listed without one, by their
+    key.
+    """
+    found = {}
+    for key, image in lists.images.items():
+        if _lacks_size(lists, image):
+            try:
+                size = read_image_size(os.path.join(img_dir, image.name))
+            except CASTError:
+                continue
+            if is_size(size):
+                found[key] = size
+    return found
+
+
+def _lacks_size(lists: Lists, image: ImageEntry) -> bool:
+    """Whether an image is listed without a size, rather than with an impossible one."""
+    entry = lists.entries[image.number]
+    return image.size is None and any(not entry.get(side) for side in ('height', 'width'))
 
 
 def unsized(lists: Lists) -> list[Finding]:
@@ -201,19 +229,17 @@ def unsized(lists: Lists) -> list[Finding]:
     return found
 
 
-def sizes_of_runs(lists: Lists, annotations: Iterable) -> dict[int | str, tuple[int, int]]:
+def _sizes_of_runs(lists: Lists, annotations: Iterable) -> dict[int | str, tuple[int, int]]:
     """The sizes that run lengths have of images that are listed without one, by their key."""
     found: dict[int | str, tuple[int, int]] = {}
     for annotation in annotations:
         if not isinstance(annotation, dict):
             continue
         mask, key = annotation.get('segmentation'), id_key(annotation.get('image_id'))
-        if isinstance(mask, dict) and key in lists.images and lists.images[key].size is None:
+        if isinstance(mask, dict) and key in lists.images:
             size = mask.get('size')
-            entry = lists.entries[lists.images[key].number]
-            missing = entry.get('height') is None or entry.get('width') is None
-            if missing and is_size(size):
-                found.setdefault(key, tuple(size))
+            if is_size(size) and _lacks_size(lists, lists.images[key]):
+                found.setdefault(key, (size[0], size[1]))
     return found
 
 
@@ -281,7 +307,7 @@ def twins(lists: Lists, used: set[int]) -> tuple[set[int], list[Finding]]:
     return dropped, findings
 
 
-def _is_file_name(value: object) -> bool:
+def _is_file_name(value: object) -> TypeGuard[str]:
     """Whether a file can be called so: a NUL or half a character cannot be part of a path."""
     if not isinstance(value, str) or not value or '\0' in value:
         return False

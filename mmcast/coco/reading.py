@@ -8,9 +8,11 @@ findings at once. The file itself is never changed. docs/faults.md lists what is
 refused.
 """
 
+import gc
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,17 +21,19 @@ from mmcast.coco.annotations import Rows, examine
 from mmcast.coco.findings import Finding, Tally
 from mmcast.coco.lists import (
     Lists,
+    fill_sizes,
     id_key,
     read_categories,
     read_images,
     short,
-    sizes_of_runs,
     twins,
     unsized,
 )
 from mmcast.coco.scanner import invalid_json, missing_lists, read_text
 from mmcast.errors import CASTError
 
+# Of images, or how to find it from their entries; called only where it is needed.
+Folder = str | os.PathLike | Callable[[list[dict]], str | os.PathLike] | None
 _AT_ONCE = 10_000  # annotations whose findings are held
 
 
@@ -63,14 +67,14 @@ class Labels:
         return np.bincount(self.rows.images[chosen], minlength=len(self.content['images']))
 
 
-def read_coco(path: str | os.PathLike, img_dir: str | os.PathLike | None = None) -> dict:
+def read_coco(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     """The mended content of a COCO label file, see :func:`read_labels`."""
     return read_labels(path, img_dir).content
 
 
 def read_labels(
     path: str | os.PathLike,
-    img_dir: str | os.PathLike | None = None,
+    img_dir: Folder = None,
     *,
     crowd_as_instances: bool = False,
 ) -> Labels:
@@ -78,20 +82,25 @@ def read_labels(
 
     Args:
         path: The file.
-        img_dir: Folder of its images; their headers tell the sizes that the file does not.
+        img_dir: Folder of its images, or a function that finds it from the file's image entries;
+            their headers tell the sizes that the file does not.
         crowd_as_instances: Take groups (``iscrowd`` 1) for objects.
 
     Raises:
         CASTError: it is missing, no COCO file, or has what cannot be mended; one line that has all
             kinds of mistakes with their numbers.
     """
+    with _no_collection():
+        return _read_labels(path, img_dir, crowd_as_instances)
+
+
+def _read_labels(path: str | os.PathLike, img_dir: Folder, crowd_as_instances: bool) -> Labels:
     tally = Tally(os.fspath(path))
     content = _parse(path, ('images', 'annotations', 'categories'), tally)
-    lists = _read_lists(content, img_dir, tally)
+    lists = _read_lists(content, tally)
     annotations = content['annotations']
     if unsized(lists):
-        lists.set_sizes(sizes_of_runs(lists, annotations))
-        tally.add(unsized(lists))
+        tally.add(fill_sizes(lists, _folder(img_dir, lists), annotations))
     content = dict(content, images=lists.entries, annotations=[])
     usable: list[dict] = []
     parts: list[Rows] = []
@@ -116,7 +125,7 @@ def read_labels(
     return Labels(tally.source, content, tally.mended(), rows, names)
 
 
-def read_image_list(path: str | os.PathLike, img_dir: str | os.PathLike | None = None) -> dict:
+def read_image_list(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     """The images and categories of a COCO file; its annotations are not looked at, and not there.
 
     Raises:
@@ -125,13 +134,25 @@ def read_image_list(path: str | os.PathLike, img_dir: str | os.PathLike | None =
     """
     tally = Tally(os.fspath(path))
     content = _parse(path, ('images',), tally)
-    lists = _read_lists(content, img_dir, tally)
-    if img_dir is not None:
-        tally.add(unsized(lists))
+    lists = _read_lists(content, tally)
+    if img_dir is not None and unsized(lists):
+        tally.add(fill_sizes(lists, _folder(img_dir, lists)))
     dropped, _ = twins(lists, set())
     _refuse(tally)
     categories = _categories(content.get('categories') or [], lists, dropped)
     return dict(content, images=lists.entries, annotations=[], categories=categories)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for cycles: JSON has none, and each search walks through all of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def number_annotations(annotations: list[dict], tally: Tally) -> None:
@@ -139,7 +160,8 @@ def number_annotations(annotations: list[dict], tally: Tally) -> None:
     to them. In place.
     """
     ids = [annotation.get('id') for annotation in annotations]
-    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids) and min(ids, default=1) > 0:
+    whole = {number for number in ids if type(number) is int and number > 0}
+    if len(whole) == len(ids):
         return
     tally.add(finding for finding, _ in odd_ids(ids, tally.source))
     for number, annotation in enumerate(annotations, 1):
@@ -192,11 +214,15 @@ def _parse(path: str | os.PathLike, needed: tuple[str, ...], tally: Tally) -> di
     return content
 
 
-def _read_lists(content: dict, img_dir: str | os.PathLike | None, tally: Tally) -> Lists:
+def _read_lists(content: dict, tally: Tally) -> Lists:
     lists = Lists(tally.source)
-    tally.add(read_images(lists, content['images'], img_dir))
+    tally.add(read_images(lists, content['images']))
     tally.add(read_categories(lists, content.get('categories') or []))
     return lists
+
+
+def _folder(img_dir: Folder, lists: Lists) -> str | os.PathLike | None:
+    return img_dir(lists.entries) if callable(img_dir) else img_dir
 
 
 def _categories(entries: list, lists: Lists, dropped: set[int]) -> list[dict]:

@@ -4,6 +4,7 @@ on those, or never come back.
 
 from dataclasses import dataclass
 from math import isnan
+from typing import TypeGuard
 
 import numpy as np
 from pycocotools import mask as mask_api
@@ -138,7 +139,7 @@ def _flat_parts(segmentation: list, changes: list[tuple[str, str]]) -> list[list
     ]
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return type(value) in (int, float)
 
 
@@ -209,7 +210,7 @@ def measure_runs(
     return float((ends - starts + 1).sum()), box
 
 
-def is_size(value: object) -> bool:
+def is_size(value: object) -> TypeGuard[tuple[int, int]]:
     """Whether this is [height, width] of an image that a mask can be made for."""
     return (
         isinstance(value, (list, tuple))

@@ -167,7 +167,7 @@ def change(root, edit):
         ),
         (
             lambda root: change(root, lambda c: c['images'][0].update(file_name='gone.png')),
-            r'image gone.png is neither in .*variables.data_root',
+            r'image gone.png is not in .*variables.labeled_images',
         ),
         (
             lambda root: (root / 'photos/7.png').unlink(),
@@ -175,11 +175,15 @@ def change(root, edit):
         ),
         (
             lambda root: write_images(root / 'copy', [f'{i}.png' for i in range(10)]),
-            r'are in .*copy and, by name, in .*photos',
+            r'are in .*copy and, by name, in .*photos.*variables.labeled_images',
         ),
         (
-            lambda root: (root / 'more/u.png').write_bytes(b'no image'),
-            r'more/u.png is not a readable image',
+            lambda root: (root / 'photos/3.png').write_bytes(b'no image'),
+            r'image .*photos/3.png cannot be read',
+        ),
+        (
+            lambda root: write_images(root / 'photos', ['3.png', '4.png'], (30, 20)),
+            r'2 images of .*labels.json do not fit it; .*3.png is 20x30, its label says 30x20',
         ),
         (
             lambda root: change(
@@ -189,7 +193,7 @@ def change(root, edit):
                     + [c.update(annotations=c['annotations'][:3])]
                 ),
             ),
-            r'has one image: .*variables.val',
+            r'has one image, .*variables.val',
         ),
     ],
 )
@@ -211,7 +215,7 @@ def test_what_is_wrong_is_said_in_one_line(root, damage, message):
             dict(classes=['cell', 'car']),
             r'categories things, cell, dust; variables.classes .* not cell, car',
         ),
-        (dict(unlabeled='photos'), r'photos has no image that is not labeled already'),
+        (dict(unlabeled='photos'), r'photos has no readable image that is not labeled already'),
     ],
 )
 def test_a_wrong_setting_is_named(root, option, message):

@@ -20,11 +20,10 @@ from mmcast.coco.findings import Finding, printable
 from mmcast.coco.lists import (
     ImageEntry,
     Lists,
+    fill_sizes,
     read_categories,
     read_images,
-    sizes_of_runs,
     twins,
-    unsized,
 )
 from mmcast.coco.reading import odd_ids
 from mmcast.coco.scanner import AnnotationFile, read_annotation_file
@@ -104,9 +103,7 @@ def _check_labels(
     report.findings += read_images(lists, labels.images, img_dir)
     report.findings += read_categories(lists, labels.categories)
     labels.images, labels.categories = [], []  # large, and not needed any more
-    if unsized(lists):
-        lists.set_sizes(sizes_of_runs(lists, labels.each_annotation()))
-        report.findings += unsized(lists)
+    report.findings += fill_sizes(lists, img_dir, labels.each_annotation())
     lists.entries = []
     _check_annotations(report, labels, workers, progress)
     return True
@@ -226,7 +223,8 @@ def _list_images(
             return [], [labels]
         lists = Lists(os.fspath(source))
         found = labels.findings + read_images(lists, labels.images, img_dir)
-        return list(lists.images.values()), found + unsized(lists)
+        found += fill_sizes(lists, img_dir)
+        return list(lists.images.values()), found
     names = sorted(path.relative_to(folder).as_posix() for path in image_files(folder))
     if not names:
         raise CASTError(
