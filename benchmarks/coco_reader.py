@@ -5,8 +5,10 @@ of a split, against those of another build in the same run.
     python benchmarks/coco_reader.py --baseline ../baseline --runs 3
 
 Makes a set of 100,000 images with 900,000 polygons in a temporary folder (800 MB), the same for
-one seed. The two builds take turns. Seconds are of the wall clock; memory is the highest sum over
-all processes, looked at ten times a second, in which pages that several share count once.
+a seed. The two builds take turns. Seconds are of the wall clock, and those of processors that all
+processes took; memory is the highest sum over the processes, looked at ten times a second, in which
+pages that several share count once. Needs a system that tells the time of ended processes, so not
+Windows.
 """
 
 import argparse
@@ -87,13 +89,15 @@ def annotations(rng: np.random.Generator, images: int) -> Iterator[dict]:
         )
 
 
-def measure(command: list[str], build: Path, folder: Path) -> tuple[float, float]:
-    """Seconds, and gigabytes of all processes at their peak, of a Python process of a build."""
+def measure(command: list[str], build: Path, folder: Path) -> tuple[float, float, float]:
+    """Seconds, those of processors, and gigabytes at the peak, of a Python process of a build and
+    those it starts.
+    """
     shutil.rmtree(folder / 'out', ignore_errors=True)
     (folder / 'out').mkdir()
     environment = dict(os.environ, PYTHONPATH=str(build))
     with tempfile.TemporaryFile() as said:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, env=environment, stdout=said, stderr=said
         )
@@ -101,12 +105,13 @@ def measure(command: list[str], build: Path, folder: Path) -> tuple[float, float
         while process.poll() is None:
             peak = max(peak, memory(process.pid))
             time.sleep(0.1)
-        seconds = time.perf_counter() - start
+        seconds, after = time.perf_counter() - start, os.times()
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors='replace').strip().splitlines()
             raise CASTError(f'{build}: {" ".join(command)} failed: {lines[-1:]}')
-    return seconds, peak / 1e9
+    processors = sum(after[2:4]) - sum(before[2:4])  # user and system time of children
+    return seconds, processors, peak / 1e9
 
 
 def memory(pid: int) -> int:
@@ -162,11 +167,12 @@ def main() -> None:
                     costs.setdefault((command, build), []).append(found)
     for command in args.commands:
         found = {build: np.array(costs[command, build]).T for build in builds}
-        for build, (seconds, gigabytes) in found.items():
-            print(f'{command:8s}{build:10s}{spread(seconds, " s"):28s}{spread(gigabytes, " GB")}')
         if args.baseline:
-            ratios = found['here'] / found['baseline']
-            print(f'{command:8s}{"ratio":10s}{spread(ratios[0]):28s}{spread(ratios[1])}')
+            found['ratio'] = found['here'] / found['baseline']
+        for name, values in found.items():
+            units = ('', '', '') if name == 'ratio' else (' s', ' s CPU', ' GB')
+            columns = (f'{spread(row, unit):34s}' for row, unit in zip(values, units))
+            print(f'{command:8s}{name:10s}{"".join(columns)}'.rstrip())
 
 
 if __name__ == '__main__':

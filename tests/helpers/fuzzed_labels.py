@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -107,6 +108,7 @@ def _check(path):
 
 
 def _prepare(path):
+    shutil.rmtree(path.parent / 'prepared', ignore_errors=True)
     prepare_custom_data(path.parent, path.name, 'more', path.parent / 'prepared')
 
 
