@@ -4,7 +4,7 @@ to arrange.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def prepare_custom_data(
     max_queries = _number(max_queries, 'variables.max_queries')
     read = partial(_read, root=root, crowd_as_instances=crowd_as_instances)
     labels, train_folder = read(labeled, labeled_images, 'labeled')
-    coco, ann_file = labels.content, Path(labels.path)
+    coco = labels.content
     names = choose_classes(labels, classes)
     check_instances(labels, labels.instances(names))
     said = [groups_line(labels), *labels.mended]
@@ -81,13 +81,14 @@ def prepare_custom_data(
         val_coco = val_labels.content
         said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
-        coco, val_coco = hold_out(coco, ann_file, val_percent, seed)
+        counts = _instances(coco, names, labeled)
+        shown = {image['id'] for image, count in zip(coco['images'], counts) if count}
+        coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
         val_folder = train_folder
-    counts = [
-        _instances(part, names, source)
-        for part, source in ((coco, labeled), (val_coco, val or f'{val_percent:g} % of {labeled}'))
-    ]
-    said.append(_queries_line(np.concatenate(counts), max_queries))
+    counts = np.concatenate(
+        [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
+    )
+    said.append(_queries_line(counts, max_queries))
     known = {
         path.resolve()
         for part, folder in ((coco, train_folder), (val_coco, val_folder))
@@ -274,24 +275,39 @@ def find_images(
     return complete[0]
 
 
-def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dict, dict]:
+def hold_out(
+    coco: dict, shown: Set[int], ann_file: Path, percent: float, seed: int
+) -> tuple[dict, dict]:
     """Splits a COCO file: ``percent`` of the images, at least one, are the second, to validate.
 
-    All versions of a photo are on one side.
+    All versions of a photo are on one side, and each side has an image with instances.
+
+    Args:
+        coco: its content.
+        shown: ids of the images with instances of the classes to learn.
+        ann_file: the file.
+        percent: of the images.
+        seed: which they are.
     """
     photos: dict[str, list[int]] = {}
     for image in coco['images']:
         photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
-    if len(photos) < 2:
+    groups = list(photos.values())
+    order = [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))]
+    useful = [group for group in order if not shown.isdisjoint(group)]
+    if len(useful) < 2:
         raise CASTError(
-            f'{ann_file} has one image, or versions of one: label more, or give validation '
-            'images with variables.val'
+            f'{ann_file} has one image with instances, or versions of one: label more, or give '
+            'validation images with variables.val'
         )
-    number, groups = max(1, round(len(coco['images']) * percent / 100)), list(photos.values())
-    held: set[int] = set()
-    for place in np.random.default_rng(seed).permutation(len(groups))[:-1]:
-        if len(held) < number:
-            held |= {*groups[place]}
+    number = max(1, round(len(coco['images']) * percent / 100))
+    held = _first(order, number)
+    if shown.isdisjoint(held):
+        order.remove(useful[0])
+        held = _first([useful[0], *order], number)
+    elif held.issuperset(shown):
+        order.remove(useful[-1])
+        held = _first([*order, useful[-1]], number)
     kept, validation = (
         dict(
             coco,
@@ -301,6 +317,15 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
         for wanted in (False, True)
     )
     return kept, validation
+
+
+def _first(groups: Sequence[list[int]], number: int) -> set[int]:
+    """At least ``number`` ids, from the first groups; the last one stays out."""
+    chosen: set[int] = set()
+    for group in groups[:-1]:
+        if len(chosen) < number:
+            chosen |= {*group}
+    return chosen
 
 
 def shared_photos(coco: dict, val: dict, val_file: str) -> str:
@@ -382,15 +407,14 @@ def _instances(coco: dict, names: Collection[str], source: str) -> np.ndarray:
     )
     if not counts:
         raise CASTError(
-            f'{source} has no instance of {", ".join(names)}: label more, or give other validation '
-            'images with variables.val'
+            f'{source} has no instance of {", ".join(names)}: give other classes or labels'
         )
     return np.array([counts[image['id']] for image in coco['images']])
 
 
-def queries_for(counts: Sequence[np.ndarray], most: int) -> int:
+def queries_for(counts: np.ndarray, most: int) -> int:
     """A tenth more than the largest number of instances of an image, in tens; 30 to ``most``."""
-    largest = max(part.max() for part in counts).item()
+    largest = int(counts.max())
     return min(max(_LEAST_QUERIES, -(-largest * 11 // 100) * 10), most)
 
 
