@@ -217,9 +217,9 @@ def _images(setting: Setting) -> np.ndarray:
         )
     import cv2
 
-    from mmcast.deploy.prediction import read_image
+    from mmcast.deploy.pictures import read_picture
 
-    picture = read_image(Path(setting.image), setting.image)
+    picture = read_picture(Path(setting.image), setting.image)
     if picture.pixels is None:
         raise CASTError(f'{setting.image} {picture.problem}')
     image = cv2.resize(picture.pixels, (width, height), interpolation=cv2.INTER_AREA)

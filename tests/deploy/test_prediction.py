@@ -15,7 +15,9 @@ from pycocotools import mask as mask_api
 
 from mmcast.deploy import prediction
 from mmcast.deploy.instances import Instances
-from mmcast.deploy.prediction import Progress, draw_predictions, load_student, open_source, predict
+from mmcast.deploy.overlay_files import draw_predictions
+from mmcast.deploy.pictures import open_source
+from mmcast.deploy.prediction import Progress, load_student, predict
 from mmcast.errors import CASTError
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +72,7 @@ def write_video(path: Path, frames: int) -> Path:
 def test_a_folder_becomes_overlays_and_one_coco_json(folder, tmp_path):
     lines = []
     result = predict(BrightPixels(), folder, tmp_path / 'out', show=lines.append)
-    assert (result.pictures, result.instances, result.skipped) == (
+    assert (result.pictures, result.instances, list(result.skipped)) == (
         2,
         2,
         ['broken.jpg', 'empty.png'],
@@ -80,6 +82,9 @@ def test_a_folder_becomes_overlays_and_one_coco_json(folder, tmp_path):
     assert [
         (image['file_name'], image['height'], image['width']) for image in content['images']
     ] == [('a.png', 40, 60), ('deep/b.PNG', 50, 70)]
+    assert content['unreadable'] == [
+        dict(file_name=name, reason=reason) for name, reason in result.skipped.items()
+    ]
     assert content['categories'] == [dict(id=1, name='dark'), dict(id=2, name='lamp')]
     for annotation, x in zip(content['annotations'], (5, 30)):
         mask = mask_api.decode(annotation['segmentation'])
@@ -89,7 +94,8 @@ def test_a_folder_becomes_overlays_and_one_coco_json(folder, tmp_path):
             and annotation['score'] == 0.8
             and annotation['category_id'] == 2
         )
-    assert [a['image_id'] for a in content['annotations']] == [1, 2]
+    ids = [image['id'] for image in content['images']]
+    assert [a['image_id'] for a in content['annotations']] == ids == [1, 3]
     overlay = cv2.imread(str(tmp_path / 'out/overlays/deep/b.PNG.jpg'))
     assert overlay.shape == (50, 70, 3)
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
@@ -104,7 +110,7 @@ def test_a_single_image_and_a_threshold(folder, tmp_path):
         == 0
     )
     assert not (tmp_path / 'one/overlays').exists()
-    with pytest.raises(CASTError, match='broken.jpg: no picture in it can be read'):
+    with pytest.raises(CASTError, match='broken.jpg: no picture in it can be used'):
         predict(BrightPixels(), folder / 'broken.jpg', tmp_path / 'none')
     assert not list((tmp_path / 'none').glob('*.json*'))
 
@@ -115,7 +121,7 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by a quarter
     Image.fromarray(picture(5)).save(tmp_path / 'photo.jpg', exif=exif)
-    (image,) = open_source(tmp_path / 'photo.jpg')[0]
+    ((_, image),) = open_source(tmp_path / 'photo.jpg').read(np.zeros(1, bool))
     assert image.pixels.shape == (60, 40, 3)
 
 
@@ -139,27 +145,6 @@ def test_a_video_without_frames_is_one_line(tmp_path):
     with pytest.raises(CASTError, match='frames|opened'):
         predict(BrightPixels(), write_video(tmp_path / 'none.avi', 0), tmp_path / 'out')
     assert not list(tmp_path.glob('out/*'))
-
-
-def test_pictures_are_read_one_by_one(tmp_path, monkeypatch):
-    for number in range(3):
-        cv2.imwrite(str(tmp_path / f'{number}.png'), picture(5))
-    read, original = [], prediction.read_image
-    monkeypatch.setattr(
-        prediction, 'read_image', lambda path, name: read.append(name) or original(path, name)
-    )
-    pictures, count = open_source(tmp_path)
-    assert (count, read) == (3, []) and next(pictures).name == '0.png' and read == ['0.png']
-
-
-def test_an_interrupted_run_leaves_no_json(folder, tmp_path):
-    def fails(image, threshold):
-        raise KeyboardInterrupt
-
-    fails.classes = ['lamp']
-    with pytest.raises(KeyboardInterrupt):
-        predict(fails, folder, tmp_path / 'out')
-    assert not list((tmp_path / 'out').iterdir())
 
 
 def test_progress_tells_the_time_that_is_left(monkeypatch):
@@ -188,7 +173,7 @@ def test_an_overlay_is_coloured_inside_the_mask_and_nowhere_else():
     [
         ('nowhere', 'new', 'nowhere not found; give an image, a folder of images or a video'),
         ('notes', 'new', 'notes has no images'),
-        ('photos', 'old', 'predictions.json exists'),
+        ('photos', 'old', 'predictions.json exists and is not of this version of mmcast predict'),
         ('photos', 'old/predictions.json/x', 'cannot write to'),
     ],
 )
