@@ -153,7 +153,7 @@ class VideoSource:
     def varies(self) -> bool:
         """Whether the frames do not follow each other at one distance."""
         distances = np.diff(self.times)
-        return bool(len(distances) and (np.abs(distances * self.real_rate - 1) > 0.5).any())
+        return bool(distances.any() and (np.abs(distances * self.real_rate - 1) > 0.5).any())
 
     @property
     def shortfall(self) -> str:

@@ -294,10 +294,10 @@ def _difference(found: dict, wanted: dict) -> str:
     """In which of the things that decide about predictions two runs differ; empty if in none."""
     if found.get('kind') != KIND:
         return 'exists and is not of this version of mmcast predict'
-    other = [
-        name for key, name in _IDENTITY.items() if key in wanted and found.get(key) != wanted[key]
-    ]
-    return f'was made with another {" and ".join(other)}' if other else ''
+    other = [key for key in _IDENTITY if key in wanted and found.get(key) != wanted[key]]
+    if 'images' in other:
+        other = [key for key in other if key != 'image_sizes']  # which then says nothing
+    return f'was made with another {" and ".join(map(_IDENTITY.get, other))}' if other else ''
 
 
 def _refuse(path: Path, difference: str, force: bool) -> None:
@@ -462,8 +462,9 @@ def _tell_of_video(video: VideoSource, show: Callable[[str], None]) -> None:
         show(f'note: {video.shortfall}; the file is whole, so it may have been trimmed')
     if video.varies:
         show(
-            f'note: {video.path.name} has a variable frame rate; overlay.mp4 has the mean, '
-            f'{video.real_rate:.1f} per second, and predictions.json the "seconds" of each frame'
+            f'note: the frames of {video.path.name} are not evenly spaced (a variable frame rate, '
+            'or frames that cannot be decoded); predictions.json has the "seconds" of each, '
+            f'overlay.mp4 {video.real_rate:.1f} per second'
         )
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from mmcast.deploy.instances import Instances
@@ -36,6 +37,16 @@ def picture(x: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
     image = np.full((*size, 3), 30, np.uint8)
     image[10:20, x : x + 8] = 255
     return image
+
+
+def write_video(path: Path, frames: int) -> Path:
+    """Ten frames per second, of 60x40 pixels."""
+    codec = 'mp4v' if path.suffix == '.mp4' else 'MJPG'
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (60, 40))
+    for number in range(frames):
+        video.write(picture((5 + number) % 50))
+    video.release()
+    return path
 
 
 def write_onnx(path: Path) -> Path:
