@@ -7,11 +7,19 @@ from mmcast.images.folders import (
     image_files,
     list_folder,
     name_problem,
+    read_sizes,
 )
-from mmcast.images.headers import Header, open_image, read_header, read_image_size
-from mmcast.images.pixels import check_size, decode_image, read_image, read_values
+from mmcast.images.headers import Header, open_image, read_header, read_image_size, readable
+from mmcast.images.pixels import (
+    check_size,
+    decode_image,
+    decode_values,
+    read_image,
+    turn_upright,
+)
 from mmcast.images.value_range import (
     ValueRange,
+    describe_values,
     parse_value_range,
     to_uint8,
 )
@@ -23,15 +31,19 @@ __all__ = [
     'image_files',
     'list_folder',
     'name_problem',
+    'read_sizes',
     'Header',
     'open_image',
     'read_header',
     'read_image_size',
+    'readable',
     'check_size',
     'decode_image',
+    'decode_values',
     'read_image',
-    'read_values',
+    'turn_upright',
     'ValueRange',
+    'describe_values',
     'parse_value_range',
     'to_uint8',
 ]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmcast.errors import CASTError
-from mmcast.images.headers import readable
+from mmcast.images.headers import read_header, readable
+from mmcast.images.value_range import ValueRange, parse_value_range
 
 IMAGE_SUFFIXES = (
     '.bmp',
@@ -109,6 +110,31 @@ def check_names(names: Iterable[str], source: str | os.PathLike) -> None:
     problems = {name: problem for name in names if (problem := name_problem(name))}
     if problems:
         raise CASTError(f'{source}: {_describe(problems)}: rename them, there and in the folder')
+
+
+def read_sizes(
+    paths: Iterable[Path], value_range: ValueRange = None
+) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+    """Heights and widths of images, upright, by path; and why others cannot be used.
+
+    Only headers are read: damaged pixels are found when an image is loaded.
+
+    Args:
+        paths: the files.
+        value_range: without one, images of more than 8 bits cannot be used.
+    """
+    sizes, problems = {}, {}
+    for path in paths:
+        try:
+            header = read_header(path)
+        except CASTError as error:
+            problems[path] = str(error)
+            continue
+        if header.deep and parse_value_range(value_range) is None:
+            problems[path] = f'image {readable(path)} has more than 8 bits; set value_range'
+        else:
+            sizes[path] = header.size
+    return sizes, problems
 
 
 def _describe(problems: dict) -> str:

@@ -7,11 +7,12 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-from PIL import Image
+from typing import TYPE_CHECKING, BinaryIO
 
 from mmcast.errors import CASTError
+
+if TYPE_CHECKING:  # whoever runs an ONNX file on arrays needs no Pillow
+    from PIL.Image import Image
 
 #: Pixels of the largest image that is read: OpenCV's limit, set by OpenCV's variable.
 MAX_PIXELS_VARIABLE = 'OPENCV_IO_MAX_IMAGE_PIXELS'
@@ -53,12 +54,14 @@ def max_pixels() -> int:
     return int(given) if given.isdecimal() else _DEFAULT_MAX_PIXELS
 
 
-def open_image(file: str | os.PathLike | BinaryIO) -> Image.Image:
+def open_image(file: str | os.PathLike | BinaryIO) -> 'Image':
     """Pillow's image, of any size: its limit of 179 megapixels is below satellite images.
 
     Raises:
         OSError, SyntaxError, ValueError: as Pillow does for what is no image.
     """
+    from PIL import Image
+
     with _PILLOW:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -86,12 +89,12 @@ def read_header(path: str | os.PathLike, data: bytes | None = None) -> Header:
         raise
     except Exception as error:  # Pillow's plugins raise what they like on damaged files
         raise CASTError(
-            f'{readable(path)} is not a readable image ({_reason(error)}): remove or replace it'
+            f'image {readable(path)} cannot be read ({_reason(error)}); replace it, or take it out'
         ) from error
     height, width = header.stored
     if height * width > max_pixels():
         raise CASTError(
-            f'{readable(path)} has {width} x {height} pixels, more than the limit of '
+            f'image {readable(path)} has {width}x{height} pixels, more than the limit of '
             f'{max_pixels()}: cut it into tiles, or set {MAX_PIXELS_VARIABLE}'
         )
     return header
@@ -149,7 +152,9 @@ def _orientation(exif: bytes | None) -> int:
     """EXIF's orientation. XMP may name one too, which neither OpenCV nor browsers follow."""
     if not exif:
         return 1
-    tags = Image.Exif()
+    from PIL.Image import Exif
+
+    tags = Exif()
     try:
         tags.load(exif)
         return _valid(tags.get(_ORIENTATION))
