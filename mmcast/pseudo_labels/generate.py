@@ -38,6 +38,7 @@ from mmcast.pseudo_labels.images import (
     hash_of_images,
     list_images,
     load_ahead,
+    reason_of,
 )
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, in_use
 from mmcast.pseudo_labels.store import (
@@ -79,7 +80,8 @@ def generate_pseudo_labels(
     Stopped at any moment, the next call resumes, also with another number of
     processes, and ends in the same file. A finished file of the same teacher, config, images and
     floor is left alone. Images without detection stay, as empty images; images that cannot be read,
-    or are of another size than listed, are recorded by name and get no labels. One image is
+    are of another size than listed or of a shape on which a transform or the teacher fails, are
+    recorded by name and the reason, and get no labels. One image is
     predicted at a time, so that the result does not depend on what else was in a batch; meanwhile
     the next ones are loaded and the last ones encoded.
 
@@ -341,14 +343,12 @@ def _predict_and_write(
     hook = model.register_forward_pre_hook(begin_to_encode)
     try:
         for loaded in loader:
+            views = _predict(model, loaded, job)
             if loaded.unreadable and strict:
                 raise CASTError(
                     f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
                     f'({loaded.unreadable}); replace it, take it out, or leave out --strict'
                 )
-            views = (
-                [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
-            )
             begin_to_encode()  # what is before an unreadable image
             predicted.append((loaded, views))
             if len(waiting) > _WAITING:
@@ -358,6 +358,32 @@ def _predict_and_write(
         begin_to_encode()
         while waiting:
             wait_for_next()
+
+
+def _predict(model: torch.nn.Module, loaded: LoadedImage, job: _Job) -> list[InstanceData]:
+    """The views of an image; none where it cannot be used, and why not is then in ``loaded``.
+
+    A network may fail on the shape of one image, such as 3000x2. That must not keep the others from
+    getting labels.
+    """
+    if loaded.unreadable:
+        return []
+    try:
+        return predict_views(model, loaded.data, **job.info['views'])
+    except CASTError:
+        raise
+    except (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError) as error:
+        if _is_of_machine(error):
+            raise
+        loaded.unreadable = f'the teacher fails on it: {reason_of(error)}'
+        return []
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether memory or the accelerator is to blame, and not the image."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in ('out of memory', 'allocate memory', 'CUDA', 'CUDNN', 'HIP')
+    )
 
 
 class _Progress:
@@ -437,6 +463,12 @@ def _merge(job: _Job) -> dict:
         raise CASTError(
             f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give the '
             'same command again to make them'
+        )
+    if len(shards.unlabelled()) == job.num_images:
+        reason = next(iter(shards))['unreadable']
+        raise CASTError(
+            f'none of the {job.num_images} images in {job.img_dir} can be used, the first because: '
+            f'{reason}; mend the images or the test pipeline and give the same command again'
         )
     temporary = job.folder / 'merged.json'
     try:
