@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mmcast.deploy.optional import require
-from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES, image_files
+from mmcast.errors import CASTError, reason_of
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_image, readable
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
 _EDITABLE = ('.m4v', '.mov', '.mp4')  # an edit list may hide frames of these
@@ -37,6 +37,8 @@ class ImageSource:
     Args:
         paths: of the files, in their order.
         names: what each is called.
+        value_range: of the student, for images of more than 8 bits.
+        remarks: what of a folder is left out, in lines.
 
     Attributes:
         count: of pictures.
@@ -45,10 +47,17 @@ class ImageSource:
 
     is_video = False
 
-    def __init__(self, paths: list[Path], names: list[str]) -> None:
+    def __init__(
+        self,
+        paths: list[Path],
+        names: list[str],
+        value_range: ValueRange = None,
+        remarks: Sequence[str] = (),
+    ) -> None:
         self.paths, self.names, self.count = paths, names, len(paths)
         self.total: int | None = self.count
         self.sizes = [_size(path) for path in paths]
+        self.value_range, self.remarks = value_range, remarks
 
     @property
     def hash(self) -> str:
@@ -62,7 +71,7 @@ class ImageSource:
             done: (N,) of bool.
         """
         for place in np.flatnonzero(~done).tolist():
-            yield place, read_picture(self.paths[place], self.names[place])
+            yield place, read_picture(self.paths[place], self.names[place], self.value_range)
 
 
 @dataclass
@@ -92,6 +101,7 @@ class VideoSource:
     times: list[float] = field(default_factory=list)
 
     is_video = True
+    remarks = ()
 
     def __post_init__(self) -> None:
         cv2, video = require('cv2'), self._open()
@@ -196,41 +206,43 @@ class VideoSource:
         return video
 
 
-def open_source(source: Path, out_dir: Path | None = None) -> ImageSource | VideoSource:
+def open_source(
+    source: Path, out_dir: Path | None = None, value_range: ValueRange = None
+) -> ImageSource | VideoSource:
     """The pictures of an image, folder or video, read one by one.
 
     Args:
         source: path of the image, folder or video.
         out_dir: overlays in this folder are no pictures of the source, if it is in there.
+        value_range: of the student, for images of more than 8 bits.
 
     Raises:
         CASTError: it does not exist, or has nothing that could be a picture.
     """
     if source.is_dir():
-        paths = [path for path in image_files(source) if not _is_overlay(path, out_dir)]
+        found = list_folder(source)
+        paths = [path for path in found.images if not _is_overlay(path, out_dir)]
         if not paths:
             raise CASTError(
                 f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder'
             )
-        return ImageSource(paths, [path.relative_to(source).as_posix() for path in paths])
+        names = [path.relative_to(source).as_posix() for path in paths]
+        return ImageSource(paths, names, value_range, found.remarks())
     if not source.is_file():
         raise CASTError(f'{source} not found; give an image, a folder of images or a video')
     if source.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(source)
-    return ImageSource([source], [source.name])
+    return ImageSource([source], [source.name], value_range)
 
 
-def read_picture(path: Path, name: str) -> Picture:
-    """One image file; turned as EXIF says, as in training."""
-    cv2 = require('cv2')
+def read_picture(path: Path, name: str, value_range: ValueRange = None) -> Picture:
+    """One image file, as training reads it; see :func:`mmcast.images.read_image`."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error) as error:
-        return Picture(name, problem=f'cannot be read ({error})')
-    if pixels is None:
-        return Picture(name, problem='is not a readable image')
-    return Picture(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+        return Picture(name, read_image(path, value_range))
+    except MemoryError:
+        return Picture(name, problem='needs more memory than there is')
+    except CASTError as error:
+        return Picture(name, problem=reason_of(error).removeprefix(f'image {readable(path)} '))
 
 
 def _is_overlay(path: Path, out_dir: Path | None) -> bool:

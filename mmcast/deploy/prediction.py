@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.optional import require
 from mmcast.deploy.overlay_files import ImageOverlays, draw_predictions, write_overlay_video
 from mmcast.deploy.pictures import ImageSource, Picture, VideoSource, hash_of, open_source
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.files import move_aside, prepare_out_dir, sha256_of_file, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
@@ -33,6 +32,7 @@ from mmcast.version import __version__
 Student = Callable[[np.ndarray, float | None], Instances]
 
 KIND = 'mmcast predictions'
+_LONGEST_REASON = 300  # characters
 _LONGEST_HEADER = 100_000  # characters
 _IN_USE = (
     '{folder} is being written by process {owner}; wait until it ends, or choose another --out'
@@ -45,12 +45,6 @@ _IDENTITY = dict(
     overlays='choice of overlays',
     images='list of images',
     image_sizes='content of images',
-)
-# An error that says nothing about the picture: the next one would fail too, or a later try not.
-_OF_THE_MACHINE = re.compile(
-    r'out of ?memory|(not enough|insufficient) memory|allocat|CUDA (error|failure|driver)|'
-    r'no CUDA GPUs|HIP error',
-    re.IGNORECASE,
 )
 
 
@@ -98,16 +92,22 @@ def load_student(
         student = OnnxStudent(path)
         student.sha256 = sha256_of_file(path)
         return student
-    from mmcast.deploy.torch_student import TorchStudent  # imports torch and mmdet
+    from mmcast.configs import load_config  # all three import torch and mmdet
+    from mmcast.deploy.torch_student import TorchStudent
+    from mmcast.pseudo_labels.generate import config_hash
 
     if path.is_dir():
-        return TorchStudent(path / 'student.py', path / 'student.pth', device)
-    if checkpoint is None:
+        config, weights = path / 'student.py', path / 'student.pth'
+    elif checkpoint is not None:
+        config, weights = path, Path(checkpoint)
+    else:
         raise CASTError(
             f'{model} is neither an ONNX file nor the folder of an exported student; a config '
             'needs --checkpoint'
         )
-    return TorchStudent(path, Path(checkpoint), device)
+    student = TorchStudent(config, weights, device)
+    student.sha256 = hash_of([config_hash(load_config(config)), sha256_of_file(weights)])
+    return student
 
 
 def predict(
@@ -144,7 +144,7 @@ def predict(
     for package in ('cv2', 'pycocotools.mask'):
         require(package)
     out_dir = Path(out_dir)
-    pictures = open_source(Path(source), out_dir)
+    pictures = open_source(Path(source), out_dir, getattr(student, 'value_range', None))
     if score_threshold is None:
         score_threshold = getattr(student, 'score_threshold', None)
     job = _Job(
@@ -161,8 +161,11 @@ def predict(
             images=pictures.hash,
         ),
     )
+    show = show or (lambda line: None)
+    for remark in pictures.remarks:
+        show(f'{source}: {remark}')
     with _only_here(out_dir):
-        return job.begin(force) or _run(job, student, show or (lambda line: None))
+        return job.begin(force) or _run(job, student, show)
 
 
 @contextlib.contextmanager
@@ -345,11 +348,9 @@ def _predict_one(
         try:
             found = student(picture.pixels, job.identity['score_threshold'])
         except Exception as error:  # whatever transforms, a network's shapes or a runtime say
-            reason = ' '.join(str(error).split())[:300] or type(error).__name__
+            reason = reason_of(error)[:_LONGEST_REASON]
             height, width = picture.pixels.shape[:2]
-            if isinstance(error, MemoryError) or _OF_THE_MACHINE.search(
-                f'{type(error).__name__} {reason}'
-            ):
+            if is_of_machine(error):
                 raise CASTError(
                     f'{picture.name} ({width}x{height}) cannot be predicted on here ({reason}); '
                     f'{progress.state}: free memory, choose another --device or make the picture '

@@ -51,7 +51,7 @@ def test_a_folder_becomes_overlays_and_one_coco_json(folder, tmp_path):
         2,
         ['broken.jpg', 'empty.png'],
     )
-    assert 'skipped: broken.jpg is not a readable image' in lines
+    assert any(line.startswith('skipped: broken.jpg cannot be read (') for line in lines)
     content = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [
         (image['file_name'], image['height'], image['width']) for image in content['images']
@@ -201,7 +201,7 @@ def test_a_picture_that_the_student_fails_on_is_recorded_and_the_others_go_on(
     lines = []
     student = Stumbling({2: ZeroDivisionError('a side\nof no pixels')})
     result = predict(student, photos_of_six, tmp_path / 'out', show=lines.append)
-    reason = 'of 60x40 pixels cannot be predicted on (a side of no pixels)'
+    reason = 'of 60x40 pixels cannot be predicted on (ZeroDivisionError: a side of no pixels)'
     assert (result.pictures, result.skipped) == (5, {'2.png': reason})
     assert f'skipped: 2.png {reason}' in lines
     written = json.loads((tmp_path / 'out/predictions.json').read_text())
