@@ -21,7 +21,6 @@ from bright_student import BrightPixels, picture, write_onnx
 from pycocotools import mask as mask_api
 
 from mmcast.deploy import prediction
-from mmcast.deploy.overlay_files import draw_predictions
 from mmcast.deploy.pictures import open_source
 from mmcast.deploy.prediction import Progress, load_student, predict
 from mmcast.errors import CASTError
@@ -109,15 +108,6 @@ def test_progress_tells_the_time_that_is_left(monkeypatch):
         '2 of 10, about 8 s left (1.0 per second)',
         '4 of 10, about 6 s left (1.0 per second)',
     ]
-
-
-def test_an_overlay_is_coloured_inside_the_mask_and_nowhere_else():
-    image = picture(5, (80, 200))
-    found = BrightPixels()(image)
-    drawing = draw_predictions(image, found, ['', ''])
-    inside = found.masks[0]
-    assert (drawing[inside] != image[inside]).any(axis=1).all()
-    assert (drawing[60:] == image[60:]).all() and (image[10:20, 5:13] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -404,6 +394,27 @@ def test_a_config_and_an_exported_folder_give_the_same_masks(trained, exported, 
     assert np.array_equal(
         masks, load_student(trained.config, trained.checkpoint, 'cpu')(photos[0], 0.1).masks
     )
+
+
+def test_thin_pictures_keep_nothing_from_the_others(onnx_file, exported, photos, tmp_path):
+    """Whether a network can take them or not."""
+    (tmp_path / 'in').mkdir()
+    for name, image in dict(a=(2, 3000), b=None, c=(3000, 2), d=(1, 1), e=None).items():
+        pixels = photos[0] if image is None else np.full((*image, 3), 90, np.uint8)
+        cv2.imwrite(str(tmp_path / f'in/{name}.png'), pixels)
+    for student in (load_student(onnx_file), load_student(exported, device='cpu')):
+        out = tmp_path / type(student).__name__
+        result = predict(student, tmp_path / 'in', out, 0.1)
+        assert result.pictures + len(result.skipped) == 5 and result.instances >= 2
+        assert not {'b.png', 'e.png'} & set(result.skipped)
+        assert all('cannot be predicted on (' in reason for reason in result.skipped.values())
+
+
+def test_what_decides_about_a_student_is_in_its_hash(trained, exported, onnx_file):
+    first = load_student(trained.config, trained.checkpoint, 'cpu').sha256
+    assert load_student(trained.config, trained.checkpoint, 'cpu').sha256 == first
+    others = {load_student(exported, device='cpu').sha256, load_student(onnx_file).sha256}
+    assert len({first, *others}) == 3
 
 
 def test_what_is_no_model_is_named(trained, tmp_path):
