@@ -281,8 +281,11 @@ def test_a_picture_that_is_not_done_may_be_replaced(photos_of_six, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict(student, photos_of_six, tmp_path / 'out')
     cv2.imwrite(str(photos_of_six / '1.png'), picture(1))
+    student.errors[4] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        predict(student, photos_of_six, tmp_path / 'out')
     result = predict(student, photos_of_six, tmp_path / 'out')
-    assert (result.pictures, result.skipped) == (6, {}) and student.seen == [0, 2, 3, 4, 1, 4, 5]
+    assert (result.pictures, result.skipped) == (6, {}) and student.seen == [0, 2, 3, 4, 1, 4, 4, 5]
 
 
 def test_overlays_below_the_source_are_no_pictures_of_it(photos_of_six):
