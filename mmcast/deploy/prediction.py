@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -142,8 +141,12 @@ def _run(job: PredictionJob, student: Student, show: Callable[[str], None]) -> R
     try:
         with ShardWriter(job.folder / 'shard_0000.jsonl', job.identity) as writer:
             for place, picture in job.pictures.read(done):
-                found = _predict_one(job, student, picture, progress)
-                writer.write(place, _to_record(job, place, picture, found))
+                record, drawing = _predict_one(job, student, place, picture, progress)
+                if job.overlays and drawing is not None:
+                    overlay = job.overlays.write(picture.name, drawing)
+                    if overlay != f'{picture.name}.jpg':
+                        record['image']['overlay'] = f'overlays/{overlay}'
+                writer.write(place, record)  # now it counts as done
                 progress.step()
         return _finish(job, show)
     except KeyboardInterrupt:
@@ -156,17 +159,21 @@ def _run(job: PredictionJob, student: Student, show: Callable[[str], None]) -> R
 
 
 def _predict_one(
-    job: PredictionJob, student: Student, picture: Picture, progress: 'Progress'
-) -> Instances | None:
-    """Instances of a picture; None, and a reason in ``picture.problem``, where it cannot be used.
+    job: PredictionJob, student: Student, place: int, picture: Picture, progress: 'Progress'
+) -> tuple[dict, np.ndarray | None]:
+    """What is written about a picture, and its overlay if there is one. Whatever goes wrong with
+    the picture is written too.
 
     Raises:
         CASTError: the machine cannot go on.
     """
-    found = None
+    drawing = None
     if picture.pixels is not None:
         try:
             found = student(picture.pixels, job.identity['score_threshold'])
+            if job.overlays:
+                drawing = draw_predictions(picture.pixels, found, job.classes)
+            return _to_record(place, picture, found), drawing
         except Exception as error:  # whatever transforms, a network's shapes or a runtime say
             reason = reason_of(error)[:_LONGEST_REASON]
             height, width = picture.pixels.shape[:2]
@@ -177,26 +184,17 @@ def _predict_one(
                     'smaller, and give the same command again'
                 ) from error
             picture.problem = f'of {width}x{height} pixels cannot be predicted on ({reason})'
-    if found is None:
-        progress.show(f'skipped: {picture.name} {picture.problem}')
-    return found
+    progress.show(f'skipped: {picture.name} {picture.problem}')
+    image = dict(id=place + 1, file_name=picture.name)
+    return dict(unreadable=picture.problem, image=image), None  # shards want this order
 
 
-def _to_record(job: PredictionJob, place: int, picture: Picture, found: Instances | None) -> dict:
-    """What is written about a picture; its overlay is written here, before that counts."""
-    image: dict[str, Any] = dict(id=place + 1, file_name=picture.name)
-    if found is None:
-        return dict(unreadable=picture.problem, image=image)  # shards want this order
+def _to_record(place: int, picture: Picture, found: Instances) -> dict:
+    """COCO's entries for a picture and its instances, whose ids come later."""
     height, width = picture.pixels.shape[:2]
-    image.update(height=height, width=width)
+    image = dict(id=place + 1, file_name=picture.name, height=height, width=width)
     if picture.seconds is not None:
         image['seconds'] = round(picture.seconds, 3)
-    if job.overlays:
-        overlay = job.overlays.write(
-            picture.name, draw_predictions(picture.pixels, found, job.classes)
-        )
-        if overlay != f'{picture.name}.jpg':
-            image['overlay'] = f'overlays/{overlay}'
     return dict(image=image, annotations=_to_annotations(found))
 
 

@@ -199,6 +199,17 @@ def test_a_picture_that_the_student_fails_on_is_recorded_and_the_others_go_on(
     assert not (tmp_path / 'out/overlays/2.png.jpg').exists()
 
 
+def test_a_student_that_fails_on_all_pictures_is_an_error(photos_of_six, tmp_path):
+    student = BrightPixels()
+    student.classes = ['dark']  # and it finds lamps
+    reason = (
+        'six: no picture in it can be used .0.png of 60x40 pixels .* .IndexError: .*; nothing was'
+    )
+    with pytest.raises(CASTError, match=reason):
+        predict(student, photos_of_six, tmp_path / 'out')
+    assert not list((tmp_path / 'out').iterdir())
+
+
 @pytest.mark.parametrize(
     'error',
     [
