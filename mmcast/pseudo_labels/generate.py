@@ -26,7 +26,7 @@ from torch import nn
 
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.masks.confidence import confidence_map, encode_map
@@ -38,7 +38,6 @@ from mmcast.pseudo_labels.images import (
     hash_of_images,
     list_images,
     load_ahead,
-    reason_of,
 )
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter, check_same_info, in_use
 from mmcast.pseudo_labels.store import (
@@ -205,7 +204,7 @@ def _prepare(
     categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
     info = make_info(
         teacher_checkpoint=sha256_of_file(checkpoint),
-        config=_config_hash(cfg),
+        config=config_hash(cfg),
         prompt=' . '.join(classes) if dataset.get('return_classes') else None,
         score_floor=score_floor,
         views=views,
@@ -247,7 +246,7 @@ def _classes(cfg: Config, dataset: dict) -> tuple[str, ...]:
         return tuple(classes_of(dataset))
 
 
-def _config_hash(cfg: Config) -> str:
+def config_hash(cfg: Config) -> str:
     """SHA-256 of what decides a prediction: model and test pipeline, not paths or schedules."""
     dataset = cfg.test_dataloader.dataset
     decisive = [cfg.model, dataset.pipeline, dataset.get('metainfo')]
@@ -373,17 +372,10 @@ def _predict(model: torch.nn.Module, loaded: LoadedImage, job: _Job) -> list[Ins
     except CASTError:
         raise
     except (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError) as error:
-        if _is_of_machine(error):
+        if is_of_machine(error):
             raise
         loaded.unreadable = f'the teacher fails on it: {reason_of(error)}'
         return []
-
-
-def _is_of_machine(error: Exception) -> bool:
-    """Whether memory or the accelerator is to blame, and not the image."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in ('out of memory', 'allocate memory', 'CUDA', 'CUDNN', 'HIP')
-    )
 
 
 class _Progress:

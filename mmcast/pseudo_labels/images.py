@@ -14,7 +14,7 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from mmcast.coco.reading import read_coco
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, reason_of
 from mmcast.images import IMAGE_SUFFIXES, check_names, check_size, list_folder, readable
 from mmcast.registry import DATASETS
 
@@ -143,12 +143,6 @@ class ImagesToLabel(Dataset):
             reason = reason_of(error).removeprefix(f'image {readable(path)} ')
             return LoadedImage(place, image, unreadable=reason)
         return LoadedImage(place, image, data)
-
-
-def reason_of(error: Exception) -> str:
-    """An error of one image as one line."""
-    text = ' '.join(str(error).split())
-    return text if isinstance(error, CASTError) else f'{type(error).__name__}: {text}'.rstrip(': ')
 
 
 def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> Iterator[LoadedImage]:

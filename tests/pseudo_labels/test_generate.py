@@ -319,7 +319,7 @@ def in_child(function):
     [
         (
             '_label',
-            r'cannot write to .*shard_0000\.jsonl \(File too large\); what was labeled is kept',
+            r'cannot write to .*shard_0000\.jsonl \(File too large\); what is done is kept',
         ),
         (
             '_merge',
