@@ -55,10 +55,10 @@ class UnlabeledDataset(CocoDataset):
         value_range = next((step.value_range for step in loading), None)
         sizes, unreadable = read_sizes(found.images, value_range)
         for line in found.remarks():
-            print_log(f'{folder}: {line}', logger='current')
+            print_log(line, logger='current')
         if unreadable:
             print_log(
-                f'{folder}: {len(unreadable)} images left out: {"; ".join(unreadable.values())}',
+                '\n  '.join([f'{len(unreadable)} images left out:', *unreadable.values()]),
                 logger='current',
                 level=logging.WARNING,
             )

@@ -14,7 +14,7 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from mmcast.coco.reading import read_coco
-from mmcast.errors import CASTError, reason_of
+from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.images import IMAGE_SUFFIXES, check_names, check_size, list_folder, readable
 from mmcast.registry import DATASETS
 
@@ -140,6 +140,8 @@ class ImagesToLabel(Dataset):
             for transform in self._transforms:
                 data = transform(data)
         except Exception as error:  # image libraries raise whatever they like on damaged files
+            if is_of_machine(error) and not isinstance(error, CASTError):
+                raise
             reason = reason_of(error).removeprefix(f'image {readable(path)} ')
             return LoadedImage(place, image, unreadable=reason)
         return LoadedImage(place, image, data)
