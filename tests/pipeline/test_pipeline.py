@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmcast.cli.train import train
 from mmcast.errors import CASTError
-from mmcast.pipeline.pipeline import hold_work_dir
+from mmcast.locks import hold_work_dir
 from mmcast.pipeline.plan import resolve
 from mmcast.pipeline.state import PipelineState
 from mmcast.training.runner import divide_batch_size
