@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
 from mmcast.files import replace_durably
@@ -117,14 +118,15 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
 
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
-            divided, the optimizer leaves out parameters that learn, or no validation gives a metric
-            of ``save_best``.
+            divided, the optimizer leaves out parameters that learn, no validation gives a metric of
+            ``save_best``, a transform would leave masks behind, or a loop would never end.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
     check_save_best(cfg.get('default_hooks', {}).get('checkpoint') or {})
+    check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)
     new_parameters = () if resume_from else tuple(cfg.get('new_parameters', ()))
