@@ -28,6 +28,7 @@ from mmcast.training.distributed import say
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
+from mmcast.training.randomness import SeedIterationsHook
 from mmcast.training.validations import (
     MissedValidationHook,
     ValidationsHook,
@@ -133,7 +134,12 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)
     validations = ValidationsHook()
-    for hook in (validations, MissedValidationHook(), LoadedWeightsHook(new_parameters)):
+    for hook in (
+        validations,
+        MissedValidationHook(),
+        LoadedWeightsHook(new_parameters),
+        SeedIterationsHook(),
+    ):
         runner.register_hook(hook)
     runner.train()
     if cfg.get('val_cfg') is not None and not validations.knows(runner):
