@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kill_runs import TWO_PROCESSES, Start
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADERS = """
@@ -94,3 +96,33 @@ def test_loaders_and_pools_end_with_a_killed_process(start):
     assert len(pids) == 10
     process.kill()
     assert left_of(pids, 20) == []
+
+
+RUN = """
+custom_imports = dict(imports=['toy_run'])
+default_scope = 'mmcast'
+model = dict(type='ToyModel')
+train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(type='ToyDataset'),
+                        sampler=dict(type='InfiniteSampler', shuffle=True))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000000)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False))
+log_level = 'ERROR'
+"""
+
+
+@pytest.mark.parametrize('killed', ['torchrun', 'rank'])
+def test_nothing_is_left_of_two_processes_of_which_one_was_killed(killed, tmp_path):
+    """Ranks that torchrun started, and the processes that load their images."""
+    (tmp_path / 'run.py').write_text(RUN)
+    command = [*TWO_PROCESSES, 'tools/train.py', str(tmp_path / 'run.py'), '--launcher', 'pytorch']
+    start = Start([*command, '--work-dir', str(tmp_path / 'run')], tmp_path / 'log.txt')
+    try:
+        while not (tmp_path / 'run/last_checkpoint').exists():
+            assert start.process.poll() is None, start.log.read_text()
+            time.sleep(0.2)
+        assert len(start.processes()) == 5
+        assert start.kill(killed, random.Random(0))
+    finally:
+        _, left = start.left()
+    assert left == []

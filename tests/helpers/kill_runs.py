@@ -34,6 +34,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 MARK = 'MMCAST_KILL_RUNS'  # in the environment of all processes of one start
 SECONDS = 20.0  # after a kill
+EARLY = 0.15  # share of the kills that may come before the first step begins
+FIRST = '=== step'
 KINDS = 'all', 'torchrun', 'rank', 'rank', 'loader'
 TOY = [
     'variables.percent=25',
@@ -44,6 +46,7 @@ TOY = [
     'step_options.train_cfg.val_interval=2',
     'step_options.default_hooks.checkpoint.interval=2',
 ]
+TWO_PROCESSES = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'
 VOLATILE = 'seconds', 'peak_memory_mb', 'fingerprint', 'resumed', 'versions'
 
 
@@ -56,12 +59,19 @@ class Start:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+        modules = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
+        environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=modules)
         environment[MARK] = self.mark
+        self.before = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open('a') as file:
             self.process = subprocess.Popen(
                 self.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
+
+    def wait_for(self, text: str) -> None:
+        """Until it has printed a text, or has ended."""
+        while self.process.poll() is None and text not in self.log.read_text()[self.before :]:
+            time.sleep(0.2)
 
     def processes(self) -> list[psutil.Process]:
         """All that live, torchrun first."""
@@ -116,7 +126,7 @@ class Start:
 def command_of(folder: Path) -> list[str]:
     """The shipped pipeline on toy scenes, on two processes."""
     return [
-        *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
+        *TWO_PROCESSES,
         *('tools/train.py', 'configs/cast_toy.py', '--launcher', 'pytorch'),
         *('--work-dir', str(folder / 'run'), '--cfg-options'),
         *(f'variables.data_root={folder}/data', *TOY),
@@ -191,6 +201,8 @@ def kill_until_it_ends(
     log, done, problems, known = folder / 'log.txt', 0, [], {}
     while done < kills:
         start = Start(command, log)
+        if rng.random() > EARLY:
+            start.wait_for(FIRST)
         try:
             start.process.wait(rng.uniform(0, longest))
         except subprocess.TimeoutExpired:
@@ -236,7 +248,7 @@ def main() -> None:
             folder,
             command_of(folder),
             args.kills - total,
-            seconds / 2,
+            seconds / 4,
             rng,
             lambda line: print(line, flush=True),
         )
