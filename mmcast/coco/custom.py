@@ -4,7 +4,7 @@ to arrange.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
-from mmcast.images import IMAGE_SUFFIXES, image_files, read_image_size
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_sizes
 
 _LEAST_QUERIES = 30
 _SIZES_CHECKED = 5000  # labeled images whose headers are read before training; loading checks each
@@ -37,6 +37,7 @@ def prepare_custom_data(
     val_images: str | None = None,
     crowd_as_instances: bool | str = False,
     max_queries: int | str = 300,
+    value_range: ValueRange = None,
 ) -> dict:
     """Find what belongs together and write the COCO files that training reads, with what can be
     mended mended; the data set is not touched.
@@ -57,6 +58,8 @@ def prepare_custom_data(
         val_images: Folder of the images of ``val``, likewise.
         crowd_as_instances: Take annotations with ``iscrowd`` 1 for single objects.
         max_queries: Most queries, and so most objects that are found in an image.
+        value_range: Black and white in images of more than 8 bits; without it, unlabeled ones are
+            left out.
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
@@ -95,7 +98,7 @@ def prepare_custom_data(
         for path in image_paths(part['images'], folder)
     }
     unlabeled_folder, images, unreadable = list_unlabeled(
-        existing(root / unlabeled, 'variables.unlabeled'), root, known
+        existing(root / unlabeled, 'variables.unlabeled'), root, known, value_range
     )
     said.append(write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)))
 
@@ -342,15 +345,15 @@ def shared_photos(coco: dict, val: dict, val_file: str) -> str:
 
 
 def list_unlabeled(
-    source: Path, root: Path, known: set[Path]
-) -> tuple[Path, list[dict], list[str]]:
+    source: Path, root: Path, known: Set[Path], value_range: ValueRange = None
+) -> tuple[Path, list[dict], dict[str, str]]:
     """The folder of the unlabeled images, these as COCO describes them, without those in ``known``,
-    and the names of those that cannot be read.
+    and the names of those that cannot be used, with the reason.
 
     Raises:
         CASTError: there are none.
     """
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
     if source.is_file():
         find = partial(find_images, ann_file=source, root=root, setting='variables.data_root')
         coco = read_image_list(source, find)
@@ -361,39 +364,37 @@ def list_unlabeled(
             if (folder / image['file_name']).resolve() not in known
         ]
     else:
-        folder, images = source, []
-        paths = [path for path in image_files(folder) if path.resolve() not in known]
-        for path in track(paths, f'Reading the sizes of {len(paths)} images in {folder}'):
-            try:
-                images.append(describe_image(len(images) + 1, path, folder))
-            except CASTError:
-                unreadable.append(path.relative_to(folder).as_posix())
+        folder, files = source, list_folder(source)
+        for line in files.remarks():
+            print(f'{folder}: {line}')
+        paths = [path for path in files.images if path.resolve() not in known]
+        tracked = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
+        sizes, problems = read_sizes(tracked, value_range)
+        unreadable = {path.relative_to(folder).as_posix(): why for path, why in problems.items()}
+        images = [
+            dict(id=number, file_name=path.relative_to(folder).as_posix(), height=h, width=w)
+            for number, (path, (h, w)) in enumerate(sizes.items(), start=1)
+        ]
     if not images:
         raise CASTError(
-            f'{source} has no readable image that is not labeled already '
+            f'{source} has no usable image that is not labeled already '
             f'({" ".join(IMAGE_SUFFIXES)}): give another folder or JSON as variables.unlabeled'
         )
     return folder, images, unreadable
 
 
-def write_unreadable(names: list[str], folder: Path, path: Path) -> str:
-    """Writes a list of the images that cannot be read; what is to be said of them, '' without."""
-    if not names:
+def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> str:
+    """Writes a list of the images that cannot be used and why; what is to be said of them, ''
+    without.
+    """
+    if not problems:
         path.unlink(missing_ok=True)  # of an earlier run
         return ''
-    write_atomically(path, ''.join(f'{name}\n' for name in names))
-    first = ', '.join(names[:3]) + (' ...' if len(names) > 3 else '')
+    write_atomically(path, ''.join(f'{name}\t{why}\n' for name, why in problems.items()))
+    first = ', '.join([*problems][:3]) + (' ...' if len(problems) > 3 else '')
     return (
-        f'{len(names)} unlabeled images in {folder} cannot be read and are left out: {first}; '
+        f'{len(problems)} unlabeled images in {folder} cannot be used and are left out: {first}; '
         f'{path} lists them'
-    )
-
-
-def describe_image(number: int, path: Path, folder: Path) -> dict:
-    """A COCO image entry."""
-    height, width = read_image_size(path)
-    return dict(
-        id=number, file_name=path.relative_to(folder).as_posix(), height=height, width=width
     )
 
 
