@@ -13,6 +13,7 @@ variables = dict(
     crowd_as_instances=False,  # whether annotations with iscrowd 1 are single objects
     max_queries=300,  # most objects that are found in an image
     image_size=256,  # the short side in pixels that training and tests resize to
+    value_range=None,  # black and white of images with more than 8 bits: (low, high) or 'percentile'
     teacher='custom/custom_teacher',
     student='custom/custom_student',
     teacher_weights='{configs}/toy/weights/toy_teacher.pth',

@@ -62,6 +62,15 @@ KINDS = {
         'images of another size',
         'labels are for another size: restore the image, or label this one',
     ),
+    'more-than-8-bits': Kind(
+        'problem',
+        'images of more than 8 bits',
+        'say which values are black and white, variables.value_range of a pipeline (--value-range '
+        'here), or save the image with 8 bits',
+    ),
+    'unusable-name': Kind(
+        'refused', 'files whose names cannot be used', 'rename the file in plain letters'
+    ),
     'copied-image': Kind(
         'problem',
         'copies of images',
@@ -227,6 +236,11 @@ KINDS = {
         'note',
         'images with very many instances',
         'cast_custom.py finds at most variables.max_queries objects an image; raise it, or tile',
+    ),
+    'files-left-out': Kind(
+        'note',
+        'files that are left out',
+        'fine: hidden files and what systems and programs keep are not used',
     ),
     'in-unlabeled-version': Kind(
         'note',

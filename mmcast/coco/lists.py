@@ -11,7 +11,7 @@ from typing import TypeGuard
 from mmcast.coco.findings import Finding, printable
 from mmcast.coco.shapes import is_size
 from mmcast.errors import CASTError
-from mmcast.images import read_image_size
+from mmcast.images import name_problem, read_image_size
 
 _LARGEST_ID = 2**63 - 1
 
@@ -142,6 +142,8 @@ def read_images(
             )
             continue
         usable[key] = entry
+        if problem := name_problem(name):
+            findings.append(Finding('unusable-name', source, clean, problem, entry['id']))
         normal = posixpath.normpath(name)
         if normal in names:
             findings.append(
@@ -308,14 +310,8 @@ def twins(lists: Lists, used: set[int]) -> tuple[set[int], list[Finding]]:
 
 
 def _is_file_name(value: object) -> TypeGuard[str]:
-    """Whether a file can be called so: a NUL or half a character cannot be part of a path."""
-    if not isinstance(value, str) or not value or '\0' in value:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether this can be part of a path."""
+    return isinstance(value, str) and bool(value) and '\0' not in value
 
 
 def shown_id(entry: dict, key: str = 'id') -> int | float | str | None:

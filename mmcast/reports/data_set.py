@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -13,6 +12,7 @@ from mmcast.coco.annotations import examine
 from mmcast.coco.checks.check_report import CheckReport
 from mmcast.coco.findings import FIXES, NOTES, printable
 from mmcast.coco.lists import ImageEntry
+from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.reports.html import photo, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
@@ -41,7 +41,7 @@ def write_sheet(
         own = dict(labels, annotations=labels['annotations'][image.new_id])
         try:
             drawing = draw_labels(Path(image.path), own, image.new_id, colours)
-        except cv2.error:  # a rare sort of a known format, which Pillow reads and OpenCV does not
+        except CASTError:  # a rare sort of a known format, which Pillow reads and OpenCV does not
             continue
         figures.append(
             dict(

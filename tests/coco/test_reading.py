@@ -305,6 +305,10 @@ REFUSED = {
         lambda c: change(c, 'images', 0, file_name='a\0b.png'),
         r'usable id, file_name',
     ),
+    'a name of two lines': (
+        lambda c: change(c, 'images', 0, file_name='a\nb.png'),
+        r'names cannot be used: 1, such as image 1 of a.+nb\.png \(has control characters',
+    ),
     'an image of no size': (lambda c: change(c, 'images', 0, width=-3), r'width and height are -3'),
     'two used categories of one name': (
         two_used,

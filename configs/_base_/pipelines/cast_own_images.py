@@ -2,13 +2,14 @@
 _base_ = './cast.py'
 variables = dict(
     val=None, classes=None, image_size=256, labeled_images=None, val_images=None,
-    crowd_as_instances=False, max_queries=300)
+    crowd_as_instances=False, max_queries=300, value_range=None)
 datasets = dict(
     _delete_=True,  # a dict cannot be merged into the base's string
     labeled='{data.labeled}', train_images='{data.train_images}',
     unlabeled='{data.unlabeled}', unlabeled_images='{data.unlabeled_images}',
     val='{data.val}', val_images='{data.val_images}', classes='{data.classes}',
     transforms=dict(
+        LoadImage=dict(value_range='{value_range}'),
         Resize=dict(scale=(2000, '{image_size}')),
         RandomResize=dict(scale=(2000, '{image_size}')),
         RandomCrop=dict(crop_size=('{image_size}', '{image_size}'))))
@@ -29,7 +30,8 @@ steps = dict(
         function='mmcast.coco.custom.prepare_custom_data',
         kwargs=dict(
             paths, _delete_=True, classes='{classes}', seed='{seed}', out_dir='{work_dir}/01_data',
-            crowd_as_instances='{crowd_as_instances}', max_queries='{max_queries}')),
+            crowd_as_instances='{crowd_as_instances}', max_queries='{max_queries}',
+            value_range='{value_range}')),
     start=dict(
         kind='call',
         function='mmcast.models.weights.start.fit_start_weights',
