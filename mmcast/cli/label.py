@@ -77,9 +77,10 @@ def run(args: argparse.Namespace) -> None:
     from mmcast.configs import load_config
     from mmcast.pseudo_labels.generate import generate_pseudo_labels
     from mmcast.training.distributed import start_distributed
+    from mmcast.training.overrides import override
 
     cfg = load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    override(cfg, args.cfg_options, f'config {cfg.filename}')
     start_distributed(args.launcher)
     summary = generate_pseudo_labels(
         cfg,
