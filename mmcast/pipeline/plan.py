@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mmcast.configs import find_config, load_bases, load_config, shipped_configs
 from mmcast.data.config_data import set_config_data, transforms_of, unlabeled_images
+from mmcast.devices import check_device
 from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
     check_call,
@@ -95,6 +96,8 @@ class Plan:
         }
         self._check_options()
         self._check_transforms()
+        for definition in self.definitions.values():
+            check_device(self._filled_in(definition.get('device')))
         for name, definition in self.definitions.items():
             if definition['kind'] == 'call':
                 kwargs = self._filled_in(definition.get('kwargs') or {})

@@ -3,12 +3,15 @@ inside.
 """
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import jinja2
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 
 def render(template: Path, **values: Any) -> str:
@@ -31,6 +34,17 @@ def photo(image: np.ndarray) -> str:
         '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
     )
     return data_uri(data.tobytes(), 'jpeg')
+
+
+#: For functions that draw names: a ``$`` in them is no formula.
+literal_text = matplotlib.rc_context({'text.parse_math': False})
+
+
+def diagram(figure: Figure) -> str:
+    """A figure of matplotlib as data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='svg')
+    return data_uri(buffer.getvalue(), 'svg+xml')
 
 
 def data_uri(data: bytes, kind: str) -> str:

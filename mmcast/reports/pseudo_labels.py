@@ -1,6 +1,5 @@
 """The HTML page of ``inspect_pseudo_labels``: tables, diagrams and drawings in one file."""
 
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.pseudo_labels.inspection import LoadedStore, describe_stores, load_stores
 from mmcast.pseudo_labels.store import SCORES
-from mmcast.reports.html import data_uri, percent, render
+from mmcast.reports.html import diagram, literal_text, percent, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 
 
@@ -134,6 +133,7 @@ def _names(figures: Sequence[dict]) -> list[str]:
     return [name for name in SCORES if any(name in one for one in figures)]
 
 
+@literal_text
 def _plot(
     names: Sequence[str], figures: Mapping[str, dict], draw: Callable[..., None]
 ) -> str | None:
@@ -146,9 +146,7 @@ def _plot(
             draw(axis, name, title, one)
         axis.set(xlabel=name, xlim=(0, 1))
     axis.legend(fontsize='x-small')
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='svg')
-    return data_uri(buffer.getvalue(), 'svg+xml')
+    return diagram(figure)
 
 
 def _draw_histogram(axis: Axes, name: str, title: str, figures: dict) -> None:

@@ -2,7 +2,6 @@
 README.
 """
 
-import io
 import json
 import platform
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.pipeline.pipeline import PipelineRun, hold_work_dir
-from mmcast.reports.html import data_uri, percent, render
+from mmcast.reports.html import diagram, literal_text, percent, render
 from mmcast.reports.model_card import write_student
 from mmcast.reports.overlays import make_overlays, write_contact_sheet
 from mmcast.reports.pseudo_labels import inspect_pseudo_labels
@@ -135,6 +134,7 @@ def _losses(curves: Curves) -> dict[str, list]:
     return {key: points for key, points in curves.items() if 'loss' in key and '.' not in key}
 
 
+@literal_text
 def _plot(curves: Curves) -> str:
     """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure
     3).
@@ -157,9 +157,7 @@ def _plot(curves: Curves) -> str:
         axis.set(xlabel='iteration', ylabel=label)
         if lines:
             axis.legend(fontsize='x-small')
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='svg')
-    return data_uri(buffer.getvalue(), 'svg+xml')
+    return diagram(figure)
 
 
 def _step_line(run: PipelineRun, name: str) -> dict:

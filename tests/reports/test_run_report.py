@@ -10,8 +10,9 @@ from pycocotools import mask as mask_api
 from mmcast.cli.train import train
 from mmcast.reports import overlays
 from mmcast.reports.labels_on_images import draw_labels
-from mmcast.reports.overlays import choose_report_images
+from mmcast.reports.overlays import Line, Overlays, choose_report_images, write_contact_sheet
 from mmcast.reports.run import _plot
+from mmcast.reports.summary import COLUMNS, write_summary
 from mmcast.training.curves import not_finite, read_curves
 
 PIPELINE = """
@@ -140,3 +141,25 @@ def test_curves_of_a_resumed_run_are_joined(tmp_path):
     points = read_curves(tmp_path)['loss']
     assert points[:2] == [(1, 3.0), (2, 1.5)] and points[2][0] == 3
     assert not_finite(tmp_path) == ['loss']
+
+
+def test_names_are_drawn_as_they_are(labels, tmp_path, monkeypatch):
+    """Neither a formula between two ``$``, which may be none, nor left out for a ``_``."""
+    drawn = []
+    monkeypatch.setattr(
+        'matplotlib.text.Text.draw', lambda self, renderer: drawn.append(self.get_text())
+    )
+    names = ['$5 or \\frac$', '_background_', 'a<b']
+    image = np.zeros((8, 8, 3), np.uint8)
+    overlays = Overlays(
+        ['truth', '$x_{$'], [Line('a', [image, image])], dict.fromkeys(names, '#ff0000'), 0.3
+    )
+    for _ in range(2):
+        write_contact_sheet(overlays, tmp_path / 'sheet.png')
+    assert {*names, 'truth', '$x_{$'} <= set(drawn)
+    assert _plot({'loss $x_{$': [(1, 1.0), (2, 2.0)]}).startswith('data:image/svg')
+
+
+def test_a_row_in_brackets_stays_in_the_table(tmp_path):
+    row = dict.fromkeys(COLUMNS) | dict(row='student [/red] [2]')
+    assert 'student [/red] [2]' in write_summary(tmp_path, [row])
