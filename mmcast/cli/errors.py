@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import sys
 import traceback
@@ -54,6 +55,8 @@ def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
             sys.exit(PIPE_CLOSED)
         message = explain(error)
         if message:
+            if not debug:
+                _forget(error)
             _exit(f'error: {message}', status, debug)
         error.add_note(_REPORT)
         if status == 1 and not debug:
@@ -102,6 +105,20 @@ def _missing_package(error: Exception) -> str | None:
     if command is None:
         return None
     return f'{error.name} is not installed: {command}; `mmcast env` lists all that is missing'
+
+
+def _forget(error: BaseException | None) -> None:
+    """Deletes what an error's traceback holds; what fails in that, as half a data loader of torch
+    does, is no news.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _exit(message: str, status: int, debug: bool) -> None:
