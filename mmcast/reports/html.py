@@ -3,15 +3,14 @@ inside.
 """
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import jinja2
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+
+from mmcast.coco.checks.findings import printable
 
 
 def render(template: Path, **values: Any) -> str:
@@ -25,7 +24,8 @@ def render(template: Path, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters['photo'] = photo
-    return environment.get_template(template.name).render(**values)
+    page = environment.get_template(template.name).render(**values)
+    return page.encode('utf-8', 'backslashreplace').decode()  # names may be no Unicode
 
 
 def photo(image: np.ndarray) -> str:
@@ -36,15 +36,10 @@ def photo(image: np.ndarray) -> str:
     return data_uri(data.tobytes(), 'jpeg')
 
 
-#: For functions that draw names: a ``$`` in them is no formula.
-literal_text = matplotlib.rc_context({'text.parse_math': False})
-
-
-def diagram(figure: Figure) -> str:
-    """A figure of matplotlib as data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='svg')
-    return data_uri(buffer.getvalue(), 'svg+xml')
+def plot_text(name: str) -> str:
+    """A name for matplotlib, to which dollars are formulas and what begins with _ is no label."""
+    text = printable(name).replace('$', r'\$')
+    return f' {text}' if text.startswith('_') else text
 
 
 def data_uri(data: bytes, kind: str) -> str:

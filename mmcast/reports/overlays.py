@@ -12,7 +12,7 @@ from mmcast.coco.consistency import check_labels
 from mmcast.files import write_atomically
 from mmcast.pipeline.pipeline import PipelineRun
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
-from mmcast.reports.html import literal_text
+from mmcast.reports.html import plot_text
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 from mmcast.training.distributed import say
 
@@ -109,7 +109,6 @@ def _predict(
     return path
 
 
-@literal_text
 def write_contact_sheet(overlays: Overlays, path: Path, count: int = 4) -> None:
     """A PNG with ``count`` of the images, for a README."""
     places = (
@@ -127,15 +126,12 @@ def write_contact_sheet(overlays: Overlays, path: Path, count: int = 4) -> None:
             axis.imshow(image)
             axis.axis('off')
     for axis, title in zip(axes[0], overlays.titles):
-        axis.set_title(title)
-    handles = [matplotlib.patches.Patch(color=colour) for colour in overlays.legend.values()]
-    legend = figure.legend(
-        handles=handles,
-        labels=[''] * len(handles),  # a name that begins with _ would be left out
-        loc='outside lower center',
-        ncols=min(len(handles), 8),
-        frameon=False,
+        axis.set_title(plot_text(title))
+    handles = [
+        matplotlib.patches.Patch(color=colour, label=plot_text(name))
+        for name, colour in overlays.legend.items()
+    ]
+    figure.legend(
+        handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False
     )
-    for text, name in zip(legend.get_texts(), overlays.legend):
-        text.set_text(name)
     figure.savefig(path)

@@ -1,5 +1,6 @@
 """The HTML page of ``inspect_pseudo_labels``: tables, diagrams and drawings in one file."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.pseudo_labels.inspection import LoadedStore, describe_stores, load_stores
 from mmcast.pseudo_labels.store import SCORES
-from mmcast.reports.html import diagram, literal_text, percent, render
+from mmcast.reports.html import data_uri, percent, plot_text, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 
 
@@ -133,7 +134,6 @@ def _names(figures: Sequence[dict]) -> list[str]:
     return [name for name in SCORES if any(name in one for one in figures)]
 
 
-@literal_text
 def _plot(
     names: Sequence[str], figures: Mapping[str, dict], draw: Callable[..., None]
 ) -> str | None:
@@ -146,13 +146,15 @@ def _plot(
             draw(axis, name, title, one)
         axis.set(xlabel=name, xlim=(0, 1))
     axis.legend(fontsize='x-small')
-    return diagram(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='svg')
+    return data_uri(buffer.getvalue(), 'svg+xml')
 
 
 def _draw_histogram(axis: Axes, name: str, title: str, figures: dict) -> None:
     counts = figures['histograms'].get(name)
     if counts:
-        axis.stairs(counts, np.linspace(0, 1, len(counts) + 1), label=title)
+        axis.stairs(counts, np.linspace(0, 1, len(counts) + 1), label=plot_text(title))
     axis.set_ylabel('labels')
 
 
@@ -161,7 +163,10 @@ def _draw_calibration(axis: Axes, name: str, title: str, figures: dict) -> None:
     bins = figures['quality']['calibration'].get(name, {}).get('bins', [])
     scores = [each['score'] for each in bins]
     (line,) = axis.plot(
-        scores, [each['precision'] for each in bins], marker='.', label=f'{title}: precision'
+        scores,
+        [each['precision'] for each in bins],
+        marker='.',
+        label=plot_text(f'{title}: precision'),
     )
     axis.plot(
         scores,

@@ -2,6 +2,7 @@
 README.
 """
 
+import io
 import json
 import platform
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
-from mmcast.pipeline.pipeline import PipelineRun, hold_work_dir
-from mmcast.reports.html import diagram, literal_text, percent, render
+from mmcast.locks import hold_work_dir
+from mmcast.pipeline.pipeline import PipelineRun
+from mmcast.reports.html import data_uri, percent, render
 from mmcast.reports.model_card import write_student
 from mmcast.reports.overlays import make_overlays, write_contact_sheet
 from mmcast.reports.pseudo_labels import inspect_pseudo_labels
@@ -134,7 +136,6 @@ def _losses(curves: Curves) -> dict[str, list]:
     return {key: points for key, points in curves.items() if 'loss' in key and '.' not in key}
 
 
-@literal_text
 def _plot(curves: Curves) -> str:
     """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure
     3).
@@ -157,7 +158,9 @@ def _plot(curves: Curves) -> str:
         axis.set(xlabel='iteration', ylabel=label)
         if lines:
             axis.legend(fontsize='x-small')
-    return diagram(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='svg')
+    return data_uri(buffer.getvalue(), 'svg+xml')
 
 
 def _step_line(run: PipelineRun, name: str) -> dict:
