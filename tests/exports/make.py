@@ -1,7 +1,7 @@
 """Makes the exports in this folder, each with the tool itself in an environment of its own.
 
-    python -m venv /tmp/labelme && /tmp/labelme/bin/pip install labelme==6.3.1
-    /tmp/labelme/bin/python tests/exports/make.py labelme
+    python -m venv tool && tool/bin/pip install labelme==6.3.1
+    tool/bin/python tests/exports/make.py labelme
 
 README.md says which versions these are. The images are of ``tests/helpers/export_scene.py``.
 """
