@@ -25,12 +25,13 @@ from mmcast.coco.converters.exports import (
 from mmcast.coco.converters.shapes import (
     checked_points,
     ellipse_outline,
-    fill_polygon,
     numbers,
+    polygon_rle,
     reaches_beyond,
     rotated_rectangle,
 )
 from mmcast.errors import CASTError
+from mmcast.masks.rle import encode_mask
 
 # Elements of an image that are objects or might be taken for some.
 _SHAPES = ('polygon', 'mask', 'box', 'ellipse', 'polyline', 'points', 'cuboid', 'skeleton', 'tag')
@@ -149,7 +150,7 @@ def read_cvat(path: Path) -> CvatFile:
             parser.ParseFile(file)
     except OSError as error:
         raise CASTError(f'{path} cannot be read ({error.strerror}): check the path') from error
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # LookupError: the encoding that it names
         raise CASTError(f'{path} is not valid XML ({error}): export it again') from error
     return content
 
@@ -175,7 +176,7 @@ def _read_image(
         try:
             if not shape.get('label'):
                 raise CASTError(f'{where} has no label: export it again')
-            mask = (
+            rle = (
                 _pasted(shape, image, where)
                 if kind == 'mask'
                 else _drawn(kind, shape, image, where)
@@ -184,14 +185,14 @@ def _read_image(
             faults.append(str(error))
             continue
         group = shape.get('group_id', '0')
-        parts.append((shape['label'], None if group == '0' else group, mask))
+        parts.append((shape['label'], None if group == '0' else group, rle))
     raise_faults(faults)
     image.add_parts(parts)
     return image
 
 
-def _drawn(kind: str, shape: Attributes, image: ImageLabels, where: str) -> np.ndarray:
-    """The mask of a polygon, box or ellipse."""
+def _drawn(kind: str, shape: Attributes, image: ImageLabels, where: str) -> dict:
+    """The RLE of a polygon, box or ellipse."""
 
     def value(*keys: str) -> list[float]:
         return numbers([shape.get(key) for key in keys], where)
@@ -212,11 +213,11 @@ def _drawn(kind: str, shape: Attributes, image: ImageLabels, where: str) -> np.n
             raise CASTError(f'{where} has no list of three or more points: label it again')
     points = checked_points(points, image.height, image.width, where)
     image.notes[CUT_OFF] += reaches_beyond(points, image.height, image.width)
-    return fill_polygon(points, image.height, image.width)
+    return polygon_rle(points, image.height, image.width)
 
 
-def _pasted(shape: Attributes, image: ImageLabels, where: str) -> np.ndarray:
-    """The mask of a ``mask``: runs outside and inside by turns, along the rows of a box."""
+def _pasted(shape: Attributes, image: ImageLabels, where: str) -> dict:
+    """The RLE of a ``mask``: runs outside and inside by turns, along the rows of a box."""
     keys = ('left', 'top', 'width', 'height')
     left, top, width, height = map(int, numbers([shape.get(key) for key in keys], where))
     runs = np.array(numbers(shape.get('rle', '').split(','), where)).astype(int)
@@ -229,4 +230,4 @@ def _pasted(shape: Attributes, image: ImageLabels, where: str) -> np.ndarray:
     mask = np.zeros((image.height, image.width), bool)
     inside = np.arange(len(runs)) % 2 == 1
     mask[top : top + height, left : left + width] = np.repeat(inside, runs).reshape(height, width)
-    return mask
+    return encode_mask(mask)

@@ -14,14 +14,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from pycocotools import mask as mask_api
 
 from mmcast.coco.converters.instance_maps import convert_all
 from mmcast.errors import CASTError
 from mmcast.files import write_json_files
 from mmcast.images import image_files, read_image_size
-from mmcast.masks.rle import encode_mask
 
 Item = TypeVar('Item')
 
@@ -60,33 +58,39 @@ class ImageLabels:
     objects: list[tuple[str, dict]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def add(self, name: str, mask: np.ndarray) -> None:
+    def add(self, name: str, rle: dict) -> None:
         """Appends an object; one without a pixel is counted in its place.
 
         Args:
             name: Its class.
-            mask: (H, W) bool.
+            rle: Its mask as :func:`mmcast.masks.rle.encode_mask` gives it.
         """
-        if mask.any():
-            self.objects.append((name, encode_mask(mask)))
+        if mask_api.area(rle):
+            self.objects.append((name, rle))
         else:
             self.notes[NO_PIXEL] += 1
 
-    def add_parts(self, parts: Iterable[tuple[str, Hashable, np.ndarray]]) -> None:
+    def add_parts(self, parts: Iterable[tuple[str, Hashable, dict]]) -> None:
         """Appends objects; those of one class and one group are parts of one.
 
         Args:
-            parts: Class, group or None, and mask (H, W) bool of each.
+            parts: Class, group or None, and RLE of each.
         """
-        whole: dict[tuple, np.ndarray] = {}
-        sizes: Counter[tuple] = Counter()
-        for number, (name, group, mask) in enumerate(parts):
+        whole: dict[tuple, list[dict]] = {}
+        for number, (name, group, rle) in enumerate(parts):
             key = (name, 'part', number) if group is None else (name, 'group', group)
-            whole[key] = whole[key] | mask if key in whole else mask
-            sizes[key] += 1
-        for key, mask in whole.items():
-            self.add(key[0], mask)
-        self.notes[MERGED] += sum(size > 1 for size in sizes.values())
+            whole.setdefault(key, []).append(rle)
+        for (name, *_), rles in whole.items():
+            self.add(name, _merged(rles))
+        self.notes[MERGED] += sum(len(rles) > 1 for rles in whole.values())
+
+
+def _merged(rles: list[dict]) -> dict:
+    """The RLE of all pixels of some."""
+    if len(rles) == 1:
+        return rles[0]
+    rle = mask_api.merge(rles)
+    return dict(rle, counts=rle['counts'].decode())
 
 
 def read_all(

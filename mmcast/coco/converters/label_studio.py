@@ -25,13 +25,14 @@ from mmcast.coco.converters.exports import (
 from mmcast.coco.converters.shapes import (
     checked_points,
     ellipse_outline,
-    fill_polygon,
     numbers,
+    polygon_rle,
     reaches_beyond,
     rotated_rectangle,
 )
 from mmcast.errors import CASTError
 from mmcast.images import IMAGE_SUFFIXES
+from mmcast.masks.rle import encode_mask
 
 # Results that say something about a task or an object, and are no shape.
 _NO_SHAPE = {
@@ -159,7 +160,7 @@ def _shapes(results: list[dict]) -> list[dict]:
     Labels beside Polygon), both in one.
     """
     apart = {
-        result.get('id'): result['value']
+        str(result.get('id')): result['value']
         for result in results
         if result.get('type') == 'labels' and isinstance(result.get('value'), dict)
     }
@@ -167,19 +168,19 @@ def _shapes(results: list[dict]) -> list[dict]:
     for result in results:
         kind = str(result.get('type'))
         if kind not in _NO_SHAPE and isinstance(result.get('value'), dict):
-            value = apart.get(result.get('id'), {}) | result['value']
+            value = apart.get(str(result.get('id')), {}) | result['value']
             shapes.append(dict(result, type=kind.removesuffix('labels'), value=value))
     return shapes
 
 
 def _size_of(shapes: list[dict], where: str) -> tuple[Any, Any] | None:
     """Height and width of the labeled image, of which shapes have shares of a hundred."""
-    sizes = {(shape.get('original_height'), shape.get('original_width')) for shape in shapes}
+    sizes = [(shape.get('original_height'), shape.get('original_width')) for shape in shapes]
     if any(shape.get('image_rotation') for shape in shapes):
         raise CASTError(f'{where}: its image was rotated in Label Studio: rotate the file instead')
-    if len(sizes) > 1:
-        raise CASTError(f'{where}: its shapes are of images of {len(sizes)} sizes: label it again')
-    return sizes.pop() if sizes else None
+    if any(size != sizes[0] for size in sizes):
+        raise CASTError(f'{where}: its shapes are of images of several sizes: label it again')
+    return sizes[0] if sizes else None
 
 
 def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
@@ -192,7 +193,7 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
         number = len(labels) if isinstance(labels, list) else 0
         raise CASTError(f'{where} has {number} labels, not one: label it again')
     if kind == 'brush':
-        mask = brush_mask(value.get('rle'), image.height, image.width, where)
+        rle = encode_mask(brush_mask(value.get('rle'), image.height, image.width, where))
     else:
         points = checked_points(
             _outline(kind, value, image, where), image.height, image.width, where
@@ -202,8 +203,8 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
             return
         image.notes[CUT_OFF] += reaches_beyond(points, image.height, image.width)
         image.notes[RECTANGLES] += kind == 'rectangle'
-        mask = fill_polygon(points, image.height, image.width)
-    image.add(labels[0], mask)
+        rle = polygon_rle(points, image.height, image.width)
+    image.add(labels[0], rle)
 
 
 def _outline(kind: str, value: dict, image: ImageLabels, where: str) -> Any:

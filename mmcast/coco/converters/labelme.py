@@ -26,6 +26,7 @@ from mmcast.coco.converters.exports import (
 )
 from mmcast.coco.converters.shapes import checked_points, reaches_beyond
 from mmcast.errors import CASTError
+from mmcast.masks.rle import encode_mask
 
 OUT_FILE = 'annotations/instances.json'
 # Points that a shape has.
@@ -117,8 +118,8 @@ def _image_path(content: dict, path: Path) -> Path:
     return Path(os.path.normpath(found))
 
 
-def _part_of(shape: Any, image: ImageLabels, where: str) -> tuple[str, Hashable, np.ndarray] | None:
-    """Label, group and mask of a shape; None, and a note, for one without an area."""
+def _part_of(shape: Any, image: ImageLabels, where: str) -> tuple[str, Hashable, dict] | None:
+    """Label, group and RLE of a shape; None, and a note, for one without an area."""
     label, group = (
         shape.get(key) if isinstance(shape, dict) else None for key in ('label', 'group_id')
     )
@@ -140,7 +141,7 @@ def _part_of(shape: Any, image: ImageLabels, where: str) -> tuple[str, Hashable,
         mask = shape_mask(kind, points, image.height, image.width)
     image.notes[CUT_OFF] += kind != 'circle' and reaches_beyond(points, image.height, image.width)
     image.notes[RECTANGLES] += kind == 'rectangle'
-    return label, group, mask
+    return label, group, encode_mask(mask)
 
 
 def shape_mask(kind: str, points: np.ndarray, height: int, width: int) -> np.ndarray:

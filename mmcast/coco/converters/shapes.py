@@ -7,6 +7,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from mmcast.errors import CASTError
+from mmcast.masks.rle import encode_mask
 
 
 def checked_points(points: Any, height: int, width: int, where: str) -> np.ndarray:
@@ -45,26 +46,28 @@ def reaches_beyond(points: np.ndarray, height: int, width: int) -> bool:
     return bool(((points < -0.5) | (points > np.array([width, height]) + 0.5)).any())
 
 
-def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask of a polygon as COCO's API draws it: pixel i reaches from i to i + 1.
+def polygon_rle(points: np.ndarray, height: int, width: int) -> dict:
+    """The RLE of a polygon as COCO's API draws it: pixel i reaches from i to i + 1.
 
     CVAT and Label Studio give coordinates so, and datumaro, which CVAT exports with, draws so.
 
     Args:
         points: (N, 2), at most as far outside the image as :func:`checked_points` allows.
-        height: Of the mask.
+        height: Of the image.
         width: Likewise.
 
     Returns:
-        (H, W) bool; the parts outside are cut off.
+        COCO RLE with text counts; the parts outside are cut off.
     """
     # COCO's API moves points that are outside to the border, which bends the edges that cross it.
     beyond = np.ceil(np.maximum(0, [-points.min(0), points.max(0) - (width, height)])).astype(int)
-    (left, top), (right, bottom) = beyond
+    (left, top), (right, bottom) = beyond.tolist()
     polygon = (points + (left, top)).ravel().tolist()
-    size = height + top + bottom, width + left + right
-    mask = mask_api.decode(mask_api.frPyObjects([polygon], *map(int, size)))[..., 0]
-    return mask[top : top + height, left : left + width].astype(bool)
+    (rle,) = mask_api.frPyObjects([polygon], height + top + bottom, width + left + right)
+    if not beyond.any():
+        return dict(size=rle['size'], counts=rle['counts'].decode())
+    mask = mask_api.decode(rle)[top : top + height, left : left + width]
+    return encode_mask(mask.astype(bool))
 
 
 def rotated_rectangle(

@@ -19,6 +19,7 @@ from mmcast.coco.converters.exports import (
 from mmcast.coco.converters.instance_maps import unreadable
 from mmcast.errors import CASTError
 from mmcast.images import IMAGE_SUFFIXES
+from mmcast.masks.rle import encode_mask
 
 VOID = 255  # borders of objects, and what nobody labeled
 # fmt: off
@@ -193,7 +194,8 @@ def read_voc(root: Path, table: ClassTable, stem: str) -> ImageLabels:
     for value in np.unique(objects).tolist():
         if value not in (0, VOID):
             mask = objects == value
-            image.add(_class_of(classes[mask], table, f'{classes_file}, object {value}'), mask)
+            name = _class_of(classes[mask], table, f'{classes_file}, object {value}')
+            image.add(name, encode_mask(mask))
     return image
 
 

@@ -23,9 +23,10 @@ from mmcast.coco.converters.exports import (
     read_all,
     write_exports,
 )
-from mmcast.coco.converters.shapes import checked_points, fill_polygon, reaches_beyond
+from mmcast.coco.converters.shapes import checked_points, polygon_rle, reaches_beyond
 from mmcast.errors import CASTError
 from mmcast.images import IMAGE_SUFFIXES, image_files
+from mmcast.masks.rle import encode_mask
 
 SPLITS = ('train', 'val', 'test')
 _BOX = 5  # numbers of a line: class, centre, width, height
@@ -268,7 +269,7 @@ def read_yolo(layout: Layout, pixel_edges: bool, path: Path) -> ImageLabels | No
         try:
             where = f'{label_file}, line {number}'
             name, points = _object(row, layout.names, image, where)
-            draw = fill_polygon if pixel_edges else _through_centres(row)
+            draw = polygon_rle if pixel_edges else _through_centres(row)
             image.add(name, draw(points, image.height, image.width))
         except CASTError as error:
             faults.append(str(error))
@@ -300,13 +301,13 @@ def _object(
     return names[int(label)], points
 
 
-def _through_centres(row: list[str]) -> Callable[[np.ndarray, int, int], np.ndarray]:
+def _through_centres(row: list[str]) -> Callable[[np.ndarray, int, int], dict]:
     """Draws the polygon of a line as Ultralytics does, see :func:`convert_yolo`."""
 
-    def draw(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    def draw(points: np.ndarray, height: int, width: int) -> dict:
         cut = np.reshape(rounding_of(row[1:]), (-1, 2)) * (width, height)
         pixels = np.floor(points + np.minimum(cut, 0.5)).astype(int)
-        return polygon_mask([(x, y) for x, y in pixels.tolist()], height, width)
+        return encode_mask(polygon_mask([(x, y) for x, y in pixels.tolist()], height, width))
 
     return draw
 

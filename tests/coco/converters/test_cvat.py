@@ -107,6 +107,7 @@ def test_two_images_of_one_name_are_refused(file):
         ('name="a.png"', 'name="b.png"', 'the image images/b.png has labels 2 times'),
         ('<image id="0"', '<track id="0"', 'not an export as "CVAT for images 1.1" .found <track>'),
         ('(?s)</image>.*', '', 'is not valid XML'),
+        ('encoding="utf-8"', 'encoding="utf-99"', 'is not valid XML .unknown encoding'),
         ('<annotations>', '<!DOCTYPE annotations>\n<annotations>', 'declares a document type'),
     ],
 )

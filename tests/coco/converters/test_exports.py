@@ -14,9 +14,10 @@ from pycocotools import mask as mask_api
 
 from mmcast.cli.main import main
 from mmcast.coco.converters.exports import ImageLabels, write_exports
-from mmcast.coco.converters.shapes import fill_polygon
+from mmcast.coco.converters.shapes import polygon_rle
 from mmcast.coco.custom import prepare_custom_data
 from mmcast.errors import CASTError
+from mmcast.masks.rle import encode_mask
 
 THREE = box(2, 2, 8, 8) | box(12, 12, 20, 18) | box(22, 30, 30, 44)
 
@@ -249,7 +250,7 @@ def test_ids_of_classes_are_the_same_in_every_split(tmp_path):
         tmp_path / f'{name}.json': [ImageLabels(f'{name}.png', 8, 8)] for name in ('train', 'val')
     }
     for (image,), name in zip(images.values(), ('b', 'a')):
-        image.add(name, box(0, 0, 4, 4)[:8, :8])
+        image.add(name, encode_mask(box(0, 0, 4, 4)[:8, :8]))
     write_exports(images, ['a', 'b'], 'test')
     for file, name in zip(images, ('b', 'a')):
         coco = json.loads(file.read_text())
@@ -259,9 +260,9 @@ def test_ids_of_classes_are_the_same_in_every_split(tmp_path):
 
 def test_an_object_without_a_pixel_is_counted_and_its_image_kept(tmp_path):
     image = ImageLabels('a.png', 8, 8)
-    image.add('cell', box(0, 0, 0, 0)[:8, :8])
+    image.add('cell', encode_mask(box(0, 0, 0, 0)[:8, :8]))
     other = ImageLabels('b.png', 8, 8)
-    other.add('cell', box(0, 0, 4, 4)[:8, :8])
+    other.add('cell', encode_mask(box(0, 0, 4, 4)[:8, :8]))
     file = tmp_path / 'a.json'
     counts = write_exports({file: [image, other]}, ['cell'], 'test')
     assert counts[file].notes == {'objects without a pixel left out': 1}
@@ -287,6 +288,6 @@ def test_rectangles_alone_are_refused_until_they_are_meant(tmp_path):
 
 def test_a_polygon_that_leaves_the_image_is_cut_along_its_border():
     """COCO's API moves corners that are outside to the border, which bends the edges there."""
-    mask = fill_polygon(np.array([(-10.0, 4.0), (10.0, -6.0), (10.0, 14.0)]), 12, 12)
-    whole = fill_polygon(np.array([(10.0, 14.0), (30.0, 4.0), (30.0, 24.0)]), 40, 40)
-    assert np.array_equal(mask, whole[10:22, 20:32])
+    part = polygon_rle(np.array([(-10.0, 4.0), (10.0, -6.0), (10.0, 14.0)]), 12, 12)
+    whole = polygon_rle(np.array([(10.0, 14.0), (30.0, 4.0), (30.0, 24.0)]), 40, 40)
+    assert np.array_equal(mask_api.decode(part), mask_api.decode(whole)[10:22, 20:32])

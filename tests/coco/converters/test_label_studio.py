@@ -159,7 +159,7 @@ def broken(tasks: list[dict], kind: str) -> object:
         ('min', 'has no annotations in its tasks: export as "JSON", not "JSON-MIN"'),
         ('dict', 'is not a list of tasks'),
         ('size', 'a.png is 48x32, .* says 96x32'),
-        ('sizes', 'task 1: its shapes are of images of 2 sizes'),
+        ('sizes', 'task 1: its shapes are of images of several sizes'),
         ('rotated', 'task 1: its image was rotated in Label Studio'),
         ('labels', 'task 1, polygon p1 has 2 labels, not one'),
         ('far', 'task 1, polygon p1: coordinates up to 9000 lie far outside'),
