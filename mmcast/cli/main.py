@@ -78,6 +78,7 @@ SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
             'convert a data set to COCO JSON',
             {
                 'Cityscapes': '{command} cityscapes data/cityscapes --num-workers 8',
+                "Labelme's JSON files": '{command} labelme data/leaves',
                 'synthetic street scenes': '{command} toy_cityscapes data/toy_cityscapes',
             },
             CONVERTERS,

@@ -25,9 +25,9 @@ Item = TypeVar('Item')
 
 # What was left out or mended, as the commands say it behind a number.
 NO_PIXEL = 'objects without a pixel left out'
-CUT_OFF = 'objects reach beyond their image and were cut off there'
-RECTANGLES = 'rectangles were taken as masks of all their pixels'
-MERGED = 'objects were put together from parts of one group'
+CUT_OFF = 'objects cut off at the border of their image'
+RECTANGLES = 'rectangles taken as masks of all their pixels'
+MERGED = 'objects put together from parts of one group'
 _FAULTS_SHOWN = 5
 
 

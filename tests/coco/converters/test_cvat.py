@@ -122,7 +122,7 @@ def test_what_reaches_beyond_the_image_is_cut_off_and_counted(file):
     change(
         file, 'points="0.00,0.00;10.00,0.00;10.00,8.00;0.00,8.00"', 'points="-5,0;10,0;10,8;-5,8"'
     )
-    assert convert(file).notes['objects reach beyond their image and were cut off there'] == 1
+    assert convert(file).notes['objects cut off at the border of their image'] == 1
     assert np.array_equal(found(file)['b.png'][0][1], CORNER)
 
 

@@ -17,7 +17,7 @@ from mmcast.coco.converters.exports import ImageLabels, write_exports
 from mmcast.coco.converters.shapes import polygon_rle
 from mmcast.coco.custom import prepare_custom_data
 from mmcast.errors import CASTError
-from mmcast.masks.rle import encode_mask
+from mmcast.masks.rle import encode_mask, encode_segmentation
 
 THREE = box(2, 2, 8, 8) | box(12, 12, 20, 18) | box(22, 30, 30, 44)
 
@@ -154,6 +154,11 @@ def test_the_data_step_and_mmdet_read_what_was_written(export, tmp_path):
     assert data['classes'] == list(
         dict.fromkeys(sorted(n for o in expected.values() for n, _ in o))
     )
+    assert_data_step_has(data, expected)
+
+
+def assert_data_step_has(data: dict, expected: dict[str, list]) -> None:
+    """mmdet's data set reads these objects from the files of the data step, by image."""
     seen = {}
     for part, images in (('labeled', 'train_images'), ('val', 'val_images')):
         dataset = CocoDataset(
@@ -167,13 +172,51 @@ def test_the_data_step_and_mmdet_read_what_was_written(export, tmp_path):
             info = dataset.get_data_info(number)
             assert Path(info['img_path']).is_file()
             seen[Path(info['img_path']).name] = [
-                (data['classes'][item['bbox_label']], mask_api.decode(item['mask']).astype(bool))
+                (
+                    data['classes'][item['bbox_label']],
+                    mask_api.decode(encode_segmentation(item['mask'], 32, 48)).astype(bool),
+                )
                 for item in info['instances']
                 if not item['ignore_flag']
             ]
     assert seen.keys() == expected.keys()
     for image, objects in expected.items():
         assert_same_objects(seen[image], objects)
+
+
+@pytest.mark.parametrize(
+    'export, labeled, val, expected',
+    [
+        (
+            'format-roboflow/coco',
+            'train/_annotations.coco.json',
+            'valid/_annotations.coco.json',
+            {
+                'a_png.rf.0123456789abcdef0123456789abcdef.jpg': [
+                    ('cell', SQUARE),
+                    ('nucleus', PARTS[0]),
+                ],
+                'b_png.rf.fedcba9876543210fedcba9876543210.jpg': [('nucleus', CORNER)],
+                'c_png.rf.00112233445566778899aabbccddeeff.jpg': [],
+            },
+        ),
+        (
+            'label_studio_sdk-2.1.2/coco',
+            'result.json',
+            'val.json',
+            CONVERTED['label_studio_sdk-2.1.2/yolo'][2],
+        ),
+    ],
+)
+def test_the_data_step_reads_coco_as_exported(export, labeled, val, expected, tmp_path):
+    root = copy_export(export, tmp_path)
+    if not (root / val).exists():
+        move_image(root / labeled, root / val, number=1)
+    (root / 'unlabeled').mkdir()
+    Image.new('RGB', (48, 32), (9, 9, 9)).save(root / 'unlabeled/new.png')
+    data = prepare_custom_data(root, labeled, 'unlabeled', tmp_path / 'work', val=val)
+    assert data['classes'] == ['cell', 'nucleus']
+    assert_data_step_has(data, expected)
 
 
 def test_a_command_says_what_it_wrote_left_out_and_what_comes_next(tmp_path, capsys):
@@ -184,8 +227,8 @@ def test_a_command_says_what_it_wrote_left_out_and_what_comes_next(tmp_path, cap
     for line in (
         '1 shapes of the type polyline left out',
         '1 shapes of the type tag left out',
-        '1 objects were put together from parts of one group',
-        '1 rectangles were taken as masks of all their pixels',
+        '1 objects put together from parts of one group',
+        '1 rectangles taken as masks of all their pixels',
     ):
         assert f'  {line}\n' in out
     assert (

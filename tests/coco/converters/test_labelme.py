@@ -33,8 +33,8 @@ def test_what_has_no_area_is_counted_by_kind(root):
     assert convert(root).notes == {
         'shapes of the type point left out': 1,
         'shapes of the type linestrip left out': 1,
-        'objects were put together from parts of one group': 1,
-        'rectangles were taken as masks of all their pixels': 1,
+        'objects put together from parts of one group': 1,
+        'rectangles taken as masks of all their pixels': 1,
     }
 
 
@@ -89,7 +89,7 @@ def test_what_reaches_beyond_the_image_is_cut_off_and_counted(root):
     change_shape(root / 'labels/b.json', 0, points=points)
     change_shape(root / 'labels/a.json', 1, points=[[40, 25], [51, 36]])  # a mask
     counts = convert(root)
-    assert counts.notes['objects reach beyond their image and were cut off there'] == 2
+    assert counts.notes['objects cut off at the border of their image'] == 2
     found = objects_of(root / 'annotations/instances.json')
     assert np.array_equal(np.argwhere(found['b.png'][0][1]).max(0), [7, 9])
     assert found['a.png'][1][1].sum() == 7 * 8 - 12  # 3 x 4 pixels of the hole are inside

@@ -137,7 +137,7 @@ def test_an_unusable_line_is_named(root, line, message):
 def test_what_reaches_beyond_the_image_is_cut_off_and_counted(root):
     labels(root, '0 -0.25 0.25 0.25 0.25 0.25 0.5 -0.25 0.5\n')
     counts = convert(root, pixel_edges=True)[root / 'annotations/instances_train.json']
-    assert counts.notes['objects reach beyond their image and were cut off there'] == 1
+    assert counts.notes['objects cut off at the border of their image'] == 1
     found = objects_of(root / 'annotations/instances_train.json')
     assert np.array_equal(found['a.png'][0][1], box(8, 0, 16, 12))
 
