@@ -22,6 +22,7 @@ from mmcast.configs import find_config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.memory import PeakMemory
+from mmcast.processes import end_with_parent
 
 BACKENDS = ('eager', 'compiled')
 
@@ -183,6 +184,7 @@ def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
     """Load a model, then serve the parent: ``run`` gives the seconds of one, ``describe`` the last
     word.
     """
+    end_with_parent()
     try:
         with PeakMemory() as peak:
             images = _images(setting)
@@ -217,12 +219,9 @@ def _images(setting: Setting) -> np.ndarray:
         )
     import cv2
 
-    from mmcast.deploy.prediction import read_image
+    from mmcast.images import read_image
 
-    picture = read_image(Path(setting.image), setting.image)
-    if picture.pixels is None:
-        raise CASTError(f'{setting.image} {picture.problem}')
-    image = cv2.resize(picture.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(read_image(setting.image), (width, height), interpolation=cv2.INTER_AREA)
     return np.stack([image] * setting.batch)
 
 
