@@ -20,6 +20,7 @@ from mmcast.coco.converters.exports import (
     names_in,
     raise_faults,
     read_all,
+    visible,
     write_exports,
 )
 from mmcast.coco.converters.shapes import (
@@ -100,7 +101,7 @@ def convert_cvat(
 def _xml_file(source: Path) -> Path:
     if not source.is_dir():
         return source
-    found = sorted(source.glob('*.xml'))
+    found = visible(source.glob('*.xml'))
     if len(found) != 1:
         raise CASTError(
             f'{source} has {len(found)} XML files: give annotations.xml of an export as "CVAT for '

@@ -19,7 +19,7 @@ from pycocotools import mask as mask_api
 from mmcast.coco.converters.instance_maps import convert_all
 from mmcast.errors import CASTError
 from mmcast.files import write_json_files
-from mmcast.images import image_files, read_image_size
+from mmcast.images import check_names, explain_sizes, image_files, read_image_size
 
 Item = TypeVar('Item')
 
@@ -228,6 +228,11 @@ def _coco_of(images: list[ImageLabels], names: Sequence[str], description: str) 
     )
 
 
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """The paths, sorted, without hidden ones, such as those that a Mac adds (``._a.json``)."""
+    return sorted(path for path in paths if not path.name.startswith('.'))
+
+
 def names_in(images: Iterable[ImageLabels]) -> list[str]:
     """The classes that objects have, sorted."""
     return sorted({name for image in images for name, _ in image.objects})
@@ -263,15 +268,17 @@ def labeled_image(
     Raises:
         CASTError: the image is missing, unreadable, of another size or not below ``root``.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for names that are too long
         raise CASTError(f'{path}, an image of {label_file}, is missing: put it there')
     height, width = read_image_size(path)
     if size is not None and (height, width) != size:
         raise CASTError(
-            f'{path} is {width}x{height}, {label_file} says {size[1]}x{size[0]}: take the image '
-            'that was labeled, not a resized or rotated copy'
+            f'{path} is {width}x{height}, {label_file} says {size[1]}x{size[0]}: '
+            f'{explain_sizes(path, (height, width), size)}'
         )
-    return ImageLabels(relative_name(path, root), height, width)
+    name = relative_name(path, root)
+    check_names([name], label_file)
+    return ImageLabels(name, height, width)
 
 
 def relative_name(path: Path, root: Path) -> str:
@@ -305,7 +312,7 @@ class ImageFinder:
         for name in names:
             inside = posixpath.normpath(name.replace('\\', '/')).lstrip('/')
             path = self.folder / inside
-            if not inside.startswith('../') and path.is_file():
+            if not inside.startswith('../') and os.path.isfile(path):
                 return path
         for name in names:
             found = self._by_name.get(posixpath.basename(name.replace('\\', '/')), [])

@@ -22,6 +22,7 @@ from mmcast.coco.converters.exports import (
     raise_faults,
     read_all,
     read_json,
+    visible,
     write_exports,
 )
 from mmcast.coco.converters.shapes import checked_points, reaches_beyond
@@ -67,7 +68,7 @@ def convert_labelme(
     """
     root = Path(root)
     out_file = Path(out_file) if out_file else root / OUT_FILE
-    files = sorted(path for path in root.rglob('*.json') if not _same(path, out_file))
+    files = [path for path in visible(root.rglob('*.json')) if not _same(path, out_file)]
     if not files:
         raise CASTError(f'{root} has no JSON file: give the folder that Labelme saved to')
     images = read_all(partial(read_labelme, root), files, f'Labelme, {root}', num_workers, progress)
@@ -114,7 +115,7 @@ def _image_path(content: dict, path: Path) -> Path:
         raise CASTError(f'{path} has no imagePath: save it in Labelme again')
     name = name.replace('\\', '/')  # as on Windows
     given, beside = path.parent / name, path.parent / name.rpartition('/')[2]
-    found = beside if beside.is_file() and not given.is_file() else given
+    found = beside if os.path.isfile(beside) and not os.path.isfile(given) else given
     return Path(os.path.normpath(found))
 
 

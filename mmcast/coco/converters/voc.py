@@ -14,6 +14,7 @@ from mmcast.coco.converters.exports import (
     labeled_image,
     raise_faults,
     read_all,
+    visible,
     write_exports,
 )
 from mmcast.coco.converters.instance_maps import unreadable
@@ -109,11 +110,11 @@ def convert_voc(
 
 def _lists(root: Path) -> dict[str, list[str]]:
     """Names of images by list."""
-    files = {path.stem: path for path in sorted((root / 'ImageSets/Segmentation').glob('*.txt'))}
+    files = {path.stem: path for path in visible((root / 'ImageSets/Segmentation').glob('*.txt'))}
     if {'train', 'val'} <= set(files):
         files.pop('trainval', None)
     if not files:
-        return {'': sorted(path.stem for path in (root / 'SegmentationObject').glob('*.png'))}
+        return {'': [path.stem for path in visible((root / 'SegmentationObject').glob('*.png'))]}
     lists = {name: _lines(path) for name, path in files.items()}
     return {name: lines for name, lines in lists.items() if lines}
 
@@ -181,7 +182,7 @@ def read_voc(root: Path, table: ClassTable, stem: str) -> ImageLabels:
     objects_file = root / 'SegmentationObject' / f'{stem}.png'
     classes_file = root / 'SegmentationClass' / f'{stem}.png'
     image = labeled_image(_image_of(root, stem), root, objects_file)
-    if not objects_file.is_file() and not classes_file.is_file():
+    if not os.path.isfile(objects_file) and not os.path.isfile(classes_file):
         image.notes[_NO_MASK] += 1
         return image
     objects, classes = _values(objects_file, None), _values(classes_file, table)
@@ -201,7 +202,9 @@ def read_voc(root: Path, table: ClassTable, stem: str) -> ImageLabels:
 
 def _image_of(root: Path, stem: str) -> Path:
     folder = root / 'JPEGImages'
-    found = [folder / (stem + end) for end in IMAGE_SUFFIXES if (folder / (stem + end)).is_file()]
+    found = [
+        folder / (stem + end) for end in IMAGE_SUFFIXES if os.path.isfile(folder / (stem + end))
+    ]
     if len(found) > 1:
         raise CASTError(f'{found[0]} and {found[1]} are both images of {stem}: keep one of them')
     return found[0] if found else folder / f'{stem}.jpg'

@@ -21,6 +21,7 @@ from mmcast.coco.converters.exports import (
     labeled_image,
     raise_faults,
     read_all,
+    visible,
     write_exports,
 )
 from mmcast.coco.converters.shapes import checked_points, polygon_rle, reaches_beyond
@@ -123,7 +124,7 @@ def read_layout(source: Path) -> Layout:
         CASTError: there is no ``data.yaml`` or ``classes.txt``, or it names no classes or images.
     """
     if source.is_dir():
-        found = [path for name in ('*.yaml', '*.yml') for path in sorted(source.glob(name))]
+        found = visible([*source.glob('*.yaml'), *source.glob('*.yml')])
         if len(found) > 1:
             raise CASTError(f'{source} has {found[0].name} and {found[1].name}: name one of them')
         classes = source / 'classes.txt'
@@ -203,7 +204,7 @@ def _places(name: Any, base: Path, root: Path) -> list[Path]:
     """Where an entry of data.yaml is; Roboflow writes ../train/images and means train/images."""
     text = str(name).replace('\\', '/')
     places = [base / text, root / text, root / text.removeprefix('../')]
-    return [Path(os.path.normpath(place)) for place in places if place.exists()]
+    return [Path(os.path.normpath(place)) for place in places if os.path.exists(place)]
 
 
 def _images(entry: Any, base: Path, root: Path, source: Path) -> list[Path]:
@@ -245,7 +246,7 @@ def read_yolo(layout: Layout, pixel_edges: bool, path: Path) -> ImageLabels | No
     label_file = _label_file(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise CASTError(f'{path} is no image ({" ".join(IMAGE_SUFFIXES)}): take it out of the list')
-    if not label_file.is_file():
+    if not os.path.isfile(label_file):
         return None
     image = labeled_image(path, layout.root, label_file)
     try:

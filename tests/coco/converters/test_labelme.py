@@ -79,6 +79,7 @@ def test_groups_of_different_labels_are_not_one_object(root):
 
 def test_a_second_call_does_not_read_what_the_first_one_wrote(root):
     (root / 'settings.json').write_text('{"a": 1}')
+    (root / 'labels/._a.json').write_bytes(b'\x00\x05\x16\x07')  # as a Mac adds
     first = convert(root)
     assert first.notes['JSON files that are not of Labelme left out'] == 1
     assert convert(root) == first
@@ -123,8 +124,12 @@ def test_a_mask_of_another_size_than_its_box_is_refused(root):
 @pytest.mark.parametrize(
     'values, message',
     [
-        (dict(imageWidth=96), r'a.png is 48x32, .*a.json says 96x32: take the image that was'),
+        (
+            dict(imageWidth=96),
+            r'a.png is 48x32, .*a.json says 96x32: it was resized after it was labeled',
+        ),
         (dict(imagePath='gone.png'), r'gone.png, an image of .*a.json, is missing'),
+        (dict(imagePath='x' * 5000), r'x, an image of .*a.json, is missing'),
         (dict(imagePath=None), r'a.json has no imagePath'),
         (dict(imagePath='../images/b.png'), r'the image images/b.png has labels 2 times'),
         (dict(imagePath='../../a.png'), r'a.png is not below .*: convert the folder of both'),

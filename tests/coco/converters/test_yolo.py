@@ -149,6 +149,7 @@ def test_what_reaches_beyond_the_image_is_cut_off_and_counted(root):
         ('train: images/train\nnames: [cell, cell]', 'names the class cell twice'),
         ('train: images/train\nnc: 2', 'has no list of names'),
         ('train: images/gone\nnames: [cell]', 'images/gone is not there'),
+        ('train: images/gone' + 900 * 'x' + '\nnames: [cell]', 'is not there'),
         ('names: [cell]', 'no image found'),
         ('train: [', 'data.yaml is not valid YAML'),
         ('- a', 'is not a data.yaml of YOLO'),
