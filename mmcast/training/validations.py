@@ -14,8 +14,8 @@ from mmcast.training.checkpoints import checkpoint_hook, reached_checkpoint
 from mmcast.training.distributed import say
 
 # In the message hub, which checkpoints hold: a resumed run knows all. The metrics of each
-# validation, and its iteration.
-_HISTORY, _ITERATIONS = 'validations', 'validated_iterations'
+# validation, and its iteration. Names that begin with 'val' would be printed with each of them.
+_HISTORY, _ITERATIONS = 'history_of_validations', 'iterations_validated'
 
 
 class ValidationsHook(Hook):
