@@ -146,7 +146,7 @@ def damaged(trained, folder: Path, kind: str) -> Source:
 @pytest.mark.parametrize(
     'kind, reason',
     [
-        ('truncated', 'cannot be read as a weights file'),
+        ('truncated', 'is cut short or damaged'),
         ('teacher', 'holds no student, only teacher'),
         ('wrong', 'is not a checkpoint of the student in'),
         ('missing', 'not found'),

@@ -264,8 +264,9 @@ def test_interrupted_training_with_other_settings_is_refused(config):
         run(config, cfg_options=variables(lr=0.2))
 
 
-def test_loss_that_is_not_finite_is_in_the_table(config):
-    run(config, cfg_options=variables(scale=float('nan')))
+def test_weights_that_are_not_finite_end_the_pipeline_and_the_loss_is_in_the_table(config):
+    with pytest.raises(CASTError, match=r'03_refine/iter_6\.pth: 2 of 4 tensors are not finite'):
+        run(config, cfg_options=variables(scale=float('nan')))
     rows = json.loads((config.parent / 'work/summary.json').read_text())
     assert 'not finite: loss' in rows[1]['note'] and rows[0]['note'] == ''
 
