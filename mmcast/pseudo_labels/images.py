@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.images import IMAGE_SUFFIXES, image_files
+from mmcast.processes import end_with_parent
 from mmcast.registry import DATASETS
 
 _LOOKED_AT = 5
@@ -152,7 +153,7 @@ def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> It
         sampler=places,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
     )
     try:
         yield from loader
@@ -169,5 +170,6 @@ def _as_it_is(item: LoadedImage) -> LoadedImage:
     return item
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    end_with_parent()
     cv2.setNumThreads(0)
