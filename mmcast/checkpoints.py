@@ -44,9 +44,9 @@ def _known_method(owner: type, name: str) -> Callable:
     return getattr(owner, name)
 
 
-# What MMEngine pickles next to the weights (message hub, schedules), and the arguments of Meta's training
-# scripts. The first two functions are numpy's unpicklers; the module that they live in is called
-# differently in numpy 1 and 2.
+# What MMEngine pickles next to the weights (message hub, schedules), and the arguments of Meta's
+# training scripts. The first two functions are numpy's unpicklers; the module that they live in is
+# called differently in numpy 1 and 2.
 _RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _NUMBERS = ('bool', 'float16', 'float32', 'float64')
 _INTEGERS = tuple(f'{sign}int{bits}' for sign in ('', 'u') for bits in (8, 16, 32, 64))
@@ -205,16 +205,26 @@ def _check_directory(records: list[zipfile.ZipInfo], name: str, size: int) -> No
         raise CASTError(f'{name} is damaged (its zip directory contradicts itself): {_AGAIN}')
 
 
-def _check_finite(state: Any, name: str) -> None:
-    if not isinstance(state, Mapping):
-        return
+def not_finite(state: Mapping[str, Any]) -> str:
+    """How many tensors of a state dict hold NaN or infinity, and the first ones; '' where none
+    does.
+    """
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     broken = [str(key) for key, value in tensors.items() if not _is_finite(value)]
-    if broken:
+    if not broken:
+        return ''
+    return (
+        f'{len(broken)} of {len(tensors)} tensors are not finite (NaN or infinity), such as '
+        f'{", ".join(broken[:3])}'
+    )
+
+
+def _check_finite(state: Any, name: str) -> None:
+    problem = not_finite(state) if isinstance(state, Mapping) else ''
+    if problem:
         raise CASTError(
-            f'{name}: {len(broken)} of {len(tensors)} tensors are not finite (NaN or infinity), '
-            f'such as {", ".join(broken[:3])}: the training that saved it diverged, or the file is '
-            'damaged; give an earlier checkpoint, or download it again'
+            f'{name}: {problem}: the training that saved it diverged, or the file is damaged; give '
+            'an earlier checkpoint, or download it again'
         )
 
 

@@ -16,7 +16,7 @@ from mmcast.files import write_atomically
 
 
 def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
-    """The tensors of a weights file, on the CPU: safetensors, or anything that ``torch.save`` wrote.
+    """The tensors of a weights file, on the CPU: of safetensors or ``torch.save``.
 
     Args:
         path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is
@@ -24,8 +24,8 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
         source: where such a file is to be had, for the message when it is missing.
 
     Raises:
-        CASTError: the file is missing or no weights file, is damaged, or holds more than tensors and
-            plain data, or weights that are not finite.
+        CASTError: the file is missing or no weights file, is damaged, or holds more than tensors
+            and plain data, or weights that are not finite.
     """
     path = Path(path)
     if not path.exists():
