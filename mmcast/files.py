@@ -77,8 +77,8 @@ def naming(path: str | os.PathLike, *others: str | os.PathLike) -> Iterator[None
     except WriteError:
         raise
     except OSError as error:
-        known = (None, *map(os.fspath, (path, *others)))
-        if error.errno is None or (error.filename and os.fspath(error.filename)) not in known:
+        named = error.filename is not None and str(error.filename) not in map(str, (path, *others))
+        if error.errno is None or named:
             raise
         raise WriteError.of(path, error) from error
 

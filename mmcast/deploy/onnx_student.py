@@ -1,19 +1,16 @@
 """Runs an exported ONNX file with onnxruntime, numpy and OpenCV; needs neither torch nor mmdet."""
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_files import check_onnx_file, read_metadata
 from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
 from mmcast.masks.boxes import boxes_of_masks
 from mmcast.masks.tiling import Views, Windows
-
-KIND = 'mmcast student'
 
 
 class OnnxStudent:
@@ -43,8 +40,7 @@ class OnnxStudent:
         providers: Sequence[str] | None = None,
     ) -> None:
         runtime = require('onnxruntime')
-        if not Path(path).is_file():
-            raise CASTError(f'ONNX file {path} not found; make one with mmcast onnx')
+        check_onnx_file(path)
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors; fp16 files warn of every cast that the CPU needs
         options.intra_op_num_threads = threads or 0
@@ -59,15 +55,7 @@ class OnnxStudent:
                 f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be '
                 'cut short, export it again'
             ) from error
-        properties = self.session.get_modelmeta().custom_metadata_map
-        if properties.get('kind') != KIND:
-            raise CASTError(f'{path} is not a student of mmcast onnx; export one with it')
-        # onnxruntime's quantiser adds a property of its own.
-        self.metadata = {
-            key: json.loads(value)
-            for key, value in properties.items()
-            if key != 'kind' and not key.startswith('onnx.')
-        }
+        self.metadata = read_metadata(self.session.get_modelmeta().custom_metadata_map, path)
         self.classes: list[str] = self.metadata['classes']
         self.score_threshold: float = self.metadata['score_threshold']
 
