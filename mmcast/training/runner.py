@@ -185,7 +185,9 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
     load_weights(runner.model, cfg.load_from)
     if predictions:
         runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
-    return RunResult(scalars(runner.test()), count_parameters(runner.model), Path(checkpoint))
+    with naming(cfg.work_dir):
+        metrics = scalars(runner.test())
+    return RunResult(metrics, count_parameters(runner.model), Path(checkpoint))
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -213,7 +215,8 @@ def build_runner(cfg: Config) -> Runner:
         and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
     ):
         use_full_precision(cfg.optim_wrapper)
-    runner = _Runner.from_cfg(cfg)
+    with naming(cfg.work_dir):
+        runner = _Runner.from_cfg(cfg)
     if is_main_process():
         number_start(Path(runner.log_dir))
     return runner
