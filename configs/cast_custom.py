@@ -9,6 +9,7 @@ variables = dict(
     classes=None,  # names to learn; None: all that the labels have
     val=None,  # COCO JSON; None: a fifth of the labeled images
     image_size=256,  # the short side in pixels that training and tests resize to
+    value_range=None,  # black and white of images with more than 8 bits: (low, high) or 'percentile'
     teacher='custom/custom_teacher',
     student='custom/custom_student',
     teacher_weights='{configs}/toy/weights/toy_teacher.pth',

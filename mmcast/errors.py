@@ -4,7 +4,13 @@ Each is made of its message alone, so that it crosses the borders of processes: 
 data loaders make it again from that.
 """
 
+import re
 from collections.abc import Iterable
+
+_OF_THE_MACHINE = re.compile(
+    r'out ?of ?memory|(not enough|insufficient) memory|allocat|\b(CUDA|CUDNN|CUBLAS|HIP)\b',
+    re.IGNORECASE,
+)
 
 
 class CASTError(Exception):
@@ -28,3 +34,16 @@ class NonFiniteError(CASTError, FloatingPointError):
         return cls(
             f'not finite: {what} on the images {paths}; lower the learning rate or check them'
         )
+
+
+def reason_of(error: Exception) -> str:
+    """An error of one image as one line."""
+    text = ' '.join(str(error).split())
+    return text if isinstance(error, CASTError) else f'{type(error).__name__}: {text}'.rstrip(': ')
+
+
+def is_of_machine(error: Exception) -> bool:
+    """Whether memory or the accelerator is to blame for an error, and not the image."""
+    return isinstance(error, MemoryError) or bool(
+        _OF_THE_MACHINE.search(f'{type(error).__name__} {error}')
+    )

@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f'folder of the images of the {name} JSON (default: --img-dir)',
         )
     parser.add_argument(
+        '--value-range',
+        metavar='LOW,HIGH',
+        help='black and white in images of more than 8 bits, or percentile: they are findings '
+        'without it',
+    )
+    parser.add_argument(
         '--sheet', metavar='HTML', help='page to write: findings, overlays of some images'
     )
     parser.add_argument(
@@ -67,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         unlabeled_img_dir=args.unlabeled_img_dir,
         val=args.val,
         val_img_dir=args.val_img_dir,
+        value_range=args.value_range,
         workers=args.workers,
     )
     print(report.summary())

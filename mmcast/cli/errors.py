@@ -56,8 +56,8 @@ def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
             yield
         finally:
             sys.stdout.flush()  # here a closed pipe can still be told from a finished run
-    except KeyboardInterrupt:
-        _exit('interrupted', INTERRUPTED, debug)
+    except KeyboardInterrupt as error:  # which may say what is kept
+        _exit(': '.join(['interrupted', *map(str, error.args)]), INTERRUPTED, debug)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             sys.exit(PIPE_CLOSED)

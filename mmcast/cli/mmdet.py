@@ -218,6 +218,7 @@ def _use_plain_loading(cfg: Any) -> None:
             kind = transform['type']
             if isinstance(kind, str):
                 transform['type'] = plain.get(kind.rpartition('.')[2], kind)
+                transform.pop('value_range', None)
 
 
 def _add_visualization(cfg: Any) -> None:

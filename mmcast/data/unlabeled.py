@@ -1,12 +1,15 @@
 """Images whose labels nobody made, or nobody may see."""
 
+import logging
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
+from mmengine.logging import print_log
 
 from mmcast.coco.reading import read_coco
+from mmcast.data.loading import LoadImage
 from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES, image_files, read_image_size
+from mmcast.images import IMAGE_SUFFIXES, check_names, list_folder, read_sizes
 from mmcast.registry import DATASETS
 
 
@@ -16,21 +19,23 @@ class UnlabeledDataset(CocoDataset):
     label.
 
     With `ann_file` these are the images of a COCO JSON; annotations in it are ignored, so that no
-    label can leak. Without, they are all image files under `data_prefix['img']`, at any depth. No
-    image is dropped for being empty.
+    label can leak. Without, they are all image files under `data_prefix['img']`, at any depth, but
+    for those that cannot be read, which a log line names. No image is dropped for being empty.
 
     Raises:
-        CASTError: if the file is not a valid COCO file or lists no image, or the folder is missing,
-            empty or has an unreadable image.
+        CASTError: if the file is not a valid COCO file or lists no image, or the folder is missing
+            or has no image that can be read.
     """
 
     def load_data_list(self) -> list[dict]:
         if not self.ann_file:
             return self._list_folder(Path(self.data_prefix['img']))
-        if not read_coco(self.ann_file)['images']:
+        images = read_coco(self.ann_file)['images']
+        if not images:
             raise CASTError(
                 f'{self.ann_file} lists no image: make a split that leaves some unlabeled'
             )
+        check_names((image['file_name'] for image in images), self.ann_file)
         return super().load_data_list()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -45,15 +50,25 @@ class UnlabeledDataset(CocoDataset):
 
     def _list_folder(self, folder: Path) -> list[dict]:
         self.cat_ids, self.cat_img_map = [], {}
-        paths = image_files(folder)
-        if not paths:
+        found = list_folder(folder)
+        loading = (step for step in self.pipeline.transforms if isinstance(step, LoadImage))
+        value_range = next((step.value_range for step in loading), None)
+        sizes, unreadable = read_sizes(found.images, value_range)
+        for line in found.remarks():
+            print_log(line, logger='current')
+        if unreadable:
+            print_log(
+                '\n  '.join([f'{len(unreadable)} images left out:', *unreadable.values()]),
+                logger='current',
+                level=logging.WARNING,
+            )
+        if not sizes:
             raise CASTError(
-                f'{folder} is missing or holds no image ({" ".join(IMAGE_SUFFIXES)}): '
-                "check data_root and data_prefix['img']"
+                f'{folder} is missing or holds no image that can be read '
+                f"({' '.join(IMAGE_SUFFIXES)}): check data_root and data_prefix['img']"
             )
         infos = []
-        for img_id, path in enumerate(paths):
-            height, width = read_image_size(path)
+        for img_id, (path, (height, width)) in enumerate(sizes.items()):
             image = dict(
                 img_id=img_id,
                 file_name=path.relative_to(folder).as_posix(),

@@ -1,5 +1,6 @@
 """Do torch and onnxruntime find the same instances?"""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mmcast.coco.reading import read_coco
+from mmcast.data.loading import value_range_of
 from mmcast.deploy.export import resize_scale
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
+from mmcast.images import read_image
 
 THRESHOLD = 0.05  # instances above it are compared
 _BATCHES = (1, 3)
@@ -175,8 +178,11 @@ def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
     except CASTError:
         return []
     chosen = listed[:: max(1, len(listed) // count)][:count]
-    images = [cv2.imread(str(folder / image['file_name'])) for image in chosen]
-    return [image[..., ::-1] for image in images if image is not None]
+    images = []
+    for image in chosen:
+        with contextlib.suppress(CASTError):
+            images.append(read_image(folder / image['file_name'], value_range_of(cfg)))
+    return images
 
 
 def first_test_image(cfg: Config) -> np.ndarray | None:

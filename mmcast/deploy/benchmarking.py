@@ -219,12 +219,9 @@ def _images(setting: Setting) -> np.ndarray:
         )
     import cv2
 
-    from mmcast.deploy.prediction import read_image
+    from mmcast.images import read_image
 
-    picture = read_image(Path(setting.image), setting.image)
-    if picture.pixels is None:
-        raise CASTError(f'{setting.image} {picture.problem}')
-    image = cv2.resize(picture.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(read_image(setting.image), (width, height), interpolation=cv2.INTER_AREA)
     return np.stack([image] * setting.batch)
 
 

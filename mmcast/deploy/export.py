@@ -247,7 +247,11 @@ def _with_scopes(value: Any) -> Any:
     if isinstance(value, Mapping):
         scoped = {key: _with_scopes(item) for key, item in value.items()}
         if isinstance(scoped.get('type'), str):
-            scoped['type'] = _scoped(scoped['type'])
+            # mmcv's loader has no value_range, and would keep the high byte of such images.
+            own_loader = scoped.get('value_range') is not None
+            if not own_loader:
+                scoped.pop('value_range', None)
+            scoped['type'] = _scoped(scoped['type'], {} if own_loader else _STOCK)
         return scoped
     return (
         type(value)(_with_scopes(item) for item in value)
@@ -256,8 +260,8 @@ def _with_scopes(value: Any) -> Any:
     )
 
 
-def _scoped(name: str) -> str:
-    name = _STOCK.get(name, name)
+def _scoped(name: str, stock: Mapping[str, str]) -> str:
+    name = stock.get(name, name)
     own = [each for each in vars(registry).values() if isinstance(each, registry.Registry)]
     for each in own:
         each.import_from_location()

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmcast.configs import load_config
+from mmcast.data.loading import value_range_of
 from mmcast.deploy.agreement import Agreement, compare_runtimes
 from mmcast.deploy.export import (
     Source,
@@ -120,6 +121,7 @@ def onnx_metadata(cfg: Config, source: Source, precision: str, score_threshold: 
         precision=precision,
         score_threshold=score_threshold,
         resize=resize_scale(cfg),
+        value_range=value_range_of(cfg),
         windows=cfg.model.test_cfg.get('windows'),
         input='uint8, batch x height x width x 3, RGB',
         mean=preprocessor.get('mean'),

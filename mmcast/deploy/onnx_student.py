@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmcast.deploy.inputs import check_batch, prepare_image
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_files import check_onnx_file, read_metadata
 from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
+from mmcast.images import parse_value_range
 from mmcast.masks.boxes import boxes_of_masks
 from mmcast.masks.tiling import Views, Windows
 
@@ -25,9 +27,10 @@ class OnnxStudent:
     Attributes:
         classes: names by label.
         score_threshold: the default.
+        value_range: what is black and white in images of more than 8 bits; None refuses them.
         metadata: everything that the file says about itself: ``classes``, ``mean``, ``std``,
-            ``score_threshold``, ``resize``, ``precision``, ``mmcast``, ``checkpoint_sha256`` and
-            others.
+            ``score_threshold``, ``resize``, ``value_range``, ``precision``, ``mmcast``,
+            ``checkpoint_sha256`` and others.
 
     Raises:
         CASTError: onnxruntime is not installed, or the file is missing, damaged or not one of ours.
@@ -58,15 +61,26 @@ class OnnxStudent:
         self.metadata = read_metadata(self.session.get_modelmeta().custom_metadata_map, path)
         self.classes: list[str] = self.metadata['classes']
         self.score_threshold: float = self.metadata['score_threshold']
+        self.value_range = parse_value_range(self.metadata.get('value_range'))
 
     def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
-        """Instances of an RGB image (H, W, 3) of uint8, masks of its size.
+        """Instances of an RGB image, (H, W, 3) of uint8 or what
+        :func:`~mmcast.deploy.inputs.prepare_image` makes of others; masks of its size.
 
         The image is resized as in the test pipeline that the student was exported with, the masks
         are resized back.
+
+        Raises:
+            CASTError: it is no image, or too thin to be resized.
         """
+        image = prepare_image(image, self.value_range)
         size = image.shape[:2]
         inner = scaled_size(size, self.metadata['resize'])
+        if not all(inner):
+            raise CASTError(
+                f'the image is {size[1]}x{size[0]}, which leaves nothing of its short side once it '
+                f'is fitted into {self.metadata["resize"]}; cut it into parts'
+            )
         if inner == size:
             return self.run(image[None], score_threshold)[0]
         cv2 = require('cv2')
@@ -85,7 +99,11 @@ class OnnxStudent:
         Args:
             images: (B, H, W, 3) of uint8, RGB.
             score_threshold: Instances with a lower score are left out; default is the file's.
+
+        Raises:
+            CASTError: ``images`` are something else.
         """
+        images = check_batch(images)
         threshold = self.score_threshold if score_threshold is None else score_threshold
         if self.metadata.get('windows'):
             return [self._run_in_windows(image, threshold) for image in images]
@@ -123,9 +141,7 @@ class OnnxStudent:
 
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
         """Instances of every image of a batch, each predicted as a whole."""
-        feed = dict(
-            images=np.ascontiguousarray(images), score_threshold=np.array(threshold, np.float32)
-        )
+        feed = dict(images=images, score_threshold=np.array(threshold, np.float32))
         boxes, masks, scores, labels, owners = self.session.run(
             ['boxes', 'masks', 'scores', 'labels', 'image_indices'], feed
         )

@@ -12,8 +12,10 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
 from mmcast.configs import load_config
+from mmcast.data.loading import value_range_of
 from mmcast.deploy.agreement import to_instances
 from mmcast.deploy.export import build_network, dataset_meta
+from mmcast.deploy.inputs import prepare_image
 from mmcast.deploy.instances import Instances
 from mmcast.errors import CASTError
 from mmcast.models.weights.loading import load_weights
@@ -30,6 +32,7 @@ class TorchStudent:
     Attributes:
         classes: names by label.
         score_threshold: the default, 0.3.
+        value_range: what is black and white in images of more than 8 bits; None refuses them.
 
     Raises:
         CASTError: a file is missing or damaged, or the weights are not those of the config.
@@ -48,12 +51,19 @@ class TorchStudent:
         self.model.to(device or get_device()).eval()
         self.classes = dataset_meta(cfg)['classes']
         self.score_threshold = 0.3
+        self.value_range = value_range_of(cfg)
         self.pipeline = _pipeline_of_arrays(cfg)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, score_threshold: float | None = None) -> Instances:
-        """Instances of an RGB image (H, W, 3) of uint8, masks of its size."""
+        """Instances of an RGB image, (H, W, 3) of uint8 or what
+        :func:`~mmcast.deploy.inputs.prepare_image` makes of others; masks of its size.
+
+        Raises:
+            CASTError: it is no image.
+        """
         threshold = self.score_threshold if score_threshold is None else score_threshold
+        image = prepare_image(image, self.value_range)
         data = self.pipeline(
             dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0, img_path='')
         )

@@ -55,6 +55,7 @@ def _write(drawing: np.ndarray, mask: np.ndarray, caption: str) -> None:
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         return
+    caption = caption.encode('ascii', 'replace').decode()  # all that the font has
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, max(drawing.shape) / 2000)
     (width, height), _ = cv2.getTextSize(caption, font, scale, 1)
     corner = max(0, min(int(columns[0]), drawing.shape[1] - width)), max(int(rows[0]) - 3, height)

@@ -26,7 +26,7 @@ from torch import nn
 
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.masks.confidence import confidence_map, encode_map
@@ -79,7 +79,8 @@ def generate_pseudo_labels(
     Stopped at any moment, the next call resumes, also with another number of
     processes, and ends in the same file. A finished file of the same teacher, config, images and
     floor is left alone. Images without detection stay, as empty images; images that cannot be read,
-    or are of another size than listed, are recorded by name and get no labels. One image is
+    are of another size than listed or of a shape on which a transform or the teacher fails, are
+    recorded by name and the reason, and get no labels. One image is
     predicted at a time, so that the result does not depend on what else was in a batch; meanwhile
     the next ones are loaded and the last ones encoded.
 
@@ -203,7 +204,7 @@ def _prepare(
     categories, category_ids = _match_categories(listing['categories'], classes, ann_file)
     info = make_info(
         teacher_checkpoint=sha256_of_file(checkpoint),
-        config=_config_hash(cfg),
+        config=config_hash(cfg),
         prompt=' . '.join(classes) if dataset.get('return_classes') else None,
         score_floor=score_floor,
         views=views,
@@ -245,7 +246,7 @@ def _classes(cfg: Config, dataset: dict) -> tuple[str, ...]:
         return tuple(classes_of(dataset))
 
 
-def _config_hash(cfg: Config) -> str:
+def config_hash(cfg: Config) -> str:
     """SHA-256 of what decides a prediction: model and test pipeline, not paths or schedules."""
     dataset = cfg.test_dataloader.dataset
     decisive = [cfg.model, dataset.pipeline, dataset.get('metainfo')]
@@ -341,14 +342,12 @@ def _predict_and_write(
     hook = model.register_forward_pre_hook(begin_to_encode)
     try:
         for loaded in loader:
+            views = _predict(model, loaded, job)
             if loaded.unreadable and strict:
                 raise CASTError(
                     f'image {loaded.image["file_name"]} in {job.img_dir} cannot be used '
                     f'({loaded.unreadable}); replace it, take it out, or leave out --strict'
                 )
-            views = (
-                [] if loaded.unreadable else predict_views(model, loaded.data, **job.info['views'])
-            )
             begin_to_encode()  # what is before an unreadable image
             predicted.append((loaded, views))
             if len(waiting) > _WAITING:
@@ -358,6 +357,25 @@ def _predict_and_write(
         begin_to_encode()
         while waiting:
             wait_for_next()
+
+
+def _predict(model: torch.nn.Module, loaded: LoadedImage, job: _Job) -> list[InstanceData]:
+    """The views of an image; none where it cannot be used, and why not is then in ``loaded``.
+
+    A network may fail on the shape of one image, such as 3000x2. That must not keep the others from
+    getting labels.
+    """
+    if loaded.unreadable:
+        return []
+    try:
+        return predict_views(model, loaded.data, **job.info['views'])
+    except CASTError:
+        raise
+    except (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError) as error:
+        if is_of_machine(error):
+            raise
+        loaded.unreadable = f'the teacher fails on it: {reason_of(error)}'
+        return []
 
 
 class _Progress:
@@ -437,6 +455,12 @@ def _merge(job: _Job) -> dict:
         raise CASTError(
             f'{job.folder} lacks the labels of {len(missing)} of {job.num_images} images; give the '
             'same command again to make them'
+        )
+    if len(shards.unlabelled()) == job.num_images:
+        reason = next(iter(shards))['unreadable']
+        raise CASTError(
+            f'none of the {job.num_images} images in {job.img_dir} can be used, the first because: '
+            f'{reason}; mend the images or the test pipeline and give the same command again'
         )
     temporary = job.folder / 'merged.json'
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from mmcast.coco.reading import read_coco
-from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES, image_files
+from mmcast.errors import CASTError, is_of_machine, reason_of
+from mmcast.images import IMAGE_SUFFIXES, check_names, check_size, list_folder, readable
 from mmcast.processes import end_with_parent
 from mmcast.registry import DATASETS
 
@@ -36,14 +37,18 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
         folder's image is 0 x 0: it is not known before the image is read.
 
     Raises:
-        CASTError: no images, two of one id, or none of the first few is in the folder.
+        CASTError: no images, two of one id, a name that cannot be used, or none of the first few is
+            in the folder.
     """
     if not os.path.isdir(img_dir):
         raise CASTError(
             f'image folder {img_dir} not found; give the right path (--img-dir, data_prefix)'
         )
     if ann_file is None:
-        names = sorted(path.relative_to(img_dir).as_posix() for path in image_files(img_dir))
+        found = list_folder(img_dir)
+        for line in found.remarks():
+            print(f'{img_dir}: {line}', file=sys.stderr)
+        names = sorted(path.relative_to(img_dir).as_posix() for path in found.images)
         images = [
             dict(id=number, file_name=name, height=0, width=0)
             for number, name in enumerate(names, 1)
@@ -55,12 +60,13 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
         dict(
             id=image['id'],
             file_name=image['file_name'],
-            height=image.get('height', 0),
-            width=image.get('width', 0),
+            height=image.get('height') or 0,
+            width=image.get('width') or 0,
         )
         for image in content['images'][:limit]
     ]
     source = ann_file or img_dir
+    check_names((image['file_name'] for image in images), source)
     if not images:
         raise CASTError(f'{source} has no image ({" ".join(IMAGE_SUFFIXES)}); check the path')
     if max(Counter(image['id'] for image in images).values()) > 1:
@@ -93,7 +99,7 @@ class LoadedImage:
 
 
 class ImagesToLabel(Dataset):
-    """Images through a test pipeline; one that cannot be read comes back with the reason.
+    """Images through a test pipeline; one that cannot be read or prepared comes with the reason.
 
     Args:
         listing: path of what ``list_images`` returned.
@@ -119,25 +125,26 @@ class ImagesToLabel(Dataset):
 
     def __getitem__(self, place: int) -> LoadedImage:
         data = self.dataset.get_data_info(place)
+        path = data['img_path']
         image = dict(
             id=data['img_id'],
-            file_name=Path(os.path.relpath(data['img_path'], self.img_dir)).as_posix(),
+            file_name=Path(os.path.relpath(path, self.img_dir)).as_posix(),
             height=data['height'],
             width=data['width'],
         )
         try:
             data = self._load(data)
+            height, width = data.get('ori_shape', (image['height'], image['width']))[:2]
+            if image['height'] and image['width']:  # another loader than ours does not compare
+                check_size(path, (height, width), (image['height'], image['width']))
+            image.update(height=height, width=width)
+            for transform in self._transforms:
+                data = transform(data)
         except Exception as error:  # image libraries raise whatever they like on damaged files
-            return LoadedImage(
-                place, image, unreadable=' '.join(str(error).split()) or type(error).__name__
-            )
-        height, width = data.get('ori_shape', (image['height'], image['width']))[:2]
-        if image['height'] and (height, width) != (image['height'], image['width']):
-            reason = f'it is {width}x{height}, its label says {image["width"]}x{image["height"]}'
+            if is_of_machine(error) and not isinstance(error, CASTError):
+                raise
+            reason = reason_of(error).removeprefix(f'image {readable(path)} ')
             return LoadedImage(place, image, unreadable=reason)
-        image.update(height=height, width=width)
-        for transform in self._transforms:
-            data = transform(data)
         return LoadedImage(place, image, data)
 
 

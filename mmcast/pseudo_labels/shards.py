@@ -92,7 +92,7 @@ class ShardWriter:
                     end
                 )  # not needed, but tidy: a reader would pass over the half line
             raise CASTError(
-                f'cannot write to {self.path} ({error.strerror}); what was labeled is kept: make '
+                f'cannot write to {self.path} ({error.strerror}); what is done is kept: make '
                 'room and give the same command again'
             ) from error
 

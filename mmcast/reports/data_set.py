@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -12,6 +11,7 @@ from rich.progress import track
 from mmcast.coco.checks.check_report import CheckReport
 from mmcast.coco.checks.findings import FIXES, NOTES, printable
 from mmcast.coco.checks.labels import ImageEntry, is_id
+from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.reports.html import photo, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
@@ -40,7 +40,7 @@ def write_sheet(
         own = dict(labels, annotations=labels['annotations'][image.id])
         try:
             drawing = draw_labels(Path(image.path), own, image.id, colours)
-        except cv2.error:  # a rare sort of a known format, which Pillow reads and OpenCV does not
+        except CASTError:  # a rare sort of a known format, which Pillow reads and OpenCV does not
             continue
         figures.append(
             dict(

@@ -10,6 +10,8 @@ import cv2
 import jinja2
 import numpy as np
 
+from mmcast.coco.checks.findings import printable
+
 
 def render(template: Path, **values: Any) -> str:
     """The page of a Jinja template; values are escaped, and the filter ``photo`` makes pictures of
@@ -22,7 +24,8 @@ def render(template: Path, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters['photo'] = photo
-    return environment.get_template(template.name).render(**values)
+    page = environment.get_template(template.name).render(**values)
+    return page.encode('utf-8', 'backslashreplace').decode()  # names may be no Unicode
 
 
 def photo(image: np.ndarray) -> str:
@@ -31,6 +34,12 @@ def photo(image: np.ndarray) -> str:
         '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
     )
     return data_uri(data.tobytes(), 'jpeg')
+
+
+def plot_text(name: str) -> str:
+    """A name for matplotlib, to which dollars are formulas and what begins with _ is no label."""
+    text = printable(name).replace('$', r'\$')
+    return f' {text}' if text.startswith('_') else text
 
 
 def data_uri(data: bytes, kind: str) -> str:

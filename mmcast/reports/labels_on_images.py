@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_api
 
+from mmcast.images import read_image
 from mmcast.masks.drawing import class_colour, draw_instances
 from mmcast.masks.rle import encode_segmentation
 
 WIDTH = 480  # pixels of an image on a page
+_TALLEST = 20 * WIDTH
 _GREY = '#808080'
 
 
@@ -31,11 +33,12 @@ def draw_labels(path: Path, labels: dict, image_id: int, colours: dict[str, str]
         colours: class name -> colour (#rrggbb); other classes are grey.
 
     Returns:
-        (H, W, 3) uint8 RGB, :data:`WIDTH` wide.
+        (H, W, 3) uint8 RGB, :data:`WIDTH` wide, less where it would be very tall.
     """
-    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    image = read_image(path, 'percentile')  # of more than 8 bits: as bright as people want it
     height, width = image.shape[:2]
-    size = (WIDTH, round(WIDTH * height / width))
+    scale = min(WIDTH / width, _TALLEST / height)
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
     names = {category['id']: category['name'] for category in labels['categories']}
     items = [
         item

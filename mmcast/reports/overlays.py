@@ -12,6 +12,7 @@ from mmcast.coco.consistency import check_labels
 from mmcast.files import write_atomically
 from mmcast.pipeline.pipeline import PipelineRun
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
+from mmcast.reports.html import plot_text
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 from mmcast.training.distributed import say
 
@@ -125,9 +126,9 @@ def write_contact_sheet(overlays: Overlays, path: Path, count: int = 4) -> None:
             axis.imshow(image)
             axis.axis('off')
     for axis, title in zip(axes[0], overlays.titles):
-        axis.set_title(title)
+        axis.set_title(plot_text(title))
     handles = [
-        matplotlib.patches.Patch(color=colour, label=name)
+        matplotlib.patches.Patch(color=colour, label=plot_text(name))
         for name, colour in overlays.legend.items()
     ]
     figure.legend(

@@ -14,7 +14,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.pseudo_labels.inspection import LoadedStore, describe_stores, load_stores
 from mmcast.pseudo_labels.store import SCORES
-from mmcast.reports.html import data_uri, percent, render
+from mmcast.reports.html import data_uri, percent, plot_text, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 
 
@@ -154,7 +154,7 @@ def _plot(
 def _draw_histogram(axis: Axes, name: str, title: str, figures: dict) -> None:
     counts = figures['histograms'].get(name)
     if counts:
-        axis.stairs(counts, np.linspace(0, 1, len(counts) + 1), label=title)
+        axis.stairs(counts, np.linspace(0, 1, len(counts) + 1), label=plot_text(title))
     axis.set_ylabel('labels')
 
 
@@ -163,7 +163,10 @@ def _draw_calibration(axis: Axes, name: str, title: str, figures: dict) -> None:
     bins = figures['quality']['calibration'].get(name, {}).get('bins', [])
     scores = [each['score'] for each in bins]
     (line,) = axis.plot(
-        scores, [each['precision'] for each in bins], marker='.', label=f'{title}: precision'
+        scores,
+        [each['precision'] for each in bins],
+        marker='.',
+        label=plot_text(f'{title}: precision'),
     )
     axis.plot(
         scores,

@@ -132,10 +132,39 @@ def test_missing_or_empty_folder_is_named(folder):
         dataset(folder, data_prefix=dict(img='nowhere'))
 
 
-def test_unreadable_image_is_named(folder):
+def test_unreadable_images_are_listed_at_once_and_left_out(folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmcast.data.unlabeled.print_log', lambda line, **_: lines.append(line))
     (folder / 'broken.png').write_text('not a picture')
-    with pytest.raises(CASTError, match='broken.png is not a readable image'):
+    (folder / 'deep/empty.png').write_bytes(b'')
+    (folder / 'deep/._b.jpg').write_bytes(b'resource fork')
+    assert len(dataset(folder)) == 3
+    hidden, unreadable = lines
+    assert hidden.startswith('1 hidden files and copies of programs left out')
+    title, *each = unreadable.splitlines()
+    assert title == '2 images left out:' and 'broken.png' in each[0] and 'empty.png' in each[1]
+    for name in ('a.png', 'deep/b.JPG', 'deep/er/c.png'):
+        (folder / name).unlink()
+    with pytest.raises(CASTError, match='no image that can be read'):
         dataset(folder)
+
+
+@pytest.mark.parametrize(('value_range', 'count'), [(None, 3), ((0, 4095), 4)])
+def test_more_than_8_bits_want_a_range(folder, value_range, count):
+    Image.new('I;16', (30, 20), 4095).save(folder / 'deep.png')
+    pipeline = [dict(type='LoadImage', value_range=value_range), *PIPELINE[1:]]
+    unlabeled = dataset(folder, pipeline=pipeline)
+    assert len(unlabeled) == count
+    white = [bool((sample['inputs'] == 255).all()) for sample in unlabeled]
+    assert sum(white) == count - 3
+
+
+def test_names_that_cannot_be_used_are_told_before_training(folder):
+    content = json.loads((folder / 'images.json').read_text())
+    content['images'][1]['file_name'] = 'two\nlines.png'
+    (folder / 'images.json').write_text(json.dumps(content))
+    with pytest.raises(CASTError, match=r'images.json: .*two\\nlines.png. has control characters'):
+        dataset(folder, 'images.json')
 
 
 def test_missing_file_is_named(folder):

@@ -1,12 +1,13 @@
 # The method on images of one's own: what the data decide, put into the step configs.
 _base_ = './cast.py'
-variables = dict(val=None, classes=None, image_size=256)
+variables = dict(val=None, classes=None, image_size=256, value_range=None)
 datasets = dict(
     _delete_=True,  # a dict cannot be merged into the base's string
     labeled='{data.labeled}', train_images='{data.train_images}',
     unlabeled='{data.unlabeled}', unlabeled_images='{data.unlabeled_images}',
     val='{data.val}', val_images='{data.val_images}', classes='{data.classes}',
     transforms=dict(
+        LoadImage=dict(value_range='{value_range}'),
         Resize=dict(scale=(2000, '{image_size}')),
         RandomResize=dict(scale=(2000, '{image_size}')),
         RandomCrop=dict(crop_size=('{image_size}', '{image_size}'))))

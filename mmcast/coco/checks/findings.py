@@ -12,6 +12,10 @@ FIXES = {
     'missing-image': 'put the file there, correct the image folder, or unlist the image',
     'unreadable-image': 'replace the file by an intact PNG or JPEG, or unlist the image',
     'image-size-mismatch': 'labels are for another size: restore the image, or label this one',
+    'more-than-8-bits': 'say which values are black and white, variables.value_range of a pipeline '
+    '(--value-range here), or save the image with 8 bits',
+    'unusable-name': 'rename the file in plain letters',
+    'files-left-out': 'fine: hidden files and what systems and programs keep are not used',
     'copied-image': 'keep one of the two: copies in one set count double, in two sets they leak',
     'bad-category': 'give every category an id and a name',
     'duplicate-category': 'give every category an id and a name of its own',
@@ -38,6 +42,7 @@ FIXES = {
 }
 # These are worth a look and no problem.
 NOTES = {
+    'files-left-out',
     'image-without-annotations',
     'class-without-annotations',
     'same-name-in-val',

@@ -24,7 +24,7 @@ from mmcast.coco.checks.pixels import read_many
 from mmcast.coco.checks.scanner import AnnotationFile, read_annotation_file
 from mmcast.coco.checks.statistics import count_instances
 from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES, image_files
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range
 
 _FILES_AT_ONCE = 16
 
@@ -37,6 +37,7 @@ def check_dataset(
     unlabeled_img_dir: str | os.PathLike | None = None,
     val: str | os.PathLike | None = None,
     val_img_dir: str | os.PathLike | None = None,
+    value_range: ValueRange = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> CheckReport:
@@ -51,6 +52,8 @@ def check_dataset(
         unlabeled_img_dir: folder of an ``unlabeled`` JSON, ``img_dir`` by default.
         val: COCO JSON or folder of validation images, likewise. Its labels are not checked.
         val_img_dir: folder of a ``val`` JSON, ``img_dir`` by default.
+        value_range: what is black and white in images of more than 8 bits, see
+            :func:`~mmcast.images.parse_value_range`; without one such images are findings.
         workers: number of processes, by default as many as there are processors.
         progress: show progress bars on stderr.
 
@@ -64,6 +67,7 @@ def check_dataset(
         raise CASTError(
             f'{img_dir} is not a folder: give the one that file names in {ann_file} are relative to'
         )
+    deep_is_fine = parse_value_range(value_range) is not None
     report = CheckReport(os.fspath(ann_file))
     others = {}
     for name, source, folder in (
@@ -79,6 +83,7 @@ def check_dataset(
         everything = report.images + [image for images in others.values() for image in images]
         if img_dir is not None:
             report.findings += _check_files(report, everything, workers, progress)
+            report.findings += [] if deep_is_fine else _find_deep(report, everything)
         for name, images in others.items():
             report.findings += find_shared(report.images, images, name, report.pixels)
     return report
@@ -201,6 +206,15 @@ def _check_files(
     return findings + find_copies(report.images, report.pixels)
 
 
+def _find_deep(report: CheckReport, images: list[ImageEntry]) -> list[Finding]:
+    """Images that a value range has to be given for."""
+    return [
+        Finding('more-than-8-bits', image.source, printable(image.name), pixels.deep, image.id)
+        for image in images
+        if image.path and (pixels := report.pixels[image.path]).deep
+    ]
+
+
 def _list_images(
     source: str | os.PathLike, img_dir: str | os.PathLike | None, read: bool
 ) -> tuple[list[ImageEntry], list[Finding]]:
@@ -211,11 +225,20 @@ def _list_images(
         if isinstance(labels, Finding):
             return [], [labels]
         return check_images(labels.images, os.fspath(source), img_dir)
-    names = sorted(path.relative_to(folder).as_posix() for path in image_files(folder))
+    files = list_folder(folder)
+    names = sorted(path.relative_to(folder).as_posix() for path in files.images)
     if not names:
         raise CASTError(
             f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder'
         )
+    source = os.fspath(source)
+    findings = [
+        Finding('unusable-name', source, printable(os.fspath(path)), problem)
+        for path, problem in files.unusable.items()
+    ]
+    if files.left_out:
+        detail = f'{len(files.left_out)}, such as {files.left_out[0]}'
+        findings.append(Finding('files-left-out', source, source, printable(detail)))
     return [
         ImageEntry(
             number,
@@ -223,10 +246,10 @@ def _list_images(
             name,
             None,
             os.path.abspath(folder / name) if read else None,
-            os.fspath(source),
+            source,
         )
         for number, name in enumerate(names)
-    ], []
+    ], findings
 
 
 def _read(path: str | os.PathLike, needed: tuple[str, ...]) -> AnnotationFile | Finding:

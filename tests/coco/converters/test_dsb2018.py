@@ -210,7 +210,7 @@ def mask_without_background(folder):
 
 def image_as_text(folder):
     image_of(folder).write_text('not a picture')
-    return image_of(folder), 'readable image'
+    return image_of(folder), 'cannot be read'
 
 
 def image_truncated(folder):

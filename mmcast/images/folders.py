@@ -1,0 +1,197 @@
+"""The images of a folder: which files count, and which names can be used."""
+
+import os
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmcast.errors import CASTError
+from mmcast.images.headers import read_header, readable
+from mmcast.images.value_range import ValueRange, parse_value_range
+
+IMAGE_SUFFIXES = (
+    '.bmp',
+    '.jpeg',
+    '.jpg',
+    '.png',
+    '.tif',
+    '.tiff',
+    '.webp',
+)  # what is an image in a folder
+#: Folders in which systems and programs keep copies and previews; hidden ones are left out too.
+_FOREIGN = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information')
+_SHOWN = 5
+
+
+@dataclass
+class ImageFolder:
+    """What :func:`list_folder` found.
+
+    Args:
+        images: files to use, in the order of their paths.
+        left_out: hidden ones, and those in hidden folders or a system's own.
+        unusable: those with a name that cannot be used, and why not.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)
+    unusable: dict[Path, str] = field(default_factory=dict)
+
+    def remarks(self) -> list[str]:
+        """Lines that tell what is not used, for a command to print; empty if everything is."""
+        lines = []
+        if self.left_out:
+            lines.append(
+                f'{len(self.left_out)} hidden files and copies of programs left out, such as '
+                f'{readable(self.left_out[0])}'
+            )
+        if self.unusable:
+            lines.append(f'{_describe(self.unusable)}: left out; rename them')
+        return lines
+
+
+def image_files(folder: str | os.PathLike) -> list[Path]:
+    """The images of a folder, see :func:`list_folder`.
+
+    Raises:
+        CASTError: a folder cannot be listed, or a name cannot be used.
+    """
+    found = list_folder(folder)
+    if found.unusable:
+        raise CASTError(f'{_describe(found.unusable)}: rename them')
+    return found.images
+
+
+def list_folder(folder: str | os.PathLike) -> ImageFolder:
+    """All image files of a folder at any depth, by :data:`IMAGE_SUFFIXES`; none where there is no
+    folder.
+
+    Links are followed, each file and folder is taken once. Hidden files and folders (``.name``) and
+    those of systems and programs (``__MACOSX``, ``@eaDir``) are left out.
+
+    Raises:
+        CASTError: a folder cannot be listed.
+    """
+    result = ImageFolder()
+    if not Path(folder).is_dir():
+        return result
+    files = dict(_walk(Path(folder)))
+    for path in sorted(files):
+        problem = name_problem(path.relative_to(folder).as_posix())
+        if files[path]:
+            result.left_out.append(path)
+        elif problem:
+            result.unusable[path] = problem
+        else:
+            result.images.append(path)
+    return result
+
+
+def name_problem(name: str) -> str:
+    """Why a file name cannot be used; empty if it can.
+
+    Libraries that write JSON, pages and pictures take no text that is not Unicode, and control
+    characters break lines.
+    """
+    kinds = {unicodedata.category(character) for character in name}
+    if 'Cs' in kinds:
+        return 'is not Unicode'
+    return 'has control characters' if kinds & {'Cc', 'Zl', 'Zp'} else ''
+
+
+def check_names(names: Iterable[str], source: str | os.PathLike) -> None:
+    """Checks the file names that a label file lists.
+
+    Raises:
+        CASTError: some cannot be used, see :func:`name_problem`.
+    """
+    problems = {name: problem for name in names if (problem := name_problem(name))}
+    if problems:
+        raise CASTError(f'{source}: {_describe(problems)}: rename them, there and in the folder')
+
+
+def read_sizes(
+    paths: Iterable[Path], value_range: ValueRange = None
+) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+    """Heights and widths of images, upright, by path; and why others cannot be used.
+
+    Only headers are read: damaged pixels are found when an image is loaded.
+
+    Args:
+        paths: the files.
+        value_range: without one, images of more than 8 bits cannot be used.
+    """
+    sizes, problems = {}, {}
+    for path in paths:
+        try:
+            header = read_header(path)
+        except CASTError as error:
+            problems[path] = str(error)
+            continue
+        if header.deep and parse_value_range(value_range) is None:
+            problems[path] = f'image {readable(path)} has more than 8 bits; set value_range'
+        else:
+            sizes[path] = header.size
+    return sizes, problems
+
+
+def _describe(problems: dict) -> str:
+    shown = ', '.join(
+        f'{os.fspath(name)!a} {problem}' for name, problem in list(problems.items())[:_SHOWN]
+    )
+    more = f' and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
+    return f'file names that cannot be used: {shown}{more}'
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Image files, and whether they are to be left out.
+
+    What lies in the folder itself comes before what links lead to, so that a file that is in both
+    is found where it lies. Links into a hidden folder count: some tools keep all files in one.
+    """
+    seen: set[str] = set()  # real paths
+    linked: deque[Path] = deque()
+    waiting = [(folder, os.path.realpath(folder), False)]
+    while waiting or linked:
+        if not waiting:
+            path = linked.popleft()
+            real = os.path.realpath(path)
+            if path.is_dir():
+                waiting.append((path, real, False))
+            elif real not in seen:
+                seen.add(real)
+                yield path, False
+            continue
+        place, real, left_out = waiting.pop()
+        if real in seen:
+            continue
+        if not left_out:
+            seen.add(real)
+        for entry in _entries(place):
+            hidden = left_out or entry.name.startswith('.') or entry.name.lower() in _FOREIGN
+            path, real_path = place / entry.name, os.path.join(real, entry.name)
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES
+            if entry.is_symlink():
+                if hidden and is_image and not entry.is_dir():
+                    yield path, True
+                elif not hidden and (is_image or entry.is_dir()):
+                    linked.append(path)
+            elif entry.is_dir():
+                waiting.append((path, real_path, hidden))
+            elif is_image and entry.is_file():
+                if not hidden:
+                    seen.add(real_path)
+                yield path, hidden
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise CASTError(
+            f'folder {readable(folder)} cannot be listed ({error.strerror}); give read permission, '
+            'or move it away'
+        ) from error
