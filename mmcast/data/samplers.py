@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
 from mmdet.datasets.samplers import GroupMultiSourceSampler, MultiSourceSampler
 from mmengine.dataset import InfiniteSampler
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
@@ -45,9 +46,25 @@ class ResumableGroupMultiSourceSampler(_Resumable, GroupMultiSourceSampler):
     """mmdet's ``GroupMultiSourceSampler``, whose resumed run does not load again what it has
     trained on.
 
-    The orientation of each batch comes from numpy's global generator; seeded as the first time, it
-    is the same one.
+    mmdet draws the orientation of each batch from numpy's global generator. Here that has the state
+    of the sampler's own while it draws, so that nothing else has a part in it.
     """
+
+    def __iter__(self) -> Iterator[int]:
+        return _with_own_generator(super().__iter__(), self.seed)
+
+
+def _with_own_generator(indices: Iterator[int], seed: int) -> Iterator[int]:
+    own = np.random.RandomState(seed).get_state()
+    while True:
+        others = np.random.get_state()
+        np.random.set_state(own)
+        try:
+            index = next(indices)
+        finally:
+            own = np.random.get_state()
+            np.random.set_state(others)
+        yield index
 
 
 def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
@@ -61,10 +78,10 @@ def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
         CASTError: the loop goes through all data, which an infinite sampler never ends, or a
             sampler waits for images of a source that it can take none of.
     """
-    sampler = _sampler_of(loop.dataloader)
+    sampler = sampler_of(loop.dataloader)
     if isinstance(sampler, MultiSourceSampler):
         _check_sources(sampler, f'{name}_dataloader')
-    if isinstance(sampler, _INFINITE) and not isinstance(loop, IterBasedTrainLoop):
+    if never_ends(sampler) and not isinstance(loop, IterBasedTrainLoop):
         kind, other = type(sampler).__name__, dict(type='DefaultSampler', shuffle=name == 'train')
         fix = f'{name}_dataloader.sampler={other}'
         if name == 'train':
@@ -76,8 +93,13 @@ def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
     return loop
 
 
-def _sampler_of(loader: DataLoader) -> object:
-    """What gives the indices, perhaps in a sampler of batches."""
+def never_ends(sampler: object) -> bool:
+    """Whether a sampler gives indices without end."""
+    return isinstance(sampler, _INFINITE)
+
+
+def sampler_of(loader: DataLoader) -> object:
+    """What gives a loader's indices, perhaps in a sampler of batches."""
     return getattr(loader.batch_sampler, 'sampler', None) or loader.sampler
 
 

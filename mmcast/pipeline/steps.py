@@ -95,7 +95,9 @@ def _run_call(step: Step) -> StepResult:
 
 def _run_train(step: Step) -> StepResult:
     check_config_data(step.config, ('train_dataloader', 'val_dataloader'))
-    result = train_run(step.config, latest_intact_checkpoint(checkpoint_folder(step.config, step.folder)))
+    result = train_run(
+        step.config, latest_intact_checkpoint(checkpoint_folder(step.config, step.folder))
+    )
     outputs = dict(checkpoint=str(result.checkpoint))
     if result.best_checkpoint:
         outputs['best_checkpoint'] = str(result.best_checkpoint)

@@ -17,6 +17,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmcast.checkpoints import not_finite
+from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
 from mmcast.files import naming, replace_durably
@@ -28,6 +29,7 @@ from mmcast.training.distributed import say
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
+from mmcast.training.randomness import SeedIterationsHook
 from mmcast.training.validations import (
     MissedValidationHook,
     ValidationsHook,
@@ -142,20 +144,27 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
             divided, the optimizer leaves out parameters that learn, no validation gives a metric of
-            ``save_best``, weights become NaN or infinite, or the disk is full.
+            ``save_best``, a transform would leave masks behind, a loop would never end, weights
+            become NaN or infinite, or the disk is full.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
     check_save_best(cfg.get('default_hooks', {}).get('checkpoint') or {})
+    check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)
     new_parameters = () if resume_from else tuple(cfg.get('new_parameters', ()))
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)
     validations = ValidationsHook()
-    for hook in (validations, MissedValidationHook(), LoadedWeightsHook(new_parameters)):
+    for hook in (
+        validations,
+        MissedValidationHook(),
+        LoadedWeightsHook(new_parameters),
+        SeedIterationsHook(),
+    ):
         runner.register_hook(hook)
     with naming(cfg.work_dir):
         runner.train()

@@ -79,6 +79,8 @@ class ValidationsHook(Hook):
                 return None
             score = runner.message_hub.get_info(_info(runner, 'best_score', key))
             history = runner.message_hub.get_info(_HISTORY, [])
+            if key == 'auto':  # all validations were held before the run was resumed
+                key = next((name for found in history for name in found), key)
             found = next((found for found in history if found.get(key) == score), None)
             return found or {key: float(score)}, path
         return None

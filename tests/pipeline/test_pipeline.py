@@ -435,7 +435,13 @@ def test_mistakes_in_the_config_are_named(config, change, message):
 
 @pytest.mark.parametrize(
     'content',
-    [b'', b'{"steps"', b'[]', b'\xff\xfe', b'{"pipeline": "cast_test.py", "steps": [], "hashes": {}}'],
+    [
+        b'',
+        b'{"steps"',
+        b'[]',
+        b'\xff\xfe',
+        b'{"pipeline": "cast_test.py", "steps": [], "hashes": {}}',
+    ],
     ids=str,
 )
 def test_damaged_state_is_named(config, content):
