@@ -61,6 +61,7 @@ def student(path: Path) -> None:
         labels=np.array([0], np.int64),
         image_indices=np.array([0], np.int64),
         first=np.array([1], np.int64),
+        score_threshold=np.array(0.5, np.float32),  # the default of that input
     )
     graph = helper.make_graph(
         [

@@ -28,7 +28,7 @@ from mmcast.deploy.export import (
     student_state,
 )
 from mmcast.deploy.exportable import ExportableStudent
-from mmcast.deploy.onnx_files import CHECKSUM, KIND, UNSEALED, seal
+from mmcast.deploy.onnx_files import CHECKSUM, KIND, OUTPUTS, UNSEALED, seal
 from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
@@ -40,7 +40,6 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 #: with attention.
 OPSETS = dict(standard=20, onnxruntime=23)
 INPUTS = ('images', 'score_threshold')
-OUTPUTS = ('boxes', 'masks', 'scores', 'labels', 'image_indices')
 _INSTALL = 'pip install "mmcast[deploy]", or pip install onnx onnxscript onnxruntime'
 # Names of the dimensions in the file.
 _DIMENSIONS = dict(

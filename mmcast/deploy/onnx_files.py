@@ -9,14 +9,15 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
 from mmcast.files import check_is_binary
+from mmcast.masks.tiling import Windows
 
 KIND = 'mmcast student'
+OUTPUTS = ('boxes', 'masks', 'scores', 'labels', 'image_indices')
 CHECKSUM = 'content_sha256'
 UNSEALED = '0' * 64
 # What stands before the digits, as protocol buffers write a property whose value is a JSON string.
@@ -62,12 +63,17 @@ def check_onnx_file(path: str | os.PathLike) -> None:
             )
 
 
-def read_metadata(properties: Mapping[str, str], path: str | os.PathLike) -> dict[str, Any]:
+def read_metadata(session: Any, path: str | os.PathLike) -> dict[str, Any]:
     """What a student's file says about itself, out of its properties.
 
+    Args:
+        session: of onnxruntime.
+        path: of the file, for messages.
+
     Raises:
-        CASTError: they are not those of a student.
+        CASTError: it does not say it, or has other inputs or outputs than a student.
     """
+    properties = session.get_modelmeta().custom_metadata_map
     if properties.get('kind') != KIND:
         raise CASTError(f'{path} is not a student of mmcast onnx; export one with it')
     try:
@@ -79,12 +85,28 @@ def read_metadata(properties: Mapping[str, str], path: str | os.PathLike) -> dic
         }
         metadata['classes'] = [str(name) for name in metadata['classes']]
         metadata['score_threshold'] = float(metadata['score_threshold'])
+        _check_graph(session, metadata)
     except (ValueError, TypeError, KeyError) as error:
         raise CASTError(
             f'{path} does not say what it is ({type(error).__name__}: {error}): it is damaged; '
             f'{_AGAIN}'
         ) from error
     return metadata
+
+
+def _check_graph(session: Any, metadata: dict[str, Any]) -> None:
+    """Raises ValueError, TypeError or KeyError unless a graph and its settings can be run."""
+    outputs = {each.name for each in session.get_outputs()}
+    (images,) = session.get_inputs()  # the threshold has a default
+    if not outputs.issuperset(OUTPUTS) or images.name != 'images' or len(images.shape) != 4:
+        raise ValueError(f'its inputs and outputs are {images.name}, {", ".join(sorted(outputs))}')
+    resize, windows = metadata['resize'], metadata.get('windows')
+    if resize is not None and not all(int(side) > 0 for side in (resize[0], resize[1])):
+        raise ValueError(f'resize is {resize}')
+    if windows:
+        Windows(**windows)
+        if metadata['pad_size_divisor'] < 1 or len(metadata['mean'] or 'rgb') != 3:
+            raise ValueError('pad_size_divisor or mean is not that of an image')
 
 
 def _digest(data: mmap.mmap, place: int) -> str:
