@@ -7,6 +7,7 @@ import re
 import struct
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -21,6 +22,8 @@ from mmcast.checkpoints import load_plain
 from mmcast.errors import CASTError
 from mmcast.models.weights.loading import load_weights
 from mmcast.models.weights.reading import read_state_dict
+
+ROOT = Path(__file__).parents[1]
 
 
 class Exploit:
@@ -199,3 +202,12 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
 def test_a_file_that_is_missing_is_one_line_for_mmengine_too(tmp_path):
     with pytest.raises(CASTError, match=r'weights file .*none\.pth not found'):
         by_init_cfg(str(tmp_path / 'none.pth'))
+
+
+def test_the_line_in_the_docs_converts_a_file_that_is_trusted(evil, monkeypatch):
+    folder, _ = evil
+    monkeypatch.chdir(folder)
+    (line,) = re.findall(r'python -c "(.+theirs\.pth.+)"', (ROOT / 'docs/deploy.md').read_text())
+    Path('evil.pth').rename('theirs.pth')
+    exec(line)
+    assert len(read_state_dict('tensors.pth')) == 4

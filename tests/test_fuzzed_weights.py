@@ -159,7 +159,9 @@ def run_student(path: Path, sealed_again: bool) -> None:
 
 def test_undamaged_files_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzzing, 'damage_bytes', lambda data, rng: data)
-    monkeypatch.setattr(fuzzing, 'damage_json_file', lambda content, rng: json.dumps(content).encode())
+    monkeypatch.setattr(
+        fuzzing, 'damage_json_file', lambda content, rng: json.dumps(content).encode()
+    )
     seeds = [seed for seed in range(40) if np.random.default_rng(seed).random() > 0.3]
     for number in range(len(FORMATS)):
         run_case(tmp_path, next(seed for seed in seeds if seed % len(FORMATS) == number))
