@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
+from mmcast.processes import end_with_torchrun
 from mmcast.typed_values import Typed
 
 
@@ -62,7 +63,10 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 
 
 def set_local_rank(args: argparse.Namespace) -> None:
-    """Tells MMEngine the rank that a launcher gave as an argument."""
+    """Tells MMEngine the rank that a launcher gave as an argument. From now on, before torch is
+    imported, a rank ends with its launcher.
+    """
+    end_with_torchrun()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 

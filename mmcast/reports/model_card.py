@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
+from mmcast.checkpoints import load_plain
 from mmcast.configs import load_config, shipped_configs
 from mmcast.deploy.agreement import first_test_image, run_torch
 from mmcast.deploy.export import (
@@ -87,9 +88,7 @@ def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
 
 def _checkpoint_of(folder: Path) -> str | None:
     try:
-        return torch.load(folder / WEIGHTS, weights_only=True)['meta']['mmcast'][
-            'checkpoint_sha256'
-        ]
+        return load_plain(folder / WEIGHTS)['meta']['mmcast']['checkpoint_sha256']
     except Exception:  # whatever is there is not an export, and is kept next to the new one
         return None
 

@@ -110,7 +110,7 @@ def _check_out(out: str | None) -> str | None:
 def _check_work_dir(cfg: Config, name: str, resume: bool) -> None:
     """A run must not write over another one's checkpoints."""
     work_dir = Path(cfg.work_dir)
-    if not holds_run(cfg):
+    if not holds_run(work_dir, checkpoint_folder(cfg, work_dir)):
         return
     if not resume:
         raise CASTError(

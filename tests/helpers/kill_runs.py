@@ -15,6 +15,7 @@ It fails unless all of this holds:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -116,11 +117,13 @@ class Start:
             if not self.processes():
                 break
             time.sleep(0.2)
-        left = self.processes()
-        for process in left:
-            process.kill()
+        seconds, lines = time.monotonic() - begin, []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(f'{process.pid} of {process.ppid()}: {" ".join(process.cmdline())}')
+                process.kill()
         self.process.wait()
-        return time.monotonic() - begin, [' '.join(process.cmdline()[:4]) for process in left]
+        return seconds, lines
 
 
 def command_of(folder: Path) -> list[str]:
@@ -213,7 +216,7 @@ def kill_until_it_ends(
             )
             seconds, left = start.left()
             done += 1
-            say(f'kill {done}: {kind} in {step}; all had ended after {seconds:.1f} s')
+            say(f'kill {done}: {kind} in {step}; {len(left)} left after {seconds:.1f} s')
             problems += [f'kill {done} ({kind} in {step}) left {line}' for line in left]
         else:
             if start.process.returncode:

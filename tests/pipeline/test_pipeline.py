@@ -276,10 +276,11 @@ def test_interrupted_training_with_other_settings_is_refused(config):
         run(config, cfg_options=variables(lr=0.2))
 
 
-def test_loss_that_is_not_finite_is_in_the_table(config):
-    run(config, cfg_options=variables(scale=float('nan')))
-    rows = json.loads((config.parent / 'work/summary.json').read_text())
-    assert 'not finite: loss' in rows[1]['note'] and rows[0]['note'] == ''
+def test_a_step_whose_weights_become_nan_ends_there_and_saves_none(config):
+    with pytest.raises(CASTError, match=r'diverged: 2 of 4 tensors.*iter_2\.pth was not'):
+        run(config, cfg_options=variables(scale=float('nan')))
+    assert 'refine' not in finished(config)
+    assert not list((config.parent / 'work/03_refine').glob('*.pth*'))
 
 
 def test_best_validation_counts_where_the_config_saves_it(config, monkeypatch):
