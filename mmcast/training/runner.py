@@ -22,7 +22,14 @@ from mmcast.errors import CASTError
 from mmcast.files import replace_durably
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
-from mmcast.training.checkpoints import keep_only, keep_two, last_checkpoint
+from mmcast.training.checkpoints import (
+    checkpoint_folder,
+    keep_only,
+    keep_two,
+    last_checkpoint,
+    part_of,
+    remove_parts,
+)
 from mmcast.training.curves import number_start
 from mmcast.training.distributed import say
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
@@ -79,7 +86,7 @@ class _Runner(Runner):
         if '://' in str(out_dir):  # an object store has whole objects only
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        part = f'.{filename}.part'
+        part = part_of(filename)
         super().save_checkpoint(out_dir, part, *args, **kwargs)
         if is_main_process():
             replace_durably(Path(out_dir, part), Path(out_dir, filename))
@@ -141,6 +148,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         SeedIterationsHook(),
     ):
         runner.register_hook(hook)
+    remove_parts(checkpoint_folder(cfg, Path(cfg.work_dir)))
     runner.train()
     if cfg.get('val_cfg') is not None and not validations.knows(runner):
         runner.val_loop.run()  # training was stopped early
