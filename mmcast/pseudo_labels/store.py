@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
+from mmcast.pseudo_labels.checks import check_content
 from mmcast.version import __version__
 
 KIND = 'mmcast pseudo-labels'
@@ -29,10 +30,11 @@ def make_info(**identity: Any) -> dict:
 
 
 def read_pseudo_labels(path: str | os.PathLike) -> dict:
-    """A pseudo-label file's content.
+    """A pseudo-label file's content, checked, so that compiled code may read its masks.
 
     Raises:
-        CASTError: the file is missing, no COCO JSON, or no pseudo-label file of this format.
+        CASTError: the file is missing, no COCO JSON, no pseudo-label file of this format, or
+            damaged, see :func:`~mmcast.pseudo_labels.checks.check_content`.
     """
     content = read_coco(path)
     info = content.get('info')
@@ -44,6 +46,7 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
             f'{path} is not a pseudo-label file of format {FORMAT_VERSION} (its info says kind '
             f'{kind!r}, format {version!r}); make one with mmcast label'
         )
+    check_content(content, path, SCORES)
     return content
 
 
