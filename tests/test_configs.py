@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmcast.configs import find_config
+from mmcast.images import parse_value_range
 from mmcast.pipeline.plan import Plan
 from mmcast.registry import DATA_SAMPLERS
 from mmcast.registry import MODELS as MODELS_REGISTRY
@@ -354,3 +355,21 @@ def test_every_step_reads_the_pipelines_data(path, tmp_path):
                 assert part.data_prefix.img == (
                     'data/unlabeled_images' if pseudo else 'data/train_images'
                 )
+
+
+@pytest.mark.parametrize('given', [None, '0,4095', ('percentile', 1, 99)])
+def test_a_value_range_reaches_every_step_for_custom_data(tmp_path, given):
+    """Training, validation, pseudo-labels and the report see the same pixels."""
+    path = next(path for path in PIPELINES if path.name == 'cast_custom.py')
+    plan = Plan(path, cfg_options={'variables.value_range': given})
+    for name, definition in plan.definitions.items():
+        if definition['kind'] == 'call':
+            continue
+        config = plan.step(name, tmp_path, AllFinished()).config
+        loaders = ['test_dataloader', 'val_dataloader']
+        loaders += ['train_dataloader'] * (definition['kind'] == 'train')
+        for loader in loaders:
+            dataset = config[loader].dataset
+            for part in dataset.get('datasets', [dataset]):
+                (loading,) = [step for step in part.pipeline if step.type == 'LoadImage']
+                assert parse_value_range(loading.value_range) == parse_value_range(given)

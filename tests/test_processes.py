@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kill_runs import TWO_PROCESSES, Start
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADERS = """
@@ -94,3 +96,32 @@ def test_loaders_and_pools_end_with_a_killed_process(start):
     assert len(pids) == 10
     process.kill()
     assert left_of(pids, 20) == []
+
+
+RUN = """
+custom_imports = dict(imports=['toy_run'])
+default_scope = 'mmcast'
+model = dict(type='ToyModel')
+train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(type='ToyDataset'),
+                        sampler=dict(type='InfiniteSampler', shuffle=True))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000000)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False))
+log_level = 'ERROR'
+"""
+
+
+@pytest.mark.parametrize('killed, number', [('torchrun', 3), ('torchrun', 5), ('rank', 5)], ids=str)
+def test_nothing_is_left_of_two_processes_of_which_one_was_killed(killed, number, tmp_path):
+    """Ranks that torchrun started, at once or with processes that load their images."""
+    (tmp_path / 'run.py').write_text(RUN)
+    command = [*TWO_PROCESSES, 'tools/train.py', str(tmp_path / 'run.py'), '--launcher', 'pytorch']
+    start = Start([*command, '--work-dir', str(tmp_path / 'run')], tmp_path / 'log.txt')
+    try:
+        while len(start.processes()) < number:
+            assert start.process.poll() is None, start.log.read_text()
+            time.sleep(0.1)
+        assert start.kill(killed, random.Random(0))
+    finally:
+        _, left = start.left()
+    assert left == []

@@ -14,6 +14,7 @@ from mmcast.images.pixels import (
     check_size,
     decode_image,
     decode_values,
+    explain_sizes,
     read_image,
     turn_upright,
 )
@@ -40,6 +41,7 @@ __all__ = [
     'check_size',
     'decode_image',
     'decode_values',
+    'explain_sizes',
     'read_image',
     'turn_upright',
     'ValueRange',

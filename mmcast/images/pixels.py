@@ -89,25 +89,28 @@ def check_size(path: str | os.PathLike, found: tuple[int, int], stated: tuple[in
     Raises:
         CASTError: they differ; tells whether the labels are those of a turned picture.
     """
-    if tuple(found) == tuple(stated):
-        return
-    what = (
-        f'image {readable(path)} is {found[1]}x{found[0]}, its label file says '
-        f'{stated[1]}x{stated[0]}'
-    )
-    if tuple(found[::-1]) != tuple(stated):
+    if tuple(found) != tuple(stated):
         raise CASTError(
-            f'{what}: it was resized after it was labeled, or is another image; restore it, or '
-            'label this one'
+            f'image {readable(path)} is {found[1]}x{found[0]}, its label file says '
+            f'{stated[1]}x{stated[0]}: {explain_sizes(path, found, stated)}'
+        )
+
+
+def explain_sizes(path: str | os.PathLike, found: tuple[int, int], stated: tuple[int, int]) -> str:
+    """Why the size of a picture may differ from that of its label file, and what to do."""
+    if tuple(found[::-1]) != tuple(stated):
+        return (
+            'it was resized after it was labeled, or is another image; restore it, or label this '
+            'one'
         )
     orientation = _orientation(path)
     if orientation >= 5:
-        raise CASTError(
-            f'{what}: EXIF orientation {orientation} turns the image, and the labels are those of '
-            'the unturned one; remove the orientation from the file, or label the upright image'
+        return (
+            f'EXIF orientation {orientation} turns the image, and the labels are those of the '
+            'unturned one; remove the orientation from the file, or label the upright image'
         )
-    raise CASTError(
-        f'{what}: the labels are those of the image turned by 90 degrees, and the file has no EXIF '
+    return (
+        'the labels are those of the image turned by 90 degrees, and the file has no EXIF '
         'orientation that turns it; turn the image as it was labeled, or label this one'
     )
 

@@ -3,6 +3,7 @@ of.
 """
 
 import json
+import re
 import statistics
 import time
 from pathlib import Path
@@ -92,6 +93,11 @@ def _checkpoint_of(folder: Path) -> str | None:
         return None
 
 
+def plain(name: str) -> str:
+    """A name as Markdown that shows it as it is, also in a table."""
+    return re.sub(r'[\\`*<>&|\[\]$]|\b_|_\b', r'\\\g<0>', name)
+
+
 def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path) -> str:
     """The card of an exported student as Markdown."""
     cfg = load_config(folder / CONFIG)
@@ -111,6 +117,7 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters['plain'] = plain
     return environment.get_template('model_card.md.j2').render(
         title=f'Student of {run.plan.path.stem}',
         classes=dataset_meta(cfg)['classes'],

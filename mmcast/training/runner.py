@@ -192,6 +192,7 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
     cfg.resume = False
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
+    runner.register_hook(LoadedWeightsHook())
     if predictions:
         runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
     with naming(cfg.work_dir):

@@ -16,7 +16,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from safetensors.torch import load_file
 
-from mmcast.deploy.export import Source, export_student, find_source
+from mmcast.data.loading import value_range_of
+from mmcast.deploy.export import Source, export_student, find_source, student_config
+from mmcast.deploy.onnx_export import onnx_metadata
 from mmcast.errors import CASTError
 from mmcast.registry import DATASETS, MODELS
 from mmcast.training.runner import test_run as run_test
@@ -118,6 +120,19 @@ def test_the_config_stands_alone_and_names_no_weights_to_start_from(exported):
     assert config.custom_imports.imports == ['mmcast'] and config.default_scope == 'mmdet'
     assert config.test_dataloader.dataset.pipeline[0].type == 'LoadImageFromFile'
     assert config.model.backbone.type == 'mmcast.DINOv2'
+
+
+def test_a_value_range_goes_with_the_student(trained):
+    """Into its config, whose loader is then ours: mmcv's would keep the high byte; and back."""
+    cfg = Config.fromfile(trained.config)
+    cfg.test_dataloader.dataset.pipeline[0].value_range = '0,4095'
+    for given in (cfg, student_config(cfg)):
+        (loading, *_) = student_config(given).test_dataloader.dataset.pipeline
+        assert (loading.type, value_range_of(given)) == ('mmcast.LoadImage', [0, 4095])
+    assert onnx_metadata(student_config(cfg), trained, 'fp32', 0.3)['value_range'] == [0, 4095]
+    cfg.test_dataloader.dataset.pipeline[0].value_range = None
+    (loading, *_) = student_config(cfg).test_dataloader.dataset.pipeline
+    assert loading.type == 'LoadImageFromFile' and 'value_range' not in loading
 
 
 # ---- what is refused

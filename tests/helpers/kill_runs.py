@@ -15,6 +15,7 @@ It fails unless all of this holds:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -34,6 +35,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 MARK = 'MMCAST_KILL_RUNS'  # in the environment of all processes of one start
 SECONDS = 20.0  # after a kill
+EARLY = 0.15  # share of the kills that may come before the first step begins
+FIRST = '=== step'
 KINDS = 'all', 'torchrun', 'rank', 'rank', 'loader'
 TOY = [
     'variables.percent=25',
@@ -44,6 +47,7 @@ TOY = [
     'step_options.train_cfg.val_interval=2',
     'step_options.default_hooks.checkpoint.interval=2',
 ]
+TWO_PROCESSES = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'
 VOLATILE = 'seconds', 'peak_memory_mb', 'fingerprint', 'resumed', 'versions'
 
 
@@ -56,12 +60,19 @@ class Start:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+        modules = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
+        environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=modules)
         environment[MARK] = self.mark
+        self.before = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open('a') as file:
             self.process = subprocess.Popen(
                 self.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
+
+    def wait_for(self, text: str) -> None:
+        """Until it has printed a text, or has ended."""
+        while self.process.poll() is None and text not in self.log.read_text()[self.before :]:
+            time.sleep(0.2)
 
     def processes(self) -> list[psutil.Process]:
         """All that live, torchrun first."""
@@ -106,17 +117,19 @@ class Start:
             if not self.processes():
                 break
             time.sleep(0.2)
-        left = self.processes()
-        for process in left:
-            process.kill()
+        seconds, lines = time.monotonic() - begin, []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(f'{process.pid} of {process.ppid()}: {" ".join(process.cmdline())}')
+                process.kill()
         self.process.wait()
-        return time.monotonic() - begin, [' '.join(process.cmdline()[:4]) for process in left]
+        return seconds, lines
 
 
 def command_of(folder: Path) -> list[str]:
     """The shipped pipeline on toy scenes, on two processes."""
     return [
-        *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
+        *TWO_PROCESSES,
         *('tools/train.py', 'configs/cast_toy.py', '--launcher', 'pytorch'),
         *('--work-dir', str(folder / 'run'), '--cfg-options'),
         *(f'variables.data_root={folder}/data', *TOY),
@@ -191,6 +204,8 @@ def kill_until_it_ends(
     log, done, problems, known = folder / 'log.txt', 0, [], {}
     while done < kills:
         start = Start(command, log)
+        if rng.random() > EARLY:
+            start.wait_for(FIRST)
         try:
             start.process.wait(rng.uniform(0, longest))
         except subprocess.TimeoutExpired:
@@ -201,7 +216,7 @@ def kill_until_it_ends(
             )
             seconds, left = start.left()
             done += 1
-            say(f'kill {done}: {kind} in {step}; all had ended after {seconds:.1f} s')
+            say(f'kill {done}: {kind} in {step}; {len(left)} left after {seconds:.1f} s')
             problems += [f'kill {done} ({kind} in {step}) left {line}' for line in left]
         else:
             if start.process.returncode:
@@ -236,7 +251,7 @@ def main() -> None:
             folder,
             command_of(folder),
             args.kills - total,
-            seconds / 2,
+            seconds / 4,
             rng,
             lambda line: print(line, flush=True),
         )

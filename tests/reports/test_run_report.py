@@ -9,9 +9,11 @@ from pycocotools import mask as mask_api
 
 from mmcast.cli.train import train
 from mmcast.reports import overlays
-from mmcast.reports.labels_on_images import draw_labels
-from mmcast.reports.overlays import choose_report_images
+from mmcast.reports.html import plot_text
+from mmcast.reports.labels_on_images import class_colours, draw_labels
+from mmcast.reports.overlays import Line, Overlays, choose_report_images, write_contact_sheet
 from mmcast.reports.run import _plot
+from mmcast.reports.summary import COLUMNS, write_summary
 from mmcast.training.curves import not_finite, read_curves
 
 PIPELINE = """
@@ -127,6 +129,25 @@ def test_drawing_colours_an_instance_and_nothing_else(labels, tmp_path):
     assert tuple(drawing[120, 150]) == (255, 0, 0)  # its outline
 
 
+@pytest.mark.parametrize(('width', 'height'), [(900, 1), (1, 900)])
+def test_the_thinnest_images_are_drawn(labels, tmp_path, width, height):
+    """A report that comes after hours of training must not end at one picture."""
+    cv2.imwrite(str(tmp_path / 'thin.png'), np.full((height, width, 3), 128, np.uint8))
+    rle = square(0, 0, 1, height, width)
+    labels['annotations'] = [dict(id=1, image_id=1, category_id=1, segmentation=rle)]
+    drawing = draw_labels(tmp_path / 'thin.png', labels, 1, {})
+    assert min(drawing.shape) >= 1 and drawing.size < 20e6
+
+
+def test_names_of_classes_may_hold_what_matplotlib_takes_for_formulas(tmp_path):
+    names = ['$5 and $6', r'a$\frac$', '_hidden', 'caf\udce9']
+    image = np.zeros((6, 8, 3), np.uint8)
+    overlays = Overlays(['$x^', 'b$$'], [Line('a.png', [image, image])], class_colours(names), 0.3)
+    write_contact_sheet(overlays, tmp_path / 'sheet.png')
+    assert cv2.imread(str(tmp_path / 'sheet.png')).size
+    assert plot_text('$5 and $6') == r'\$5 and \$6' and plot_text('_hidden').strip() == '_hidden'
+
+
 def test_curves_of_a_resumed_run_are_joined(tmp_path):
     for number, lines in enumerate(
         [
@@ -140,3 +161,8 @@ def test_curves_of_a_resumed_run_are_joined(tmp_path):
     points = read_curves(tmp_path)['loss']
     assert points[:2] == [(1, 3.0), (2, 1.5)] and points[2][0] == 3
     assert not_finite(tmp_path) == ['loss']
+
+
+def test_a_row_in_brackets_stays_in_the_table(tmp_path):
+    row = dict.fromkeys(COLUMNS) | dict(row='student [/red] [2]')
+    assert 'student [/red] [2]' in write_summary(tmp_path, [row])

@@ -24,7 +24,13 @@ from mmcast.coco.checks.pixels import read_many
 from mmcast.coco.checks.scanner import AnnotationFile, read_annotation_file
 from mmcast.coco.checks.statistics import count_instances
 from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range
+from mmcast.images import (
+    IMAGE_SUFFIXES,
+    ValueRange,
+    explain_sizes,
+    list_folder,
+    parse_value_range,
+)
 
 _FILES_AT_ONCE = 16
 
@@ -194,7 +200,8 @@ def _check_files(
                 'image-size-mismatch',
                 (
                     f'listed as {image.size[1]}x{image.size[0]}, the file has '
-                    f'{found.size[1]}x{found.size[0]}'
+                    f'{found.size[1]}x{found.size[0]}: '
+                    f'{explain_sizes(image.path, found.size, image.size)}'
                 ),
             )
         if problem:

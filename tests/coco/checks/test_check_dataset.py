@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -251,8 +252,43 @@ def test_turned_photos_have_the_size_that_the_trainer_sees(data):
     (finding,) = check(data).findings
     assert (
         finding.kind == 'image-size-mismatch'
-        and 'listed as 30x20, the file has 20x30' in finding.detail
+        and 'listed as 30x20, the file has 20x30: EXIF orientation 6 turns' in finding.detail
     )
+
+
+def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data):
+    values = np.linspace(0, 4095, 600).reshape(20, 30).astype(np.uint16)
+    Image.fromarray(values).save(data / 'images/0.png')
+    report = check(data)
+    assert found(report) == {('more-than-8-bits', '0.png', 0, None)} and report.problems == 1
+    assert 'uint16 values from 0 to 4095' in report.summary()
+    assert 'variables.value_range' in report.summary()
+    write_sheet(report, data / 'sheet.html', 3, progress=False)
+    assert (data / 'sheet.html').read_text().count('data:image/jpeg') == 3
+    assert not check(data, value_range='0,4095').findings
+
+
+def test_hidden_files_of_a_folder_are_counted_and_odd_names_told(data, tmp_path):
+    others = tmp_path / 'others'
+    others.mkdir()
+    for number, name in enumerate(('a.png', '._a.png', 'new\nline.png')):
+        Image.new('RGB', (5 + number, 5)).save(others / name)
+    report = check(data, unlabeled=others)
+    assert {finding.kind for finding in report.findings} == {'files-left-out', 'unusable-name'}
+    assert report.problems == 1 and r'new\nline.png' in report.summary()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not write such names')
+def test_a_name_that_is_not_unicode_ends_neither_the_check_nor_its_page(data):
+    """It is read, drawn and escaped."""
+    name = os.fsdecode(b'caf\xe9.png')
+    os.rename(data / 'images/0.png', data / 'images' / name)
+    change(data, lambda coco: coco['images'][0].update(file_name=name))
+    report = check(data)
+    assert not report.findings
+    write_sheet(report, data / 'sheet.html', 24, progress=False)
+    page = (data / 'sheet.html').read_text()
+    assert page.count('data:image/jpeg') == 24 and r'caf\udce9.png' in page
 
 
 def test_same_name_in_another_folder_is_a_problem_only_if_the_pixels_are_not_known_to_differ(
