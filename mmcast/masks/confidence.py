@@ -7,6 +7,8 @@ near 0.5, a student should not be punished for another opinion.
 
 import base64
 import math
+import struct
+import zlib
 from collections.abc import Sequence
 
 import cv2
@@ -16,6 +18,8 @@ from mmcast.errors import CASTError
 
 LEVELS = 15  # 0 is no confidence, LEVELS is 1: more steps cost bytes and say nothing
 LONGEST_SIDE = 512  # pixels of a map; those of larger images are coarser
+_PNG = b'\x89PNG\r\n\x1a\n'
+_GREY = [8, 0, 0, 0, 0]  # bits, colour type, compression, filter, interlacing
 
 
 def map_size(size: Sequence[int]) -> tuple[int, int]:
@@ -59,10 +63,43 @@ def decode_map(text: str) -> np.ndarray:
     Raises:
         CASTError: it is not such a text.
     """
-    try:
+    levels = None
+    if read_shape(text) is not None:
         levels = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)
-    except (ValueError, cv2.error):
-        levels = None
-    if levels is None:
+    if levels is None or levels.max() > LEVELS:
         raise CASTError('a confidence map in the pseudo-labels is damaged; make the file again')
     return levels
+
+
+def read_shape(text: str) -> tuple[int, int] | None:
+    """Height and width of a map, None if it is damaged: as its PNG says, whose checksums are
+    compared.
+
+    Args:
+        text: see :func:`encode_map`.
+    """
+    try:
+        png = base64.b64decode(text, validate=True)
+        return _png_shape(png) if png.startswith(_PNG) else None
+    except (ValueError, struct.error):
+        return None
+
+
+def _png_shape(png: bytes) -> tuple[int, int] | None:
+    """The same of a PNG; raises struct.error where it is cut short."""
+    start, shape = len(_PNG), None
+    while True:
+        length, kind = struct.unpack_from('>I4s', png, start)
+        end = start + 8 + length
+        if struct.unpack_from('>I', png, end)[0] != zlib.crc32(png[start + 4 : end]):
+            return None
+        if (kind == b'IHDR') != (shape is None):  # the first chunk, and only that
+            return None
+        if kind == b'IHDR':
+            width, height, *form = struct.unpack('>II5B', png[start + 8 : end])
+            shape = height, width
+            if form != _GREY or not 0 < min(shape) <= max(shape) <= LONGEST_SIDE:
+                return None
+        if kind == b'IEND':
+            return shape if end + 4 == len(png) else None
+        start = end + 4
