@@ -33,6 +33,13 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
         raise
 
 
+def replace_durably(source: Path, target: Path) -> None:
+    """Gives a finished file its name, so that a power failure too leaves the old or the new one."""
+    with source.open('rb+') as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+
+
 def move_aside(path: str | os.PathLike) -> Path | None:
     """Renames a file or folder to ``<name>.old<n>``, the first free n; None if there is nothing."""
     path = Path(path)

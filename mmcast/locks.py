@@ -45,6 +45,19 @@ def hold_lock(path: Path, in_use: str) -> Iterator[None]:
                 yield
 
 
+def hold_work_dir(work_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """Locks a work directory, which is made if need be.
+
+    Raises:
+        CASTError: another process holds it.
+    """
+    return hold_lock(
+        work_dir / '.lock',
+        f'{work_dir} is in use by another run (process {{owner}}); wait until it ends, or choose '
+        'another --work-dir',
+    )
+
+
 @contextlib.contextmanager
 def lock_file(file: IO[Any], in_use: str) -> Iterator[None]:
     """Locks an open file; forked children do not inherit the lock.

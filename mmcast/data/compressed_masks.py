@@ -1,10 +1,11 @@
 """Instance masks that stay run-length encoded until their pixels are needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mmcv
 import numpy as np
 import torch
+from mmdet.structures.bbox import BaseBoxes, get_box_type
 from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as mask_api
 
@@ -18,7 +19,8 @@ class CompressedMasks(BitmapMasks):
     mask is pixel (rows[y], columns[x]) of its source. Such a transform changes these two vectors
     and no mask. Pixels are read once, when asked for, inside the box of each mask, and that is also
     what goes from a loader's worker to the trainer. Other transforms work on bitmaps and give
-    ``BitmapMasks``.
+    ``BitmapMasks``; those that ask for the array ``masks``, to read or to write into it, turn this
+    object itself into ``BitmapMasks``.
 
     Args:
         rles: Compressed COCO RLEs, all of one source size.
@@ -59,12 +61,16 @@ class CompressedMasks(BitmapMasks):
 
     @property
     def masks(self) -> np.ndarray:
-        """The same, for the methods of ``BitmapMasks``; read-only, as what is written here would be
-        lost.
+        """The same, as the masks themselves from now on: what is written into it counts, as mmdet's
+        ``RandomErasing`` expects.
         """
-        bitmaps = self.to_ndarray()
-        bitmaps.setflags(write=False)
-        return bitmaps
+        self.masks = self.to_ndarray()
+        return self.masks
+
+    @masks.setter
+    def masks(self, bitmaps: np.ndarray) -> None:
+        self.__dict__ = dict(height=self.height, width=self.width, masks=bitmaps)
+        self.__class__ = BitmapMasks
 
     def to_tensor(self, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
         """Masks (N, H, W)."""
@@ -75,8 +81,28 @@ class CompressedMasks(BitmapMasks):
         """(N,) pixels of each mask."""
         return np.array([pixels.sum() for _, _, pixels in self.patches], np.uint64)
 
+    def get_bboxes(self, dst_type: str = 'hbb') -> BaseBoxes:
+        """The box around the ones of each mask, (0, 0, 0, 0) of an empty one."""
+        boxes = np.zeros((len(self), 4), np.float32)
+        for box, (top, left, pixels) in zip(boxes, self.patches):
+            rows, columns = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
+            if len(rows):
+                box[:] = (
+                    left + columns[0],
+                    top + rows[0],
+                    left + columns[-1] + 1,
+                    top + rows[-1] + 1,
+                )
+        return get_box_type(dst_type)[1](boxes)
+
     def __len__(self) -> int:
         return len(self.rles)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.to_ndarray())
+
+    def __repr__(self) -> str:
+        return f'CompressedMasks(num_masks={len(self)}, height={self.height}, width={self.width})'
 
     def __getitem__(self, index: int | np.ndarray) -> 'CompressedMasks':
         chosen = np.atleast_1d(np.arange(len(self))[index]).tolist()

@@ -82,8 +82,7 @@ class LoadCompressedAnnotations(LoadAnnotations):
     cropped.
 
     What comes out of a pipeline is the same, pixel by pixel, but that masks are resized with
-    half-pixel-centre sampling, see :func:`~mmcast.masks.resizing.nearest_centres`. A transform that
-    writes into ``gt_masks.masks``, such as mmdet's ``RandomErasing``, needs ``LoadAnnotations``.
+    half-pixel-centre sampling, see :func:`~mmcast.masks.resizing.nearest_centres`.
 
     Raises:
         CASTError: a mask is not of the size of its image.

@@ -1,11 +1,18 @@
-"""Batches of labeled and pseudo-labeled images."""
+"""Batches of labeled and pseudo-labeled images, and samplers that would never end."""
 
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
 from mmdet.datasets.samplers import GroupMultiSourceSampler, MultiSourceSampler
+from mmengine.dataset import InfiniteSampler
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from torch.utils.data import DataLoader
 
+from mmcast.errors import CASTError
 from mmcast.registry import DATA_SAMPLERS
+
+_INFINITE = (InfiniteSampler, MultiSourceSampler)
 
 
 class _Resumable:
@@ -39,6 +46,75 @@ class ResumableGroupMultiSourceSampler(_Resumable, GroupMultiSourceSampler):
     """mmdet's ``GroupMultiSourceSampler``, whose resumed run does not load again what it has
     trained on.
 
-    The orientation of each batch comes from numpy's global generator; seeded as the first time, it
-    is the same one.
+    mmdet draws the orientation of each batch from numpy's global generator. Here that has the state
+    of the sampler's own while it draws, so that nothing else has a part in it.
     """
+
+    def __iter__(self) -> Iterator[int]:
+        return _with_own_generator(super().__iter__(), self.seed)
+
+
+def _with_own_generator(indices: Iterator[int], seed: int) -> Iterator[int]:
+    own = np.random.RandomState(seed).get_state()
+    while True:
+        others = np.random.get_state()
+        np.random.set_state(own)
+        try:
+            index = next(indices)
+        finally:
+            own = np.random.get_state()
+            np.random.set_state(others)
+        yield index
+
+
+def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
+    """Passes a loop on whose loader gives what the loop waits for.
+
+    Args:
+        loop: MMEngine's, built.
+        name: 'train', 'val' or 'test', for the message.
+
+    Raises:
+        CASTError: the loop goes through all data, which an infinite sampler never ends, or a
+            sampler waits for images of a source that it can take none of.
+    """
+    sampler = sampler_of(loop.dataloader)
+    if isinstance(sampler, MultiSourceSampler):
+        _check_sources(sampler, f'{name}_dataloader')
+    if never_ends(sampler) and not isinstance(loop, IterBasedTrainLoop):
+        kind, other = type(sampler).__name__, dict(type='DefaultSampler', shuffle=name == 'train')
+        fix = f'{name}_dataloader.sampler={other}'
+        if name == 'train':
+            fix = f"train_cfg=dict(type='IterBasedTrainLoop', max_iters=...), or {fix}"
+        raise CASTError(
+            f'{type(loop).__name__} goes through all of {name}_dataloader, which never ends with '
+            f'{kind}: set {fix}'
+        )
+    return loop
+
+
+def never_ends(sampler: object) -> bool:
+    """Whether a sampler gives indices without end."""
+    return isinstance(sampler, _INFINITE)
+
+
+def sampler_of(loader: DataLoader) -> object:
+    """What gives a loader's indices, perhaps in a sampler of batches."""
+    return getattr(loader.batch_sampler, 'sampler', None) or loader.sampler
+
+
+def _check_sources(sampler: MultiSourceSampler, loader: str) -> None:
+    """Raises CASTError where mmdet's sampler would wait for ever for a source."""
+    for place, number in enumerate(sampler.num_per_source):
+        where = f'{loader}.dataset.datasets[{place}]'
+        if number < 1:
+            raise CASTError(
+                f'{loader}.sampler: of a batch of {sampler.batch_size} with '
+                f'source_ratio={sampler.source_ratio} no image is of {where}: make batch_size '
+                'larger or the ratio more even, or leave that data set out'
+            )
+        if not len(sampler.dataset.datasets[place]):
+            raise CASTError(
+                f'{where} has no image to train on, and {loader}.sampler takes {number} of it into '
+                'each batch: check its annotation file and filter_cfg'
+            )

@@ -22,6 +22,7 @@ from mmcast.configs import find_config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.memory import PeakMemory
+from mmcast.processes import end_with_parent
 
 BACKENDS = ('eager', 'compiled')
 
@@ -183,6 +184,7 @@ def _work(pipe: Connection, entry: Entry, setting: Setting) -> None:
     """Load a model, then serve the parent: ``run`` gives the seconds of one, ``describe`` the last
     word.
     """
+    end_with_parent()
     try:
         with PeakMemory() as peak:
             images = _images(setting)

@@ -4,67 +4,28 @@ What is finished is appended to shards beside the output, as pseudo-labels are, 
 was stopped at any moment resumes.
 """
 
-import contextlib
-import itertools
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.optional import require
-from mmcast.deploy.overlay_files import ImageOverlays, draw_predictions, write_overlay_video
-from mmcast.deploy.pictures import ImageSource, Picture, VideoSource, hash_of, open_source
+from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
+from mmcast.deploy.pictures import Picture, VideoSource, hash_of, open_source
+from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.files import move_aside, prepare_out_dir, sha256_of_file, write_atomically
-from mmcast.locks import hold_lock
+from mmcast.files import prepare_out_dir, sha256_of_file
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
 from mmcast.pseudo_labels.store import write_store
 from mmcast.version import __version__
 
 Student = Callable[[np.ndarray, float | None], Instances]
-
-KIND = 'mmcast predictions'
 _LONGEST_REASON = 300  # characters
-_LONGEST_HEADER = 100_000  # characters
-_IN_USE = (
-    '{folder} is being written by process {owner}; wait until it ends, or choose another --out'
-)
-# The names of what decides about the predictions, as messages have them.
-_IDENTITY = dict(
-    mmcast='version of mmcast',
-    student='student',
-    score_threshold='score threshold',
-    overlays='choice of overlays',
-    images='list of images',
-    image_sizes='content of images',
-)
-
-
-@dataclass
-class Result:
-    """What :func:`predict` did, earlier calls that were interrupted included.
-
-    Attributes:
-        pictures: number of pictures predicted on.
-        instances: number of instances found.
-        skipped: the pictures that could not be used, and why.
-        finding: what is wrong with the source as a whole: a video that was cut short.
-        finished_before: whether an earlier call had finished.
-    """
-
-    pictures: int = 0
-    instances: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    finding: str = ''
-    finished_before: bool = False
 
 
 def load_student(
@@ -147,7 +108,7 @@ def predict(
     pictures = open_source(Path(source), out_dir, getattr(student, 'value_range', None))
     if score_threshold is None:
         score_threshold = getattr(student, 'score_threshold', None)
-    job = _Job(
+    job = PredictionJob(
         Path(source),
         prepare_out_dir(out_dir, (), force),
         pictures,
@@ -164,156 +125,14 @@ def predict(
     show = show or (lambda line: None)
     for remark in pictures.remarks:
         show(f'{source}: {remark}')
-    with _only_here(out_dir):
+    with hold_folder(out_dir):
         return job.begin(force) or _run(job, student, show)
-
-
-@contextlib.contextmanager
-def _only_here(out_dir: Path) -> Iterator[None]:
-    """Keeps other processes from writing to the folder."""
-    lock = out_dir / '.lock'
-    with hold_lock(lock, _IN_USE.replace('{folder}', str(out_dir))):
-        try:
-            yield
-        finally:
-            if os.name != 'nt':  # which removes nothing that is open
-                lock.unlink(missing_ok=True)
-
-
-@dataclass
-class _Job:
-    """What is to be done and where; the folder of what is not finished."""
-
-    source: Path
-    out_dir: Path
-    pictures: ImageSource | VideoSource
-    classes: list[str]
-    identity: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        self.out_file = self.out_dir / 'predictions.json'
-        self.folder = self.out_dir / 'predictions.json.shards'
-        self.begun = self.folder / 'job.json'  # is written first
-        self.overlays = None
-        if self.identity['overlays'] and isinstance(self.pictures, ImageSource):
-            self.overlays = ImageOverlays(
-                self.out_dir / 'overlays', self.folder / 'overlay', self.pictures.names
-            )
-
-    @property
-    def info(self) -> dict:
-        """The header of the finished file."""
-        return dict(self.identity, image_sizes=hash_of(self.pictures.sizes))
-
-    def begin(self, force: bool) -> Result | None:
-        """The result of a finished run of the same things, or None where there is work to do.
-
-        Raises:
-            CASTError: other things are there, and may not be moved aside.
-        """
-        if self.out_file.exists():
-            _refuse(self.out_file, _difference(read_info(self.out_file), self.info), force)
-            if not force:
-                shutil.rmtree(self.folder, ignore_errors=True)  # a kill may have left it
-                return read_result(self.out_file)
-        elif self.begun.exists():
-            difference = self._difference_from_begun()
-            _refuse(self.folder, difference, force)
-            if not difference:
-                return None
-        self._make_way(force)
-        try:
-            write_atomically(
-                self.begun, json.dumps(dict(self.identity, image_sizes=self.pictures.sizes))
-            )
-        except OSError as error:
-            raise CASTError(
-                f'cannot write to {self.folder} ({error.strerror}); make room or choose another '
-                '--out'
-            ) from error
-        return None
-
-    def _difference_from_begun(self) -> str:
-        """What an unfinished run has differently. An image that is not done yet may have been
-        replaced by another one since.
-        """
-        try:
-            begun = json.loads(self.begun.read_text(encoding='utf-8'))
-        except ValueError:
-            return 'is damaged'
-        sizes = np.array(begun.get('image_sizes'))
-        if difference := _difference(begun, self.identity):
-            return difference
-        changed = np.flatnonzero(sizes != np.array(self.pictures.sizes)).tolist()
-        done = self.done() if changed else []
-        for place in changed:
-            if place < len(done) and done[place]:
-                return f'has predictions of {self.pictures.names[place]}, which has changed since'
-        return ''
-
-    def _make_way(self, force: bool) -> None:
-        """Moves aside what stands where the results come to."""
-        if not self.begun.exists():  # killed before it had begun
-            shutil.rmtree(self.folder, ignore_errors=True)
-        for name in (self.out_file.name, self.folder.name, 'overlays', 'overlay.mp4'):
-            path = self.out_dir / name
-            if path.is_dir() and not any(path.iterdir()):
-                continue
-            if path.exists() and not force:
-                raise CASTError(
-                    f'{path} exists: delete it, choose another --out or use --force, which moves '
-                    'it aside'
-                )
-            move_aside(path)
-
-    def done(self) -> np.ndarray:
-        """Which pictures are done, (N,) of bool; frames of a video after these are not."""
-        count = self.pictures.count
-        if isinstance(self.pictures, VideoSource):  # whose frames are recorded in their order
-            count = sum(path.read_bytes().count(b'\n') for path in self.folder.glob('shard*'))
-        done = np.ones(count, bool)
-        done[ShardIndex(self.folder, count, self.identity).unlabelled()] = False
-        if self.overlays:
-            for place in np.flatnonzero(done).tolist():
-                done[place] = self.overlays.exists(self.pictures.names[place])
-        return done
-
-    def records(self) -> ShardIndex:
-        """What was written about all pictures, once all were read.
-
-        Raises:
-            CASTError: some are missing.
-        """
-        index = ShardIndex(self.folder, self.pictures.count, self.identity)
-        if missing := len(index.missing()):
-            raise CASTError(
-                f'{self.folder} lacks {missing} of {self.pictures.count} pictures; give the same '
-                'command again to make them'
-            )
-        return index
-
-
-def _difference(found: dict, wanted: dict) -> str:
-    """In which of the things that decide about predictions two runs differ; empty if in none."""
-    if found.get('kind') != KIND:
-        return 'exists and is not of this version of mmcast predict'
-    other = [key for key in _IDENTITY if key in wanted and found.get(key) != wanted[key]]
-    if 'images' in other:
-        other = [key for key in other if key != 'image_sizes']  # which then says nothing
-    return f'was made with another {" and ".join(map(_IDENTITY.get, other))}' if other else ''
-
-
-def _refuse(path: Path, difference: str, force: bool) -> None:
-    if difference and not force:
-        raise CASTError(
-            f'{path} {difference}; choose another --out or use --force, which moves it aside'
-        )
 
 
 # ---- predicting
 
 
-def _run(job: _Job, student: Student, show: Callable[[str], None]) -> Result:
+def _run(job: PredictionJob, student: Student, show: Callable[[str], None]) -> Result:
     """Predicts on what is not done yet, and writes the results when all is."""
     done = job.done()
     progress = Progress(job.pictures.total, show, int(done.sum()))
@@ -322,8 +141,12 @@ def _run(job: _Job, student: Student, show: Callable[[str], None]) -> Result:
     try:
         with ShardWriter(job.folder / 'shard_0000.jsonl', job.identity) as writer:
             for place, picture in job.pictures.read(done):
-                found = _predict_one(job, student, picture, progress)
-                writer.write(place, _to_record(job, place, picture, found))
+                record, drawing = _predict_one(job, student, place, picture, progress)
+                if job.overlays and drawing is not None:
+                    overlay = job.overlays.write(picture.name, drawing)
+                    if overlay != f'{picture.name}.jpg':
+                        record['image']['overlay'] = f'overlays/{overlay}'
+                writer.write(place, record)  # now it counts as done
                 progress.step()
         return _finish(job, show)
     except KeyboardInterrupt:
@@ -336,17 +159,21 @@ def _run(job: _Job, student: Student, show: Callable[[str], None]) -> Result:
 
 
 def _predict_one(
-    job: _Job, student: Student, picture: Picture, progress: 'Progress'
-) -> Instances | None:
-    """Instances of a picture; None, and a reason in ``picture.problem``, where it cannot be used.
+    job: PredictionJob, student: Student, place: int, picture: Picture, progress: 'Progress'
+) -> tuple[dict, np.ndarray | None]:
+    """What is written about a picture, and its overlay if there is one. Whatever goes wrong with
+    the picture is written too.
 
     Raises:
         CASTError: the machine cannot go on.
     """
-    found = None
+    drawing = None
     if picture.pixels is not None:
         try:
             found = student(picture.pixels, job.identity['score_threshold'])
+            if job.overlays:
+                drawing = draw_predictions(picture.pixels, found, job.classes)
+            return _to_record(place, picture, found), drawing
         except Exception as error:  # whatever transforms, a network's shapes or a runtime say
             reason = reason_of(error)[:_LONGEST_REASON]
             height, width = picture.pixels.shape[:2]
@@ -357,26 +184,17 @@ def _predict_one(
                     'smaller, and give the same command again'
                 ) from error
             picture.problem = f'of {width}x{height} pixels cannot be predicted on ({reason})'
-    if found is None:
-        progress.show(f'skipped: {picture.name} {picture.problem}')
-    return found
+    progress.show(f'skipped: {picture.name} {picture.problem}')
+    image = dict(id=place + 1, file_name=picture.name)
+    return dict(unreadable=picture.problem, image=image), None  # shards want this order
 
 
-def _to_record(job: _Job, place: int, picture: Picture, found: Instances | None) -> dict:
-    """What is written about a picture; its overlay is written here, before that counts."""
-    image: dict[str, Any] = dict(id=place + 1, file_name=picture.name)
-    if found is None:
-        return dict(unreadable=picture.problem, image=image)  # shards want this order
+def _to_record(place: int, picture: Picture, found: Instances) -> dict:
+    """COCO's entries for a picture and its instances, whose ids come later."""
     height, width = picture.pixels.shape[:2]
-    image.update(height=height, width=width)
+    image = dict(id=place + 1, file_name=picture.name, height=height, width=width)
     if picture.seconds is not None:
         image['seconds'] = round(picture.seconds, 3)
-    if job.overlays:
-        overlay = job.overlays.write(
-            picture.name, draw_predictions(picture.pixels, found, job.classes)
-        )
-        if overlay != f'{picture.name}.jpg':
-            image['overlay'] = f'overlays/{overlay}'
     return dict(image=image, annotations=_to_annotations(found))
 
 
@@ -418,7 +236,7 @@ def _to_instances(record: dict) -> Instances | None:
 # ---- results
 
 
-def _finish(job: _Job, show: Callable[[str], None]) -> Result:
+def _finish(job: PredictionJob, show: Callable[[str], None]) -> Result:
     """The shards become the results, each of which appears whole or not at all."""
     records, video = job.records(), None
     result = _summarise(records)
@@ -432,11 +250,13 @@ def _finish(job: _Job, show: Callable[[str], None]) -> Result:
         video = job.pictures.describe()
         result.finding = video['finding']
         _tell_of_video(job.pictures, show)
-        if job.identity['overlays']:
+        overlay_file = job.out_dir / 'overlay.mp4'
+        # One that is there is of this job: an earlier call was stopped after it.
+        if job.identity['overlays'] and not overlay_file.exists():
             show('drawing overlay.mp4')
             drawn = job.folder / 'overlay.mp4'
             write_overlay_video(drawn, job.pictures, map(_to_instances, records), job.classes)
-            os.replace(drawn, job.out_dir / drawn.name)
+            os.replace(drawn, overlay_file)
     info = dict(job.info, pictures=result.pictures, instances=result.instances)
     categories = [dict(id=number, name=name) for number, name in enumerate(job.classes, start=1)]
     merged = job.folder / 'merged.json'
@@ -467,33 +287,6 @@ def _tell_of_video(video: VideoSource, show: Callable[[str], None]) -> None:
             'or frames that cannot be decoded); predictions.json has the "seconds" of each, '
             f'overlay.mp4 {video.real_rate:.1f} per second'
         )
-
-
-def read_info(path: Path) -> dict:
-    """The header of a finished file; empty if it has none."""
-    with path.open(encoding='utf-8', errors='replace') as file:
-        line = file.readline(_LONGEST_HEADER)
-    try:
-        info = json.loads(line.removeprefix('{"info": ').removesuffix(',\n'))
-    except ValueError:
-        return {}
-    return info if isinstance(info, dict) else {}
-
-
-def read_result(path: Path) -> Result:
-    """What an earlier run did, by its finished file, of which one line is in memory at a time."""
-    info = read_info(path)
-    with path.open(encoding='utf-8') as file:
-        rest = itertools.dropwhile(lambda line: not line.startswith('"unreadable"'), file)
-        lines = itertools.takewhile(lambda line: not line.startswith('"annotations"'), rest)
-        skipped = json.loads(f'{{{"".join(lines).rstrip().removesuffix(",")}}}')['unreadable']
-    return Result(
-        info['pictures'],
-        info['instances'],
-        {image['file_name']: image['reason'] for image in skipped},
-        info.get('video', {}).get('finding', ''),
-        finished_before=True,
-    )
 
 
 class Progress:

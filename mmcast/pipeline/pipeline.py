@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mmengine
@@ -18,7 +17,7 @@ import torch
 from mmengine.config import Config
 
 from mmcast.errors import CASTError
-from mmcast.locks import hold_lock
+from mmcast.locks import hold_work_dir
 from mmcast.memory import PeakMemory
 from mmcast.pipeline.plan import Plan
 from mmcast.pipeline.state import PipelineState
@@ -86,7 +85,7 @@ def run_pipeline(
     plan.choose([step] if isinstance(step, str) else step or [], rerun)
     with contextlib.ExitStack() as stack:
         pipeline = on_main(lambda: stack.enter_context(open_pipeline(plan)))
-        started = time.time()
+        started = time.monotonic()
         for name in plan.definitions:
             due = functools.partial(_begin, pipeline, name, started)
             ready = on_main(due, share=True)
@@ -96,12 +95,12 @@ def run_pipeline(
 
 
 def _begin(pipeline: 'Pipeline', name: str, started: float) -> Step | None:
-    return pipeline.begin(name, time.time() - started)
+    return pipeline.begin(name, time.monotonic() - started)
 
 
 def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
     """Runs a step and records what it gave; ``pipeline`` is None on all ranks but the first."""
-    begin = time.time()
+    begin = time.monotonic()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with PeakMemory() as memory:
@@ -109,7 +108,7 @@ def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
             result = on_main(lambda: run_step(step, launcher))
         else:
             result = run_step(step, launcher)
-    on_main(lambda: pipeline.finish(step, result, time.time() - begin, memory))
+    on_main(lambda: pipeline.finish(step, result, time.monotonic() - begin, memory))
     gc.collect()  # a Runner is full of cycles; the last model would stay in memory
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -120,19 +119,6 @@ def open_pipeline(plan: Plan) -> Iterator['Pipeline']:
     """A pipeline whose work directory is locked for this process."""
     with hold_work_dir(plan.work_dir):
         yield Pipeline(plan, PipelineState(plan.work_dir, plan.path))
-
-
-def hold_work_dir(work_dir: Path) -> contextlib.AbstractContextManager[None]:
-    """Locks a work directory, which is made if need be.
-
-    Raises:
-        CASTError: another process holds it.
-    """
-    return hold_lock(
-        work_dir / '.lock',
-        f'{work_dir} is in use by another run (process {{owner}}); wait until it ends, or choose '
-        'another --work-dir',
-    )
 
 
 class Pipeline:

@@ -96,9 +96,11 @@ class PipelineState:
             owner, self.records, self._hashes = (
                 content[key] for key in ('pipeline', 'steps', 'hashes')
             )
-        except (ValueError, KeyError, TypeError) as error:
+            _check_records(self.records, self._hashes)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CASTError(
-                f'{self.path} is damaged ({error!r}); move it away, then --rerun all'
+                f'{self.path} is damaged ({error!r}): bring back a copy of it, or move it away and '
+                'run all steps anew (their old folders are kept)'
             ) from error
         if owner != self.pipeline:
             raise CASTError(
@@ -122,11 +124,21 @@ class PipelineState:
         return self._expand(self.records[name]['outputs'])
 
     def read_fingerprint(self, name: str) -> Fingerprint:
-        """The fingerprint that a step was run with; empty if it was killed before that was kept."""
+        """The fingerprint that a step was run with; empty if it was killed before that was kept.
+
+        Raises:
+            CASTError: the file is damaged.
+        """
         path = self.folder(name) / FINGERPRINT
         if not path.exists():
             return Fingerprint()
-        return Fingerprint(**json.loads(path.read_text(encoding='utf-8')))
+        try:
+            return Fingerprint(**json.loads(path.read_text(encoding='utf-8')))
+        except (OSError, ValueError, TypeError) as error:
+            raise CASTError(
+                f'{path} is damaged ({error}), so what changed since step {name} ran cannot be '
+                f'told: run it again (the old folder is kept) with --rerun {name}'
+            ) from error
 
     def changes(self, step: Step) -> list[str]:
         """Why what a step left is not valid any more; empty if it is, or if it left nothing."""
@@ -216,10 +228,12 @@ class PipelineState:
         """The file's hash, computed again only when its size or modification time changed."""
         stat = path.stat()
         known = self._hashes.get(str(path))
-        if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return known[2]
+        # The time of the change too: a copy may bring the time of its content with it.
+        facts = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        if known and known[:-1] == facts:
+            return known[-1]
         digest = sha256_of_file(path)
-        self._hashes[str(path)] = [stat.st_size, stat.st_mtime_ns, digest]
+        self._hashes[str(path)] = [*facts, digest]
         return digest
 
     # Paths
@@ -249,6 +263,21 @@ class PipelineState:
                 if value == name or _is_below(value, name):
                     return str(place) + value[len(name) :]
         return value
+
+
+def _check_records(records: Any, hashes: Any) -> None:
+    """Raises TypeError, KeyError or ValueError where they are not what ``PipelineState`` writes."""
+    for part in (records, hashes):
+        if not isinstance(part, dict):
+            raise TypeError(f'{part!r} is no dict')
+    for name, record in records.items():
+        needed: dict[str, type | tuple] = dict(status=str, folder=str, fingerprint=str)
+        if record['status'] == 'finished':
+            needed |= dict(outputs=dict, metrics=dict, seconds=(int, float), iterations=int)
+            needed |= dict(parameters=(int, type(None)), resumed=bool)
+        for key, kind in needed.items():
+            if not isinstance(record[key], kind):
+                raise TypeError(f'{name}.{key} is {record[key]!r}')
 
 
 def _is_below(path: str, folder: str) -> bool:

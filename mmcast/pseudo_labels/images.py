@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmcast.coco.reading import read_image_list
 from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.images import IMAGE_SUFFIXES, check_size, list_folder, readable
+from mmcast.processes import end_with_parent
 from mmcast.registry import DATASETS
 
 _LOOKED_AT = 5
@@ -157,7 +158,7 @@ def load_ahead(images: ImagesToLabel, places: list[int], num_workers: int) -> It
         sampler=places,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
     )
     try:
         yield from loader
@@ -174,5 +175,6 @@ def _as_it_is(item: LoadedImage) -> LoadedImage:
     return item
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    end_with_parent()
     cv2.setNumThreads(0)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
-from mmcast.pipeline.pipeline import PipelineRun, hold_work_dir
+from mmcast.locks import hold_work_dir
+from mmcast.pipeline.pipeline import PipelineRun
 from mmcast.reports.html import data_uri, percent, render
 from mmcast.reports.model_card import write_student
 from mmcast.reports.overlays import make_overlays, write_contact_sheet

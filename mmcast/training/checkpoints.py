@@ -3,21 +3,44 @@
 import re
 from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
 from mmcast.errors import CASTError
+from mmcast.files import write_atomically
 from mmcast.models.weights.loading import _read_weights
 from mmcast.training.distributed import say
 
+_LAST = 'last_checkpoint'  # MMEngine's text file with the path of the newest one
+
+
+def checkpoint_hook(runner: Runner) -> CheckpointHook | None:
+    """The run's first ``CheckpointHook``."""
+    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+
+
+def checkpoint_folder(cfg: Config, work_dir: Path) -> Path:
+    """Where a run's ``CheckpointHook`` writes: the work directory, or below its ``out_dir``."""
+    out_dir = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
+    return work_dir if out_dir is None else Path(out_dir, work_dir.absolute().name)
+
+
+def holds_run(cfg: Config) -> bool:
+    """Whether a run left checkpoints in the work directory of a config, or where it says."""
+    work_dir = Path(cfg.work_dir)
+    return (work_dir / _LAST).exists() or bool(_numbered(checkpoint_folder(cfg, work_dir)))
+
 
 def latest_intact_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a run that can be read; a half-written one is passed over with a
-    warning.
+    """The newest checkpoint of a run that can be read; a damaged one is passed over with a warning.
+
+    The files themselves are looked at: MMEngine's ``last_checkpoint`` is written after the
+    checkpoint, and may be of the one before, or empty.
     """
-    numbered = [
-        (int(match[1]), path)
-        for path in folder.glob('*.pth')
-        if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem))
-    ]
-    for _, path in sorted(numbered, reverse=True):
+    numbered = _numbered(folder)
+    for path in numbered:
         try:
             _read_weights(path)
         except CASTError as error:
@@ -27,3 +50,64 @@ def latest_intact_checkpoint(folder: Path) -> Path | None:
     if numbered:
         say(f'warning: no checkpoint in {folder} can be read; starting anew')
     return None
+
+
+def last_checkpoint(runner: Runner) -> Path:
+    """The checkpoint of the iteration that a run has reached, or the newest that its settings keep.
+
+    MMEngine's ``last_checkpoint`` is made to say the same.
+
+    Raises:
+        CASTError: the run saved none.
+    """
+    hook = checkpoint_hook(runner)
+    if hook is None:
+        raise CASTError(
+            f'the run in {runner.work_dir} saved no checkpoint: give default_hooks a checkpoint, '
+            "dict(type='CheckpointHook', by_epoch=False)"
+        )
+    reached = runner.epoch if hook.by_epoch else runner.iter
+    path = Path(hook.out_dir, hook.filename_tmpl.format(reached))
+    if not path.exists():  # save_last=False
+        newest = _numbered(Path(hook.out_dir))
+        if not newest:
+            raise CASTError(
+                f'{hook.out_dir} holds no checkpoint of the run: give '
+                'default_hooks.checkpoint.interval, or save_last=True'
+            )
+        say(f'warning: no checkpoint of the end was saved; the newest is {newest[0]}')
+        path = newest[0]
+    if is_main_process():
+        write_atomically(Path(runner.work_dir, _LAST), str(path))
+    return path
+
+
+def keep_two(cfg: Config) -> bool:
+    """Makes ``max_keep_ckpts=1`` 2, and says whether it did; :func:`keep_only` makes one of them.
+
+    MMEngine deletes the old checkpoint before it writes the new one: a run that keeps one and is
+    killed in between would have lost everything.
+    """
+    options = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    if options.get('max_keep_ckpts') != 1:
+        return False
+    options['max_keep_ckpts'] = 2
+    return True
+
+
+def keep_only(checkpoint: Path) -> None:
+    """Deletes the other numbered checkpoints of its folder."""
+    if is_main_process():
+        for path in _numbered(checkpoint.parent):
+            if path != checkpoint:
+                path.unlink()
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Checkpoints by iteration or epoch, newest first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in folder.glob('*.pth')
+        if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem))
+    ]
+    return [path for _, path in sorted(numbered, reverse=True)]

@@ -5,7 +5,27 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
+from mmcast.files import write_atomically
+
 Curves = dict[str, list[tuple[int, float]]]
+_NUMBER = 'start.txt'
+
+
+def number_start(log_dir: Path) -> None:
+    """Writes into the log folder of a start which one of its work directory it is, counted from 1.
+
+    MMEngine names the folder after the clock, which may be set back between two starts.
+    """
+    earlier = [_number_of(path.parent) for path in log_dir.parent.glob(f'*/{_NUMBER}')]
+    write_atomically(log_dir / _NUMBER, str(max(earlier, default=0) + 1))
+
+
+def _number_of(log_dir: Path) -> int:
+    """0 where none can be read: of an earlier version's start."""
+    try:
+        return int((log_dir / _NUMBER).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return 0
 
 
 def read_curves(folder: Path) -> Curves:
@@ -15,8 +35,9 @@ def read_curves(folder: Path) -> Curves:
     Where a resumed start repeats iterations of the one before, the later values count.
     """
     values: dict[str, dict[int, float]] = defaultdict(dict)
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text(encoding='utf-8').splitlines():
+    logs = folder.glob('*/vis_data/scalars.json')
+    for path in sorted(logs, key=lambda path: (_number_of(path.parent.parent), path)):
+        for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
             entry = _parse_scalars(line)
             for key, value in entry.items():
                 if key != 'step' and isinstance(value, (int, float)):
@@ -35,6 +56,7 @@ def not_finite(folder: Path) -> list[str]:
 
 def _parse_scalars(line: str) -> dict:
     try:
-        return json.loads(line)
+        entry = json.loads(line)
     except json.JSONDecodeError:  # the last line of a killed run
         return {}
+    return entry if isinstance(entry, dict) else {}

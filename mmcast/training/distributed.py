@@ -15,6 +15,8 @@ from mmengine.dist import (
     is_main_process,
 )
 
+from mmcast.processes import end_with_parent
+
 _DAY = timedelta(days=1)
 
 
@@ -22,6 +24,8 @@ def start_distributed(launcher: str) -> None:
     """Joins the process group before the first Runner would, as rank 0 decides from the start."""
     if launcher == 'none' or is_distributed():
         return
+    if 'TORCHELASTIC_RUN_ID' in os.environ:  # torchrun's children outlive it when it is killed
+        end_with_parent()
     if torch.cuda.is_available():
         init_dist(
             launcher, timeout=int(_DAY.total_seconds())

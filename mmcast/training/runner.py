@@ -1,24 +1,40 @@
 """One ordinary MMEngine run, trained or tested, with the care that an unattended pipeline needs."""
 
+import functools
 import itertools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
 
+from mmcast.data.mask_transforms import check_mask_transforms
+from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
+from mmcast.files import replace_durably
 from mmcast.models.weights.loading import count_parameters, load_weights
+from mmcast.processes import end_with_parent
+from mmcast.training.checkpoints import keep_only, keep_two, last_checkpoint
+from mmcast.training.curves import number_start
 from mmcast.training.distributed import say
+from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
-from mmcast.training.validations import ValidationsHook, check_save_best, scalars
+from mmcast.training.randomness import SeedIterationsHook
+from mmcast.training.validations import (
+    MissedValidationHook,
+    ValidationsHook,
+    check_save_best,
+    scalars,
+)
 
 _run_number = itertools.count()
 
@@ -40,8 +56,33 @@ class RunResult:
 
 class _Runner(Runner):
     """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
-    file alone. Checks that the optimizer moves all that is to learn.
+    file alone. Checks that the optimizer moves all that is to learn, and that loops end. Its
+    checkpoints are whole or not there, and its loaders' processes end when it is killed.
     """
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        loader = Runner.build_dataloader(*args, **kwargs)
+        loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
+        return loader
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return check_that_it_ends(super().build_train_loop(loop), 'train')
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return check_that_it_ends(super().build_val_loop(loop), 'val')
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return check_that_it_ends(super().build_test_loop(loop), 'test')
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        if '://' in str(out_dir):  # an object store has whole objects only
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        part = f'.{filename}.part'
+        super().save_checkpoint(out_dir, part, *args, **kwargs)
+        if is_main_process():
+            replace_durably(Path(out_dir, part), Path(out_dir, filename))
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
         wrapper = super().build_optim_wrapper(optim_wrapper)
@@ -54,6 +95,12 @@ class _Runner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_is_short)
         return logger
+
+
+def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    end_with_parent()
+    if init is not None:
+        init(worker)
 
 
 def _is_short(record: logging.LogRecord) -> bool:
@@ -72,31 +119,35 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
 
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
-            divided, the optimizer leaves out parameters that learn, or no validation gives a metric
-            of ``save_best``.
+            divided, the optimizer leaves out parameters that learn, no validation gives a metric of
+            ``save_best``, a transform would leave masks behind, or a loop would never end.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
     check_save_best(cfg.get('default_hooks', {}).get('checkpoint') or {})
+    check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
+    one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)
+    new_parameters = () if resume_from else tuple(cfg.get('new_parameters', ()))
     if cfg.get('load_from'):
-        load_weights(
-            runner.model, cfg.load_from, () if resume_from else cfg.get('new_parameters', ())
-        )
+        load_weights(runner.model, cfg.load_from, new_parameters)
     validations = ValidationsHook()
-    runner.register_hook(validations)
+    for hook in (
+        validations,
+        MissedValidationHook(),
+        LoadedWeightsHook(new_parameters),
+        SeedIterationsHook(),
+    ):
+        runner.register_hook(hook)
     runner.train()
-    # Killed between its last checkpoint and its last validation, a run resumes with nothing left to
-    # train.
-    if cfg.get('val_cfg') is not None and validations.iteration != runner.iter:
-        runner.val()
-    folder = Path(cfg.work_dir)
-    checkpoint = (
-        folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
-    )
-    metrics, best = validations.best(runner) or (validations.metrics, None)
+    if cfg.get('val_cfg') is not None and not validations.knows(runner):
+        runner.val_loop.run()  # training was stopped early
+    metrics, best = validations.best(runner) or (validations.latest(runner), None)
+    checkpoint = last_checkpoint(runner)
+    if one_is_kept:
+        keep_only(checkpoint)
     return RunResult(metrics, count_parameters(runner.model), checkpoint, best)
 
 
@@ -145,7 +196,10 @@ def build_runner(cfg: Config) -> Runner:
         and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
     ):
         use_full_precision(cfg.optim_wrapper)
-    return _Runner.from_cfg(cfg)
+    runner = _Runner.from_cfg(cfg)
+    if is_main_process():
+        number_start(Path(runner.log_dir))
+    return runner
 
 
 def use_amp(config: Config) -> None:

@@ -2,7 +2,9 @@
 command needs.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
@@ -10,8 +12,9 @@ from mmengine.config import Config
 from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
-from mmcast.training.checkpoints import latest_intact_checkpoint
-from mmcast.training.distributed import say, start_distributed
+from mmcast.locks import hold_work_dir
+from mmcast.training.checkpoints import checkpoint_folder, holds_run, latest_intact_checkpoint
+from mmcast.training.distributed import on_main, say, start_distributed
 from mmcast.training.runner import test_run, train_run
 
 
@@ -24,12 +27,13 @@ def train_single(cfg: Config, name: str, resume: bool = False) -> None:
         resume: continue from the latest checkpoint in the work directory.
 
     Raises:
-        CASTError: the work directory holds another run, or the data do not fit.
+        CASTError: the work directory is in use or holds another run, or the data do not fit.
     """
-    work_dir = Path(cfg.work_dir)
-    _check_work_dir(work_dir, name, resume)
-    check_config_data(cfg, ('train_dataloader', 'val_dataloader'))
-    result = train_run(cfg, latest_intact_checkpoint(work_dir) if resume else None)
+    with _held(Path(cfg.work_dir)):
+        _check_work_dir(cfg, name, resume)
+        check_config_data(cfg, ('train_dataloader', 'val_dataloader'))
+        folder = checkpoint_folder(cfg, Path(cfg.work_dir))
+        result = train_run(cfg, latest_intact_checkpoint(folder) if resume else None)
     say(f'checkpoint: {result.checkpoint}')
 
 
@@ -43,11 +47,13 @@ def test_single(cfg: Config, checkpoint: str, out: str | None = None) -> None:
             the predictions as mmdet's tools read them.
 
     Raises:
-        CASTError: ``out`` exists or has another ending, or the checkpoint is not one of this model.
+        CASTError: ``out`` exists or has another ending, the work directory is in use, or the
+            checkpoint is not one of this model.
     """
     kind = _check_out(out)
-    check_config_data(cfg, ('test_dataloader',))
-    result = test_run(cfg, checkpoint, Path(out) if kind == 'predictions' else None)
+    with _held(Path(cfg.work_dir)):
+        check_config_data(cfg, ('test_dataloader',))
+        result = test_run(cfg, checkpoint, Path(out) if kind == 'predictions' else None)
     for key, value in result.metrics.items():
         say(f'{key}: {value:.4f}')
     if kind == 'metrics':
@@ -73,6 +79,14 @@ def prepare_single(
     return cfg
 
 
+@contextlib.contextmanager
+def _held(work_dir: Path) -> Iterator[None]:
+    """Rank 0 locks a work directory for all."""
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(hold_work_dir(work_dir)))
+        yield
+
+
 def _check_out(out: str | None) -> str | None:
     """What goes into the file of ``--out``: 'metrics', 'predictions' or nothing."""
     if not out:
@@ -88,9 +102,10 @@ def _check_out(out: str | None) -> str | None:
     return kind[Path(out).suffix]
 
 
-def _check_work_dir(work_dir: Path, name: str, resume: bool) -> None:
+def _check_work_dir(cfg: Config, name: str, resume: bool) -> None:
     """A run must not write over another one's checkpoints."""
-    if not (work_dir / 'last_checkpoint').exists():
+    work_dir = Path(cfg.work_dir)
+    if not holds_run(cfg):
         return
     if not resume:
         raise CASTError(

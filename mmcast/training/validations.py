@@ -6,19 +6,20 @@ from mmdet.evaluation import CocoMetric
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmcast.errors import CASTError
+from mmcast.models.weights.reading import read_state_dict
+from mmcast.training.checkpoints import checkpoint_hook
+from mmcast.training.distributed import say
 
-_HISTORY = 'validations'  # in the message hub, which checkpoints hold: a resumed run knows all
+# In the message hub, which checkpoints hold: a resumed run knows all. The metrics of each
+# validation, and its iteration.
+_HISTORY, _ITERATIONS = 'validations', 'validated_iterations'
 
 
 class ValidationsHook(Hook):
     """Remembers every validation's metrics, and checks that ``save_best`` finds its metric there.
-
-    Attributes:
-        metrics: Scalars of the latest validation; not-finite ones stay, the summary says so.
-        iteration: Of the latest validation; -1 if there was none in this process.
 
     Raises:
         CASTError: In ``before_train``, if no validation can give a metric of ``save_best``; else in
@@ -26,10 +27,6 @@ class ValidationsHook(Hook):
     """
 
     priority = 'NORMAL'  # before CheckpointHook, whose own error for this is a KeyError
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-        self.iteration = -1
 
     def before_train(self, runner: Runner) -> None:
         """Check what can be known of ``save_best``."""
@@ -49,9 +46,8 @@ class ValidationsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Remember; an empty validation, of a network that found nothing, is nobody's best."""
-        self.metrics, self.iteration = scalars(metrics or {}), runner.iter
-        history = runner.message_hub.get_info(_HISTORY, [])
-        runner.message_hub.update_info(_HISTORY, [*history, self.metrics])
+        _append(runner, _HISTORY, scalars(metrics or {}))
+        _append(runner, _ITERATIONS, runner.iter)
         if not metrics:
             return
         for key in _wanted(runner):
@@ -63,22 +59,51 @@ class ValidationsHook(Hook):
                     f'{", ".join(metrics)}; choose one of them'
                 )
 
+    def knows(self, runner: Runner) -> bool:
+        """Whether the iteration that the run has reached was validated, now or before it was
+        resumed.
+        """
+        return runner.iter in runner.message_hub.get_info(_ITERATIONS, [])[-1:]
+
+    def latest(self, runner: Runner) -> dict[str, float]:
+        """Metrics of the latest validation; not-finite ones stay, the summary says so."""
+        return next(reversed(runner.message_hub.get_info(_HISTORY, [])), {})
+
     def best(self, runner: Runner) -> tuple[dict[str, float], Path] | None:
         """Metrics of the best validation and its checkpoint, where ``save_best`` kept one.
 
         Where it names several metrics, the best by the first of them.
         """
-        hook = _checkpoint_hook(runner)
-        if hook is None or not hook.save_best:
-            return None
-        key, several = hook.key_indicators[0], len(hook.key_indicators) > 1
-        path = hook.best_ckpt_path_dict[key] if several else hook.best_ckpt_path
-        if not path:
-            return None
-        score = runner.message_hub.get_info(f'best_score_{key}' if several else 'best_score')
-        history = runner.message_hub.get_info(_HISTORY, [])
-        metrics = next((found for found in history if found.get(key) == score), {key: float(score)})
-        return metrics, Path(hook.out_dir, Path(path).name)  # the folder may have moved since
+        for key, path in _best_paths(runner).items():
+            if path is None:
+                return None
+            score = runner.message_hub.get_info(_info(runner, 'best_score', key))
+            history = runner.message_hub.get_info(_HISTORY, [])
+            if key == 'auto':  # all validations were held before the run was resumed
+                key = next((name for found in history for name in found), key)
+            found = next((found for found in history if found.get(key) == score), None)
+            return found or {key: float(score)}, path
+        return None
+
+
+class MissedValidationHook(Hook):
+    """Makes up for the validation that a killed run did not finish, before it goes on.
+
+    A checkpoint is written before the validation of its iteration. Killed in between, or while the
+    best checkpoint was written, a run would resume without that validation ever being held, and
+    with the name of a best checkpoint that MMEngine had deleted already.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook has looked up the best checkpoint
+
+    def before_train(self, runner: Runner) -> None:
+        """Validate what is resumed, where that is due and not known."""
+        if runner.iter == 0 or runner.val_loop is None:
+            return
+        lost = _forget_lost_best(runner)
+        missed = _is_due(runner) and not ValidationsHook().knows(runner)
+        if lost or missed:
+            runner.val_loop.run()
 
 
 def scalars(metrics: dict) -> dict[str, float]:
@@ -105,19 +130,69 @@ def check_save_best(options: dict) -> None:
         raise CASTError(f'default_hooks.checkpoint: {error.args[0]}') from error
 
 
-def _checkpoint_hook(runner: Runner) -> CheckpointHook | None:
-    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-
-
 def _wanted(runner: Runner) -> list[str]:
     """The metrics by which the best checkpoint is kept."""
-    hook = _checkpoint_hook(runner)
+    hook = checkpoint_hook(runner)
     return list(hook.key_indicators) if hook is not None and hook.save_best else []
+
+
+def _append(runner: Runner, name: str, value: object) -> None:
+    """To a list in the message hub; a new one, as the old may be in a checkpoint's state."""
+    runner.message_hub.update_info(name, [*runner.message_hub.get_info(name, []), value])
+
+
+def _is_due(runner: Runner) -> bool:
+    """Whether the loop would have validated right after what a run is resumed from."""
+    loop = runner.train_loop
+    loop._decide_current_val_interval()
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    return now >= loop.val_begin and (now % loop.val_interval == 0 or now == end)
+
+
+def _info(runner: Runner, name: str, key: str) -> str:
+    """What MMEngine calls a fact about the best checkpoint by some metric, in its message hub."""
+    return name if len(_wanted(runner)) == 1 else f'{name}_{key}'
+
+
+def _best_paths(runner: Runner) -> dict[str, Path | None]:
+    """By metric, the best checkpoint where it is now: the folder may have moved since."""
+    paths = {}
+    for key in _wanted(runner):
+        path = runner.message_hub.get_info(_info(runner, 'best_ckpt', key), None)
+        paths[key] = Path(checkpoint_hook(runner).out_dir, Path(path).name) if path else None
+    return paths
+
+
+def _forget_lost_best(runner: Runner) -> bool:
+    """Lets the next validation be the best where the file of the best so far is not there or
+    damaged.
+
+    Returns:
+        Whether there was such a file.
+    """
+    hook, lost = checkpoint_hook(runner), False
+    for key, path in _best_paths(runner).items():
+        if path is None:
+            continue
+        now: str | None = str(path)
+        try:
+            read_state_dict(path)
+        except CASTError as error:
+            say(f'warning: the best checkpoint by {key} is lost ({error}); validating anew')
+            for name in ('best_score', 'best_ckpt'):
+                runner.message_hub.runtime_info.pop(_info(runner, name, key), None)
+            now, lost = None, True
+        if len(_wanted(runner)) == 1:
+            hook.best_ckpt_path = now
+        else:
+            hook.best_ckpt_path_dict[key] = now
+    return lost
 
 
 def _options(runner: Runner) -> dict:
     """Of the checkpoint hook, those that say what is better."""
-    hook = _checkpoint_hook(runner)
+    hook = checkpoint_hook(runner)
     return dict(
         type=CheckpointHook,
         rule=hook.rules[0],

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmcast.locks import hold_work_dir
+
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 custom_imports = dict(imports=['toy_run'])
@@ -65,6 +67,36 @@ def test_missing_config_is_one_line_and_status_1(tmp_path):
     assert done.returncode == 1
     assert done.stderr == 'error: config none.py not found; give the path of an existing config\n'
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_at_once_on_one_work_directory_are_refused(config, monkeypatch):
+    """Training and testing alike, also a test where training writes by default."""
+    assert call('train.py', config, monkeypatch=monkeypatch) == ''
+    checkpoint = 'work_dirs/toy_single/iter_4.pth'
+    copy = Path('work_dirs/toy_single/toy_single.py').read_text()
+    with hold_work_dir(Path('work_dirs/toy_single')):
+        for tool, *args in (
+            ('train.py', config, '--resume', '--cfg-options', 'train_cfg.max_iters=6'),
+            ('test.py', config, checkpoint, '--cfg-options', 'log_level=INFO'),
+        ):
+            error = call(tool, *args, monkeypatch=monkeypatch)
+            assert error.startswith('error: work_dirs/toy_single is in use by another run (process')
+            assert error.endswith('wait until it ends, or choose another --work-dir')
+        elsewhere = ('test.py', config, checkpoint, '--work-dir', 'elsewhere')
+        assert call(*elsewhere, monkeypatch=monkeypatch) == ''
+    assert not Path('work_dirs/toy_single/iter_6.pth').exists()
+    assert Path('work_dirs/toy_single/toy_single.py').read_text() == copy
+    assert call('test.py', config, checkpoint, monkeypatch=monkeypatch) == ''
+
+
+def test_checkpoints_without_a_text_file_are_an_earlier_run_too(config, monkeypatch):
+    """As left by a kill between the first checkpoint and MMEngine's ``last_checkpoint``."""
+    assert call('train.py', config, monkeypatch=monkeypatch) == ''
+    Path('work_dirs/toy_single/last_checkpoint').unlink()
+    times = [path.stat().st_mtime_ns for path in Path('work_dirs/toy_single').glob('*.pth')]
+    again = call('train.py', config, monkeypatch=monkeypatch)
+    assert again.startswith('error: work_dirs/toy_single holds checkpoints of an earlier run')
+    assert times == [path.stat().st_mtime_ns for path in Path('work_dirs/toy_single').glob('*.pth')]
 
 
 def test_train_resume_and_test(config, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+import random
 from fractions import Fraction
 
 import mmcv
@@ -16,7 +17,7 @@ from mmcast.coco.converters.cityscapes import convert_cityscapes
 from mmcast.data.compressed_masks import CompressedMasks
 from mmcast.data.loading import LoadCompressedAnnotations
 from mmcast.errors import CASTError
-from mmcast.registry import DATASETS
+from mmcast.registry import DATASETS, TRANSFORMS
 from mmcast.toy.cityscapes import generate_toy_cityscapes
 
 
@@ -124,7 +125,6 @@ def test_resized_masks_stay_on_their_objects(size):
 
 
 def test_other_transforms_give_bitmaps():
-    bitmaps, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
     for change in (
         lambda each: each.rotate((30, 40), 20.0),
         lambda each: each.translate((30, 40), 5),
@@ -133,6 +133,7 @@ def test_other_transforms_give_bitmaps():
         lambda each: each.resize((15, 20), 'bilinear'),
         lambda each: type(each).cat([each, each]),
     ):
+        bitmaps, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
         changed = change(masks)
         assert type(changed) is BitmapMasks
         np.testing.assert_array_equal(changed.masks, change(bitmaps).masks)
@@ -156,11 +157,110 @@ def test_instance_data_index_and_copy_them():
     np.testing.assert_array_equal(data.masks.to_ndarray(), bitmaps.masks[keep.numpy()])
 
 
-def test_writing_into_the_bitmaps_fails_loudly():
-    """It would be lost."""
-    _, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
-    with pytest.raises(ValueError, match='read-only'):
-        masks.masks[:, :5] = 0
+def test_what_is_written_into_the_bitmaps_counts():
+    bitmaps, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
+    for each in (bitmaps, masks):
+        each.masks[:, :5] = 0
+        each.masks = np.where(np.eye(30, 40), 1, each.masks)
+    for changed in (lambda each: each, lambda each: each.flip(), lambda each: each[np.array([2])]):
+        expected, got = changed(bitmaps), changed(masks)
+        np.testing.assert_array_equal(got.to_ndarray(), expected.to_ndarray())
+        np.testing.assert_array_equal(got.areas, expected.areas)
+    assert not masks.to_ndarray()[:, :5, 30:].any() and masks.to_ndarray()[:, 7, 7].all()
+
+
+def test_boxes_copies_and_texts_leave_them_compressed():
+    bitmaps, masks = random_masks(np.random.default_rng(0), 3, 30, 40)
+    boxes = masks.get_bboxes('hbox').tensor
+    assert torch.equal(boxes, bitmaps.get_bboxes('hbox').tensor)
+    assert boxes[4].tolist() == [0, 0, 0, 0]  # of the empty one
+    for mask, expected in zip(masks, bitmaps, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+    assert repr(copy.deepcopy(masks)) == 'CompressedMasks(num_masks=6, height=30, width=40)'
+    assert isinstance(masks, CompressedMasks)
+
+
+# Every transform of mmdet that moves pixels or instances, as far as the package needs nothing more.
+TRANSFORM_CONFIGS = [
+    *(
+        dict(type=name, prob=1.0)
+        for name in ('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY')
+    ),
+    dict(type='Resize', scale=(50, 80), keep_ratio=True),
+    dict(type='Resize', scale_factor=0.7),
+    dict(type='FixScaleResize', scale=(50, 80)),
+    dict(type='FixShapeResize', width=70, height=40, keep_ratio=True),
+    dict(type='ResizeShortestEdge', scale=40, max_size=90),
+    dict(type='RandomFlip', prob=1.0, direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='RandomFlip_GLIP', prob=1.0),
+    dict(type='Pad', size=(110, 120)),
+    dict(type='Pad', size_divisor=50, pad_val=dict(img=1, masks=1)),
+    dict(type='RandomCrop', crop_size=(30, 40)),
+    dict(type='RandomCrop', crop_size=(30, 40), recompute_bbox=True, bbox_clip_border=False),
+    dict(type='Expand', prob=1.0),
+    dict(type='MinIoURandomCrop'),
+    dict(type='CutOut', n_holes=3, cutout_ratio=(0.2, 0.2)),
+    dict(type='RandomErasing', n_patches=(2, 4), ratio=(0.1, 0.4)),
+    dict(type='RandomErasing', n_patches=(2, 4), ratio=(0.1, 0.4), mask_border_value=1),
+    dict(type='CopyPaste'),
+    dict(type='CopyPaste', selected=False),
+    dict(type='CachedMosaic', img_scale=(60, 60), prob=1.0, max_cached_images=5),
+    dict(type='CachedMixUp', img_scale=(60, 60), prob=1.0, max_cached_images=4),
+    dict(
+        type='AutoAugment',
+        policies=[
+            [dict(type='Rotate', prob=1.0), dict(type='CutOut', n_holes=1, cutout_ratio=(0.2, 0.2))]
+        ],
+    ),
+    dict(type='RandAugment', aug_space=[[dict(type='Rotate')], [dict(type='ShearY', prob=1.0)]]),
+    dict(
+        type='RandomOrder',
+        transforms=[dict(type='Rotate', prob=1.0), dict(type='RandomFlip', prob=1.0)],
+    ),
+    dict(type='FilterAnnotations', by_mask=True, min_gt_mask_area=20, keep_empty=False),
+]
+
+
+def results_with(bitmaps, masks, image):
+    """What comes into a transform, without the empty mask and the one of one pixel."""
+    return dict(
+        img=image.copy(),
+        img_shape=image.shape[:2],
+        gt_bboxes=bitmaps.get_bboxes('hbox'),
+        gt_bboxes_labels=np.arange(len(bitmaps)) % 3,
+        gt_ignore_flags=np.zeros(len(bitmaps), bool),
+        gt_masks=masks,
+    )
+
+
+@pytest.mark.parametrize('config', TRANSFORM_CONFIGS, ids=lambda config: config['type'])
+def test_every_transform_of_mmdet_gives_what_it_gives_with_bitmaps(config, centred):
+    outputs = []
+    for compressed in (False, True):
+        transform, outputs_of_kind = TRANSFORMS.build(copy.deepcopy(config)), []
+        rng = np.random.default_rng(1)
+        np.random.seed(3)
+        random.seed(3)
+        for _ in range(7):
+            several = []
+            for _ in range(2):
+                pair = [each[np.arange(4)] for each in random_masks(rng, 4, 64, 96)]
+                image = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+                several.append(results_with(pair[0], pair[compressed], image))
+            outputs_of_kind.append(transform(dict(several[0], mix_results=several[1:])))
+        outputs.append(outputs_of_kind)
+    seen = 0
+    for expected, got in zip(*outputs, strict=True):
+        if expected is None or got is None:
+            assert expected is got
+            continue
+        np.testing.assert_array_equal(got['img'], expected['img'])
+        np.testing.assert_array_equal(got['gt_masks'].to_ndarray(), expected['gt_masks'].masks)
+        np.testing.assert_array_equal(got['gt_bboxes_labels'], expected['gt_bboxes_labels'])
+        assert torch.equal(got['gt_bboxes'].tensor, expected['gt_bboxes'].tensor)
+        assert len(got['gt_masks']) == len(got['gt_bboxes'])
+        seen += len(got['gt_masks'])
+    assert seen > 5
 
 
 def test_only_the_boxes_go_to_the_trainer():

@@ -63,7 +63,7 @@ def wait_and_kill(process: subprocess.Popen, out: Path, draw: random.Random, mom
         time.sleep(draw.uniform(0, 0.7))
     while moment != 'start' and process.poll() is None:
         if size(shards) > before if moment == 'writing' else (shards / 'merged.json').exists():
-            time.sleep(draw.uniform(0, 0.25 if moment == 'writing' else 0.003))
+            time.sleep(draw.uniform(0, 0.25 if moment == 'writing' else 0.02))
             break
         time.sleep(0.0005)
     process.kill()

@@ -1,12 +1,16 @@
 """Videos: frames in, an overlay video and the JSON out; cut, trimmed, turned and uneven ones."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from bright_student import BrightPixels, write_video
+from bright_student import BrightPixels, write_onnx, write_video
 
 from mmcast.deploy.pictures import VideoSource
 from mmcast.deploy.prediction import predict
@@ -65,6 +69,21 @@ def test_half_a_video_is_a_finding(tmp_path):
     assert (told['frames'], told['announced']) == (result.pictures, 100)
     again = predict(BrightPixels(), video, tmp_path / 'out')
     assert again.finished_before and again.finding == result.finding
+
+
+def test_the_command_says_how_half_a_video_ended(tmp_path):
+    video = cut(write_video(tmp_path / 'drive.avi', 100), 0.5)
+    helper = Path(__file__).parents[1] / 'helpers/bright_student.py'
+    arguments = [tmp_path / 'notes', 0, write_onnx(tmp_path / 'bright.onnx'), video]
+    done = subprocess.run(
+        [sys.executable, helper, *map(str, arguments), '--out', tmp_path / 'out'],
+        env=dict(os.environ, PYTHONPATH=str(helper.parents[2])),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and 'instances on' in done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('error: drive.avi ended after ') and 'could be read is in' in last
 
 
 def test_a_trimmed_video_is_none(tmp_path):

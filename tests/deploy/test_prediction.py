@@ -199,6 +199,17 @@ def test_a_picture_that_the_student_fails_on_is_recorded_and_the_others_go_on(
     assert not (tmp_path / 'out/overlays/2.png.jpg').exists()
 
 
+def test_a_student_that_fails_on_all_pictures_is_an_error(photos_of_six, tmp_path):
+    student = BrightPixels()
+    student.classes = ['dark']  # and it finds lamps
+    reason = (
+        'six: no picture in it can be used .0.png of 60x40 pixels .* .IndexError: .*; nothing was'
+    )
+    with pytest.raises(CASTError, match=reason):
+        predict(student, photos_of_six, tmp_path / 'out')
+    assert not list((tmp_path / 'out').iterdir())
+
+
 @pytest.mark.parametrize(
     'error',
     [
@@ -281,8 +292,11 @@ def test_a_picture_that_is_not_done_may_be_replaced(photos_of_six, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict(student, photos_of_six, tmp_path / 'out')
     cv2.imwrite(str(photos_of_six / '1.png'), picture(1))
+    student.errors[4] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        predict(student, photos_of_six, tmp_path / 'out')
     result = predict(student, photos_of_six, tmp_path / 'out')
-    assert (result.pictures, result.skipped) == (6, {}) and student.seen == [0, 2, 3, 4, 1, 4, 5]
+    assert (result.pictures, result.skipped) == (6, {}) and student.seen == [0, 2, 3, 4, 1, 4, 4, 5]
 
 
 def test_overlays_below_the_source_are_no_pictures_of_it(photos_of_six):

@@ -69,6 +69,7 @@ def write_onnx(path: Path) -> Path:
         helper.make_node('Expand', ['first', 'batch'], ['image_indices']),
     ]
     values = [
+        constant('score_threshold', 0.3, TensorProto.FLOAT),  # the default of the input
         constant('channels', [3], TensorProto.INT64),
         constant('limit', 200.0, TensorProto.FLOAT),
         constant('score', 0.8, TensorProto.FLOAT),

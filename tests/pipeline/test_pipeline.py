@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmcast.cli.train import train
 from mmcast.errors import CASTError
-from mmcast.pipeline.pipeline import hold_work_dir
+from mmcast.locks import hold_work_dir
 from mmcast.pipeline.plan import resolve
 from mmcast.pipeline.state import PipelineState
 from mmcast.training.runner import divide_batch_size
@@ -258,6 +258,18 @@ def test_interrupted_before_the_last_validation_still_has_metrics(config):
     assert records(config)['teach']['metrics'] == {'coco/segm_mAP': 0.25, 'coco/segm_mAP_50': 0.5}
 
 
+def test_killed_before_last_checkpoint_was_written_exports_the_iteration_reached(config):
+    """MMEngine writes the checkpoint first, then its name into a text file."""
+    folder = interrupt_teaching(config)
+    for content in (str(folder / 'iter_4.pth'), '', '\0' * 40):
+        interrupt_teaching(config)
+        (folder / 'last_checkpoint').write_text(content)
+        run(config, step=['data', 'teach'])
+        checkpoint = records(config)['teach']['outputs']['checkpoint']
+        assert checkpoint == '{work_dir}/02_teach/iter_6.pth'
+        assert (folder / 'last_checkpoint').read_text() == str(folder / 'iter_6.pth')
+
+
 def test_interrupted_training_with_other_settings_is_refused(config):
     interrupt_teaching(config)
     with pytest.raises(CASTError, match='step teach .*0.1 -> 0.2'):
@@ -420,11 +432,41 @@ def test_mistakes_in_the_config_are_named(config, change, message):
         run(config, cfg_options=change)
 
 
-def test_damaged_state_is_named(config):
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'{"steps"',
+        b'[]',
+        b'\xff\xfe',
+        b'{"pipeline": "cast_test.py", "steps": [], "hashes": {}}',
+    ],
+    ids=str,
+)
+def test_damaged_state_is_named(config, content):
     run(config, step='data')
-    (config.parent / 'work/pipeline.json').write_text('{"steps"')
-    with pytest.raises(CASTError, match='pipeline.json is damaged'):
+    (config.parent / 'work/pipeline.json').write_bytes(content)
+    with pytest.raises(CASTError, match='pipeline.json is damaged .*bring back a copy of it, or'):
         run(config)
+
+
+def test_damaged_record_is_named(config):
+    run(config, step='data')
+    state = config.parent / 'work/pipeline.json'
+    content = json.loads(state.read_text())
+    del content['steps']['data']['outputs']
+    state.write_text(json.dumps(content))
+    with pytest.raises(CASTError, match="pipeline.json is damaged .KeyError.'outputs'"):
+        run(config)
+
+
+@pytest.mark.parametrize('content', [b'', b'{"settings"', b'[]', b'{"other": {}}'], ids=str)
+def test_damaged_fingerprint_is_named_where_it_is_needed(config, content):
+    run(config, step=['data', 'teach'])
+    (config.parent / 'work/02_teach/fingerprint.json').write_bytes(content)
+    run(config, step=['data', 'teach'])
+    with pytest.raises(CASTError, match='fingerprint.json is damaged .*with --rerun teach'):
+        run(config, step=['data', 'teach'], cfg_options=variables(lr=0.2))
 
 
 def test_templates_keep_types_and_reach_into_nested_values():
@@ -434,6 +476,21 @@ def test_templates_keep_types_and_reach_into_nested_values():
     )
     expected = dict(a=3, b=[[1, 2], 'seed 3'], c=('data/x/y', 5), d='{ not a name }')
     assert resolve(value, names.__getitem__) == expected
+
+
+def test_file_hashes_notice_a_copy_with_the_time_of_its_content(tmp_path):
+    state = PipelineState(tmp_path, tmp_path / 'x.py')
+    path = tmp_path / 'a.json'
+    path.write_text('1')
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+
+    def digest():
+        return state.fingerprint('s', dict(ann_file=str(path)), {}).digest
+
+    first = digest()
+    path.write_text('2')
+    os.utime(path, ns=times)
+    assert digest() != first
 
 
 def test_file_hashes_notice_content_but_not_touch(tmp_path):

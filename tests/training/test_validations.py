@@ -3,6 +3,7 @@ when.
 """
 
 import pytest
+import torch
 import toy_run  # noqa: F401  registers the one-layer model
 from mmengine.config import Config
 
@@ -98,6 +99,53 @@ def test_a_resumed_run_knows_the_best_of_before(tmp_path, monkeypatch):
     result = run(tmp_path, monkeypatch, SCORES[3:], iterations=3, resume=last, save_best='auto')
     assert result.metrics == SCORES[1]
     assert best(result) == (0.5, 'best_coco_segm_mAP_iter_2.pth')
+
+
+def test_a_validation_that_a_kill_cut_off_is_made_up_for(tmp_path, monkeypatch):
+    """Its checkpoint was written, the second validation, the best one, did not end."""
+    with pytest.raises(StopIteration):
+        run(tmp_path, monkeypatch, SCORES[:1], iterations=4, save_best='auto')
+    last = tmp_path / 'iter_2.pth'
+    result = run(tmp_path, monkeypatch, SCORES[1:], iterations=4, resume=last, save_best='auto')
+    assert result.metrics == SCORES[1]
+    assert best(result) == (0.5, 'best_coco_segm_mAP_iter_2.pth')
+    assert [path.name for path in tmp_path.glob('best*')] == ['best_coco_segm_mAP_iter_2.pth']
+
+
+def test_a_resumed_run_validates_nothing_twice(tmp_path, monkeypatch):
+    run(tmp_path, monkeypatch, SCORES[:2], save_best='auto')
+    result = run(tmp_path, monkeypatch, [], 2, tmp_path / 'iter_2.pth', save_best='auto')
+    assert result.metrics == SCORES[1]
+
+
+@pytest.mark.parametrize('several', [False, True])
+@pytest.mark.parametrize('damage', ['deleted', 'cut'])
+def test_a_best_checkpoint_that_is_lost_is_found_anew(
+    damage, several, tmp_path, monkeypatch, capsys
+):
+    """MMEngine deletes the previous best one before it writes the next."""
+    save_best = dict(
+        save_best=['coco/segm_mAP', 'other/loss'] if several else 'coco/segm_mAP',
+        rule=['greater', 'less'] if several else None,
+    )
+    run(tmp_path, monkeypatch, SCORES[:2], **save_best)
+    path = tmp_path / 'best_coco_segm_mAP_iter_2.pth'
+    path.unlink() if damage == 'deleted' else path.write_bytes(path.read_bytes()[:1000])
+    scores = [{'coco/segm_mAP': 0.3, 'other/loss': 4.0}, SCORES[3]]
+    result = run(tmp_path, monkeypatch, scores, 3, tmp_path / 'iter_2.pth', **save_best)
+    assert result.metrics == scores[0] and best(result) == (0.3, path.name)
+    assert torch.load(path, weights_only=False)['meta']['iter'] == 2
+    said = capsys.readouterr().out
+    assert said.count('warning: the best checkpoint by') == 1 and path.name in said
+
+
+def test_the_best_checkpoint_of_a_moved_folder_is_replaced_there(tmp_path, monkeypatch):
+    run(tmp_path / 'old', monkeypatch, SCORES[:1], save_best='auto')
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    last = tmp_path / 'new/iter_1.pth'
+    result = run(tmp_path / 'new', monkeypatch, SCORES[1:2], 2, last, save_best='auto')
+    assert best(result) == (0.5, 'best_coco_segm_mAP_iter_2.pth')
+    assert list((tmp_path / 'new').glob('best*')) == [result.best_checkpoint]
 
 
 def test_without_save_best_the_last_validation_counts(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from mmcast.errors import CASTError
+from mmcast.processes import end_with_parent
 
 _shared: Any = None
 
@@ -49,6 +50,7 @@ def available_processors() -> int:
 def _set_shared(shared: Any) -> None:
     global _shared
     _shared = shared
+    end_with_parent()
     # or every collection would walk through, and thereby copy, what was forked from the parent
     gc.freeze()
 

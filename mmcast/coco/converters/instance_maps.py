@@ -15,6 +15,7 @@ from rich.progress import track
 
 from mmcast.errors import CASTError
 from mmcast.files import write_json
+from mmcast.processes import end_with_parent
 
 Converted = TypeVar('Converted')
 
@@ -124,7 +125,11 @@ def convert_all(
     progress: bool = True,
 ) -> list[Converted]:
     """`convert` of every stem, in their order, in `num_workers` processes or (0) here."""
-    with ProcessPoolExecutor(num_workers) if num_workers else nullcontext() as pool:
+    with (
+        ProcessPoolExecutor(num_workers, initializer=end_with_parent)
+        if num_workers
+        else nullcontext()
+    ) as pool:
         converted = pool.map(convert, stems, chunksize=8) if pool else map(convert, stems)
         return list(track(converted, description, len(stems), disable=not progress))
 

@@ -1,6 +1,6 @@
 """Loading a checkpoint into a model: without running code in it, and only if it fits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -33,10 +33,8 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
         CASTError: unreadable, or names or shapes differ; names the first keys and the fix.
     """
     model = model.module if is_model_wrapper(model) else model
-    left_out = (*new_parameters, *(f'detector.{name}' for name in new_parameters))
-    state = {
-        key: value for key, value in _read_weights(path).items() if not key.startswith(left_out)
-    }
+    left_out = _in_network(new_parameters)
+    state = without_new_parameters(_read_weights(path), new_parameters)
     fix = 'give a checkpoint of this model, or the config that the checkpoint was trained with'
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -57,6 +55,14 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
         )
 
 
+def without_new_parameters(
+    state: Mapping[str, torch.Tensor], new_parameters: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """What of a checkpoint is loaded, see :func:`load_weights`."""
+    left_out = _in_network(new_parameters)
+    return {key: value for key, value in state.items() if not key.startswith(left_out)}
+
+
 def count_parameters(model: torch.nn.Module) -> int:
     """Parameters of the deployed model, without what only training has."""
     model = model.module if is_model_wrapper(model) else model
@@ -65,6 +71,11 @@ def count_parameters(model: torch.nn.Module) -> int:
         for name, value in model.named_parameters()
         if not name.startswith(TRAINING_ONLY)
     )
+
+
+def _in_network(names: Sequence[str]) -> tuple[str, ...]:
+    """Beginnings of names, also as a ``CASTDetector`` has them."""
+    return (*names, *(f'detector.{name}' for name in names))
 
 
 def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,281 @@
+"""Whole runs: what they start from, what they leave, and which of them would never end."""
+
+import copy
+
+import pytest
+import torch
+import toy_run
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from torch.utils.data import Dataset
+
+from mmcast.errors import CASTError
+from mmcast.models.weights.reading import read_state_dict
+from mmcast.testing.data import make_samples
+from mmcast.testing.models import build_model, tiny_cast_config
+from mmcast.training.runner import test_run as check_run  # pytest would take it for a test
+from mmcast.training.runner import train_run
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+@DATASETS.register_module()
+class SampleImages(Dataset):
+    """Two random images with their annotations."""
+
+    def __init__(self):
+        images, samples = make_samples([2, 1], ['labeled', 'labeled'])
+        self.items = list(zip((images * 50 + 120).clamp(0, 255).byte(), samples))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        image, sample = self.items[index]
+        return dict(inputs=image, data_samples=sample.clone())
+
+
+def config(folder, iterations=4, **changes):
+    data = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'))
+    cfg = Config(
+        dict(
+            default_scope='mmcast',
+            work_dir=str(folder),
+            model=dict(type='ToyModel'),
+            train_dataloader=dict(data, sampler=dict(type='InfiniteSampler', shuffle=False)),
+            val_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
+            val_evaluator=dict(type='ToyMetric'),
+            test_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
+            test_evaluator=dict(type='ToyMetric'),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=100),
+            val_cfg=dict(),
+            test_cfg=dict(),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            randomness=dict(seed=3),
+            default_hooks=dict(
+                checkpoint=dict(type='CheckpointHook', interval=100, by_epoch=False)
+            ),
+            log_processor=dict(by_epoch=False),
+            log_level='ERROR',
+        )
+    )
+    cfg.merge_from_dict(copy.deepcopy(changes))
+    return cfg
+
+
+# ---- moving averages
+
+EMA = dict(custom_hooks=[dict(type='EMAHook', momentum=0.25)])
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start weights as the shipped ones: a bare dict of tensors."""
+    path = tmp_path / 'start.pth'
+    torch.manual_seed(5)
+    torch.save(toy_run.ToyModel().state_dict(), path)
+    return str(path)
+
+
+def weights(path):
+    return read_state_dict(path)['layer.weight']
+
+
+def averages(folder, start, iterations):
+    """The weights after each iteration, and MMEngine's average of them: the first, then 3/4 of the
+    average and 1/4 of the next.
+    """
+    average = None
+    for number in range(1, iterations + 1):
+        result = train_run(config(folder / str(number), number, load_from=start))
+        latest = weights(result.checkpoint)
+        average = latest if average is None else 0.75 * average + 0.25 * latest
+    return latest, average
+
+
+def test_ema_of_bare_start_weights_is_what_is_validated_saved_and_tested(
+    start, tmp_path, monkeypatch
+):
+    last, expected = averages(tmp_path / 'plain', start, 3)
+    seen = []
+    monkeypatch.setattr(
+        'toy_run.ToyMetric.compute_metrics',
+        lambda self, results: seen.append(results[0]['weight']) or {'coco/segm_mAP': 0.5},
+    )
+    result = train_run(config(tmp_path / 'ema', 3, load_from=start, **EMA))
+    assert not torch.allclose(last, expected)
+    torch.testing.assert_close(weights(result.checkpoint), expected)
+    check_run(config(tmp_path / 'test'), str(result.checkpoint))
+    assert seen == pytest.approx([expected.mean().item()] * 2)
+
+
+def test_a_resumed_ema_is_that_of_an_undisturbed_run(start, tmp_path):
+    whole = train_run(config(tmp_path / 'whole', load_from=start, **EMA))
+    part = train_run(config(tmp_path / 'part', 2, load_from=start, **EMA))
+    resumed = train_run(config(tmp_path / 'part', 4, **EMA), part.checkpoint)
+    assert resumed.checkpoint.name == 'iter_4.pth'
+    torch.testing.assert_close(weights(resumed.checkpoint), weights(whole.checkpoint))
+    done = train_run(config(tmp_path / 'part', 4, **EMA), resumed.checkpoint)  # nothing is left
+    torch.testing.assert_close(weights(done.checkpoint), weights(whole.checkpoint))
+
+
+def test_ema_of_a_cast_detector_starts_at_its_weights_and_moves_its_student(tmp_path):
+    model = tiny_cast_config(teacher=True)
+    start = {'model': build_model(model).state_dict()}
+    torch.save(start['model'], tmp_path / 'start.pth')
+    data = dict(dataset=dict(type='SampleImages', _delete_=True))
+    changes = dict(
+        model=model | dict(_delete_=True),
+        train_dataloader=data,
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3, _delete_=True)),
+        val_cfg=None,
+        val_dataloader=None,
+        val_evaluator=None,
+        load_from=str(tmp_path / 'start.pth'),
+    )
+    one, two = (
+        read_state_dict(
+            train_run(config(tmp_path / f'{n}{bool(ema)}', n, **changes, **ema)).checkpoint
+        )
+        for n, ema in ((1, EMA), (2, {}))
+    )
+    both = read_state_dict(train_run(config(tmp_path / 'both', 2, **changes, **EMA)).checkpoint)
+    assert one.keys() == both.keys() == start['model'].keys()
+    for key, value in both.items():
+        torch.testing.assert_close(value, 0.75 * one[key] + 0.25 * two[key], msg=key)
+        moved = not torch.equal(value, start['model'][key])
+        assert moved or not key.startswith('detector.panoptic_head.cls_embed'), key
+        assert not moved or not key.startswith('teacher.'), key
+
+
+# ---- start weights
+
+
+def test_named_new_parameters_start_at_random_though_their_shape_fits(start, tmp_path):
+    loaded, drawn = (
+        train_run(
+            config(
+                tmp_path / str(number),
+                1,
+                load_from=start,
+                new_parameters=names,
+                optim_wrapper=dict(optimizer=dict(lr=0.0)),
+            )
+        )
+        for number, names in enumerate(([], ['layer.']))
+    )
+    assert torch.equal(weights(loaded.checkpoint), torch.load(start)['layer.weight'])
+    assert not torch.equal(weights(drawn.checkpoint), torch.load(start)['layer.weight'])
+
+
+# ---- checkpoints
+
+
+def test_of_one_kept_checkpoint_two_are_there_until_the_end(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        'mmengine.hooks.CheckpointHook.after_train', lambda self, runner: kept.extend(names())
+    )
+
+    def names():
+        return sorted(path.name for path in tmp_path.glob('*.pth'))
+
+    hooks = dict(checkpoint=dict(max_keep_ckpts=1, interval=1))
+    result = train_run(config(tmp_path, default_hooks=hooks))
+    assert kept == ['iter_3.pth', 'iter_4.pth'] and names() == ['iter_4.pth']
+    assert result.checkpoint == tmp_path / 'iter_4.pth'
+
+
+def test_a_run_that_saves_no_last_checkpoint_gives_the_newest_and_says_so(tmp_path, capsys):
+    hooks = dict(checkpoint=dict(save_last=False, interval=3))
+    result = train_run(config(tmp_path, default_hooks=hooks))
+    assert result.checkpoint == tmp_path / 'iter_3.pth'
+    assert 'no checkpoint of the end was saved' in capsys.readouterr().out
+
+
+def test_checkpoints_in_a_folder_of_their_own_are_found(tmp_path):
+    hooks = dict(checkpoint=dict(out_dir=str(tmp_path / 'large_disk')))
+    result = train_run(config(tmp_path / 'run', default_hooks=hooks))
+    assert result.checkpoint == tmp_path / 'large_disk/run/iter_4.pth'
+
+
+def test_a_run_without_checkpoints_is_refused_with_what_to_set(tmp_path):
+    hooks = dict(checkpoint=dict(save_last=False))
+    with pytest.raises(CASTError, match=r'holds no checkpoint.*checkpoint\.interval'):
+        train_run(config(tmp_path, default_hooks=hooks))
+
+
+# ---- runs that would never end
+
+
+TWO = dict(
+    _delete_=True,
+    type='ConcatDataset',
+    datasets=[dict(type='ToyDataset'), dict(type='ToyDataset', indices=2)],
+)
+MIXED = dict(type='ResumableMultiSourceSampler', batch_size=4, _delete_=True)
+EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=1, _delete_=True)
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            dict(train_cfg=EPOCHS),
+            'EpochBasedTrainLoop .* never ends with InfiniteSampler: set .*IterBasedTrainLoop',
+        ),
+        (
+            dict(val_dataloader=dict(sampler=dict(type='InfiniteSampler'))),
+            'ValLoop .* val_dataloader, which never ends .* val_dataloader.sampler=.*Default',
+        ),
+        (
+            dict(
+                train_cfg=EPOCHS,
+                train_dataloader=dict(dataset=TWO, sampler=dict(MIXED, source_ratio=[1, 1])),
+            ),
+            'never ends with ResumableMultiSourceSampler',
+        ),
+        (
+            dict(train_dataloader=dict(dataset=TWO, sampler=dict(MIXED, source_ratio=[9, 1]))),
+            r'batch of 4 with source_ratio=\[9, 1\] no image is of .*datasets\[1\]',
+        ),
+        (
+            dict(
+                train_dataloader=dict(
+                    dataset=TWO,
+                    sampler=dict(type='MultiSourceSampler', batch_size=4, source_ratio=[0, 1]),
+                )
+            ),
+            r'no image is of .*datasets\[0\]',
+        ),
+        (
+            dict(
+                train_dataloader=dict(
+                    dataset=dict(
+                        TWO,
+                        datasets=[
+                            dict(type='ToyDataset', indices=[], serialize_data=False),
+                            TWO['datasets'][0],
+                        ],
+                    ),
+                    sampler=dict(MIXED, source_ratio=[1, 1]),
+                )
+            ),
+            r'datasets\[0\] has no image to train on, and .* takes 2 of it',
+        ),
+    ],
+    ids=str,
+)
+def test_what_would_never_end_is_refused_before_training(changes, message, tmp_path, monkeypatch):
+    monkeypatch.setattr('toy_run.ToyModel.train_step', None)  # training would fail otherwise
+    with pytest.raises(CASTError, match=message):
+        train_run(config(tmp_path, **changes))
+
+
+def test_a_test_that_would_never_end_is_refused(start, tmp_path):
+    cfg = config(tmp_path, test_dataloader=dict(sampler=dict(type='InfiniteSampler')))
+    with pytest.raises(CASTError, match='TestLoop goes through all of test_dataloader'):
+        check_run(cfg, start)
