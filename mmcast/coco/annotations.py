@@ -8,13 +8,16 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
+from pycocotools import mask as mask_api
 
 from mmcast.coco.findings import Finding, printable
 from mmcast.coco.lists import Category, ImageEntry, Lists, id_key, short, shown_id
 from mmcast.coco.shapes import SLACK, Mask, MaskProblem, outside, read_mask
+from mmcast.masks.rle import mask_areas
+from mmcast.masks.runs import runs_fill
 
 _CHUNK = 1000  # annotations that are screened at once
 _NUMBERS = frozenset((int, float))
@@ -119,7 +122,7 @@ def examine(annotations: list, lists: Lists, crowd_as_instances: bool = False) -
 
 
 class _Columns:
-    """Numbers of annotations and of their polygons, gathered one by one and judged at once."""
+    """What annotations say besides their masks, gathered one by one and judged at once."""
 
     def __init__(self) -> None:
         self.places: list[int] = []
@@ -128,18 +131,12 @@ class _Columns:
         self.crowds: list[int] = []
         self.areas = array('d')
         self.boxes = array('d')
-        self.points = array('d')
-        self.lengths: list[int] = []  # numbers in a polygon
-        self.parts: list[int] = []  # polygons of an annotation
 
     def take(self, place: int, annotation: dict, lists: Lists) -> bool:
-        """Takes the numbers of an annotation with polygons; False if they are not as COCO wants
-        them.
-        """
+        """Takes an annotation; False, or one of many errors, if it is not as COCO wants it."""
         image = lists.images[annotation['image_id']]
         category = lists.categories[annotation['category_id']]
-        crowd, area = annotation['iscrowd'], annotation['area']
-        box, polygons = annotation['bbox'], annotation['segmentation']
+        crowd, area, box = annotation['iscrowd'], annotation['area'], annotation['bbox']
         if (
             image.size is None
             or type(annotation['image_id']) is not int
@@ -147,94 +144,156 @@ class _Columns:
             or type(crowd) is not int
             or not 0 <= crowd <= 1
             or type(area) not in _NUMBERS
-            or type(polygons) is not list
-            or not polygons
             or len(box) != 4
             or annotation.get('ignore')
+            or not self.take_mask(annotation['segmentation'], image.size)
         ):
             return False
-        lengths = list(map(len, polygons))
-        if min(lengths) < 6 or any(length % 2 for length in lengths):
-            return False
         self.boxes.fromlist(box)
-        for polygon in polygons:
-            self.points.fromlist(polygon)
         self.areas.append(area)
-        self.lengths += lengths
-        self.parts.append(len(lengths))
         self.places.append(place)
         self.images.append(image)
         self.categories.append(category.place)
         self.crowds.append(crowd)
         return True
 
+    def take_mask(self, segmentation: Any, size: tuple[int, int]) -> bool:
+        """Takes a mask; False, or one of many errors, likewise."""
+        raise NotImplementedError
+
     def cut(self) -> None:
         """Takes back what an annotation left that was taken in part."""
         del self.boxes[4 * len(self.places) :]
         del self.areas[len(self.places) :]
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N,) which masks are beyond doubt, (N,) their areas and (4, N) boxes x1, y1, x2, y2."""
+        raise NotImplementedError
+
+    def fill(self, rows: Rows) -> None:
+        """Enters what is known of the annotations that are beyond doubt."""
+        if not self.places:
+            return
+        with np.errstate(all='ignore'):  # of numbers that are not finite, which are no good
+            good, areas, outlines = self.measure()
+            good &= self._agree(areas, outlines)
+        places = np.array(self.places)[good]
+        rows.images[places] = np.array([image.number for image in self.images])[good]
+        rows.categories[places] = np.array(self.categories)[good]
+        rows.areas[places] = areas[good]
+        rows.crowds[places] = np.array(self.crowds)[good]
+
+    def _agree(self, areas: np.ndarray, outlines: np.ndarray) -> np.ndarray:
+        """(N,) whether the listed box and area are those of the mask, or nearly so."""
+        height, width = np.array([image.size for image in self.images], float).T
+        bx, by, bw, bh = np.frombuffer(self.boxes).reshape(-1, 4).T
+        left, top, right, bottom = outlines
+        w, h = right - left, bottom - top
+        allowed = _box_slack(np.maximum(w, h))
+        good = (bw >= 1) & (bh >= 1)
+        good &= (bx < width) & (by < height) & (bx + bw > 0) & (by + bh > 0)
+        for listed, measured in ((bx, left), (by, top), (bx + bw, right), (by + bh, bottom)):
+            good &= np.abs(listed - measured) <= allowed
+        lowest, highest = _area_limits(areas, w, h)
+        area = np.frombuffer(self.areas)
+        return good & (area > 0) & (area >= lowest) & (area <= highest)
+
+
+class _Polygons(_Columns):
+    def __init__(self) -> None:
+        super().__init__()
+        self.points = array('d')
+        self.lengths: list[int] = []  # numbers in a polygon
+        self.parts: list[int] = []  # polygons of an annotation
+
+    def take_mask(self, segmentation: Any, size: tuple[int, int]) -> bool:
+        lengths = list(map(len, segmentation))
+        if not lengths or min(lengths) < 6 or any(length % 2 for length in lengths):
+            return False
+        for polygon in segmentation:
+            self.points.fromlist(polygon)
+        self.lengths += lengths
+        self.parts.append(len(lengths))
+        return True
+
+    def cut(self) -> None:
+        super().cut()
+        del self.parts[len(self.places) :]
+        del self.lengths[sum(self.parts) :]
         del self.points[sum(self.lengths) :]
 
-
-def screen(annotations: list, lists: Lists) -> Rows:
-    """What is known of those annotations that are beyond doubt as COCO wants them: references,
-    polygons in the image that surely have pixels, box and area.
-
-    The image of the others is -1.
-    """
-    columns = _Columns()
-    for place, annotation in enumerate(annotations):
-        try:
-            columns.take(place, annotation, lists)
-        except (KeyError, TypeError, AttributeError, OverflowError):
-            columns.cut()
-    rows = Rows.empty(len(annotations))
-    if not columns.places:
-        return rows
-    good, areas = _judge(columns)
-    places = np.array(columns.places)[good]
-    rows.images[places] = np.array([image.number for image in columns.images])[good]
-    rows.categories[places] = np.array(columns.categories)[good]
-    rows.areas[places] = areas[good]
-    rows.crowds[places] = np.array(columns.crowds)[good]
-    return rows
-
-
-def _judge(columns: _Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Which annotations are beyond doubt, and the areas of their polygons in pixels."""
-    height, width = np.array([image.size for image in columns.images], float).T
-    x, y = np.frombuffer(columns.points).reshape(-1, 2).T
-    ends = np.cumsum(columns.lengths) // 2
-    starts = ends - np.array(columns.lengths) // 2
-    following = np.arange(1, len(x) + 1)
-    following[ends - 1] = starts
-    with np.errstate(all='ignore'):  # of numbers that are not finite, which are no good
+    def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        height, width = np.array([image.size for image in self.images], float).T
+        x, y = np.frombuffer(self.points).reshape(-1, 2).T
+        ends = np.cumsum(self.lengths) // 2
+        starts = ends - np.array(self.lengths) // 2
+        following = np.arange(1, len(x) + 1)
+        following[ends - 1] = starts
         dx, dy = x[following] - x, y[following] - y
         areas = np.abs(np.add.reduceat(x * dy - y * dx, starts)) / 2
         borders = np.add.reduceat(np.hypot(dx, dy), starts)
         # Wider than a pixel on average, so there are pixels.
         sure = areas >= np.maximum(1, borders / 2)
-        first = np.cumsum(columns.parts) - np.array(columns.parts)
-        good = np.logical_and.reduceat(sure, first)
-        area = np.add.reduceat(areas, first)
-        left, right, top, bottom = (
-            combine.reduceat(combine.reduceat(values, starts), first)
-            for values in (x, y)
-            for combine in (np.minimum, np.maximum)
+        first = np.cumsum(self.parts) - np.array(self.parts)
+        left, top = (
+            np.minimum.reduceat(np.minimum.reduceat(values, starts), first) for values in (x, y)
         )
-        good &= (left >= -SLACK) & (right <= width + SLACK)
-        good &= (top >= -SLACK) & (bottom <= height + SLACK)
-        good &= (right > 1) & (bottom > 1) & (left < width - 1) & (top < height - 1)
-        bx, by, bw, bh = np.frombuffer(columns.boxes).reshape(-1, 4).T
-        w, h = right - left, bottom - top
-        allowed = _box_slack(np.maximum(w, h))
-        for listed, measured in ((bx, left), (by, top), (bx + bw, right), (by + bh, bottom)):
-            good &= np.abs(listed - measured) <= allowed
-        good &= (bw >= 1) & (bh >= 1)
-        good &= (bx < width) & (by < height) & (bx + bw > 0) & (by + bh > 0)
-        lowest, highest = _area_limits(area, w, h)
-        listed = np.frombuffer(columns.areas)
-        good &= (listed > 0) & (listed >= lowest) & (listed <= highest)
-    return good, area
+        right, bottom = (
+            np.maximum.reduceat(np.maximum.reduceat(values, starts), first) for values in (x, y)
+        )
+        good = np.logical_and.reduceat(sure, first)
+        good &= (left >= -SLACK) & (right <= width + SLACK) & (right > 1) & (left < width - 1)
+        good &= (top >= -SLACK) & (bottom <= height + SLACK) & (bottom > 1) & (top < height - 1)
+        return good, np.add.reduceat(areas, first), np.stack([left, top, right, bottom])
+
+
+class _Runs(_Columns):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rles: list[dict] = []
+
+    def take_mask(self, segmentation: Any, size: tuple[int, int]) -> bool:
+        if segmentation['size'] != [*size] or type(segmentation['counts']) is not str:
+            return False
+        self.rles.append(segmentation)
+        return True
+
+    def cut(self) -> None:
+        super().cut()
+        del self.rles[len(self.places) :]
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        pixels = np.array([image.size[0] * image.size[1] for image in self.images if image.size])
+        good = runs_fill([rle['counts'] for rle in self.rles], pixels)
+        places = np.flatnonzero(good)
+        areas, outlines = np.zeros(len(good)), np.zeros((4, len(good)))
+        if len(places):
+            valid = [self.rles[place] for place in places.tolist()]
+            areas[places] = mask_areas(valid)
+            x, y, width, height = mask_api.toBbox(valid).T
+            outlines[:, places] = x, y, x + width, y + height
+        return good & (areas > 0), areas, outlines
+
+
+def screen(annotations: list, lists: Lists) -> Rows:
+    """What is known of those annotations that are beyond doubt as COCO wants them: references,
+    polygons in the image that surely have pixels or compressed run lengths that fill it, box and
+    area.
+
+    The image of the others is -1.
+    """
+    polygons, runs = _Polygons(), _Runs()
+    for place, annotation in enumerate(annotations):
+        columns: _Columns = polygons
+        try:
+            columns = runs if type(annotation['segmentation']) is dict else polygons
+            columns.take(place, annotation, lists)
+        except (KeyError, TypeError, AttributeError, OverflowError):
+            columns.cut()
+    rows = Rows.empty(len(annotations))
+    polygons.fill(rows)
+    runs.fill(rows)
+    return rows
 
 
 def _box_slack(side: float | np.ndarray) -> float | np.ndarray:

@@ -4,7 +4,7 @@ to arrange.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,7 @@ from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
-from mmcast.images import (
-    IMAGE_SUFFIXES,
-    ValueRange,
-    list_folder,
-    parse_value_range,
-    read_sizes,
-)
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range, read_sizes
 
 _LEAST_QUERIES = 30
 _SIZES_CHECKED = 5000  # labeled images whose headers are read before training; loading checks each
@@ -64,8 +58,8 @@ def prepare_custom_data(
         val_images: Folder of the images of ``val``, likewise.
         crowd_as_instances: Take annotations with ``iscrowd`` 1 for single objects.
         max_queries: Most queries, and so most objects that are found in an image.
-        value_range: What is black and white in images of more than 8 bits, see
-            :func:`~mmcast.images.parse_value_range`; None refuses them.
+        value_range: Black and white in images of more than 8 bits; without it, labeled ones are
+            refused and unlabeled ones left out.
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
@@ -87,7 +81,7 @@ def prepare_custom_data(
         deep_is_fine=value_range is not None,
     )
     labels, train_folder = read(labeled, labeled_images, 'labeled')
-    coco, ann_file = labels.content, Path(labels.path)
+    coco = labels.content
     names = choose_classes(labels, classes)
     check_instances(labels, labels.instances(names))
     said = [groups_line(labels), *labels.mended]
@@ -96,22 +90,22 @@ def prepare_custom_data(
         val_coco = val_labels.content
         said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
-        coco, val_coco = hold_out(coco, ann_file, val_percent, seed)
+        counts = _instances(coco, names, labeled)
+        shown = {image['id'] for image, count in zip(coco['images'], counts) if count}
+        coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
         val_folder = train_folder
-    counts = [
-        _instances(part, names, source)
-        for part, source in ((coco, labeled), (val_coco, val or f'{val_percent:g} % of {labeled}'))
-    ]
-    said.append(_queries_line(np.concatenate(counts), max_queries))
+    counts = np.concatenate(
+        [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
+    )
+    said.append(_queries_line(counts, max_queries))
     known = {
         path.resolve()
         for part, folder in ((coco, train_folder), (val_coco, val_folder))
         for path in image_paths(part['images'], folder)
     }
-    unlabeled_folder, images, unreadable, remarks = list_unlabeled(
+    unlabeled_folder, images, unreadable = list_unlabeled(
         existing(root / unlabeled, 'variables.unlabeled'), root, known, value_range
     )
-    said += remarks
     said.append(write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)))
 
     paths = {name: Path(out_dir, f'{name}.json') for name in ('labeled', 'unlabeled', 'val')}
@@ -296,24 +290,39 @@ def find_images(
     return complete[0]
 
 
-def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dict, dict]:
+def hold_out(
+    coco: dict, shown: Set[int], ann_file: Path, percent: float, seed: int
+) -> tuple[dict, dict]:
     """Splits a COCO file: ``percent`` of the images, at least one, are the second, to validate.
 
-    All versions of a photo are on one side.
+    All versions of a photo are on one side, and each side has an image with instances.
+
+    Args:
+        coco: its content.
+        shown: ids of the images with instances of the classes to learn.
+        ann_file: the file.
+        percent: of the images.
+        seed: which they are.
     """
     photos: dict[str, list[int]] = {}
     for image in coco['images']:
         photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
-    if len(photos) < 2:
+    groups = list(photos.values())
+    order = [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))]
+    useful = [group for group in order if not shown.isdisjoint(group)]
+    if len(useful) < 2:
         raise CASTError(
-            f'{ann_file} has one image, or versions of one: label more, or give validation '
-            'images with variables.val'
+            f'{ann_file} has one image with instances, or versions of one: label more, or give '
+            'validation images with variables.val'
         )
-    number, groups = max(1, round(len(coco['images']) * percent / 100)), list(photos.values())
-    held: set[int] = set()
-    for place in np.random.default_rng(seed).permutation(len(groups))[:-1]:
-        if len(held) < number:
-            held |= {*groups[place]}
+    number = max(1, round(len(coco['images']) * percent / 100))
+    held = _first(order, number)
+    if shown.isdisjoint(held):
+        order.remove(useful[0])
+        held = _first([useful[0], *order], number)
+    elif held.issuperset(shown):
+        order.remove(useful[-1])
+        held = _first([*order, useful[-1]], number)
     kept, validation = (
         dict(
             coco,
@@ -323,6 +332,15 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
         for wanted in (False, True)
     )
     return kept, validation
+
+
+def _first(groups: Sequence[list[int]], number: int) -> set[int]:
+    """At least ``number`` ids, from the first groups; the last one stays out."""
+    chosen: set[int] = set()
+    for group in groups[:-1]:
+        if len(chosen) < number:
+            chosen |= {*group}
+    return chosen
 
 
 def shared_photos(coco: dict, val: dict, val_file: str) -> str:
@@ -339,16 +357,15 @@ def shared_photos(coco: dict, val: dict, val_file: str) -> str:
 
 
 def list_unlabeled(
-    source: Path, root: Path, known: set[Path], value_range: ValueRange
-) -> tuple[Path, list[dict], list[str], list[str]]:
+    source: Path, root: Path, known: Set[Path], value_range: ValueRange = None
+) -> tuple[Path, list[dict], dict[str, str]]:
     """The folder of the unlabeled images, these as COCO describes them, without those in ``known``,
-    those that cannot be used, each with the reason, and remarks on what else is left out.
+    and the names of those that cannot be used, with the reason.
 
     Raises:
         CASTError: there are none.
     """
-    unreadable: list[str] = []
-    remarks: list[str] = []
+    unreadable: dict[str, str] = {}
     if source.is_file():
         find = partial(find_images, ann_file=source, root=root, setting='variables.data_root')
         coco = read_image_list(source, find)
@@ -359,40 +376,38 @@ def list_unlabeled(
             if (folder / image['file_name']).resolve() not in known
         ]
     else:
-        folder, listing = source, list_folder(source)
-        remarks = listing.remarks()
-        paths = [path for path in listing.images if path.resolve() not in known]
-        sizes, problems = read_sizes(
-            track(paths, f'Reading the sizes of {len(paths)} images in {folder}'), value_range
-        )
+        folder, files = source, list_folder(source)
+        for line in files.remarks():
+            print(f'{folder}: {line}')
+        paths = [path for path in files.images if path.resolve() not in known]
+        tracked = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
+        sizes, problems = read_sizes(tracked, value_range)
+        unreadable = {path.relative_to(folder).as_posix(): why for path, why in problems.items()}
         images = [
-            dict(
-                id=number,
-                file_name=path.relative_to(folder).as_posix(),
-                height=height,
-                width=width,
-            )
-            for number, (path, (height, width)) in enumerate(sizes.items(), start=1)
+            dict(id=number, file_name=path.relative_to(folder).as_posix(), height=h, width=w)
+            for number, (path, (h, w)) in enumerate(sizes.items(), start=1)
         ]
-        unreadable = list(problems.values())
     if not images:
         raise CASTError(
-            f'{source} has no readable image that is not labeled already '
+            f'{source} has no usable image that is not labeled already '
             f'({" ".join(IMAGE_SUFFIXES)}): give another folder or JSON as variables.unlabeled'
-            + (f'; the first that cannot be used: {unreadable[0]}' if unreadable else '')
+            + ''.join(f'; the first that cannot: {why}' for why in [*unreadable.values()][:1])
         )
-    return folder, images, unreadable, remarks
+    return folder, images, unreadable
 
 
-def write_unreadable(reasons: list[str], folder: Path, path: Path) -> str:
-    """Writes which images cannot be used, and why; what is to be said of them, '' without."""
-    if not reasons:
+def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> str:
+    """Writes a list of the images that cannot be used and why; what is to be said of them, ''
+    without.
+    """
+    if not problems:
         path.unlink(missing_ok=True)  # of an earlier run
         return ''
-    write_atomically(path, ''.join(f'{reason}\n' for reason in reasons))
+    write_atomically(path, ''.join(f'{name}\t{why}\n' for name, why in problems.items()))
+    first = ', '.join([*problems][:3]) + (' ...' if len(problems) > 3 else '')
     return (
-        f'{len(reasons)} unlabeled images in {folder} cannot be used and are left out: '
-        f'{reasons[0]}{" ..." if len(reasons) > 1 else ""}; {path} lists them'
+        f'{len(problems)} unlabeled images in {folder} cannot be used and are left out: {first}; '
+        f'{path} lists them'
     )
 
 
@@ -406,15 +421,14 @@ def _instances(coco: dict, names: Collection[str], source: str) -> np.ndarray:
     )
     if not counts:
         raise CASTError(
-            f'{source} has no instance of {", ".join(names)}: label more, or give other validation '
-            'images with variables.val'
+            f'{source} has no instance of {", ".join(names)}: give other classes or labels'
         )
     return np.array([counts[image['id']] for image in coco['images']])
 
 
-def queries_for(counts: Sequence[np.ndarray], most: int) -> int:
+def queries_for(counts: np.ndarray, most: int) -> int:
     """A tenth more than the largest number of instances of an image, in tens; 30 to ``most``."""
-    largest = max(part.max() for part in counts).item()
+    largest = int(counts.max())
     return min(max(_LEAST_QUERIES, -(-largest * 11 // 100) * 10), most)
 
 

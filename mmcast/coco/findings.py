@@ -69,9 +69,7 @@ KINDS = {
         'here), or save the image with 8 bits',
     ),
     'unusable-name': Kind(
-        'problem',
-        'file names that cannot be used',
-        'rename the file in plain letters; it is left out',
+        'refused', 'files whose names cannot be used', 'rename the file in plain letters'
     ),
     'copied-image': Kind(
         'problem',
@@ -239,15 +237,15 @@ KINDS = {
         'images with very many instances',
         'cast_custom.py finds at most variables.max_queries objects an image; raise it, or tile',
     ),
+    'files-left-out': Kind(
+        'note',
+        'files that are left out',
+        'fine: hidden files and what systems and programs keep are not used',
+    ),
     'in-unlabeled-version': Kind(
         'note',
         'versions of unlabeled images',
         'fine: unlabeled versions of labeled photos add little and harm nothing',
-    ),
-    'files-left-out': Kind(
-        'note',
-        'folders with hidden files',
-        'fine: hidden files and what systems and programs keep are not used',
     ),
     'same-name-in-val': Kind('note', 'names of validation images', 'fine: the pixels differ'),
     'same-name-in-unlabeled': Kind('note', 'names of unlabeled images', 'fine: the pixels differ'),

@@ -142,6 +142,8 @@ def read_images(
             )
             continue
         usable[key] = entry
+        if problem := name_problem(name):
+            findings.append(Finding('unusable-name', source, clean, problem, entry['id']))
         normal = posixpath.normpath(name)
         if normal in names:
             findings.append(
@@ -308,8 +310,8 @@ def twins(lists: Lists, used: set[int]) -> tuple[set[int], list[Finding]]:
 
 
 def _is_file_name(value: object) -> TypeGuard[str]:
-    """Whether a file can be called so, and libraries take the name."""
-    return isinstance(value, str) and bool(value) and not name_problem(value)
+    """Whether this can be part of a path."""
+    return isinstance(value, str) and bool(value) and '\0' not in value
 
 
 def shown_id(entry: dict, key: str = 'id') -> int | float | str | None:

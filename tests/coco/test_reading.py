@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
 
+from mmcast.coco.annotations import mend, screen
+from mmcast.coco.lists import Lists, read_categories, read_images
 from mmcast.coco.reading import read_coco, read_image_list, read_labels
 from mmcast.errors import CASTError
-from mmcast.masks.rle import encode_segmentation
+from mmcast.masks.rle import encode_mask, encode_segmentation
 
 HEIGHT, WIDTH = 20, 30
 SQUARE = [2, 3, 12, 3, 12, 13, 2, 13]
@@ -303,6 +305,10 @@ REFUSED = {
         lambda c: change(c, 'images', 0, file_name='a\0b.png'),
         r'usable id, file_name',
     ),
+    'a name of two lines': (
+        lambda c: change(c, 'images', 0, file_name='a\nb.png'),
+        r'names cannot be used: 1, such as image 1 of a.+nb\.png \(has control characters',
+    ),
     'an image of no size': (lambda c: change(c, 'images', 0, width=-3), r'width and height are -3'),
     'two used categories of one name': (
         two_used,
@@ -411,9 +417,6 @@ def test_a_list_of_images_needs_no_valid_annotation(coco, save):
 
 def test_the_screen_agrees_with_a_look_at_each(coco):
     """Random polygons and boxes: what passes the screen is what needs no mending."""
-    from mmcast.coco.annotations import mend, screen
-    from mmcast.coco.lists import Lists, read_categories, read_images
-
     rng, annotations = np.random.default_rng(0), []
     for _ in range(400):
         points = rng.uniform(-3, [WIDTH + 3, HEIGHT + 3], (rng.integers(3, 8), 2))
@@ -438,3 +441,36 @@ def test_the_screen_agrees_with_a_look_at_each(coco):
         assert {finding.kind for finding in mended.findings} <= {'bad-area'}, mended.findings
         assert mended.annotation['segmentation'] == annotation['segmentation']
         assert mended.annotation['bbox'] == annotation['bbox']
+
+
+def test_run_lengths_that_pass_the_screen_need_no_mending(coco):
+    """Of random masks, every third with something wrong; more than compiled code counts at once."""
+    rng, annotations = np.random.default_rng(0), []
+    for number in range(900):
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        top, left = rng.integers(0, [HEIGHT - 1, WIDTH - 1])
+        mask[top : top + rng.integers(1, 9), left : left + rng.integers(1, 9)] = True
+        rle = encode_mask(mask)
+        annotation = dict(
+            coco['annotations'][0],
+            segmentation=rle,
+            bbox=mask_api.toBbox(rle).tolist(),
+            area=int(mask.sum()),
+        )
+        wrong = [
+            dict(segmentation=dict(rle, counts=rle['counts'] + '1')),
+            dict(segmentation=dict(rle, size=[WIDTH, HEIGHT])),
+            dict(segmentation=dict(rle, counts=None)),
+            dict(bbox=[0, 0, WIDTH, HEIGHT]),
+            dict(area=0),
+        ][number % 5]
+        annotations.append(annotation | wrong if number % 3 == 0 else annotation)
+    lists = Lists('labels.json')
+    assert not read_images(lists, coco['images']) + read_categories(lists, coco['categories'])
+    rows = screen(annotations, lists)
+    assert ((rows.images < 0) == (np.arange(900) % 3 == 0)).all()
+    for annotation, area in zip(annotations, rows.areas):
+        if area:
+            mended = mend(annotation, lists)
+            assert (mended.findings, mended.area) == ([], area)
+            assert mended.annotation == annotation
