@@ -57,6 +57,17 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
                     metric[key] = files[value]
 
 
+def transforms_of(cfg: Config) -> set[str]:
+    """The types of the transforms in the pipelines of a config's data sets."""
+    loaders = [cfg.get(name) or {} for name in ('train_dataloader', *_TEST_LOADERS)]
+    return {
+        _type_of(transform)
+        for loader in loaders
+        for dataset in _coco_datasets(loader.get('dataset'))
+        for transform in dataset.get('pipeline', ())
+    }
+
+
 def unlabeled_images(files: Mapping[str, Any]) -> str | None:
     """The folder of the unlabeled images, see :func:`set_config_data`."""
     return files.get('unlabeled_images') or files.get('train_images')
