@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.errors import CASTError
-from mmcast.images import read_image_size
+from mmcast.images import check_size, read_header
 
 _IMAGES_LOOKED_AT = 5
 
@@ -61,8 +61,19 @@ def _check_images(images: list[dict], img_dir: str, ann_file: str) -> None:
         check_image(image, img_dir, ann_file)
 
 
-def check_image(image: dict, img_dir: str | os.PathLike, ann_file: str | os.PathLike) -> None:
+def check_image(
+    image: dict,
+    img_dir: str | os.PathLike,
+    ann_file: str | os.PathLike,
+    deep_is_fine: bool = True,
+) -> None:
     """Checks that the image of a COCO entry is there and has the listed size.
+
+    Args:
+        image: the entry.
+        img_dir: the folder that ``file_name`` is relative to.
+        ann_file: the file, for errors.
+        deep_is_fine: whether it may have more than 8 bits, as there is a value range.
 
     Raises:
         CASTError: naming image, file and folder.
@@ -72,13 +83,21 @@ def check_image(image: dict, img_dir: str | os.PathLike, ann_file: str | os.Path
     if not os.path.isfile(path):
         raise CASTError(f'image {path} not found: {fix}')
     try:
-        height, width = read_image_size(path)
+        header = read_header(path)
     except CASTError:
         raise CASTError(
             f'image {path} cannot be read: replace it or take it out of {ann_file}'
         ) from None
-    if (height, width) != (image['height'], image['width']):
+    (height, width), stated = header.size, (image['height'], image['width'])
+    if (width, height) == stated:  # a matter of EXIF, not of another folder
+        check_size(path, (height, width), stated)
+    if (height, width) != stated:
         raise CASTError(
             f'image {path} is {width}x{height}, its label says {image["width"]}x{image["height"]}: '
             f'{fix}'
+        )
+    if header.deep and not deep_is_fine:
+        raise CASTError(
+            f'image {path} has more than 8 bits: say which values are black and white with '
+            'variables.value_range; mmcast check tells which there are'
         )

@@ -17,13 +17,15 @@ from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
-from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_sizes
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range, read_sizes
+from mmcast.memory import no_cycle_search
 
 _LEAST_QUERIES = 30
 _SIZES_CHECKED = 5000  # labeled images whose headers are read before training; loading checks each
 _UNREADABLE = 'unreadable_unlabeled.txt'
 
 
+@no_cycle_search()
 def prepare_custom_data(
     data_root: str | os.PathLike,
     labeled: str,
@@ -58,8 +60,8 @@ def prepare_custom_data(
         val_images: Folder of the images of ``val``, likewise.
         crowd_as_instances: Take annotations with ``iscrowd`` 1 for single objects.
         max_queries: Most queries, and so most objects that are found in an image.
-        value_range: Black and white in images of more than 8 bits; without it, unlabeled ones are
-            left out.
+        value_range: Black and white in images of more than 8 bits; without it, labeled ones are
+            refused and unlabeled ones left out.
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
@@ -73,7 +75,13 @@ def prepare_custom_data(
     root = existing(Path(data_root), 'variables.data_root')
     crowd_as_instances = _is_true(crowd_as_instances, 'variables.crowd_as_instances')
     max_queries = _number(max_queries, 'variables.max_queries')
-    read = partial(_read, root=root, crowd_as_instances=crowd_as_instances)
+    value_range = parse_value_range(value_range)
+    read = partial(
+        _read,
+        root=root,
+        crowd_as_instances=crowd_as_instances,
+        deep_is_fine=value_range is not None,
+    )
     labels, train_folder = read(labeled, labeled_images, 'labeled')
     coco = labels.content
     names = choose_classes(labels, classes)
@@ -131,7 +139,13 @@ def prepare_custom_data(
 
 
 def _read(
-    ann_file: str, folder: str | None, name: str, *, root: Path, crowd_as_instances: bool
+    ann_file: str,
+    folder: str | None,
+    name: str,
+    *,
+    root: Path,
+    crowd_as_instances: bool,
+    deep_is_fine: bool,
 ) -> tuple[Labels, Path]:
     """The labels of ``variables.<name>``, and the folder of their images."""
     path = existing(root / ann_file, f'variables.{name}')
@@ -142,7 +156,7 @@ def _read(
 
     labels = read_labels(path, find, crowd_as_instances=crowd_as_instances)
     found = find(labels.content['images'])
-    check_sizes(labels.content['images'][:_SIZES_CHECKED], found, path)
+    check_sizes(labels.content['images'][:_SIZES_CHECKED], found, path, deep_is_fine)
     return labels, found
 
 
@@ -174,14 +188,14 @@ def _number(value: int | str, setting: str) -> int:
     return number
 
 
-def check_sizes(images: list[dict], folder: Path, ann_file: Path) -> None:
-    """Raises CASTError if images cannot be read or are of another size than listed, with their
-    number and the first.
+def check_sizes(images: list[dict], folder: Path, ann_file: Path, deep_is_fine: bool) -> None:
+    """Raises CASTError if images cannot be read, are of another size than listed or, unless that is
+    fine, have more than 8 bits, with their number and the first.
     """
     errors = []
     for image in images:
         try:
-            check_image(image, folder, ann_file)
+            check_image(image, folder, ann_file, deep_is_fine)
         except CASTError as error:
             errors.append(str(error))
     if len(errors) > 1:
@@ -379,6 +393,7 @@ def list_unlabeled(
         raise CASTError(
             f'{source} has no usable image that is not labeled already '
             f'({" ".join(IMAGE_SUFFIXES)}): give another folder or JSON as variables.unlabeled'
+            + ''.join(f'; the first that cannot: {why}' for why in [*unreadable.values()][:1])
         )
     return folder, images, unreadable
 

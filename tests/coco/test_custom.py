@@ -136,6 +136,33 @@ def test_there_are_queries_for_every_instance(root, instances, queries):
     assert run(root)['num_queries'] == queries
 
 
+def test_what_of_the_unlabeled_folder_cannot_be_used_is_listed_at_once(root, capsys):
+    more = root / 'more'
+    (more / 'u.png').write_text('no picture')
+    (more / 'deep/empty.png').write_bytes(b'')
+    (more / 'new\nline.png').write_bytes(b'')
+    (more / '._w.png').write_bytes(b'resource fork')
+    Image.new('I;16', (30, 20)).save(more / 'deep/sixteen.png')
+    out = run(root)
+    names = [image['file_name'] for image in read(out['unlabeled'])['images']]
+    assert names == ['deep/v.JPG', 'deep/w.png', 'x.tif']
+    said = capsys.readouterr().out
+    assert '3 unlabeled images in' in said and '1 hidden files' in said and r'new\nline.png' in said
+    listed = (root.parent / 'out/unreadable_unlabeled.txt').read_text().splitlines()
+    for line, word in zip(listed, ('empty.png', 'sixteen.png', 'u.png'), strict=True):
+        assert word in line
+    assert len(read(run(root, out_dir=root / 'new', value_range='0,9')['unlabeled'])['images']) == 4
+
+
+def test_labeled_images_of_more_than_8_bits_want_a_range(root):
+    Image.new('I;16', (30, 20)).save(root / 'photos/3.png')
+    with pytest.raises(CASTError, match=r'3\.png has more than 8 bits: .*variables.value_range'):
+        run(root)
+    assert run(root, value_range='percentile')['num_classes'] == 2
+    with pytest.raises(CASTError, match="value_range is '4095'"):
+        run(root, value_range='4095')
+
+
 def test_a_photo_that_exif_turns_is_listed_upright(root):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -183,7 +210,7 @@ def change(root, edit):
         ),
         (
             lambda root: write_images(root / 'photos', ['3.png', '4.png'], (30, 20)),
-            r'2 images of .*labels.json do not fit it; .*3.png is 20x30, its label says 30x20',
+            r'2 images of .*labels.json do not fit it; .*3.png is 20x30, .*30x20: .*by 90 degrees',
         ),
         (
             lambda root: change(

@@ -47,7 +47,7 @@ def test_fitting_labels_pass(labels, tmp_path):
         ),
         (
             dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]),
-            'is 20x10, its label says 10x20',
+            'is 20x10, its label file says 10x20',
         ),
         (dict(images=[], annotations=[]), 'lists no image'),
         (

@@ -9,10 +9,11 @@ from pycocotools import mask as mask_api
 
 from mmcast.cli.train import train
 from mmcast.reports import overlays
-from mmcast.reports.html import plot_text
+from mmcast.reports.html import plot_text, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 from mmcast.reports.overlays import Line, Overlays, choose_report_images, write_contact_sheet
 from mmcast.reports.run import _plot
+from mmcast.reports.summary import COLUMNS, write_summary
 from mmcast.training.curves import not_finite, read_curves
 
 PIPELINE = """
@@ -147,6 +148,12 @@ def test_names_of_classes_may_hold_what_matplotlib_takes_for_formulas(tmp_path):
     assert plot_text('$5 and $6') == r'\$5 and \$6' and plot_text('_hidden').strip() == '_hidden'
 
 
+def test_text_that_is_not_unicode_is_escaped_on_a_page(tmp_path):
+    """JSON may hold halves of characters, as names of classes; no file can."""
+    (tmp_path / 'page.j2').write_text('<p>{{ name }}</p>')
+    assert render(tmp_path / 'page.j2', name='caf\udce9 ü') == r'<p>caf\udce9 ü</p>'
+
+
 def test_curves_of_a_resumed_run_are_joined(tmp_path):
     for number, lines in enumerate(
         [
@@ -160,3 +167,8 @@ def test_curves_of_a_resumed_run_are_joined(tmp_path):
     points = read_curves(tmp_path)['loss']
     assert points[:2] == [(1, 3.0), (2, 1.5)] and points[2][0] == 3
     assert not_finite(tmp_path) == ['loss']
+
+
+def test_a_row_in_brackets_stays_in_the_table(tmp_path):
+    row = dict.fromkeys(COLUMNS) | dict(row='student [/red] [2]')
+    assert 'student [/red] [2]' in write_summary(tmp_path, [row])

@@ -1,4 +1,5 @@
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -256,7 +257,7 @@ def test_turned_photos_have_the_size_that_the_trainer_sees(data):
     )
 
 
-def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data):
+def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data, monkeypatch, capsys):
     values = np.linspace(0, 4095, 600).reshape(20, 30).astype(np.uint16)
     Image.fromarray(values).save(data / 'images/0.png')
     report = check(data)
@@ -266,6 +267,11 @@ def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data):
     write_sheet(report, data / 'sheet.html', 3, progress=False)
     assert (data / 'sheet.html').read_text().count('data:image/jpeg') == 3
     assert not check(data, value_range='0,4095').findings
+    call = functools.partial(run_tool, monkeypatch=monkeypatch, capsys=capsys)
+    options = data / 'train.json', '--img-dir', data / 'images', '--value-range'
+    assert call(*options, 'percentile')[0] == 0
+    code, _, error = call(*options, '4095,0')
+    assert code == 2 and "value_range is '4095,0'" in error
 
 
 def test_hidden_files_of_a_folder_are_counted_and_odd_names_told(data, tmp_path):
