@@ -4,6 +4,7 @@ masks and names, and perfect predictions have AP 1; or nothing begins, and one l
 
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from PIL import Image
 
+from mmcast.coco.custom import prepare_custom_data
 from mmcast.data.config_data import check_config_data
 from mmcast.data.loading import LoadCompressedAnnotations
 from mmcast.errors import CASTError
@@ -41,7 +43,7 @@ class Thing:
 @dataclass
 class File:
     """A label file: its bytes, its images' sizes, its objects, the classes to learn, and why it
-    must be refused, if it must.
+    must be refused, if it must. ``copied``: it goes through the data step.
     """
 
     data: bytes
@@ -49,6 +51,7 @@ class File:
     things: list[Thing]
     classes: list[str]
     refused: set[str]
+    copied: bool
 
 
 def rectangle(draw, size, beyond):
@@ -195,7 +198,7 @@ def files(draw):
     content = dict(images=images, annotations=annotations, categories=categories)
     data = json.dumps(content, ensure_ascii=draw(st.booleans())).encode()
     mark = draw(st.sampled_from([b'', b'', b'\xef\xbb\xbf']))
-    return File(mark + data, sizes, things, list(classes), refused or set())
+    return File(mark + data, sizes, things, list(classes), refused or set(), draw(st.booleans()))
 
 
 @pytest.fixture(scope='module')
@@ -205,20 +208,31 @@ def folder():
 
 
 def check(file, folder):
-    """What every training step does before it builds anything."""
+    """What comes before training: perhaps the data step, and what every step does before it builds
+    anything. Returns the label file that is read, and its data set.
+    """
     for place, (height, width) in enumerate(file.sizes):
         Image.new('RGB', (width, height)).save(folder / f'{place} ü.png')
-    (folder / 'labels.json').write_bytes(file.data)
+    path = folder / 'labels.json'
+    path.write_bytes(file.data)
+    if file.copied:
+        (folder / 'more').mkdir(exist_ok=True)
+        Image.new('RGB', (5, 5)).save(folder / 'more/unlabeled.png')
+        shutil.rmtree(folder / 'out', ignore_errors=True)
+        found = prepare_custom_data(
+            folder, path.name, 'more', folder / 'out', val=path.name, classes=file.classes
+        )
+        path = Path(found['labeled'])
     dataset = dict(
         type='CocoDataset',
-        ann_file=str(folder / 'labels.json'),
+        ann_file=str(path),
         data_prefix=dict(img=str(folder)),
         metainfo=dict(classes=tuple(file.classes)),
         pipeline=[],
         serialize_data=False,
     )
     check_config_data(Config(dict(train_dataloader=dict(dataset=dataset))), ['train_dataloader'])
-    return DATASETS.build(dataset)
+    return path, DATASETS.build(dataset)
 
 
 def loaded_masks(dataset):
@@ -239,12 +253,12 @@ def loaded_masks(dataset):
     return found
 
 
-def evaluate(file, dataset, folder):
+def evaluate(file, dataset, path, folder):
     """The AP of predictions that are the known objects."""
     metric = METRICS.build(
         dict(
             type='CocoMetric',
-            ann_file=str(folder / 'labels.json'),
+            ann_file=str(path),
             img_dir=str(folder),
             metric='segm',
         )
@@ -270,7 +284,7 @@ def evaluate(file, dataset, folder):
 def test_known_objects_or_one_line(file, folder):
     event('refused' if file.refused else 'usable')
     try:
-        dataset = check(file, folder)
+        path, dataset = check(file, folder)
     except CASTError as error:
         assert file.refused, str(error)
         assert '\n' not in str(error) and 'labels.json' in str(error)
@@ -285,4 +299,4 @@ def test_known_objects_or_one_line(file, folder):
         ]
         for (_, _, mask), thing in zip(found, known):
             assert np.array_equal(mask.astype(bool), thing.mask)
-    assert evaluate(file, dataset, folder) == 1
+    assert evaluate(file, dataset, path, folder) == 1
