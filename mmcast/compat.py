@@ -115,25 +115,37 @@ def _shipped_weights(hub: ModuleType, name: str) -> str:
     return weights if '://' in weights else str(package / '.mim' / weights)
 
 
-def _read_checkpoints_safely(checkpoint: ModuleType) -> None:
-    """Lets MMEngine read local checkpoints of its own without running code in them.
+def _read_checkpoints_safely(checkpoint: Any) -> None:
+    """Lets MMEngine read weights without running code in them, and refuse damaged ones: local
+    files, downloads, and what its names for downloads stand for.
 
-    Upstream's 0.10.7 cannot with torch 2.6 and later (mmengine#1655). A file with other objects in
-    it is left to what MMEngine does.
+    By itself it runs the code where plain data are not enough, and in every download. Upstream's
+    0.10.7 cannot read checkpoints of its own with torch 2.6 and later (mmengine#1655).
     """
-    original = checkpoint.load_from_local
 
     def load_from_local(filename: str, map_location: Any) -> Any:
-        import pickle
-
         from mmcast.checkpoints import load_plain
 
-        try:
-            return load_plain(os.path.expanduser(filename), map_location)
-        except pickle.UnpicklingError:
-            return original(filename, map_location)
+        path = os.path.expanduser(filename)
+        if not os.path.exists(path):
+            raise CASTError(f'weights file {path} not found: check the path')
+        return load_plain(path, map_location)
+
+    def load_url(url: str, *args: Any, map_location: Any = None, **kwargs: Any) -> Any:
+        from mmcast.checkpoints import load_url
+
+        return load_url(url, map_location)
+
+    def load_any(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        from mmcast.checkpoints import load_stream
+
+        if isinstance(file, (str, os.PathLike)):
+            return load_from_local(os.fspath(file), map_location)
+        return load_stream(file, map_location)
 
     checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
+    checkpoint.load_url = load_url
+    checkpoint._safe_torch_load = load_any
 
 
 def _leave_out_multimodal(dependency: Any) -> None:

@@ -1,5 +1,6 @@
 """Finds and reads MMEngine configs, those shipped with mmcast included; errors are one line."""
 
+import ast
 import contextlib
 import os
 import sys
@@ -79,6 +80,23 @@ def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Con
         raise CASTError(f'config {path} cannot be read: {error}') from error
     import_custom_modules(config)
     return config
+
+
+def load_bases(path: Path) -> list['Config']:
+    """The configs that one inherits directly, each with what it inherits itself.
+
+    Args:
+        path: of a config in Python. What its ``_base_`` names by a computed value is left out.
+    """
+    if path.suffix != '.py':
+        return []
+    for line in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == '_base_':
+            with contextlib.suppress(ValueError, CASTError):
+                names = ast.literal_eval(line.value)
+                names = [names] if isinstance(names, str) else names
+                return [load_config(name, path.parent) for name in names]
+    return []
 
 
 def import_custom_modules(config: 'Config') -> None:

@@ -126,10 +126,12 @@ def _let_go_in_child() -> None:
     """Points the child's copies of the descriptors elsewhere; closed ones would be closed once more
     later.
     """
-    nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in _held:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+        os.close(descriptor)  # first, as no other one may be free
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere != descriptor:
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
     _held.clear()
 
 

@@ -6,16 +6,28 @@ import threading
 import time
 
 _INTERVAL = 1.0  # seconds between two looks at the parent
+_watching = 0  # the process that watches; a forked child of it has none of its threads
 
 
 def end_with_parent() -> None:
-    """Ends this process within seconds after its parent died; to be called in the child, once.
+    """Ends this process within seconds after its parent died; to be called in the child, early.
 
     Left to themselves the children of a killed process wait for ever: the worker of a torch
     ``DataLoader`` to write its last batch into a pipe, that of a process pool to read its next task
     from one, as the siblings hold the other ends of these pipes open.
     """
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    global _watching
+    if _watching != os.getpid():
+        _watching = os.getpid()
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_torchrun() -> None:
+    """The same for a rank that torchrun started, whose killed ranks' siblings it ends itself; other
+    processes are left alone, as their parent may be a shell.
+    """
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        end_with_parent()
 
 
 def _watch(parent: int) -> None:

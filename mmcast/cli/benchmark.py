@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     check_output_files((args.json, args.md), force=args.force)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mmcast.deploy.benchmarking import (
         HEADERS,
@@ -72,8 +73,10 @@ def run(args: argparse.Namespace) -> None:
         parse_entries,
         write_results,
     )
+    from mmcast.devices import check_device
     from mmcast.errors import CASTError
 
+    check_device(args.device)
     setting = Setting(
         tuple(args.size), args.batch, args.runs, args.warmup, args.threads, args.device, args.image
     )
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     )
     table = Table(*HEADERS, title=machine(setting))
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*map(Text, cells(row)))  # a name may have [ in it
     Console(width=160).print(table)
     write_results(rows, setting, args.json, args.md)
     if all('problem' in row for row in rows):

@@ -2,43 +2,35 @@
 
 import contextlib
 import functools
+import gc
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from mmcast.cli.machine_errors import of_libraries, of_system, one_line
 from mmcast.errors import CASTError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
+_REPORT = (
+    "This is a mistake in mmcast, or in a module of yours. If it is mmcast's, please report it "
+    'with the lines above, the command and what `mmcast env` prints.'
+)
+
 _reporting = ContextVar('reporting', default=False)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error as one line; of a data loader's worker's, the original message.
-
-    torch re-raises a worker's error as the same type with the worker's traceback as its message;
-    the last line of that is ``package.SomeError: message``.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if 'Original Traceback' in str(error):
-        return re.sub(r'^[\w.]+: ', '', lines[-1])
-    return ' '.join(lines)
 
 
 @contextlib.contextmanager
 def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
     """Turns an error that a user can fix into one line on stderr and an exit status.
 
-    Any other error is a mistake in the program and keeps its traceback. Ctrl-C is one line and
-    status 130; a closed pipe, as in ``mmcast check ... | head``, is status 141 without a word. A
-    block inside another one leaves its errors to the outer one.
+    Any other error is a mistake in the program and keeps its traceback, with a line on reporting
+    it. Ctrl-C is one line and status 130; a closed pipe, as in ``mmcast check ... | head``, is
+    status 141 without a word. A block inside another one leaves its errors to the outer one.
 
     Args:
         debug: show the traceback of every error.
@@ -61,10 +53,13 @@ def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             sys.exit(PIPE_CLOSED)
-        missing = _missing_package(error)
-        if debug or missing or isinstance(error, _fixable()):
-            _exit(f'error: {missing or one_line(error)}', status, debug)
-        if status == 1:
+        message = explain(error)
+        if message:
+            if not debug:
+                _forget(error)
+            _exit(f'error: {message}', status, debug)
+        error.add_note(_REPORT)
+        if status == 1 and not debug:
             raise
         _exit('', status, debug=True)
     finally:
@@ -80,6 +75,18 @@ def report_errors(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
 
     return wrapper
+
+
+def explain(error: Exception) -> str | None:
+    """What is wrong and what to do, in one line; None for a mistake in the program."""
+    message = _missing_package(error)
+    if message is None and isinstance(error, OSError):
+        message = of_system(error)
+    if message is None:
+        message = of_libraries(error)
+    if message is None and isinstance(error, _fixable()):
+        message = one_line(error)
+    return message
 
 
 def _fixable() -> tuple[type[Exception], ...]:
@@ -98,6 +105,20 @@ def _missing_package(error: Exception) -> str | None:
     if command is None:
         return None
     return f'{error.name} is not installed: {command}; `mmcast env` lists all that is missing'
+
+
+def _forget(error: BaseException | None) -> None:
+    """Deletes what an error's traceback holds; what fails in that, as half a data loader of torch
+    does, is no news.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _exit(message: str, status: int, debug: bool) -> None:

@@ -75,11 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     set_local_rank(args)
     from mmcast.configs import load_config
+    from mmcast.devices import check_device
     from mmcast.pseudo_labels.generate import generate_pseudo_labels
     from mmcast.training.distributed import start_distributed
+    from mmcast.training.overrides import override
 
+    check_device(args.device)
     cfg = load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    override(cfg, args.cfg_options, f'config {cfg.filename}')
     start_distributed(args.launcher)
     summary = generate_pseudo_labels(
         cfg,

@@ -59,10 +59,17 @@ class Passed:
 CONVERTERS = {
     'ade20k': Command('ADE20K, its 100 instance classes', 'mmcast.cli.converters.ade20k'),
     'cityscapes': Command('Cityscapes, or Toy Cityscapes', 'mmcast.cli.converters.cityscapes'),
+    'cvat': Command('CVAT for images 1.1 (XML)', 'mmcast.cli.converters.cvat'),
     'dsb2018': Command('nuclei of the 2018 Data Science Bowl', 'mmcast.cli.converters.dsb2018'),
+    'label_studio': Command(
+        "Label Studio's JSON: polygons, brush masks", 'mmcast.cli.converters.label_studio'
+    ),
+    'labelme': Command("Labelme's JSON files", 'mmcast.cli.converters.labelme'),
     'toy_cityscapes': Command(
         'generate Toy Cityscapes: synthetic street scenes', 'mmcast.cli.converters.toy_cityscapes'
     ),
+    'voc': Command('Pascal VOC masks (SegmentationObject)', 'mmcast.cli.converters.voc'),
+    'yolo': Command('YOLO-seg: polygons in text files', 'mmcast.cli.converters.yolo'),
 }
 
 SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
@@ -71,6 +78,7 @@ SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
             'convert a data set to COCO JSON',
             {
                 'Cityscapes': '{command} cityscapes data/cityscapes --num-workers 8',
+                "Labelme's JSON files": '{command} labelme data/leaves',
                 'synthetic street scenes': '{command} toy_cityscapes data/toy_cityscapes',
             },
             CONVERTERS,

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
+from mmcast.processes import end_with_torchrun
+from mmcast.typed_values import Typed
 
 
 class ConfigOptions(argparse.Action):
-    """``KEY=VALUE ...`` as MMEngine reads it, which is imported where the option is used only."""
+    """``KEY=VALUE ...``; what a value means depends on the setting that it replaces."""
 
     def __call__(
         self,
@@ -19,13 +21,16 @@ class ConfigOptions(argparse.Action):
         values: Sequence[str] | Any,
         option_string: str | None = None,
     ) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
         for value in values:
-            if '=' not in value:
-                parser.error(f'{option_string}: {value} is not KEY=VALUE')
-        from mmengine.config import DictAction
-
-        action = DictAction(self.option_strings, self.dest, nargs=self.nargs)
-        action(parser, namespace, values, option_string)
+            key, equals, text = value.partition('=')
+            if not equals or not all(key.split('.')):
+                parser.error(
+                    f'{option_string}: {value} is not KEY=VALUE; put quotes around a value with '
+                    "spaces: 'KEY=a b'"
+                )
+            options[key] = Typed(text)
+        setattr(namespace, self.dest, options)
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
@@ -58,7 +63,10 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 
 
 def set_local_rank(args: argparse.Namespace) -> None:
-    """Tells MMEngine the rank that a launcher gave as an argument."""
+    """Tells MMEngine the rank that a launcher gave as an argument. From now on, before torch is
+    imported, a rank ends with its launcher.
+    """
+    end_with_torchrun()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 

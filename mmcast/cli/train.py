@@ -120,7 +120,8 @@ def train(
     if step or rerun:
         raise CASTError(f'{config_path} has no steps; --step and --rerun are for pipeline configs')
     cfg = prepare_single(cfg, work_dir, cfg_options, launcher)
-    if (Path(cfg.work_dir) / STATE_FILE).exists():
+    work_dir = Path(cfg.work_dir).absolute()
+    if any((folder / STATE_FILE).exists() for folder in (work_dir, work_dir.parent)):
         raise CASTError(f'{cfg.work_dir} belongs to a pipeline; choose another --work-dir')
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)

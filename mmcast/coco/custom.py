@@ -18,12 +18,14 @@ from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
 from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range, read_sizes
+from mmcast.memory import no_cycle_search
 
 _LEAST_QUERIES = 30
 _SIZES_CHECKED = 5000  # labeled images whose headers are read before training; loading checks each
 _UNREADABLE = 'unreadable_unlabeled.txt'
 
 
+@no_cycle_search()
 def prepare_custom_data(
     data_root: str | os.PathLike,
     labeled: str,

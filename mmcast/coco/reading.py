@@ -31,6 +31,7 @@ from mmcast.coco.lists import (
 )
 from mmcast.coco.scanner import invalid_json, missing_lists, read_text
 from mmcast.errors import CASTError
+from mmcast.memory import no_cycle_search
 
 # Of images, or how to find it from their entries; called only where it is needed.
 Folder = str | os.PathLike | Callable[[list[dict]], str | os.PathLike] | None
@@ -72,6 +73,7 @@ def read_coco(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     return read_labels(path, img_dir).content
 
 
+@no_cycle_search()
 def read_labels(
     path: str | os.PathLike,
     img_dir: Folder = None,

@@ -12,9 +12,11 @@ import numpy as np
 from mmcast.coco.reading import read_labels
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_json_files
+from mmcast.memory import no_cycle_search
 from mmcast.version import __version__
 
 
+@no_cycle_search()
 def make_split(
     ann_file: str | os.PathLike,
     labeled_out: str | os.PathLike,

@@ -57,6 +57,17 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
                     metric[key] = files[value]
 
 
+def transforms_of(cfg: Config) -> set[str]:
+    """The types of the transforms in the pipelines of a config's data sets."""
+    loaders = [cfg.get(name) or {} for name in ('train_dataloader', *_TEST_LOADERS)]
+    return {
+        _type_of(transform)
+        for loader in loaders
+        for dataset in _coco_datasets(loader.get('dataset'))
+        for transform in dataset.get('pipeline', ())
+    }
+
+
 def unlabeled_images(files: Mapping[str, Any]) -> str | None:
     """The folder of the unlabeled images, see :func:`set_config_data`."""
     return files.get('unlabeled_images') or files.get('train_images')
@@ -94,13 +105,14 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
             root = dataset.get('data_root') or ''
             ann_file = os.path.join(root, dataset['ann_file'])
             img_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
-            if _type_of(dataset) == _UNLABELED:
+            if _type_of(dataset) in (_UNLABELED, _PSEUDO_LABELED):
+                # PseudoLabelDataset checks its labels itself.
                 images[ann_file] = check_image_list(ann_file, img_dir)
                 continue
             labels = check_labels(ann_file, img_dir, classes_of(dataset))
             images[ann_file] = labels.content['images']
             counts = labels.instances(classes_of(dataset))
-            if name == 'train_dataloader' and _type_of(dataset) != _PSEUDO_LABELED:
+            if name == 'train_dataloader':
                 check_instances(labels, counts)
             _say_limits(ann_file, counts, limits)
         if _type_of(loader.get('sampler') or {}) in _GROUP_SAMPLERS:

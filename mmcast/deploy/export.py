@@ -19,7 +19,12 @@ from mmcast import registry
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
 from mmcast.errors import CASTError
-from mmcast.files import prepare_out_dir, sha256_of_file, write_atomically
+from mmcast.files import (
+    WriteError,
+    prepare_out_dir,
+    sha256_of_file,
+    write_atomically,
+)
 from mmcast.models.weights.loading import TRAINING_ONLY
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.pipeline.state import STATE_FILE
@@ -344,9 +349,7 @@ def _write_all(folder: Path, contents: dict[str, str | bytes]) -> None:
             new = not (folder / name).exists()
             write_atomically(folder / name, content)
             written += [folder / name] if new else []
-    except OSError as error:
+    except WriteError:
         for path in written:
             path.unlink()
-        raise CASTError(
-            f'cannot write to {folder} ({error.strerror}); choose another --out'
-        ) from error
+        raise

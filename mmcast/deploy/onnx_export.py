@@ -6,8 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +28,11 @@ from mmcast.deploy.export import (
     student_state,
 )
 from mmcast.deploy.exportable import ExportableStudent
-from mmcast.deploy.onnx_student import KIND, OnnxStudent
+from mmcast.deploy.onnx_files import CHECKSUM, KIND, OUTPUTS, UNSEALED, seal
+from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
-from mmcast.files import sha256_of_file
+from mmcast.files import replacing, sha256_of_file
 from mmcast.version import __version__
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
@@ -41,7 +40,6 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 #: with attention.
 OPSETS = dict(standard=20, onnxruntime=23)
 INPUTS = ('images', 'score_threshold')
-OUTPUTS = ('boxes', 'masks', 'scores', 'labels', 'image_indices')
 _INSTALL = 'pip install "mmcast[deploy]", or pip install onnx onnxscript onnxruntime'
 # Names of the dimensions in the file.
 _DIMENSIONS = dict(
@@ -93,14 +91,12 @@ def export_onnx(
     cfg = student_config(load_config(source.config))
     metadata = dict(onnx_metadata(cfg, source, precision, score_threshold), attention=attention)
     network = load_network(cfg, source)
-    with _temporary_file(out_file) as temporary:
+    with replacing(out_file, '.onnx') as temporary:
         model = to_onnx(network, attention)
         finish_graph(model, metadata)
         write(model, temporary, precision)
-        agreement = compare_runtimes(network, OnnxStudent(temporary), cfg, precision)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, out_file)
-    return agreement
+        seal(temporary)
+        return compare_runtimes(network, OnnxStudent(temporary), cfg, precision)
 
 
 def load_network(cfg: Config, source: Source) -> nn.Module:
@@ -135,6 +131,7 @@ def onnx_metadata(cfg: Config, source: Source, precision: str, score_threshold: 
         max_per_image=cfg.model.test_cfg.get('max_per_image', 100),
         step=source.step,
         checkpoint_sha256=sha256_of_file(source.checkpoint),
+        **{CHECKSUM: UNSEALED},
     )
 
 
@@ -205,25 +202,6 @@ def to_half(model: Any) -> Any:
         return float16.convert_float_to_float16(
             model, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST]
         )
-
-
-@contextlib.contextmanager
-def _temporary_file(out_file: Path) -> Iterator[Path]:
-    """A neighbour of ``out_file``, removed where it is not renamed."""
-    try:
-        out_file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=out_file.parent, prefix=f'.{out_file.stem}.', suffix='.onnx'
-        )
-    except OSError as error:
-        raise CASTError(
-            f'cannot write {out_file} ({error.strerror}); choose another --out'
-        ) from error
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

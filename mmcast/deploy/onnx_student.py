@@ -1,21 +1,18 @@
 """Runs an exported ONNX file with onnxruntime, numpy and OpenCV; needs neither torch nor mmdet."""
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from mmcast.deploy.inputs import check_batch, prepare_image
 from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_files import OUTPUTS, check_onnx_file, read_metadata
 from mmcast.deploy.optional import require
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, reason_of
 from mmcast.images import parse_value_range
 from mmcast.masks.boxes import boxes_of_masks
 from mmcast.masks.tiling import Views, Windows
-
-KIND = 'mmcast student'
 
 
 class OnnxStudent:
@@ -46,8 +43,7 @@ class OnnxStudent:
         providers: Sequence[str] | None = None,
     ) -> None:
         runtime = require('onnxruntime')
-        if not Path(path).is_file():
-            raise CASTError(f'ONNX file {path} not found; make one with mmcast onnx')
+        check_onnx_file(path)
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors; fp16 files warn of every cast that the CPU needs
         options.intra_op_num_threads = threads or 0
@@ -57,20 +53,15 @@ class OnnxStudent:
                 options,
                 providers=list(providers or runtime.get_available_providers()),
             )
+            self.metadata = read_metadata(self.session, path)
+        except CASTError:
+            raise
         except Exception as error:  # onnxruntime has a dozen types of its own
             raise CASTError(
                 f'{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0]}); it may be '
                 'cut short, export it again'
             ) from error
-        properties = self.session.get_modelmeta().custom_metadata_map
-        if properties.get('kind') != KIND:
-            raise CASTError(f'{path} is not a student of mmcast onnx; export one with it')
-        # onnxruntime's quantiser adds a property of its own.
-        self.metadata = {
-            key: json.loads(value)
-            for key, value in properties.items()
-            if key != 'kind' and not key.startswith('onnx.')
-        }
+        self.path = path
         self.classes: list[str] = self.metadata['classes']
         self.score_threshold: float = self.metadata['score_threshold']
         self.value_range = parse_value_range(self.metadata.get('value_range'))
@@ -154,11 +145,15 @@ class OnnxStudent:
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
         """Instances of every image of a batch, each predicted as a whole."""
         feed = dict(images=images, score_threshold=np.array(threshold, np.float32))
-        boxes, masks, scores, labels, owners = self.session.run(
-            ['boxes', 'masks', 'scores', 'labels', 'image_indices'], feed
-        )
-        every = Instances(boxes, masks, scores, labels)
-        return [every[owners == index].best_first() for index in range(len(images))]
+        try:
+            *found, owners = self.session.run(list(OUTPUTS), feed)
+            every = Instances(*found)
+            return [every[owners == index].best_first() for index in range(len(images))]
+        except Exception as error:  # of memory, of a GPU, or of a graph that is not ours
+            size = 'x'.join(map(str, images.shape[2:0:-1]))
+            raise CASTError(
+                f'{self.path} fails on images of {size} ({reason_of(error)})'
+            ) from error
 
 
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:

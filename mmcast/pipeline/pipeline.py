@@ -172,6 +172,7 @@ class Pipeline:
         """Makes folder and record of a step; None where there is nothing to do."""
         if name not in self.plan.chosen:
             return None
+        self.plan.check_outputs(self.state)
         title = f'step {self.plan.number(name)}/{len(self.plan.definitions)} {name}'
         if name in self.rerun:
             self.rerun.remove(name)

@@ -3,49 +3,32 @@ are known.
 """
 
 import copy
-import difflib
-import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmcast.configs import find_config, load_config, shipped_configs
-from mmcast.data.config_data import set_config_data, unlabeled_images
+from mmcast.configs import find_config, load_bases, load_config, shipped_configs
+from mmcast.data.config_data import set_config_data, transforms_of, unlabeled_images
+from mmcast.devices import check_device
 from mmcast.errors import CASTError
+from mmcast.pipeline.settings import (
+    check_call,
+    check_output,
+    check_sections,
+    check_step,
+    merge_options,
+)
 from mmcast.pipeline.state import PipelineState
-from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, Step
+from mmcast.pipeline.steps import Step
+from mmcast.spelling import hint
+from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
 from mmcast.training.runner import use_amp
 
 _TEMPLATE = re.compile(r'\{([A-Za-z_]\w*(?:\.\w+)*)\}')
-# What a step of each kind must and may say, besides its kind; a misspelt key is not to be ignored.
-_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
-    call=({'function'}, {'kwargs'}),
-    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'cfg_options'}),
-    test=({'config', 'checkpoint'}, {'cfg_options'}),
-    pseudo_label=(
-        {'config', 'checkpoint'},
-        {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'cfg_options'},
-    ),
-)
-# What a step's config may say to a Runner, whether it does or not.
-_RUNNER_KEYS = inspect.signature(Runner).parameters
-# What a pipeline config may say; its other names are its own.
-_PIPELINE_KEYS = (
-    'work_dir',
-    'seed',
-    'variables',
-    'datasets',
-    'steps',
-    'step_options',
-    'summary',
-    'report',
-    'model_card',
-)
 
 
 class Plan:
@@ -88,9 +71,8 @@ class Plan:
     ) -> None:
         self.path = find_config(path)
         self.config = load_config(self.path)
-        self._check_options(cfg_options or {})
-        self.config.merge_from_dict(cfg_options or {})
-        check_spelling(self.config, _PIPELINE_KEYS, str(self.path))
+        merge_options(self.config, cfg_options or {}, str(self.path))
+        check_sections(self.config, str(self.path))
         if not self.config.get('steps'):
             raise CASTError(f'{self.path} has no steps, so it is not a pipeline config')
         if seed is not None:
@@ -101,8 +83,9 @@ class Plan:
         )
         self.definitions = order_steps(self.config.to_dict()['steps'])
         for name, definition in self.definitions.items():
-            check_definition(name, definition)
+            check_step(name, definition, [other for other in self.definitions if other != name])
             self.needs(name)  # knows every name
+        self._check_against_bases()
         if isinstance(self.config.steps, dict):
             self.definitions = self._in_order_of_need()
         # All configs are read now, rather than after hours.
@@ -111,28 +94,95 @@ class Plan:
             for name, definition in self.definitions.items()
             if definition['kind'] != 'call'
         }
-        for name, config in self._configs.items():
-            self._check_step_options(name, config)
+        self._check_options()
+        self._check_transforms()
+        for definition in self.definitions.values():
+            check_device(self._filled_in(definition.get('device')))
+        for name, definition in self.definitions.items():
+            if definition['kind'] == 'call':
+                kwargs = self._filled_in(definition.get('kwargs') or {})
+                check_call(name, definition['function'], kwargs)
         self.rows = self._summary_rows()
+        self.report_columns()  # knows every step
         self.choose([], [])
 
-    def _check_options(self, options: dict) -> None:
-        """Raises CASTError for a variable that the config does not have: nothing would use it."""
-        known = self.config.get('variables', {})
-        for key in options:
-            first, _, name = key.partition('.')
-            if first == 'variables' and name and name.split('.')[0] not in known:
+    def _check_against_bases(self) -> None:
+        """Raises CASTError for a variable that nothing uses, or a step to drop that there is not:
+        names that a config misspells where it inherits another one.
+        """
+        bases = load_bases(self.path)
+        if not bases:
+            return
+        known = [name for base in bases for name in base.get('variables') or {}]
+        used = set(self._templates())
+        for name in self.config.get('variables') or {}:
+            if name not in known and name not in used:
                 raise CASTError(
-                    f'{self.path} has no variable {name}; it has {", ".join(known) or "none"}'
+                    f'{self.path}: variables.{name} is used by nothing; {hint(name, known)}'
+                )
+        steps = [name for base in bases for name in base.get('steps') or {}]
+        for name in self._dropped():
+            if name not in steps:
+                raise CASTError(
+                    f'{self.path}: there is no step {name} to drop; {hint(name, steps)}'
                 )
 
-    def _check_step_options(self, name: str, config: Config) -> None:
-        """Raises CASTError where an option for a step's config is probably a misspelt key of it."""
-        for options in (self.config.get('step_options'), self.definitions[name].get('cfg_options')):
-            if isinstance(options, dict):
-                keys = {key.split('.')[0] for key in options}
-                check_spelling(
-                    keys, {*config, *_RUNNER_KEYS}, f'{self.path}: options of step {name}'
+    def _templates(self) -> Iterator[str]:
+        """The names in all templates of the config."""
+        found: list[str] = []
+
+        def collect(name: str) -> str:
+            found.append(name)
+            return ''
+
+        resolve(self.config.to_dict(), collect)
+        return iter(found)
+
+    def _filled_in(self, value: Any) -> Any:
+        """``value`` with the variables in it, and templates of outputs as they are."""
+        variables = self._variables()
+
+        def lookup(name: str, *seen: str) -> Any:
+            if name not in variables or name in seen:
+                return f'{{{name}}}'
+            return resolve(variables[name], lambda inner: lookup(inner, name, *seen))
+
+        return resolve(value, lookup)
+
+    def _check_options(self) -> None:
+        """Raises CASTError where options for the steps' configs would do nothing; names all.
+
+        Those of several steps may be meant for one of them.
+        """
+        users: dict[str, tuple[dict, list[str]]] = {}
+        shared = self._filled_in(self.config.to_dict().get('step_options') or {})
+        for name in self._configs:
+            options = self.definitions[name].get('cfg_options') or {}
+            source = options if isinstance(options, str) else f'cfg_options of step {name}'
+            for place, given in (('step_options', shared), (source, self._filled_in(options))):
+                if isinstance(given, dict):
+                    users.setdefault(place, (given, []))[1].append(name)
+        for place, (given, names) in users.items():
+            found = [find_unknown(self._configs[name], nested(given)) for name in names]
+            unknown = set.intersection(*({item.key for item in items} for items in found))
+            wrong = {
+                item.key: Finding(item.key, f'{item.message} (step {name})')
+                for name, items in zip(names[::-1], found[::-1])
+                for item in items
+                if item.breaks or item.key in unknown
+            }
+            refuse(f'{self.path}: {place}', wrong.values())
+
+    def _check_transforms(self) -> None:
+        """Raises CASTError where ``datasets.transforms`` names none that a step has."""
+        wanted = self._filled_in(self.config.to_dict().get('datasets'))
+        wanted = wanted.get('transforms') if isinstance(wanted, dict) else None
+        known = {name for config in self._configs.values() for name in transforms_of(config)}
+        for name in wanted if isinstance(wanted, dict) else ():
+            if name not in known:
+                raise CASTError(
+                    f'{self.path}: datasets.transforms.{name}: no step has this transform; '
+                    f'{hint(name, sorted(known))}'
                 )
 
     def _in_order_of_need(self) -> dict[str, dict]:
@@ -163,7 +213,9 @@ class Plan:
         return order
 
     def _load(self, definition: dict, user: str) -> Config:
-        return load_config(self.resolve(definition['config'], user), self.path.parent)
+        config = load_config(self.resolve(definition['config'], user), self.path.parent)
+        check_names_of_run(config)
+        return config
 
     def choose(self, steps: Sequence[str], rerun: Sequence[str]) -> None:
         """Says which steps are to run: ``steps``, or all, and those of ``rerun`` ('all') again.
@@ -191,9 +243,7 @@ class Plan:
         """Raises CASTError where a name is not a step's."""
         for name in names:
             if name not in self.definitions:
-                raise CASTError(
-                    f'{self.path} has no step {name}; it has {", ".join(self.definitions)}'
-                )
+                raise CASTError(f'{self.path} has no step {name}; {hint(name, self.definitions)}')
 
     def _summary_rows(self) -> list[dict[str, str]]:
         """Dicts with ``row``, a title, and ``step``, in the order of the table."""
@@ -283,8 +333,7 @@ class Plan:
             return outputs
         if output not in outputs:
             raise CASTError(
-                f'{user} uses {{{name}}}, but step {step} gave only '
-                f'{", ".join(outputs) or "nothing"}'
+                f'{user} uses {{{name}}}, but step {step} gave no {output}; {hint(output, outputs)}'
             )
         return outputs[output]
 
@@ -298,10 +347,12 @@ class Plan:
         used: set[str] = set()
 
         def note(template: str, *seen: str) -> str:
+            step, _, output = template.partition('.')
             if template in variables and template not in seen:
                 resolve(variables[template], lambda inner: note(inner, template, *seen))
-            elif template.split('.')[0] in self.definitions:
-                used.add(template.split('.')[0])
+            elif step in self.definitions:
+                check_output(step, self.definitions[step], output, f'{self.path}: step {name}')
+                used.add(step)
             else:
                 raise CASTError(self._unknown(template, f'step {name}', variables))
             return ''
@@ -315,8 +366,23 @@ class Plan:
         return used - {name}
 
     def _unknown(self, template: str, user: str, variables: dict[str, Any]) -> str:
-        known = ', '.join([*variables, *(f'{step}.<output>' for step in self.definitions)])
-        return f'{self.path}: {user} uses {{{template}}}, which is not known; known are {known}'
+        known = [*variables, *(f'{step}.<output>' for step in self.definitions)]
+        output = template.partition('.')[2]
+        steps = {f'{name}.{output}' if output else name: name for name in self.definitions}
+        similar = hint(template, [*variables, *steps])
+        meant = similar if similar.endswith('?') else f'known are {", ".join(known)}'
+        return f'{self.path}: {user} uses {{{template}}}, which is not known; {meant}'
+
+    def check_outputs(self, state: PipelineState) -> None:
+        """Raises CASTError where the config uses an output that a finished step does not have: the
+        steps that use it may come hours later.
+        """
+        for template in dict.fromkeys(self._templates()):
+            step, _, output = template.partition('.')
+            if template in self._variables() or step not in self.definitions or not output:
+                continue
+            if state.finished(step):
+                self._lookup(template, self._variables(), str(self.path), state)
 
     def step(self, name: str, folder: Path, state: PipelineState) -> Step:
         """A step with its templates resolved and its whole MMEngine config, ready to run in
@@ -353,10 +419,9 @@ class Plan:
         """
         train = definition['kind'] == 'train'
         set_config_data(config, files, train)
-        config.merge_from_dict(
-            self.resolve(dict(self.config.get('step_options', {})), 'step_options', state)
-        )
-        config.merge_from_dict(definition.get('cfg_options') or {})
+        shared = self.resolve(dict(self.config.get('step_options', {})), 'step_options', state)
+        for options in (shared, definition.get('cfg_options') or {}):
+            config.merge_from_dict(nested(options))
         if not train:
             config.load_from = None  # the step's checkpoint counts
         elif definition.get('load_from'):
@@ -375,9 +440,8 @@ class Plan:
         config = Config(dict(train_cfg=copy.deepcopy(self._configs[name].train_cfg)))
         for options in (self.config.get('step_options', {}), definition.get('cfg_options', {})):
             if isinstance(options, dict):
-                config.merge_from_dict(
-                    {key: options[key] for key in options if key.startswith('train_cfg')}
-                )
+                given = nested(options)
+                config.merge_from_dict({key: given[key] for key in given if key == 'train_cfg'})
         return int(config.train_cfg.get('max_iters', 0))
 
 
@@ -409,36 +473,6 @@ def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:
         order.insert(order.index(followers.get(after, after)) + 1, name)
         followers[after] = name
     return {name: steps[name] for name in order}
-
-
-def check_spelling(names: Iterable[str], known: Iterable[str], place: str) -> None:
-    """Raises CASTError where a name is not known, but almost is."""
-    known = list(known)
-    for name in names:
-        similar = difflib.get_close_matches(name, known, 1, cutoff=0.8)
-        if name not in known and similar:
-            raise CASTError(f'{place}: {name} is not used; write {similar[0]}, or another name')
-
-
-def check_definition(name: Any, definition: dict) -> None:
-    """Raises CASTError where a step of a pipeline config has unknown or missing keys."""
-    kind = definition.get('kind')
-    if not isinstance(name, str) or not name.isidentifier():
-        raise CASTError(
-            f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`'
-        )
-    if kind not in _KEYS:
-        raise CASTError(f'step {name} is of kind {kind!r}; the kinds are {", ".join(_KEYS)}')
-    required, optional = _KEYS[kind]
-    given = definition.keys() - {'kind'}
-    if required - given:
-        raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
-    if given - required - optional:
-        raise CASTError(
-            f'step {name} (kind {kind}) does not know '
-            f'{", ".join(sorted(given - required - optional))}; it takes '
-            f'{", ".join(sorted(required | optional))}'
-        )
 
 
 def resolve(value: Any, lookup: Callable[[str], Any]) -> Any:

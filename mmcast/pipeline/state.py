@@ -14,6 +14,7 @@ from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
 from mmcast.files import move_aside, sha256_of_file, write_atomically
 from mmcast.pipeline.steps import Step, StepResult, has_progress
+from mmcast.training.checkpoints import holds_run
 
 STATE_FILE = 'pipeline.json'
 FINGERPRINT = 'fingerprint.json'  # in the folder of each step
@@ -85,7 +86,7 @@ class PipelineState:
         self._hashes: dict[str, list] = {}
         if self.path.exists():
             self._read()
-        elif (work_dir / 'last_checkpoint').exists():
+        elif holds_run(work_dir):
             raise CASTError(
                 f'{work_dir} holds a single training run, not a pipeline; choose another --work-dir'
             )

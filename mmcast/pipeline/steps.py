@@ -82,14 +82,21 @@ def run_step(step: Step, launcher: str) -> StepResult:
     return _RUNNERS[step.kind](step)
 
 
-def _run_call(step: Step) -> StepResult:
-    module, _, name = step.definition['function'].rpartition('.')
+def find_function(name: str, path: str) -> Callable:
+    """The function of a step of kind 'call'.
+
+    Raises:
+        CASTError: there is none.
+    """
+    module, _, function = path.rpartition('.')
     try:
-        function: Callable = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise CASTError(
-            f'step {step.name}: function {step.definition["function"]} not found ({error})'
-        ) from error
+        raise CASTError(f'step {name}: function {path} not found ({error})') from error
+
+
+def _run_call(step: Step) -> StepResult:
+    function = find_function(step.name, step.definition['function'])
     return StepResult(outputs=dict(function(**step.definition.get('kwargs', {})) or {}))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ class Comparison:
     """Labels against ground truth, one entry per label.
 
     Attributes:
-        scores: by field, (N,).
+        scores: by field, (N,); NaN where a label has none.
         correct: (N,), whether the label has a ground truth of its class, and of IoU 0.5 or more, to
             itself; labels take in the order of their ``score``, each the best that is left, as in
             COCO's evaluation.
@@ -160,6 +161,7 @@ def compare_labels(
         if count:
             image_quality[image_id] = 2 * matched / count
     scores = {name: np.array(values) for name, values in rows.scores.items()}
+    scores = {name: values for name, values in scores.items() if not np.isnan(values).all()}
     return Comparison(
         scores, np.array(rows.correct, bool), np.array(rows.iou), total, image_quality
     )
@@ -192,8 +194,7 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
         rows.correct.append(own is not None)
         rows.iou.append(float(np.where(single, iou, 0).max(initial=0)))
         for name in SCORES:
-            if name in ann:
-                rows.scores[name].append(ann[name])
+            rows.scores[name].append(ann.get(name, math.nan))
     return matched, int(single.sum()), counted
 
 
@@ -224,6 +225,8 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
         labels; ``error``: the expected calibration error, the mean of ``|score - precision|`` over
         the labels.
     """
+    known = ~np.isnan(scores)
+    scores, correct, iou = scores[known], correct[known], iou[known]
     number = np.minimum((scores * _BINS).astype(int), _BINS - 1)
     bins = [
         dict(

@@ -3,6 +3,7 @@ of.
 """
 
 import json
+import re
 import statistics
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
+from mmcast.checkpoints import load_plain
 from mmcast.configs import load_config, shipped_configs
 from mmcast.deploy.agreement import first_test_image, run_torch
 from mmcast.deploy.export import (
@@ -86,11 +88,14 @@ def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
 
 def _checkpoint_of(folder: Path) -> str | None:
     try:
-        return torch.load(folder / WEIGHTS, weights_only=True)['meta']['mmcast'][
-            'checkpoint_sha256'
-        ]
+        return load_plain(folder / WEIGHTS)['meta']['mmcast']['checkpoint_sha256']
     except Exception:  # whatever is there is not an export, and is kept next to the new one
         return None
+
+
+def plain(name: str) -> str:
+    """A name as Markdown that shows it as it is, also in a table."""
+    return re.sub(r'[\\`*<>&|\[\]$]|\b_|_\b', r'\\\g<0>', name)
 
 
 def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path) -> str:
@@ -112,6 +117,7 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters['plain'] = plain
     return environment.get_template('model_card.md.j2').render(
         title=f'Student of {run.plan.path.stem}',
         classes=dataset_meta(cfg)['classes'],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mmcast.files import write_atomically
 from mmcast.pipeline.pipeline import PipelineRun
@@ -65,7 +66,7 @@ def write_summary(work_dir: Path, rows: list[dict]) -> str:
     """Saves summary.txt and summary.json and returns the text of the table."""
     table = Table(*COLUMNS.values())
     for row in rows:
-        table.add_row(*(cell(row[key]) for key in COLUMNS))
+        table.add_row(*(Text(cell(row[key])) for key in COLUMNS))  # a name may have [ in it
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
         console.print(table)

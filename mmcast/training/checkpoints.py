@@ -27,10 +27,9 @@ def checkpoint_folder(cfg: Config, work_dir: Path) -> Path:
     return work_dir if out_dir is None else Path(out_dir, work_dir.absolute().name)
 
 
-def holds_run(cfg: Config) -> bool:
-    """Whether a run left checkpoints in the work directory of a config, or where it says."""
-    work_dir = Path(cfg.work_dir)
-    return (work_dir / _LAST).exists() or bool(_numbered(checkpoint_folder(cfg, work_dir)))
+def holds_run(*folders: Path) -> bool:
+    """Whether a training run left checkpoints in one of these folders."""
+    return any((folder / _LAST).exists() or _numbered(folder) for folder in folders)
 
 
 def latest_intact_checkpoint(folder: Path) -> Path | None:
@@ -66,8 +65,7 @@ def last_checkpoint(runner: Runner) -> Path:
             f'the run in {runner.work_dir} saved no checkpoint: give default_hooks a checkpoint, '
             "dict(type='CheckpointHook', by_epoch=False)"
         )
-    reached = runner.epoch if hook.by_epoch else runner.iter
-    path = Path(hook.out_dir, hook.filename_tmpl.format(reached))
+    path = reached_checkpoint(runner, hook)
     if not path.exists():  # save_last=False
         newest = _numbered(Path(hook.out_dir))
         if not newest:
@@ -80,6 +78,24 @@ def last_checkpoint(runner: Runner) -> Path:
     if is_main_process():
         write_atomically(Path(runner.work_dir, _LAST), str(path))
     return path
+
+
+def reached_checkpoint(runner: Runner, hook: CheckpointHook) -> Path:
+    """Where a hook writes the checkpoint of the iteration or epoch that a run has reached."""
+    reached = runner.epoch if hook.by_epoch else runner.iter
+    return Path(hook.out_dir, hook.filename_tmpl.format(reached))
+
+
+def part_of(filename: str) -> str:
+    """What a checkpoint is called until it is whole."""
+    return f'.{filename}.part'
+
+
+def remove_parts(folder: Path) -> None:
+    """Deletes what a killed run had written of a checkpoint."""
+    if is_main_process():
+        for path in folder.glob(part_of('*.pth')):
+            path.unlink(missing_ok=True)
 
 
 def keep_two(cfg: Config) -> bool:

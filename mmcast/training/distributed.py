@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,17 +16,23 @@ from mmengine.dist import (
     is_main_process,
 )
 
-from mmcast.processes import end_with_parent
+from mmcast.errors import CASTError
+from mmcast.processes import end_with_torchrun
 
 _DAY = timedelta(days=1)
+_PATIENCE = 30.0  # seconds for torchrun to answer
 
 
 def start_distributed(launcher: str) -> None:
-    """Joins the process group before the first Runner would, as rank 0 decides from the start."""
+    """Joins the process group before the first Runner would, as rank 0 decides from the start.
+
+    Raises:
+        CASTError: torchrun, which started this process, is gone.
+    """
     if launcher == 'none' or is_distributed():
         return
-    if 'TORCHELASTIC_RUN_ID' in os.environ:  # torchrun's children outlive it when it is killed
-        end_with_parent()
+    end_with_torchrun()
+    _check_torchrun()
     if torch.cuda.is_available():
         init_dist(
             launcher, timeout=int(_DAY.total_seconds())
@@ -34,6 +41,20 @@ def start_distributed(launcher: str) -> None:
         os.environ.setdefault('OMP_NUM_THREADS', '1')
         torch.distributed.init_process_group('gloo', timeout=_DAY)
         atexit.register(_leave_group)
+
+
+def _check_torchrun() -> None:
+    """A rank whose torchrun was killed before it could look would wait a day for its store."""
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return
+    place = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+    try:
+        socket.create_connection(place, _PATIENCE).close()
+    except OSError as error:
+        raise CASTError(
+            f'torchrun does not answer at {place[0]}:{place[1]} ({error.strerror or error}): it '
+            'has ended, or its port is blocked; give the same command again'
+        ) from error
 
 
 def _leave_group() -> None:

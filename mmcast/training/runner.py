@@ -16,13 +16,21 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmcast.checkpoints import not_finite
 from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
-from mmcast.files import replace_durably
+from mmcast.files import naming, replace_durably
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
-from mmcast.training.checkpoints import keep_only, keep_two, last_checkpoint
+from mmcast.training.checkpoints import (
+    checkpoint_folder,
+    keep_only,
+    keep_two,
+    last_checkpoint,
+    part_of,
+    remove_parts,
+)
 from mmcast.training.curves import number_start
 from mmcast.training.distributed import say
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
@@ -57,7 +65,8 @@ class RunResult:
 class _Runner(Runner):
     """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
     file alone. Checks that the optimizer moves all that is to learn, and that loops end. Its
-    checkpoints are whole or not there, and its loaders' processes end when it is killed.
+    checkpoints are whole, with finite weights, or not there, and its loaders' processes end when it
+    is killed.
     """
 
     @staticmethod
@@ -76,13 +85,28 @@ class _Runner(Runner):
         return check_that_it_ends(super().build_test_loop(loop), 'test')
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        self._check_weights(filename)
         if '://' in str(out_dir):  # an object store has whole objects only
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        part = f'.{filename}.part'
-        super().save_checkpoint(out_dir, part, *args, **kwargs)
-        if is_main_process():
-            replace_durably(Path(out_dir, part), Path(out_dir, filename))
+        part = Path(out_dir, part_of(filename))
+        with naming(Path(out_dir, filename), part):
+            try:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+            except OSError:
+                part.unlink(missing_ok=True)  # of a full disk
+                raise
+            if is_main_process():
+                replace_durably(part, Path(out_dir, filename))
+
+    def _check_weights(self, filename: str) -> None:
+        """What learns nothing any more is not saved, nor trained on."""
+        problem = not_finite(self.model.state_dict())
+        if problem:
+            raise CASTError(
+                f'training diverged: {problem}; {filename} was not saved: '
+                'lower the learning rate, or check the images'
+            )
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
         wrapper = super().build_optim_wrapper(optim_wrapper)
@@ -94,6 +118,8 @@ class _Runner(Runner):
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_is_short)
+            else:
+                handler.handleError = _raise_again
         return logger
 
 
@@ -101,6 +127,11 @@ def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
     end_with_parent()
     if init is not None:
         init(worker)
+
+
+def _raise_again(record: logging.LogRecord) -> None:
+    """In place of a traceback for each line that a full disk does not take."""
+    raise  # noqa: PLE0704  called while the error is handled
 
 
 def _is_short(record: logging.LogRecord) -> bool:
@@ -120,7 +151,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
             divided, the optimizer leaves out parameters that learn, no validation gives a metric of
-            ``save_best``, a transform would leave masks behind, or a loop would never end.
+            ``save_best``, a transform would leave masks behind, a loop would never end, weights
+            become NaN or infinite, or the disk is full.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
@@ -141,7 +173,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         SeedIterationsHook(),
     ):
         runner.register_hook(hook)
-    runner.train()
+    remove_parts(checkpoint_folder(cfg, Path(cfg.work_dir)))
+    with naming(cfg.work_dir):
+        runner.train()
     if cfg.get('val_cfg') is not None and not validations.knows(runner):
         runner.val_loop.run()  # training was stopped early
     metrics, best = validations.best(runner) or (validations.latest(runner), None)
@@ -166,9 +200,12 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
     cfg.resume = False
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
+    runner.register_hook(LoadedWeightsHook())
     if predictions:
         runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
-    return RunResult(scalars(runner.test()), count_parameters(runner.model), Path(checkpoint))
+    with naming(cfg.work_dir):
+        metrics = scalars(runner.test())
+    return RunResult(metrics, count_parameters(runner.model), Path(checkpoint))
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -196,7 +233,8 @@ def build_runner(cfg: Config) -> Runner:
         and cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
     ):
         use_full_precision(cfg.optim_wrapper)
-    runner = _Runner.from_cfg(cfg)
+    with naming(cfg.work_dir):
+        runner = _Runner.from_cfg(cfg)
     if is_main_process():
         number_start(Path(runner.log_dir))
     return runner

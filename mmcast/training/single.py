@@ -15,6 +15,7 @@ from mmcast.files import write_atomically
 from mmcast.locks import hold_work_dir
 from mmcast.training.checkpoints import checkpoint_folder, holds_run, latest_intact_checkpoint
 from mmcast.training.distributed import on_main, say, start_distributed
+from mmcast.training.overrides import override
 from mmcast.training.runner import test_run, train_run
 
 
@@ -69,8 +70,12 @@ def test_single(cfg: Config, checkpoint: str, out: str | None = None) -> None:
 def prepare_single(
     cfg: Config, work_dir: str | None, cfg_options: dict | None, launcher: str
 ) -> Config:
-    """Puts what a command line says into a config, and joins the process group."""
-    cfg.merge_from_dict(cfg_options or {})
+    """Puts what a command line says into a config, and joins the process group.
+
+    Raises:
+        CASTError: nothing reads an option.
+    """
+    override(cfg, cfg_options, f'config {cfg.filename}')
     cfg.work_dir = (
         work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
     )
@@ -105,7 +110,7 @@ def _check_out(out: str | None) -> str | None:
 def _check_work_dir(cfg: Config, name: str, resume: bool) -> None:
     """A run must not write over another one's checkpoints."""
     work_dir = Path(cfg.work_dir)
-    if not holds_run(cfg):
+    if not holds_run(work_dir, checkpoint_folder(cfg, work_dir)):
         return
     if not resume:
         raise CASTError(

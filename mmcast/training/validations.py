@@ -10,12 +10,12 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmcast.errors import CASTError
 from mmcast.models.weights.reading import read_state_dict
-from mmcast.training.checkpoints import checkpoint_hook
+from mmcast.training.checkpoints import checkpoint_hook, reached_checkpoint
 from mmcast.training.distributed import say
 
 # In the message hub, which checkpoints hold: a resumed run knows all. The metrics of each
-# validation, and its iteration.
-_HISTORY, _ITERATIONS = 'validations', 'validated_iterations'
+# validation, and its iteration. Names that begin with 'val' would be printed with each of them.
+_HISTORY, _ITERATIONS = 'history_of_validations', 'iterations_validated'
 
 
 class ValidationsHook(Hook):
@@ -100,6 +100,10 @@ class MissedValidationHook(Hook):
         """Validate what is resumed, where that is due and not known."""
         if runner.iter == 0 or runner.val_loop is None:
             return
+        hook = checkpoint_hook(runner)
+        if hook is not None and reached_checkpoint(runner, hook).exists():
+            # It is written again if the validation is the best one.
+            hook.last_ckpt = str(reached_checkpoint(runner, hook))
         lost = _forget_lost_best(runner)
         missed = _is_due(runner) and not ValidationsHook().knows(runner)
         if lost or missed:

@@ -39,12 +39,15 @@ def test_debug_shows_the_traceback_in_place_of_the_line(arguments, status, tmp_p
     assert line.returncode == trace.returncode == status
 
 
-def test_a_mistake_in_the_program_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), reporting_errors():
+def test_a_mistake_in_the_program_keeps_its_traceback(capsys):
+    with pytest.raises(ZeroDivisionError) as error, reporting_errors():
         raise ZeroDivisionError
+    assert 'please report it' in error.value.__notes__[0]
     with pytest.raises(SystemExit) as stop, reporting_errors(status=2):
         raise ZeroDivisionError
     assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith('Traceback') and 'please report it' in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ def test_two_runs_at_once_on_one_work_directory_are_refused(config, monkeypatch)
     assert call('test.py', config, checkpoint, monkeypatch=monkeypatch) == ''
 
 
+@pytest.mark.parametrize('work_dir', ['pipeline', 'pipeline/02_teach'])
+def test_a_single_run_does_not_write_into_a_pipeline_or_a_step_of_it(config, work_dir, monkeypatch):
+    Path(work_dir).mkdir(parents=True)
+    Path('pipeline/pipeline.json').touch()
+    error = call('train.py', config, '--work-dir', work_dir, '--resume', monkeypatch=monkeypatch)
+    assert error == f'error: {work_dir} belongs to a pipeline; choose another --work-dir'
+    assert list(Path(work_dir).glob('*.py')) == []
+
+
 def test_checkpoints_without_a_text_file_are_an_earlier_run_too(config, monkeypatch):
     """As left by a kill between the first checkpoint and MMEngine's ``last_checkpoint``."""
     assert call('train.py', config, monkeypatch=monkeypatch) == ''

@@ -137,10 +137,10 @@ def test_all_models_are_measured_and_a_broken_one_is_named(onnx_file, exported, 
     assert student['parameters']['total'] == 1177753 and file['parameters'] is None
     assert student['flops']['total'] > student['flops']['backbone'] > 0
     assert file['peak_memory_mb'] < student['peak_memory_mb']  # no torch in it
-    assert 'broken.onnx cannot be loaded' in broken['problem']
+    assert 'broken.onnx is not an ONNX file but a text file' in broken['problem']
     text = to_markdown(rows, setting)
     assert '| file | onnx |' in text and '| student | panoptic_head.pixel_decoder |' in text
-    assert '64x96, batch 1, 3 runs' in text and 'broken.onnx cannot be loaded' in text
+    assert '64x96, batch 1, 3 runs' in text and 'broken.onnx is not an ONNX file' in text
 
 
 def test_a_process_that_dies_is_a_problem_of_its_row_alone(onnx_file, monkeypatch):

@@ -3,6 +3,7 @@
 import copy
 import os
 import runpy
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -363,7 +364,14 @@ def test_a_network_that_is_no_mask2former_is_named():
 
 
 @pytest.mark.parametrize(
-    'content, reason', [(None, 'not found'), (b'', 'cannot be loaded'), (b'no', 'cannot be loaded')]
+    'content, reason',
+    [
+        (None, 'not found'),
+        (b'', 'is not an ONNX file but empty'),
+        (b'no', 'is not an ONNX file but a text file'),
+        (b'\0' * 9, 'is not a student of mmcast onnx'),
+        (b'\0mmcast student', 'cannot be loaded by onnxruntime'),
+    ],
 )
 def test_a_file_that_is_no_onnx_is_named(tmp_path, content, reason):
     path = tmp_path / 'student.onnx'
@@ -371,3 +379,39 @@ def test_a_file_that_is_no_onnx_is_named(tmp_path, content, reason):
         path.write_bytes(content)
     with pytest.raises(CASTError, match=f'student.onnx {reason}'):
         OnnxStudent(path)
+
+
+def test_a_flipped_bit_of_the_weights_is_found(onnx_file, tmp_path):
+    data = bytearray(onnx_file.read_bytes())
+    path = tmp_path / 'student.onnx'
+    path.write_bytes(data)
+    assert OnnxStudent(path).metadata['content_sha256'] != '0' * 64
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CASTError, match=r'student\.onnx is not as mmcast onnx wrote it'):
+        OnnxStudent(path)
+
+
+def test_a_file_without_checksum_is_read_as_before(onnx_file, tmp_path):
+    model = onnx.load(onnx_file)
+    (checksum,) = (each for each in model.metadata_props if each.key == 'content_sha256')
+    model.metadata_props.remove(checksum)
+    onnx.save(model, tmp_path / 'student.onnx')
+    assert OnnxStudent(tmp_path / 'student.onnx').classes
+    for change in (dict(value='['), dict(value='3')):
+        for each in model.metadata_props:
+            if each.key == 'classes':
+                each.value = change['value']
+        onnx.save(model, tmp_path / 'student.onnx')
+        with pytest.raises(CASTError, match=r'student\.onnx does not say what it is'):
+            OnnxStudent(tmp_path / 'student.onnx')
+
+
+@pytest.mark.parametrize('mask, mode', [(0o002, 0o664), (0o027, 0o640)])
+def test_permissions_follow_the_umask(graph_at_hand, trained, tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        onnx_export.export_onnx(trained, tmp_path / 'student.onnx')
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / 'student.onnx').stat().st_mode) == mode

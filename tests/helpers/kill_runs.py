@@ -15,6 +15,7 @@ It fails unless all of this holds:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -116,11 +117,13 @@ class Start:
             if not self.processes():
                 break
             time.sleep(0.2)
-        left = self.processes()
-        for process in left:
-            process.kill()
+        seconds, lines = time.monotonic() - begin, []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(f'{process.pid} of {process.ppid()}: {" ".join(process.cmdline())}')
+                process.kill()
         self.process.wait()
-        return time.monotonic() - begin, [' '.join(process.cmdline()[:4]) for process in left]
+        return seconds, lines
 
 
 def command_of(folder: Path) -> list[str]:
@@ -213,7 +216,7 @@ def kill_until_it_ends(
             )
             seconds, left = start.left()
             done += 1
-            say(f'kill {done}: {kind} in {step}; all had ended after {seconds:.1f} s')
+            say(f'kill {done}: {kind} in {step}; {len(left)} left after {seconds:.1f} s')
             problems += [f'kill {done} ({kind} in {step}) left {line}' for line in left]
         else:
             if start.process.returncode:
@@ -233,13 +236,18 @@ def main() -> None:
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--folder', type=Path, required=True, help='is made, and must not exist')
+    parser.add_argument(
+        '--longest', type=float, default=25.0, help='seconds of work before a kill, at most'
+    )
+    parser.add_argument('--undisturbed', type=Path, help='folder "whole" of an earlier call')
     args = parser.parse_args()
     args.folder.mkdir()
     rng = random.Random(args.seed)
-    whole = args.folder.absolute() / 'whole'
-    whole.mkdir()
-    seconds = run_to_the_end(command_of(whole), whole / 'log.txt')
-    print(f'undisturbed: {seconds:.0f} s', flush=True)
+    whole = (args.undisturbed or args.folder / 'whole').absolute()
+    if not args.undisturbed:
+        whole.mkdir()
+        seconds = run_to_the_end(command_of(whole), whole / 'log.txt')
+        print(f'undisturbed: {seconds:.0f} s', flush=True)
     expected, total, problems, runs = final_state(whole), 0, [], Counter()
     while total < args.kills:
         folder = args.folder.absolute() / f'killed_{len(runs)}'
@@ -248,7 +256,7 @@ def main() -> None:
             folder,
             command_of(folder),
             args.kills - total,
-            seconds / 4,
+            args.longest,
             rng,
             lambda line: print(line, flush=True),
         )

@@ -276,10 +276,11 @@ def test_interrupted_training_with_other_settings_is_refused(config):
         run(config, cfg_options=variables(lr=0.2))
 
 
-def test_loss_that_is_not_finite_is_in_the_table(config):
-    run(config, cfg_options=variables(scale=float('nan')))
-    rows = json.loads((config.parent / 'work/summary.json').read_text())
-    assert 'not finite: loss' in rows[1]['note'] and rows[0]['note'] == ''
+def test_a_step_whose_weights_become_nan_ends_there_and_saves_none(config):
+    with pytest.raises(CASTError, match=r'diverged: 2 of 4 tensors.*iter_2\.pth was not'):
+        run(config, cfg_options=variables(scale=float('nan')))
+    assert 'refine' not in finished(config)
+    assert not list((config.parent / 'work/03_refine').glob('*.pth*'))
 
 
 def test_best_validation_counts_where_the_config_saves_it(config, monkeypatch):
@@ -315,9 +316,11 @@ def run_as_rank(number: int, port: int, config: Path) -> None:
         MASTER_PORT=str(port),
     )
     if number == 1:
-        toy_run.make_data = None  # only the first rank makes data
-    with pytest.raises(CASTError, match='step refine'):  # on both, though only the first finds out
-        run(config, launcher='pytorch', cfg_options={'steps.2.load_from': '{teach.other}'})
+        toy_run.make_data = lambda folder, value, marker: 1 / 0  # only the first rank makes data
+    with pytest.raises(
+        CASTError, match='data gave no other'
+    ):  # on both, though the first finds out
+        run(config, launcher='pytorch', cfg_options={'steps.2.load_from': '{data.other}'})
     run(config, launcher='pytorch')
     (config.parent / f'rank{number}').touch()
 
@@ -421,8 +424,13 @@ def test_two_runs_at_once_are_refused(config):
         ({'steps.0.kind': 'fly'}, "kind 'fly'; the kinds are call, train"),
         ({'steps.1.lod_from': 'x'}, 'does not know lod_from'),
         ({'steps.1.config': 'none.py'}, 'none.py not found'),
-        ({'steps.2.load_from': '{teach.chekpoint}'}, 'gave only checkpoint'),
-        ({'steps.2.load_from': '{tech.checkpoint}'}, 'known are work_dir, seed'),
+        (
+            {'steps.2.load_from': '{teach.chekpoint}'},
+            'has no output chekpoint; did you mean checkpoint',
+        ),
+        ({'steps.2.load_from': '{tech.checkpoint}'}, 'not known; did you mean teach.checkpoint'),
+        ({'steps.2.load_from': '{data.lables}'}, 'data gave no lables; did you mean labels'),
+        ({'steps.0.kwargs.vaule': 1}, 'make_data takes no vaule; did you mean value'),
         ({'steps.0.function': 'toy_run.nothing'}, 'function toy_run.nothing not found'),
         ({'summary.0.step': 'tech'}, 'has no step tech'),
     ],

@@ -104,6 +104,19 @@ def test_calibration_of_ten_bins():
     assert found['error'] == pytest.approx((0.05 + 2 * 0.365 + 2 * 0.025) / 5)
 
 
+def test_calibration_of_a_score_that_some_labels_lack():
+    """Of labels of two teachers in one file, for instance."""
+    truth = rectangle(0, 0, 10, 10)
+    labels = {
+        1: [label(CAR, truth, 0.9, class_score=0.7), label(CAR, rectangle(10, 10, 5, 5), 0.5)]
+    }
+    found = compare_labels(labels, {1: [label(CAR, truth)]})
+    assert sorted(found.scores) == ['class_score', 'score']
+    assert calibration(found.scores['class_score'], found.correct, found.iou)['bins'] == [
+        dict(count=1, score=0.7, precision=1.0, iou=1.0)
+    ]
+
+
 def test_average_precision_is_that_of_mmdets_metric(tmp_path):
     from mmdet.evaluation import CocoMetric
 

@@ -12,6 +12,7 @@ from mmcast.cli.train import train
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
 from mmcast.reports import model_card
+from mmcast.reports.model_card import plain
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = """
@@ -110,3 +111,8 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
     (folder / 'model_card.md').unlink()
     train(config, work_dir)
     assert 'warning: no student was exported: no room for it' in capsys.readouterr().out
+
+
+def test_names_in_the_card_show_as_they_are():
+    assert plain('traffic light_2') == 'traffic light_2'
+    assert plain('_a_|<b>*c*') == r'\_a\_\|\<b\>\*c\*'

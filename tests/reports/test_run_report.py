@@ -13,6 +13,7 @@ from mmcast.reports.html import plot_text, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 from mmcast.reports.overlays import Line, Overlays, choose_report_images, write_contact_sheet
 from mmcast.reports.run import _plot
+from mmcast.reports.summary import COLUMNS, write_summary
 from mmcast.training.curves import not_finite, read_curves
 
 PIPELINE = """
@@ -166,3 +167,8 @@ def test_curves_of_a_resumed_run_are_joined(tmp_path):
     points = read_curves(tmp_path)['loss']
     assert points[:2] == [(1, 3.0), (2, 1.5)] and points[2][0] == 3
     assert not_finite(tmp_path) == ['loss']
+
+
+def test_a_row_in_brackets_stays_in_the_table(tmp_path):
+    row = dict.fromkeys(COLUMNS) | dict(row='student [/red] [2]')
+    assert 'student [/red] [2]' in write_summary(tmp_path, [row])

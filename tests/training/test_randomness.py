@@ -41,6 +41,9 @@ SAMPLERS = {
     'one source': dict(
         dataset=dict(type='AugmentedDataset'), sampler=dict(type='InfiniteSampler', shuffle=True)
     ),
+    'epochs': dict(
+        dataset=dict(type='AugmentedDataset'), sampler=dict(type='DefaultSampler', shuffle=True)
+    ),
     'two sources': dict(
         dataset=dict(type='ConcatDataset', datasets=[dict(type='AugmentedDataset')] * 2),
         sampler=dict(
@@ -51,18 +54,25 @@ SAMPLERS = {
 
 
 def train(folder, iterations, kind, workers, resume_from=None):
+    """In epochs of two iterations, where the kind is that."""
     loader = dict(SAMPLERS[kind], batch_size=4, num_workers=workers)
+    by_epoch = kind == 'epochs'
+    loop = (
+        dict(type='EpochBasedTrainLoop', max_epochs=iterations // 2)
+        if by_epoch
+        else dict(type='IterBasedTrainLoop', max_iters=iterations)
+    )
     cfg = Config(
         dict(
             default_scope='mmcast',
             work_dir=str(folder),
             model=dict(type='NoisyModel'),
-            train_dataloader=dict(loader, persistent_workers=workers > 0),
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations),
+            train_dataloader=dict(loader, persistent_workers=workers > 0 and not by_epoch),
+            train_cfg=loop,
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
             randomness=dict(seed=3),
             default_hooks=dict(
-                checkpoint=dict(type='CheckpointHook', interval=100, by_epoch=False)
+                checkpoint=dict(type='CheckpointHook', interval=100, by_epoch=by_epoch)
             ),
             log_level='ERROR',
         )
@@ -77,9 +87,9 @@ def state(checkpoint):
 @pytest.mark.parametrize('kind', SAMPLERS)
 def test_a_resumed_run_is_the_undisturbed_one_bit_by_bit(kind, tmp_path):
     """With any number of processes that load."""
-    expected = state(train(tmp_path / 'whole', 7, kind, workers=0))
+    expected = state(train(tmp_path / 'whole', 8, kind, workers=0))
     half = train(tmp_path / 'half', 4, kind, workers=2)
-    resumed = state(train(tmp_path / 'half', 7, kind, workers=3, resume_from=half))
+    resumed = state(train(tmp_path / 'half', 8, kind, workers=1, resume_from=half))
     assert resumed.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(resumed[key], value), key

@@ -1,6 +1,7 @@
 """Whole runs: what they start from, what they leave, and which of them would never end."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,15 +86,17 @@ def weights(path):
 
 
 def averages(folder, start, iterations):
-    """The weights after each iteration, and MMEngine's average of them: the first, then 3/4 of the
-    average and 1/4 of the next.
+    """The weights at the end, and MMEngine's average: the first, then 3/4 of the average and 1/4 of
+    the next, of a run without averages.
     """
-    average = None
-    for number in range(1, iterations + 1):
-        result = train_run(config(folder / str(number), number, load_from=start))
-        latest = weights(result.checkpoint)
-        average = latest if average is None else 0.75 * average + 0.25 * latest
-    return latest, average
+    train_run(
+        config(folder, iterations, load_from=start, default_hooks=dict(checkpoint=dict(interval=1)))
+    )
+    every = [weights(folder / f'iter_{number}.pth') for number in range(1, iterations + 1)]
+    average = every[0]
+    for latest in every[1:]:
+        average = 0.75 * average + 0.25 * latest
+    return every[-1], average
 
 
 def test_ema_of_bare_start_weights_is_what_is_validated_saved_and_tested(
@@ -110,6 +113,16 @@ def test_ema_of_bare_start_weights_is_what_is_validated_saved_and_tested(
     torch.testing.assert_close(weights(result.checkpoint), expected)
     check_run(config(tmp_path / 'test'), str(result.checkpoint))
     assert seen == pytest.approx([expected.mean().item()] * 2)
+
+
+def test_ema_in_a_config_does_not_change_the_test_of_bare_weights(start, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        'toy_run.ToyMetric.compute_metrics',
+        lambda self, results: seen.append(results[0]['weight']) or {},
+    )
+    check_run(config(tmp_path, **EMA), start)
+    assert seen == pytest.approx([weights(start).mean().item()])
 
 
 def test_a_resumed_ema_is_that_of_an_undisturbed_run(start, tmp_path):
@@ -187,6 +200,22 @@ def test_of_one_kept_checkpoint_two_are_there_until_the_end(tmp_path, monkeypatc
     result = train_run(config(tmp_path, default_hooks=hooks))
     assert kept == ['iter_3.pth', 'iter_4.pth'] and names() == ['iter_4.pth']
     assert result.checkpoint == tmp_path / 'iter_4.pth'
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    """Cut off while it is written, here by an error, a kill leaves no file of its name."""
+
+    def write_half(content, path, **options):
+        Path(path).write_bytes(b'half')
+        raise RuntimeError('cut off')
+
+    monkeypatch.setattr('mmengine.runner.runner.save_checkpoint', write_half)
+    with pytest.raises(RuntimeError, match='cut off'):
+        train_run(config(tmp_path))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['.iter_4.pth.part']
+    monkeypatch.undo()
+    train_run(config(tmp_path))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['iter_4.pth']
 
 
 def test_a_run_that_saves_no_last_checkpoint_gives_the_newest_and_says_so(tmp_path, capsys):

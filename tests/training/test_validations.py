@@ -110,6 +110,8 @@ def test_a_validation_that_a_kill_cut_off_is_made_up_for(tmp_path, monkeypatch):
     assert result.metrics == SCORES[1]
     assert best(result) == (0.5, 'best_coco_segm_mAP_iter_2.pth')
     assert [path.name for path in tmp_path.glob('best*')] == ['best_coco_segm_mAP_iter_2.pth']
+    known = torch.load(last, weights_only=False)['message_hub']['runtime_info']
+    assert known['iterations_validated'] == [1, 2]  # a kill now would not have it held again
 
 
 def test_a_resumed_run_validates_nothing_twice(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""The commands of ``mmcast convert``; a module for each data set."""
+"""The commands of ``mmcast convert``; a module for each data set or annotation tool."""

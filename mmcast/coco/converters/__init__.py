@@ -1,1 +1,1 @@
-"""From the formats of public data sets to COCO."""
+"""From the formats of public data sets and annotation tools to COCO."""

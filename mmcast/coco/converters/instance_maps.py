@@ -17,6 +17,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_json
 from mmcast.processes import end_with_parent
 
+Item = TypeVar('Item')
 Converted = TypeVar('Converted')
 
 
@@ -118,20 +119,20 @@ def convert_maps(
 
 
 def convert_all(
-    convert: Callable[[str], Converted],
-    stems: Sequence[str],
+    convert: Callable[[Item], Converted],
+    items: Sequence[Item],
     description: str,
     num_workers: int = 0,
     progress: bool = True,
 ) -> list[Converted]:
-    """`convert` of every stem, in their order, in `num_workers` processes or (0) here."""
+    """`convert` of every item, in their order, in `num_workers` processes or (0) here."""
     with (
         ProcessPoolExecutor(num_workers, initializer=end_with_parent)
         if num_workers
         else nullcontext()
     ) as pool:
-        converted = pool.map(convert, stems, chunksize=8) if pool else map(convert, stems)
-        return list(track(converted, description, len(stems), disable=not progress))
+        converted = pool.map(convert, items, chunksize=8) if pool else map(convert, items)
+        return list(track(converted, description, len(items), disable=not progress))
 
 
 def coco_of(

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 from mmengine.model import is_model_wrapper
 
+from mmcast.checkpoints import download
 from mmcast.errors import CASTError
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 
@@ -30,7 +30,8 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
             other classes, say.
 
     Raises:
-        CASTError: unreadable, or names or shapes differ; names the first keys and the fix.
+        CASTError: unreadable, not finite, or names or shapes differ; names the first keys and the
+            fix.
     """
     model = model.module if is_model_wrapper(model) else model
     left_out = _in_network(new_parameters)
@@ -79,13 +80,8 @@ def _in_network(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    path = str(path)
-    if path.startswith(('http://', 'https://')):
-        url, path = path, Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(path).path).name)
-        if not path.exists():  # MMEngine's cache too, so it is downloaded once
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path))
-    return read_state_dict(path)
+    is_address = str(path).startswith(('http://', 'https://'))
+    return read_state_dict(download(str(path)) if is_address else path)
 
 
 def _needed(keys: list[str], left_out: tuple[str, ...] = ()) -> list[str]:

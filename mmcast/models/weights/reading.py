@@ -3,24 +3,20 @@ silently.
 """
 
 import io
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mmcast.checkpoints import load_plain
+from mmcast.checkpoints import load_plain, weights_in
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 
 
 def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
-    """The tensors of a weights file, on the CPU: ``.safetensors``, or anything that ``torch.save``
-    wrote.
+    """The tensors of a weights file, on the CPU: of safetensors or ``torch.save``.
 
     Args:
         path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is
@@ -28,43 +24,23 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
         source: where such a file is to be had, for the message when it is missing.
 
     Raises:
-        CASTError: the file is missing, is not a weights file, or holds more than tensors and plain
-            data.
+        CASTError: the file is missing or no weights file, is damaged, or holds more than tensors
+            and plain data, or weights that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         fix = (
             f'download {source} to this path'
             if source
             else 'give the path of an existing checkpoint'
         )
         raise CASTError(f'weights file {path} not found; {fix}')
-    try:
-        if path.suffix == '.safetensors':
-            return load_file(path)
-        content = load_plain(path)
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CASTError(
-            f'{path} cannot be read as a weights file ({reason}); it may be cut short or hold '
-            'pickled code, download or make it again'
-        ) from error
-    state = (
-        content.get('state_dict', content.get('model', content))
-        if isinstance(content, Mapping)
-        else None
-    )
+    state = weights_in(load_plain(path))
     if (
         not isinstance(state, Mapping)
         or not state
         or not all(isinstance(value, Tensor) for value in state.values())
+        or not all(isinstance(key, str) for key in state)
     ):
         raise CASTError(
             f'{path} holds no state dict of tensors; give a checkpoint with model weights'

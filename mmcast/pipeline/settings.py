@@ -1,0 +1,254 @@
+"""What a pipeline config may say, and what a command line may say about it: anything else is a
+mistake that is named before a step runs.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from mmcast.errors import CASTError
+from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, find_function
+from mmcast.spelling import hint, misspelt
+from mmcast.training.overrides import nested, read_typed
+from mmcast.typed_values import Typed, read_like
+
+# What a step of each kind must and may say, besides its kind.
+_STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
+    call=({'function'}, {'kwargs'}),
+    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'cfg_options'}),
+    test=({'config', 'checkpoint'}, {'cfg_options'}),
+    pseudo_label=(
+        {'config', 'checkpoint'},
+        {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'cfg_options'},
+    ),
+)
+_EMPTY = inspect.Parameter.empty
+# What a step leaves for others; what a function leaves is known when it has run.
+_OUTPUTS = dict(
+    train=['checkpoint', 'best_checkpoint'], test=[], pseudo_label=['annotations']
+)  # fmt: skip
+# What a pipeline config may say; its other names are its own.
+PIPELINE_KEYS = (
+    'work_dir',
+    'seed',
+    'variables',
+    'datasets',
+    'steps',
+    'step_options',
+    'summary',
+    'report',
+    'model_card',
+)
+# See ``set_config_data``.
+DATASETS_KEYS = (
+    'labeled',
+    'pseudo_labels',
+    'unlabeled',
+    'val',
+    'train_images',
+    'unlabeled_images',
+    'val_images',
+    'val_masks',
+    'classes',
+    'transforms',
+)
+REPORT_KEYS = ('columns', 'images', 'ann_file', 'img_dir', 'score_thr', 'pseudo_labels')
+COLUMN_KEYS = ('title', 'step', 'config', 'checkpoint', 'cfg_options')
+# Options of ``inspect_pseudo_labels``.
+INSPECTION_KEYS = (
+    'labeled',
+    'hidden',
+    'score_thr',
+    'class_score_thr',
+    'mask_quality_thr',
+    'agreement_thr',
+    'min_area',
+    'min_visible',
+    'top_k',
+    'images',
+)
+MODEL_CARD_KEYS = ('data', 'licences')
+
+
+def merge_options(config: Config, options: Mapping[str, Any], place: str) -> None:
+    """Merges the options of a command line into a pipeline config, in place.
+
+    What was typed takes the type of what it replaces; below ``step_options`` and ``cfg_options`` it
+    is read as MMEngine does.
+
+    Args:
+        config: of the pipeline.
+        options: dotted keys -> values, ``Typed`` ones as they were typed.
+        place: the config's path, for the message.
+
+    Raises:
+        CASTError: an option would do nothing, or is not what its setting takes; names all.
+    """
+    given: dict[str, Any] = {}
+    problems = []
+    for key, value in options.items():
+        problem = _unknown_option(config, key)
+        try:
+            given[key] = _read(config, key, value) if isinstance(value, Typed) else value
+        except CASTError as error:
+            problem = problem or str(error)
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise CASTError(f'{place}: {"; ".join(problems)}')
+    try:
+        config.merge_from_dict(nested(given))
+    except (TypeError, KeyError, AttributeError) as error:  # a path through a number or text
+        raise CASTError(
+            f'{place}: {" ".join(given)} cannot be set, as a part of the key is not a dict or list '
+            f'there ({error}); give that part whole'
+        ) from error
+
+
+def _unknown_option(config: Config, key: str) -> str | None:
+    """What is wrong with a dotted key: nothing would read it."""
+    first, *rest = key.split('.')
+    if first not in PIPELINE_KEYS:
+        if first in config:
+            return (
+                f'{key}: {first} is a name of the config file and was copied when the file was '
+                'read; set what it was used for, such as steps.NAME.KEY'
+            )
+        return f'{key}: a pipeline has no {first}; {hint(first, PIPELINE_KEYS)}'
+    known = config.get(first)
+    if rest and first in ('variables', 'steps') and isinstance(known, dict):
+        name = rest[0]
+        new_step = first == 'steps' and rest[1:2] in (['kind'], ['function'], ['config'])
+        if name not in known and not new_step:
+            return f'{key}: there is no {first[:-1]} {name}; {hint(name, known)}'
+    return None
+
+
+def _read(config: Config, key: str, text: Typed) -> Any:
+    """The value of an option of the pipeline itself."""
+    parts = key.split('.')
+    if parts[0] == 'step_options' or 'cfg_options' in parts:
+        return read_typed({key: text})[key]
+    default = _default(config, parts)
+    return read_typed({key: text})[key] if default is _NONE else read_like(text, default, key)
+
+
+_NONE = object()
+
+
+def _default(config: Config, parts: list[str]) -> Any:
+    """The value that an option replaces; through a template, the variable's."""
+    node: Any = config
+    for part in parts:
+        if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, (Config, dict)) and part in node:
+            node = node[part]
+        else:
+            return _NONE
+    if isinstance(node, str) and node.startswith('{') and node.endswith('}'):
+        return _default(config, ['variables', node[1:-1]])
+    return node
+
+
+def check_sections(config: Config, place: str) -> None:
+    """Raises CASTError where a part of a pipeline config has keys that nothing reads; names all."""
+    problems = []
+
+    def check(part: Any, known: Iterable[str], name: str) -> None:
+        if isinstance(part, dict):
+            problems.extend(
+                f'{name} has no {key}; {hint(str(key), known)}' for key in part if key not in known
+            )
+
+    for name in config:
+        similar = misspelt(name, PIPELINE_KEYS)
+        if name not in PIPELINE_KEYS and similar:
+            problems.append(f'{name} is not used; write {similar}, or another name')
+    report = config.get('report')
+    check(config.get('datasets'), DATASETS_KEYS, 'datasets')
+    check(report, REPORT_KEYS, 'report')
+    check(config.get('model_card'), MODEL_CARD_KEYS, 'model_card')
+    if isinstance(report, dict):
+        check(report.get('pseudo_labels'), INSPECTION_KEYS, 'report.pseudo_labels')
+        for number, column in enumerate(report.get('columns') or []):
+            check(column, COLUMN_KEYS, f'report.columns.{number}')
+    if isinstance(config.get('summary'), (list, tuple)):
+        for number, row in enumerate(config.summary):
+            check(row, ('row', 'step'), f'summary.{number}')
+    if problems:
+        raise CASTError(f'{place}: {"; ".join(problems)}')
+
+
+def check_step(name: Any, definition: Any, names: Iterable[str]) -> None:
+    """Raises CASTError where a step of a pipeline config has unknown or missing keys.
+
+    Args:
+        name: of the step.
+        definition: its settings.
+        names: of all steps.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise CASTError(
+            f'a step needs a name of letters, digits and _, not {name!r}; correct `steps`'
+        )
+    kind = definition.get('kind') if isinstance(definition, dict) else None
+    if kind not in _STEP_KEYS:
+        similar = misspelt(name, names)
+        meant = f'; did you mean step {similar}?' if similar and kind is None else ''
+        raise CASTError(
+            f'step {name} is of kind {kind!r}; the kinds are {", ".join(_STEP_KEYS)}{meant}'
+        )
+    required, optional = _STEP_KEYS[kind]
+    given = definition.keys() - {'kind'}
+    unknown = sorted(given - required - optional)
+    if unknown:
+        raise CASTError(
+            f'step {name} (kind {kind}) does not know '
+            + '; '.join(f'{key}, {hint(key, sorted(required | optional))}' for key in unknown)
+        )
+    if required - given:
+        raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
+
+
+def check_call(name: str, path: str, kwargs: Any) -> None:
+    """Raises CASTError where a step of kind 'call' names no function, or gives it other arguments
+    than it takes.
+
+    Args:
+        name: of the step.
+        path: dotted path of the function.
+        kwargs: its arguments, templates unresolved; those of one template are not known yet.
+    """
+    function = find_function(name, path)
+    if not callable(function):
+        raise CASTError(f'step {name}: {path} is no function')
+    if not isinstance(kwargs, dict):
+        return
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # as of some functions in C
+        return
+    takes_any = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
+    known = [
+        part.name
+        for part in parameters.values()
+        if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)
+    ]
+    problems = [f'takes no {key}; {hint(key, known)}' for key in kwargs if key not in known]
+    missing = [key for key in known if key not in kwargs and parameters[key].default is _EMPTY]
+    problems = ([] if takes_any else problems) + [f'needs {key}' for key in missing]
+    if problems:
+        raise CASTError(f'step {name}: {path} {"; ".join(problems)}: correct its kwargs')
+
+
+def check_output(step: str, definition: dict, output: str, user: str) -> None:
+    """Raises CASTError where a step of this kind never leaves an output."""
+    outputs = _OUTPUTS.get(definition['kind'])
+    if output and outputs is not None and output not in outputs:
+        raise CASTError(
+            f'{user} uses {{{step}.{output}}}, but a {definition["kind"]} step has no output '
+            f'{output}; {hint(output, outputs)}'
+        )

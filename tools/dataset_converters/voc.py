@@ -1,0 +1,6 @@
+"""Converts Pascal VOC's masks: ``mmcast convert voc``."""
+
+from mmcast.cli.command import run_tool
+
+if __name__ == '__main__':
+    run_tool('mmcast.cli.converters.voc')
