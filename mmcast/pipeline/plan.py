@@ -130,7 +130,12 @@ class Plan:
     def _templates(self) -> Iterator[str]:
         """The names in all templates of the config."""
         found: list[str] = []
-        resolve(self.config.to_dict(), lambda name: found.append(name) or '')
+
+        def collect(name: str) -> str:
+            found.append(name)
+            return ''
+
+        resolve(self.config.to_dict(), collect)
         return iter(found)
 
     def _filled_in(self, value: Any) -> Any:

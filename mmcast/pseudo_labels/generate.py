@@ -24,6 +24,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 from torch import nn
 
+from mmcast.coco.categories import drop_twins
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
 from mmcast.errors import CASTError, is_of_machine, reason_of
@@ -256,10 +257,13 @@ def config_hash(cfg: Config) -> str:
 def _match_categories(
     categories: list[dict], classes: tuple[str, ...], ann_file: str | None
 ) -> tuple[list[dict], list[int]]:
-    """The file's COCO categories, or new ones if it has none, and the category id of each class."""
+    """The file's COCO categories, one of each name, or new ones if it has none, and the category id
+    of each class.
+    """
     categories = categories or [
         dict(id=number, name=name) for number, name in enumerate(classes, start=1)
     ]
+    categories = drop_twins(categories, (), ann_file or '')
     ids = {category['name']: category['id'] for category in categories}
     missing = [name for name in classes if name not in ids]
     if missing:

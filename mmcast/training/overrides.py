@@ -7,6 +7,7 @@ not a misspelling of another one.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -235,13 +236,20 @@ def _find(node: Any, given: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
                 yield Finding('.'.join(here), 'is no list here, so it has no items', True)
         if problem:
             yield Finding('.'.join(here), problem, isinstance(node, (list, tuple)))
-        elif not isinstance(value, Mapping) or value.get(_DELETE):
+        elif not isinstance(value, Mapping):
+            if _is_number(child) and isinstance(value, str) and not _NOT_A_NUMBER.search(value):
+                yield Finding('.'.join(here), f'is {child}: give a number, not {value}', True)
+        elif value.get(_DELETE):
             continue
         elif isinstance(child, (dict, list)):
             yield from _find(child, value, here)
         elif isinstance(node, (list, tuple)) or key in node:
             wrong = f'is {child!r}, which has no {next(iter(value), "key")}: give it whole'
             yield Finding('.'.join(here), wrong, True)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_index(key: Any) -> bool:
@@ -323,5 +331,7 @@ def _parameters(cls: Any) -> tuple[set[str], bool]:
 
 
 _BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+# Texts that stand in the place of a number: of AMP's loss scale, and templates.
+_NOT_A_NUMBER = re.compile(r'^(dynamic|auto)$|\{')
 # What torch modules and OpenMMLab's take, whatever they do.
 _OF_ANY_MODULE = {'init_cfg', 'data_preprocessor'}

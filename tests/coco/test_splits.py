@@ -34,8 +34,8 @@ def all_images(tmp_path):
                 segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]],
             )
 
-        annotations = [annotation(i, i, 1) for i in range(n)]
-        annotations += [annotation(n, n - 1, 2), annotation(n + 1, 0, 3, iscrowd=1)]
+        annotations = [annotation(i + 1, i, 1) for i in range(n)]
+        annotations += [annotation(n + 1, n - 1, 2), annotation(n + 2, 0, 3, iscrowd=1)]
         path = tmp_path / 'all.json'
         path.write_text(
             json.dumps(

@@ -35,6 +35,7 @@ def overridden(config: Config, *typed: str) -> Config:
         ('default_hooks.checkpoint.intervall=1', 'is not there; did you mean interval'),
         ('randomness.seeed=1', 'did you mean seed'),
         ('custom_hooks.9.interval=1', 'the list has the items 0 to'),
+        ('train_cfg.max_iters=many', 'train_cfg.max_iters: is 100: give a number, not many'),
         ('train_cfg.max_iters.x=1', 'which has no x: give it whole'),
         # A name of the file alone, which OpenMMLab's configs have and nothing reads.
         ('data_root=elsewhere', 'copied when the file was read: set train_dataloader.dataset'),
