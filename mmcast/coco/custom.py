@@ -83,10 +83,9 @@ def prepare_custom_data(
         deep_is_fine=value_range is not None,
     )
     labels, train_folder = read(labeled, labeled_images, 'labeled')
-    coco = labels.content
+    coco, said = labels.content, [groups_line(labels), *labels.mended]
     names = choose_classes(labels, classes)
     check_instances(labels, labels.instances(names))
-    said = [groups_line(labels), *labels.mended]
     if val:
         val_labels, val_folder = read(val, val_images, 'val')
         val_coco = val_labels.content
@@ -99,7 +98,6 @@ def prepare_custom_data(
     counts = np.concatenate(
         [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
     )
-    said.append(_queries_line(counts, max_queries))
     known = {
         path.resolve()
         for part, folder in ((coco, train_folder), (val_coco, val_folder))
@@ -108,26 +106,17 @@ def prepare_custom_data(
     unlabeled_folder, images, unreadable = list_unlabeled(
         existing(root / unlabeled, 'variables.unlabeled'), root, known, value_range
     )
-    said.append(write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)))
-
-    paths = {name: Path(out_dir, f'{name}.json') for name in ('labeled', 'unlabeled', 'val')}
-    write_json_files(
-        {
-            paths['labeled']: coco,
-            paths['unlabeled']: dict(images=images, annotations=[], categories=coco['categories']),
-            paths['val']: val_coco,
-        }
-    )
-    for line in filter(None, said):
-        print(line)
-    print(
+    said += [
+        _queries_line(counts, max_queries),
+        write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(coco["images"])} labeled, {len(images)} unlabeled and {len(val_coco["images"])} '
-        'validation images'
-        + ('' if val else f' ({val_percent:g} % of the labeled)')
-        + f'; classes: {", ".join(names)}'
-    )
+        f'validation images{"" if val else f" ({val_percent:g} % of the labeled)"}; classes: '
+        + ', '.join(names),
+    ]
+    paths = _write(Path(out_dir), coco, images, val_coco)
+    print('\n'.join(filter(None, said)))
     return dict(
-        {name: str(path) for name, path in paths.items()},
+        paths,
         train_images=str(train_folder),
         unlabeled_images=str(unlabeled_folder),
         val_images=str(val_folder),
@@ -136,6 +125,18 @@ def prepare_custom_data(
         class_weight=[1.0] * len(names) + [0.1],
         num_queries=queries_for(counts, max_queries),
     )
+
+
+def _write(folder: Path, labeled: dict, unlabeled: list[dict], val: dict) -> dict[str, str]:
+    """Writes the three files and returns their paths by name."""
+    contents = dict(
+        labeled=labeled,
+        unlabeled=dict(images=unlabeled, annotations=[], categories=labeled['categories']),
+        val=val,
+    )
+    paths = {name: folder / f'{name}.json' for name in contents}
+    write_json_files({paths[name]: content for name, content in contents.items()})
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _read(

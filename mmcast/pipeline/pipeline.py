@@ -16,6 +16,7 @@ import mmengine
 import torch
 from mmengine.config import Config
 
+from mmcast.devices import check_device
 from mmcast.errors import CASTError
 from mmcast.locks import hold_work_dir
 from mmcast.memory import PeakMemory
@@ -135,6 +136,8 @@ class Pipeline:
     def __init__(self, plan: Plan, state: PipelineState) -> None:
         self.plan, self.state = plan, state
         self.rerun = set(plan.rerun)  # shrinks as they are run
+        for name in plan.chosen:
+            check_device(plan.device(name))
         self._refuse_changed(plan.chosen - self.rerun)
         stale = plan.dependents(self.rerun)
         followers = [name for name in plan.definitions if name in stale and state.finished(name)]

@@ -5,7 +5,7 @@ are known.
 import copy
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from mmengine.config import Config
 
 from mmcast.configs import find_config, load_bases, load_config, shipped_configs
 from mmcast.data.config_data import set_config_data, transforms_of, unlabeled_images
-from mmcast.devices import check_device
 from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
+    PIPELINE_KEYS,
     check_call,
     check_output,
     check_sections,
@@ -96,8 +96,6 @@ class Plan:
         }
         self._check_options()
         self._check_transforms()
-        for definition in self.definitions.values():
-            check_device(self._filled_in(definition.get('device')))
         for name, definition in self.definitions.items():
             if definition['kind'] == 'call':
                 kwargs = self._filled_in(definition.get('kwargs') or {})
@@ -114,7 +112,7 @@ class Plan:
         if not bases:
             return
         known = [name for base in bases for name in base.get('variables') or {}]
-        used = set(self._templates())
+        used = self._templates()
         for name in self.config.get('variables') or {}:
             if name not in known and name not in used:
                 raise CASTError(
@@ -127,16 +125,17 @@ class Plan:
                     f'{self.path}: there is no step {name} to drop; {hint(name, steps)}'
                 )
 
-    def _templates(self) -> Iterator[str]:
-        """The names in all templates of the config."""
-        found: list[str] = []
+    def _templates(self) -> set[str]:
+        """The names in all templates of the config that anything reads."""
+        found: set[str] = set()
 
-        def collect(name: str) -> str:
-            found.append(name)
+        def note(name: str) -> str:
+            found.add(name)
             return ''
 
-        resolve(self.config.to_dict(), collect)
-        return iter(found)
+        content = self.config.to_dict()
+        resolve({key: content[key] for key in PIPELINE_KEYS if key in content}, note)
+        return found
 
     def _filled_in(self, value: Any) -> Any:
         """``value`` with the variables in it, and templates of outputs as they are."""
@@ -238,6 +237,10 @@ class Plan:
             if self.needs(name) & stale:
                 stale.add(name)
         return stale - names
+
+    def device(self, name: str) -> str | None:
+        """The device that a step names, if any."""
+        return self._filled_in(self.definitions[name].get('device'))
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raises CASTError where a name is not a step's."""
@@ -377,7 +380,7 @@ class Plan:
         """Raises CASTError where the config uses an output that a finished step does not have: the
         steps that use it may come hours later.
         """
-        for template in dict.fromkeys(self._templates()):
+        for template in sorted(self._templates()):
             step, _, output = template.partition('.')
             if template in self._variables() or step not in self.definitions or not output:
                 continue

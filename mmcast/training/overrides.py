@@ -15,6 +15,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import Registry
 from mmengine.runner import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
@@ -70,6 +71,20 @@ _PARTS: dict[str, Callable[[], set[str]]] = dict(
     auto_scale_lr=lambda: {'enable', 'base_batch_size'},
     env_cfg=lambda: {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
 )
+_DATA = ('DATASETS', 'TRANSFORMS', 'DATA_SAMPLERS')
+# Registries by the section of a config that builds from them; other sections, from any.
+_REGISTRIES = dict(
+    model=('MODELS', 'TASK_UTILS', 'WEIGHT_INITIALIZERS'),
+    train_dataloader=_DATA,
+    val_dataloader=_DATA,
+    test_dataloader=_DATA,
+    optim_wrapper=('OPTIM_WRAPPERS', 'OPTIMIZERS', 'OPTIM_WRAPPER_CONSTRUCTORS'),
+    param_scheduler=('PARAM_SCHEDULERS',),
+    default_hooks=('HOOKS',),
+    train_cfg=('LOOPS',),
+    val_evaluator=('METRICS', 'EVALUATOR'),
+    test_evaluator=('METRICS', 'EVALUATOR'),
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ def override(config: Config, options: Mapping[str, Any] | None, place: str) -> N
 
 def check_names_of_run(config: Config) -> None:
     """Raises CASTError where the file of a run's config misspells a name that a Runner reads."""
-    for name in config:
+    for name in filter(str.islower, config):  # others are classes that a config imports
         similar = name not in _RUNNER_KEYS and misspelt(name, sorted(_RUNNER_KEYS))
         if similar:
             raise CASTError(
@@ -288,7 +303,7 @@ def _known_keys(
         return _RUNNER_KEYS, True, 'nothing reads it'
     types = [part['type'] for part in (given, node) if part.get('type')]
     if types:
-        found = [_parameters(cls) for name in types for cls in _classes(name)]
+        found = [_parameters(cls) for name in types for cls in _classes(name, path[0])]
         names = set().union(*(names for names, _ in found))
         if path == ('optim_wrapper',):
             names |= _parameters(AmpOptimWrapper)[0]  # what --amp makes of it
@@ -299,16 +314,26 @@ def _known_keys(
     return set(), False, ''
 
 
-def _classes(name: str | type) -> list[Any]:
-    """What a type name stands for, in every registry that has it."""
+def _classes(name: str | type, section: str) -> list[Any]:
+    """What a type name stands for in the registries that a section of a config builds from; these
+    import what they register where none has the name yet.
+    """
     if not isinstance(name, str):
         return [name]
-    found = [
-        getattr(registry, kind).get(name)
-        for kind in dir(registry)
-        if kind.isupper() and isinstance(getattr(registry, kind), registry.Registry)
+    kinds = _REGISTRIES.get(section) or [kind for kind in dir(registry) if kind.isupper()]
+    registries = [getattr(registry, kind) for kind in kinds]
+    imported = [
+        parent.module_dict.get(name) for child in registries for parent in _with_parents(child)
     ]
-    return [cls for cls in found if cls is not None]
+    found = [cls for cls in imported if cls] or [each.get(name) for each in registries]
+    return [cls for cls in found if cls]
+
+
+def _with_parents(child: Registry) -> Iterator[Registry]:
+    parent: Registry | None = child
+    while parent is not None:
+        yield parent
+        parent = parent.parent
 
 
 @cache

@@ -334,3 +334,21 @@ def test_command_line(all_images, monkeypatch, capsys):
     )
     assert failed.returncode == 1
     assert failed.stderr.startswith('error: ') and failed.stderr.count('\n') == 1
+
+
+def test_faults_are_mended_in_the_parts_and_said(all_images, capsys):
+    path = all_images(10)
+    content = json.loads(path.read_text())
+    for image in content['images']:
+        image['id'] = f'{image["id"]}'
+    for annotation in content['annotations']:
+        annotation.update(id=0, bbox=None)
+    path.write_text(json.dumps(content))
+    _, labeled, unlabeled = split(path, count=4)
+    for part in (labeled, unlabeled):
+        assert all(type(image['id']) is int for image in part['images'])
+    assert {tuple(annotation['bbox']) for annotation in labeled['annotations']} == {(0, 0, 2, 2)}
+    assert len({annotation['id'] for annotation in labeled['annotations']}) >= 4
+    said = capsys.readouterr().out
+    assert 'missing or unusable boxes: 12' in said and 'ids that are no whole numbers: 22' in said
+    assert json.loads(path.read_text()) == content

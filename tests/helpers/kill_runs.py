@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--folder', type=Path, required=True, help='is made, and must not exist')
     parser.add_argument(
-        '--longest', type=float, default=25.0, help='seconds of work before a kill, at most'
+        '--longest', type=float, default=40.0, help='seconds of work before a kill, at most'
     )
     parser.add_argument('--undisturbed', type=Path, help='folder "whole" of an earlier call')
     args = parser.parse_args()

@@ -98,3 +98,18 @@ def test_dotted_keys_and_dicts_are_merged_and_the_later_wins():
     assert nested({'a.b': 1, 'a.c': 2, 'a': {'b': 3}}) == {'a': {'b': 3, 'c': 2}}
     with pytest.raises(CASTError, match='a.b: a is given as a value too'):
         nested({'a': 1, 'a.b': 2})
+
+
+def test_configs_that_import_classes(tmp_path):
+    """MMEngine's other style; the classes are names of the config too."""
+    (tmp_path / 'base.py').write_text(
+        'from mmengine.optim import OptimWrapper\nfrom torch.optim import SGD\n'
+        'optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.1))'
+    )
+    (tmp_path / 'new.py').write_text(
+        'from mmengine.config import read_base\nwith read_base():\n    from .base import *'
+    )
+    config = load_config(tmp_path / 'new.py')
+    overridden(config, 'optim_wrapper.optimizer.momentum=0.9')
+    with pytest.raises(CASTError, match='SGD does not take it; did you mean momentum'):
+        overridden(config, 'optim_wrapper.optimizer.momntum=0.9')
