@@ -53,7 +53,7 @@ def test_a_mistake_in_the_program_keeps_its_traceback(capsys):
 @pytest.mark.parametrize(
     'module, arguments, command',
     [
-        ('cv2', ('check', 'none.json', '--no-images'), 'pip install opencv-python;'),
+        ('cv2', ('convert', 'toy_cityscapes', 'data'), 'pip install opencv-python;'),
         ('mmengine', ('train', 'cast_toy.py'), 'pip install onedl-mmengine=='),
         ('torch', ('export', 'student', '--out', 'out'), 'pip install torch=='),
     ],
