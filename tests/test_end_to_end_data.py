@@ -11,11 +11,12 @@ from PIL import Image
 from pipelines import records, start
 from shared_data import DSB2018
 
+from mmcast import load_student
 from mmcast.coco.folder import prepare_coco_folder
 
 
-def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:
-    """Images with one bright box each, and COCO labels of two classes for them."""
+def draw_boxes(folder: Path, names: list[str], portrait: bool = False, deep: bool = False) -> dict:
+    """Images with one bright box each, of 8 bits or of 12 in 16, and COCO labels of two classes."""
     folder.mkdir(parents=True)
     height, width = (80, 60) if portrait else (60, 80)
     images, annotations = [], []
@@ -23,7 +24,8 @@ def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:
         pixels = np.full((height, width, 3), 40, np.uint8)
         x, y = 5 + 3 * number, 10
         pixels[y : y + 30, x : x + 20] = 220
-        Image.fromarray(pixels).save(folder / name)
+        stored = pixels[..., 0].astype(np.uint16) * 16 if deep else pixels
+        Image.fromarray(stored).save(folder / name)
         images.append(dict(id=number, file_name=name, height=height, width=width))
         annotations.append(
             dict(
@@ -44,10 +46,10 @@ def draw_boxes(folder: Path, names: list[str], portrait: bool = False) -> dict:
 
 
 def test_own_data_needs_no_edited_config(tmp_path):
-    """A JSON, and a folder of images of another orientation than the labeled ones, given on the
+    """A JSON of microscope images, and a folder of photos of another orientation, given on the
     command line.
     """
-    labels = draw_boxes(tmp_path / 'data/photos', [f'{i}.png' for i in range(6)])
+    labels = draw_boxes(tmp_path / 'data/photos', [f'{i}.png' for i in range(6)], deep=True)
     (tmp_path / 'data/labels.json').write_text(json.dumps(labels))
     draw_boxes(tmp_path / 'data/new', ['a.png', 'b.jpg', 'c.png'], portrait=True)
     process = start(
@@ -57,6 +59,7 @@ def test_own_data_needs_no_edited_config(tmp_path):
         'variables.labeled=labels.json',
         'variables.unlabeled=new',
         'variables.image_size=64',
+        'variables.value_range=0,4095',
     )
     output = process.communicate()[0]
     assert process.returncode == 0, output[-3000:]
@@ -67,6 +70,10 @@ def test_own_data_needs_no_edited_config(tmp_path):
     assert all(record['status'] == 'finished' for record in records(tmp_path / 'run').values())
     assert len(json.loads((tmp_path / 'run/summary.json').read_text())) == 4
     assert 'crate' in (tmp_path / 'run/report.html').read_text()
+    student = load_student(tmp_path / 'run/student', device='cpu')
+    assert student.value_range == [0, 4095]
+    deep = np.full((60, 80), 640, np.uint16)
+    assert len(student(deep, 0.0)) == len(student(np.full((60, 80), 40, np.uint8), 0.0))
 
 
 @pytest.mark.shared_data

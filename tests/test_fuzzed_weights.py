@@ -15,7 +15,6 @@ from pathlib import Path
 import fuzzing
 import numpy as np
 import onnx
-import pytest
 import safetensors.torch
 import torch
 
@@ -167,9 +166,8 @@ def test_undamaged_files_are_read(tmp_path, monkeypatch):
         run_case(tmp_path, next(seed for seed in seeds if seed % len(FORMATS) == number))
 
 
-@pytest.mark.parametrize('first', [0])
-def test_a_damaged_file_is_refused_in_one_line(first, tmp_path):
-    failures = fuzzing.run_cases(functools.partial(run_case, tmp_path), range(first, first + CASES))
+def test_a_damaged_file_is_refused_in_one_line(tmp_path):
+    failures = fuzzing.run_cases(functools.partial(run_case, tmp_path), range(CASES))
     assert not failures, '\n'.join(map(str, failures))
 
 

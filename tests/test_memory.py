@@ -1,5 +1,6 @@
 """The peak of a block is the block's own: not the process's since it began."""
 
+import gc
 import sys
 import threading
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcast import memory
-from mmcast.memory import PeakMemory
+from mmcast.memory import PeakMemory, no_cycle_search
 
 
 def fill(megabytes):
@@ -88,3 +89,11 @@ def test_an_error_ends_the_block(system):
         raise KeyError('x')
     assert peak.megabytes > 0 and peak not in PeakMemory._open
     assert not any(thread.name.endswith('(_look)') for thread in threading.enumerate())
+
+
+def test_the_search_for_cycles_pauses_in_the_block_alone():
+    assert gc.isenabled()
+    with pytest.raises(KeyError), no_cycle_search(), no_cycle_search():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()

@@ -36,6 +36,15 @@ def category_ids(
     return [_only_used(found.get(name, []), used, name, ann_file) for name in classes]
 
 
+def drop_twins(
+    categories: Sequence[dict], used: Container[int], ann_file: str | os.PathLike
+) -> list[dict]:
+    """The categories of a file, one of each name, see :func:`category_ids`."""
+    names = list(dict.fromkeys(category['name'] for category in categories))
+    kept = set(category_ids(categories, used, names, ann_file))
+    return [category for category in categories if category['id'] in kept]
+
+
 def _only_used(
     ids: list[int], used: Container[int], name: str, ann_file: str | os.PathLike
 ) -> int | None:

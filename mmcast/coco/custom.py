@@ -4,20 +4,28 @@ to arrange.
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.progress import track
 
-from mmcast.coco.reading import read_coco
-from mmcast.coco.splits import draw_images, instance_classes
+from mmcast.coco.consistency import check_image
+from mmcast.coco.instances import beyond_limit, check_instances, groups_line
+from mmcast.coco.reading import Labels, read_image_list, read_labels
+from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
-from mmcast.files import write_json_files
-from mmcast.images import IMAGE_SUFFIXES, image_files, read_image_size
+from mmcast.files import write_atomically, write_json_files
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range, read_sizes
+from mmcast.memory import no_cycle_search
 
-MAX_QUERIES = 300
+_LEAST_QUERIES = 30
+_SIZES_CHECKED = 5000  # labeled images whose headers are read before training; loading checks each
+_UNREADABLE = 'unreadable_unlabeled.txt'
 
 
+@no_cycle_search()
 def prepare_custom_data(
     data_root: str | os.PathLike,
     labeled: str,
@@ -27,22 +35,33 @@ def prepare_custom_data(
     val: str | None = None,
     val_percent: float = 20,
     seed: int = 0,
+    labeled_images: str | None = None,
+    val_images: str | None = None,
+    crowd_as_instances: bool | str = False,
+    max_queries: int | str = 300,
+    value_range: ValueRange = None,
 ) -> dict:
-    """Find what belongs together and write the COCO files that training reads; the data set is not
-    touched.
+    """Find what belongs together and write the COCO files that training reads, with what can be
+    mended mended; the data set is not touched.
 
     Args:
         data_root: Folder that the other paths are relative to.
-        labeled: COCO JSON of the labeled images. Their folder is found by itself, see
-            :func:`find_images`.
+        labeled: COCO JSON of the labeled images.
         unlabeled: Folder of images, at any depth, or a COCO JSON, whose annotations are
             ignored. Images that are labeled or for validation are left out.
         out_dir: Folder of the new files.
         classes: Names to learn; default those that ``labeled`` has instances of, in its order.
         val: COCO JSON of validation images; default a part of the labeled ones, which is then not
-            trained on.
+            trained on. Versions of one photo stay together.
         val_percent: Percentage of them.
         seed: Which images these are.
+        labeled_images: Folder of the images of ``labeled``, found by itself by default, see
+            :func:`find_images`.
+        val_images: Folder of the images of ``val``, likewise.
+        crowd_as_instances: Take annotations with ``iscrowd`` 1 for single objects.
+        max_queries: Most queries, and so most objects that are found in an image.
+        value_range: Black and white in images of more than 8 bits; without it, labeled ones are
+            refused and unlabeled ones left out.
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
@@ -50,55 +69,96 @@ def prepare_custom_data(
         object's 0.1) and ``num_queries``, enough for the image with the most instances.
 
     Raises:
-        CASTError: something is missing, does not fit or is ambiguous, naming it and the setting to
-            change.
+        CASTError: something is missing, does not fit, cannot be used or is ambiguous, naming it and
+            the setting to change.
     """
     root = existing(Path(data_root), 'variables.data_root')
-    labeled_file = existing(root / labeled, 'variables.labeled')
-    coco = read_coco(labeled_file)
-    check_masks(coco, labeled_file)
-    names = choose_classes(coco, classes, labeled_file)
-    train_images = find_images(coco, labeled_file, root)
+    crowd_as_instances = _is_true(crowd_as_instances, 'variables.crowd_as_instances')
+    max_queries = _number(max_queries, 'variables.max_queries')
+    value_range = parse_value_range(value_range)
+    read = partial(
+        _read,
+        root=root,
+        crowd_as_instances=crowd_as_instances,
+        deep_is_fine=value_range is not None,
+    )
+    labels, train_folder = read(labeled, labeled_images, 'labeled')
+    coco, said = labels.content, [groups_line(labels), *labels.mended]
+    names = choose_classes(labels, classes)
+    check_instances(labels, labels.instances(names))
     if val:
-        val_file = existing(root / val, 'variables.val')
-        val_coco = read_coco(val_file)
-        val_images = find_images(val_coco, val_file, root)
+        val_labels, val_folder = read(val, val_images, 'val')
+        val_coco = val_labels.content
+        said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
-        coco, val_coco = hold_out(coco, labeled_file, val_percent, seed)
-        val_images = train_images
+        counts = _instances(coco, names, labeled)
+        shown = {image['id'] for image, count in zip(coco['images'], counts) if count}
+        coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
+        val_folder = train_folder
+    counts = np.concatenate(
+        [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
+    )
     known = {
         path.resolve()
-        for part, folder in ((coco, train_images), (val_coco, val_images))
-        for path in image_paths(part, folder)
+        for part, folder in ((coco, train_folder), (val_coco, val_folder))
+        for path in image_paths(part['images'], folder)
     }
-    unlabeled_images, images = list_unlabeled(
-        existing(root / unlabeled, 'variables.unlabeled'), root, known
+    unlabeled_folder, images, unreadable = list_unlabeled(
+        existing(root / unlabeled, 'variables.unlabeled'), root, known, value_range
     )
-
-    paths = {name: Path(out_dir, f'{name}.json') for name in ('labeled', 'unlabeled', 'val')}
-    write_json_files(
-        {
-            paths['labeled']: coco,
-            paths['unlabeled']: dict(images=images, annotations=[], categories=coco['categories']),
-            paths['val']: val_coco,
-        }
-    )
-    print(
+    said += [
+        _queries_line(counts, max_queries),
+        write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(coco["images"])} labeled, {len(images)} unlabeled and {len(val_coco["images"])} '
-        'validation images'
-        + ('' if val else f' ({val_percent:g} % of the labeled)')
-        + f'; classes: {", ".join(names)}'
-    )
+        f'validation images{"" if val else f" ({val_percent:g} % of the labeled)"}; classes: '
+        + ', '.join(names),
+    ]
+    paths = _write(Path(out_dir), coco, images, val_coco)
+    print('\n'.join(filter(None, said)))
     return dict(
-        {name: str(path) for name, path in paths.items()},
-        train_images=str(train_images),
-        unlabeled_images=str(unlabeled_images),
-        val_images=str(val_images),
+        paths,
+        train_images=str(train_folder),
+        unlabeled_images=str(unlabeled_folder),
+        val_images=str(val_folder),
         classes=names,
         num_classes=len(names),
         class_weight=[1.0] * len(names) + [0.1],
-        num_queries=queries_for([coco, val_coco]),
+        num_queries=queries_for(counts, max_queries),
     )
+
+
+def _write(folder: Path, labeled: dict, unlabeled: list[dict], val: dict) -> dict[str, str]:
+    """Writes the three files and returns their paths by name."""
+    contents = dict(
+        labeled=labeled,
+        unlabeled=dict(images=unlabeled, annotations=[], categories=labeled['categories']),
+        val=val,
+    )
+    paths = {name: folder / f'{name}.json' for name in contents}
+    write_json_files({paths[name]: content for name, content in contents.items()})
+    return {name: str(path) for name, path in paths.items()}
+
+
+def _read(
+    ann_file: str,
+    folder: str | None,
+    name: str,
+    *,
+    root: Path,
+    crowd_as_instances: bool,
+    deep_is_fine: bool,
+) -> tuple[Labels, Path]:
+    """The labels of ``variables.<name>``, and the folder of their images."""
+    path = existing(root / ann_file, f'variables.{name}')
+    setting = f'variables.{name}_images'
+
+    def find(images: list[dict]) -> Path:
+        return find_images(images, path, root, folder, setting)
+
+    labels = read_labels(path, find, crowd_as_instances=crowd_as_instances)
+    found = find(labels.content['images'])
+    check_sizes(labels.content['images'][:_SIZES_CHECKED], found, path, deep_is_fine)
+    return labels, found
 
 
 def existing(path: Path, setting: str) -> Path:
@@ -110,27 +170,49 @@ def existing(path: Path, setting: str) -> Path:
     return path
 
 
-def check_masks(coco: dict, ann_file: Path) -> None:
-    """Raises CASTError where there is nothing to learn masks from; labels of detection have boxes
-    alone.
+def _is_true(value: bool | str, setting: str) -> bool:
+    """A setting, which a command line may give as text."""
+    text = str(value).strip().lower()
+    if text not in ('true', 'false'):
+        raise CASTError(f'{setting} is True or False, not {value}')
+    return text == 'true'
+
+
+def _number(value: int | str, setting: str) -> int:
+    """A number above 0, likewise."""
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise CASTError(f'{setting} is a whole number above 0, not {value}')
+    return number
+
+
+def check_sizes(images: list[dict], folder: Path, ann_file: Path, deep_is_fine: bool) -> None:
+    """Raises CASTError if images cannot be read, are of another size than listed or, unless that is
+    fine, have more than 8 bits, with their number and the first.
     """
-    if not coco['annotations']:
-        raise CASTError(f'{ann_file} has no annotation: give the file of the labeled images')
-    boxes = [ann['id'] for ann in coco['annotations'] if not ann.get('segmentation')]
-    if boxes:
-        raise CASTError(
-            f'{ann_file}: {len(boxes)} of {len(coco["annotations"])} annotations, such as id '
-            f'{boxes[0]}, have no mask: label polygons or masks, or take these annotations out'
-        )
+    errors = []
+    for image in images:
+        try:
+            check_image(image, folder, ann_file, deep_is_fine)
+        except CASTError as error:
+            errors.append(str(error))
+    if len(errors) > 1:
+        raise CASTError(f'{len(errors)} images of {ann_file} do not fit it; the first: {errors[0]}')
+    if errors:
+        raise CASTError(errors[0])
 
 
-def choose_classes(coco: dict, classes: str | Sequence[str] | None, ann_file: Path) -> list[str]:
+def choose_classes(labels: Labels, classes: str | Sequence[str] | None) -> list[str]:
     """The class names to learn, each of which the file knows.
 
     Without a choice, a category without instances is left out: labeling tools export one that holds
     the others.
     """
-    used = {ann['category_id'] for ann in coco['annotations']}
+    coco = labels.content
+    used = {ann['category_id'] for ann in coco['annotations'] if not ann['iscrowd']}
     known = [category['name'] for category in coco['categories']]
     if not classes:
         return [category['name'] for category in coco['categories'] if category['id'] in used]
@@ -138,66 +220,112 @@ def choose_classes(coco: dict, classes: str | Sequence[str] | None, ann_file: Pa
     missing = [name for name in names if name not in known]
     if missing or len(set(names)) < len(names):
         raise CASTError(
-            f'{ann_file} has the categories {", ".join(known)}; variables.classes must be some of '
-            f'them, each once, not {", ".join(map(str, names))}'
+            f'{labels.path} has the categories {", ".join(known)}; variables.classes must be some '
+            f'of them, each once, not {", ".join(map(str, names))}'
         )
     return names
 
 
-def image_paths(coco: dict, folder: Path) -> list[Path]:
-    """The files of a COCO file's images."""
-    return [folder / image['file_name'] for image in coco['images']]
+def image_paths(images: list[dict], folder: Path) -> list[Path]:
+    """The files of COCO's image entries."""
+    return [folder / image['file_name'] for image in images]
 
 
-def find_images(coco: dict, ann_file: Path, root: Path) -> Path:
-    """The one folder, up to two levels below ``root`` or next to the file, that has all images of a
-    COCO file.
+def find_images(
+    images: list[dict],
+    ann_file: Path,
+    root: Path,
+    folder: str | None = None,
+    setting: str = 'variables.labeled_images',
+) -> Path:
+    """The folder that has all images of a COCO file: the one that is given, else that of the file
+    itself, else the only one up to two levels below ``root`` or the file.
+
+    Args:
+        images: COCO's entries.
+        ann_file: the file that lists them.
+        root: of the data set.
+        folder: of the images, relative to ``root``; None to find it.
+        setting: what gives ``folder``.
 
     Raises:
         CASTError: there is none, or there are several.
     """
-    if not coco['images']:
+    if not images:
         raise CASTError(f'{ann_file} lists no image: make it again')
-    first = coco['images'][0]['file_name']
-    places = dict.fromkeys(
-        place.resolve()
-        for parent in (root, ann_file.parent)
-        for place in (parent, *sorted(parent.glob('*/')), *sorted(parent.glob('*/*/')))
-    )
+    first = images[0]['file_name']
+    if folder is not None:
+        places = [existing(root / folder, setting).resolve()]
+    else:
+        beside = ann_file.parent.resolve()
+        if all(path.is_file() for path in image_paths(images, beside)):
+            return beside
+        places = list(
+            dict.fromkeys(
+                place.resolve()
+                for parent in (root, ann_file.parent)
+                for place in (parent, *sorted(parent.glob('*/')), *sorted(parent.glob('*/*/')))
+            )
+        )
     likely = [place for place in places if (place / first).is_file()]
     if not likely:
+        where = places[0] if folder else f'{root} or up to two folders below it'
         raise CASTError(
-            f'{ann_file}: image {first} is neither in {root} nor up to two folders below it: set '
-            'variables.data_root to the folder that file_name is relative to'
+            f'{ann_file}: image {first} is not in {where}: set {setting} to the folder that '
+            'file_name is relative to'
         )
     missing = {
-        place: [path for path in image_paths(coco, place) if not path.is_file()] for place in likely
+        place: [path for path in image_paths(images, place) if not path.is_file()]
+        for place in likely
     }
     complete = [place for place in likely if not missing[place]]
     if len(complete) > 1:
         raise CASTError(
             f'the images of {ann_file} are in {complete[0]} and, by name, in {complete[1]} too: '
-            'write file_name with its folder in the JSON, or move one of the two out of the data '
-            'root'
+            f'say which with --cfg-options {setting}=FOLDER'
         )
     if not complete:
         place = min(likely, key=lambda place: len(missing[place]))
         raise CASTError(
-            f'{ann_file}: {len(missing[place])} of its {len(coco["images"])} images are not there, '
+            f'{ann_file}: {len(missing[place])} of its {len(images)} images are not there, '
             f'such as {missing[place][0]}: put them there, or take them out of the file'
         )
     return complete[0]
 
 
-def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dict, dict]:
-    """Splits a COCO file: ``percent`` of the images, at least one, are the second, to validate."""
-    ids = [image['id'] for image in coco['images']]
-    if len(ids) < 2:
+def hold_out(
+    coco: dict, shown: Set[int], ann_file: Path, percent: float, seed: int
+) -> tuple[dict, dict]:
+    """Splits a COCO file: ``percent`` of the images, at least one, are the second, to validate.
+
+    All versions of a photo are on one side, and each side has an image with instances.
+
+    Args:
+        coco: its content.
+        shown: ids of the images with instances of the classes to learn.
+        ann_file: the file.
+        percent: of the images.
+        seed: which they are.
+    """
+    photos: dict[str, list[int]] = {}
+    for image in coco['images']:
+        photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
+    groups = list(photos.values())
+    order = [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))]
+    useful = [group for group in order if not shown.isdisjoint(group)]
+    if len(useful) < 2:
         raise CASTError(
-            f'{ann_file} has one image: label more, or give validation images with variables.val'
+            f'{ann_file} has one image with instances, or versions of one: label more, or give '
+            'validation images with variables.val'
         )
-    number = min(max(1, round(len(ids) * percent / 100)), len(ids) - 1)
-    held = draw_images(ids, instance_classes(coco, ann_file), number, seed, False, ann_file)
+    number = max(1, round(len(coco['images']) * percent / 100))
+    held = _first(order, number)
+    if shown.isdisjoint(held):
+        order.remove(useful[0])
+        held = _first([useful[0], *order], number)
+    elif held.issuperset(shown):
+        order.remove(useful[-1])
+        held = _first([*order, useful[-1]], number)
     kept, validation = (
         dict(
             coco,
@@ -209,48 +337,104 @@ def hold_out(coco: dict, ann_file: Path, percent: float, seed: int) -> tuple[dic
     return kept, validation
 
 
-def list_unlabeled(source: Path, root: Path, known: set[Path]) -> tuple[Path, list[dict]]:
-    """The folder of the unlabeled images, and these as COCO describes them, without those in
-    ``known``.
+def _first(groups: Sequence[list[int]], number: int) -> set[int]:
+    """At least ``number`` ids, from the first groups; the last one stays out."""
+    chosen: set[int] = set()
+    for group in groups[:-1]:
+        if len(chosen) < number:
+            chosen |= {*group}
+    return chosen
+
+
+def shared_photos(coco: dict, val: dict, val_file: str) -> str:
+    """What is to be said of photos of which both sets have a version, '' if there are none."""
+    held = {version_of(image['file_name']) for image in val['images']} - {None}
+    names = [image['file_name'] for image in coco['images']]
+    shared = [name for name in names if version_of(name) in held]
+    if not shared:
+        return ''
+    return (
+        f'{len(shared)} labeled images, such as {shared[0]}, are versions of photos in {val_file}: '
+        'figures on these say little; split before augmenting'
+    )
+
+
+def list_unlabeled(
+    source: Path, root: Path, known: Set[Path], value_range: ValueRange = None
+) -> tuple[Path, list[dict], dict[str, str]]:
+    """The folder of the unlabeled images, these as COCO describes them, without those in ``known``,
+    and the names of those that cannot be used, with the reason.
 
     Raises:
-        CASTError: there are none, or some cannot be read.
+        CASTError: there are none.
     """
+    unreadable: dict[str, str] = {}
     if source.is_file():
-        coco = read_coco(source)
-        folder = find_images(coco, source, root)
+        find = partial(find_images, ann_file=source, root=root, setting='variables.data_root')
+        coco = read_image_list(source, find)
+        folder = find(coco['images'])
         images = [
             image
             for image in coco['images']
             if (folder / image['file_name']).resolve() not in known
         ]
     else:
-        folder = source
-        paths = [path for path in image_files(folder) if path.resolve() not in known]
-        sizes = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
+        folder, files = source, list_folder(source)
+        for line in files.remarks():
+            print(f'{folder}: {line}')
+        paths = [path for path in files.images if path.resolve() not in known]
+        tracked = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
+        sizes, problems = read_sizes(tracked, value_range)
+        unreadable = {path.relative_to(folder).as_posix(): why for path, why in problems.items()}
         images = [
-            describe_image(number, path, folder) for number, path in enumerate(sizes, start=1)
+            dict(id=number, file_name=path.relative_to(folder).as_posix(), height=h, width=w)
+            for number, (path, (h, w)) in enumerate(sizes.items(), start=1)
         ]
     if not images:
         raise CASTError(
-            f'{source} has no image that is not labeled already ({" ".join(IMAGE_SUFFIXES)}): give '
-            'another folder or JSON as variables.unlabeled'
+            f'{source} has no usable image that is not labeled already '
+            f'({" ".join(IMAGE_SUFFIXES)}): give another folder or JSON as variables.unlabeled'
+            + ''.join(f'; the first that cannot: {why}' for why in [*unreadable.values()][:1])
         )
-    return folder, images
+    return folder, images, unreadable
 
 
-def describe_image(number: int, path: Path, folder: Path) -> dict:
-    """A COCO image entry."""
-    height, width = read_image_size(path)
-    return dict(
-        id=number, file_name=path.relative_to(folder).as_posix(), height=height, width=width
+def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> str:
+    """Writes a list of the images that cannot be used and why; what is to be said of them, ''
+    without.
+    """
+    if not problems:
+        path.unlink(missing_ok=True)  # of an earlier run
+        return ''
+    write_atomically(path, ''.join(f'{name}\t{why}\n' for name, why in problems.items()))
+    first = ', '.join([*problems][:3]) + (' ...' if len(problems) > 3 else '')
+    return (
+        f'{len(problems)} unlabeled images in {folder} cannot be used and are left out: {first}; '
+        f'{path} lists them'
     )
 
 
-def queries_for(parts: Sequence[dict]) -> int:
-    """A tenth more than the largest number of instances of an image, in tens; 30 to
-    ``MAX_QUERIES``.
-    """
-    counts = Counter(ann['image_id'] for coco in parts for ann in coco['annotations'])
-    largest = max(counts.values())
-    return min(max(30, -(-largest * 11 // 100) * 10), MAX_QUERIES)
+def _instances(coco: dict, names: Collection[str], source: str) -> np.ndarray:
+    """(images,) instances of these classes; raises CASTError if there are none."""
+    ids = {category['id'] for category in coco['categories'] if category['name'] in names}
+    counts = Counter(
+        ann['image_id']
+        for ann in coco['annotations']
+        if not ann['iscrowd'] and ann['category_id'] in ids
+    )
+    if not counts:
+        raise CASTError(
+            f'{source} has no instance of {", ".join(names)}: give other classes or labels'
+        )
+    return np.array([counts[image['id']] for image in coco['images']])
+
+
+def queries_for(counts: np.ndarray, most: int) -> int:
+    """A tenth more than the largest number of instances of an image, in tens; 30 to ``most``."""
+    largest = int(counts.max())
+    return min(max(_LEAST_QUERIES, -(-largest * 11 // 100) * 10), most)
+
+
+def _queries_line(counts: np.ndarray, most: int) -> str:
+    said = beyond_limit(counts, most)
+    return f'{said}; raise variables.max_queries' if said else ''

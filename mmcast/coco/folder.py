@@ -5,8 +5,10 @@ images.
 import os
 from pathlib import Path
 
+from mmcast.coco.reading import read_labels
 from mmcast.coco.splits import make_split
 from mmcast.errors import CASTError
+from mmcast.files import write_json
 
 
 def prepare_coco_folder(
@@ -32,11 +34,12 @@ def prepare_coco_folder(
         val_images: Folder of the validation images, relative to ``root``.
 
     Returns:
-        Paths: the COCO files ``train``, ``val``, ``labeled`` and ``unlabeled``, the folders
-        ``train_images`` and ``val_images``.
+        Paths: the COCO files ``train``, ``val`` (a copy, if it needed mending), ``labeled`` and
+        ``unlabeled``, the folders ``train_images`` and ``val_images``.
 
     Raises:
-        CASTError: If a part of the data set is missing, naming it and the setting to change.
+        CASTError: If a part of the data set is missing, naming it and the setting to change, or a
+            file cannot be used.
     """
     paths = {
         name: Path(root, part)
@@ -52,5 +55,24 @@ def prepare_coco_folder(
             )
     for part in ('labeled', 'unlabeled'):
         paths[part] = Path(out_dir, f'{part}_{percent:g}percent_seed{seed}.json')
-    make_split(paths['train'], paths['labeled'], paths['unlabeled'], percent=percent, seed=seed)
+    make_split(
+        paths['train'],
+        paths['labeled'],
+        paths['unlabeled'],
+        percent=percent,
+        seed=seed,
+        img_dir=paths['train_images'],
+    )
+    paths['val'] = _mended_copy(paths['val'], paths['val_images'], Path(out_dir, 'val.json'))
     return {name: str(path) for name, path in paths.items()}
+
+
+def _mended_copy(ann_file: Path, img_dir: Path, copy: Path) -> Path:
+    """The file itself, or a copy of it with what can be mended mended."""
+    labels = read_labels(ann_file, img_dir)
+    if not labels.mended:
+        return ann_file
+    for line in labels.mended:
+        print(line)
+    write_json(copy, labels.content, force=True)
+    return copy

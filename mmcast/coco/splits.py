@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mmcast.coco.reading import read_coco
+from mmcast.coco.reading import read_labels
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_json_files
+from mmcast.memory import no_cycle_search
 from mmcast.version import __version__
 
 
+@no_cycle_search()
 def make_split(
     ann_file: str | os.PathLike,
     labeled_out: str | os.PathLike,
@@ -26,6 +28,7 @@ def make_split(
     seed: int = 0,
     stratify: bool = False,
     force: bool = False,
+    img_dir: str | os.PathLike | None = None,
 ) -> dict:
     """Choose labeled images without replacement; the others go, without annotations, into the
     unlabeled file.
@@ -47,14 +50,15 @@ def make_split(
         stratify: Make sure that every class of `ann_file` is among the labels, see
             :func:`draw_images`.
         force: Replace existing files with other content.
+        img_dir: Folder of the images, whose headers tell the sizes that ``ann_file`` does not.
 
     Returns:
         dict: number of `labeled` and `unlabeled` images and, under `instances`, of labels by class
             name.
 
     Raises:
-        CASTError: if the file is not a valid COCO file, the number cannot be selected, a listed
-            name is not that of exactly one image, or an output exists with other content.
+        CASTError: if the file is not a COCO file or cannot be used, the number cannot be selected,
+            a listed name is not that of exactly one image, or an output exists with other content.
     """
     manifest_out = manifest_path(labeled_out)
     paths = [Path(path).resolve() for path in (ann_file, labeled_out, unlabeled_out, manifest_out)]
@@ -62,7 +66,10 @@ def make_split(
         raise CASTError(
             f'{ann_file}: the input, the two outputs and {manifest_out} must be different files'
         )
-    coco = read_coco(ann_file)
+    labels = read_labels(ann_file, img_dir)
+    coco = labels.content
+    for line in labels.mended:
+        print(line)
     chosen, choice = choose_labeled_images(
         coco, ann_file, percent, count, from_list, seed, stratify
     )
@@ -119,9 +126,7 @@ def choose_labeled_images(
             'three; a list cannot be stratified'
         )
     image_ids = [image['id'] for image in coco['images']]
-    if len(set(image_ids)) != len(image_ids):
-        raise CASTError(f'{ann_file} has two images with one id: make the annotation file again')
-    classes = instance_classes(coco, ann_file)
+    classes = instance_classes(coco)
     if from_list is not None:
         return listed_images(coco['images'], from_list, ann_file), dict(
             from_list=Path(from_list).name
@@ -250,18 +255,13 @@ def number_to_label(
     return number
 
 
-def instance_classes(coco: dict, ann_file: str | os.PathLike) -> dict[int, set[int]]:
+def instance_classes(coco: dict) -> dict[int, set[int]]:
     """The category ids of the instances of every image; groups (`iscrowd`) teach nothing and do not
     count.
     """
     classes: dict[int, set[int]] = {image['id']: set() for image in coco['images']}
     for ann in coco['annotations']:
-        if ann['image_id'] not in classes:
-            raise CASTError(
-                f'{ann_file}: annotation {ann.get("id")} is of an image that is not listed '
-                f'({ann["image_id"]}): make the annotation file again'
-            )
-        if not ann.get('iscrowd'):
+        if not ann['iscrowd']:
             classes[ann['image_id']].add(ann['category_id'])
     return classes
 

@@ -5,76 +5,116 @@ whatever the order of ``metainfo['classes']``, and closes the gap that a missing
 file in another order than the classes then trains and tests swapped names.
 """
 
+import logging
+import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
+from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
 
-from mmcast.coco.categories import category_ids
+from mmcast.coco.reading import read_labels
 from mmcast.registry import DATASETS, METRICS
 
 
 class NamedCOCO(COCO):
-    """A COCO file that is asked for categories by name, in the order of the names."""
+    """A COCO file, read and mended by :func:`mmcast.coco.reading.read_labels`, that is asked for
+    categories by name, in the order of the names.
 
-    def __init__(self, annotation_file: str | None = None) -> None:
-        super().__init__(annotation_file)
-        self.annotation_file = annotation_file
+    Args:
+        annotation_file: the file.
+        img_dir: folder of its images; their headers tell the sizes that the file does not.
+
+    Raises:
+        CASTError: the file cannot be used.
+    """
+
+    def __init__(
+        self, annotation_file: str | None = None, img_dir: str | os.PathLike | None = None
+    ) -> None:
+        super().__init__()
+        if annotation_file is None:
+            return
+        labels = read_labels(annotation_file, img_dir)
+        for line in labels.mended:
+            print_log(line, logger='current', level=logging.WARNING)
+        self.dataset = labels.content
+        self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
     def get_cat_ids(self, cat_names: Any = (), sup_names: Any = (), cat_ids: Any = ()) -> list:
-        """With names alone: one id per name; of a name that the file lacks one that it lacks too.
-
-        Raises:
-            CASTError: several categories of one name have annotations.
+        """With names alone: one id per name; of a name that the file lacks one that it lacks
+        too.
         """
         if not cat_names or isinstance(cat_names, str) or sup_names or cat_ids:
             return super().get_cat_ids(cat_names, sup_names, cat_ids)
-        return ids_of_labels(self, cat_names, self.annotation_file or 'COCO file')
+        return ids_of_labels(self, cat_names)
 
 
-def ids_of_labels(coco: COCO, classes: Sequence[str], ann_file: str) -> list[int]:
-    """One category id per class, see :func:`mmcast.coco.categories.category_ids`; for a class that
-    the file lacks, one that it lacks too.
+def ids_of_labels(coco: COCO, classes: Sequence[str]) -> list[int]:
+    """One category id per class, matched by name, never by position; for a class that the file
+    lacks, one that it lacks too.
     """
-    used = {annotation['category_id'] for annotation in coco.anns.values()}
-    found = category_ids(coco.dataset['categories'], used, classes, ann_file)
+    ids = {category['name']: category['id'] for category in coco.dataset['categories']}
     absent = min([0, *coco.cats]) - 1
-    return [absent - label if id_ is None else id_ for label, id_ in enumerate(found)]
+    return [ids.get(name, absent - label) for label, name in enumerate(classes)]
 
 
 @DATASETS.register_module()
 class CocoDataset(MMDetCocoDataset):
     """mmdet's ``CocoDataset``; the label of a category is the index of its name in
-    ``metainfo['classes']``.
+    ``metainfo['classes']``, and the file is mended or refused as
+    :func:`mmcast.coco.reading.read_labels` says.
     """
 
     COCOAPI = NamedCOCO
 
+    def load_data_list(self) -> list[dict]:
+        """Each image with its instances, see mmdet."""
+        img_dir = self.data_prefix.get('img')
+        if img_dir is None or not os.path.isdir(img_dir):  # a remote folder, or none
+            return super().load_data_list()
+        self.COCOAPI = partial(NamedCOCO, img_dir=img_dir)
+        try:
+            return super().load_data_list()
+        finally:
+            del self.COCOAPI
+
 
 @METRICS.register_module()
 class CocoMetric(MMDetCocoMetric):
-    """mmdet's ``CocoMetric``; a label means the category of its class name in ``ann_file``.
+    """mmdet's ``CocoMetric``; a label means the category of its class name in ``ann_file``, which
+    is mended or refused as :func:`mmcast.coco.reading.read_labels` says.
 
     Predictions of a class that the file lacks count for nothing. Figures per class have the names
     of their categories, whatever the order of ids in the file.
 
+    Args:
+        ann_file: COCO file of the ground truth.
+        img_dir: folder of its images, needed only where it does not say their sizes.
+        **kwargs: see mmdet.
+
     Raises:
-        CASTError: several categories of one name have annotations.
+        CASTError: the file cannot be used.
     """
 
-    def __init__(self, ann_file: str | None = None, **kwargs: Any) -> None:
-        super().__init__(ann_file=ann_file, **kwargs)
-        self.ann_file = ann_file
+    def __init__(
+        self, ann_file: str | None = None, img_dir: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if ann_file is not None:
+            with get_local_path(ann_file, backend_args=self.backend_args) as path:
+                self._coco_api = NamedCOCO(path, img_dir)
         self._ids_of_labels: list[int] | None = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The metrics of all processes' results, see mmdet."""
         if self._coco_api is not None:
-            self._ids_of_labels = ids_of_labels(
-                self._coco_api, self.dataset_meta['classes'], self.ann_file or 'the ground truth'
-            )
+            self._ids_of_labels = ids_of_labels(self._coco_api, self.dataset_meta['classes'])
             # Sorted, as COCOeval's own order is, from which mmdet takes figures by position.
             self.cat_ids = sorted(id_ for id_ in self._ids_of_labels if id_ in self._coco_api.cats)
         return super().compute_metrics(results)

@@ -2,17 +2,21 @@
 together.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 
-from mmcast.coco.consistency import check_labels
+from mmcast.coco.consistency import check_image_list, check_labels
+from mmcast.coco.instances import beyond_limit, check_instances
 from mmcast.errors import CASTError
 
 _GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
-_PSEUDO_LABELED = 'PseudoLabelDataset'
+_PSEUDO_LABELED, _UNLABELED = 'PseudoLabelDataset', 'UnlabeledDataset'
 _TEST_LOADERS, _EVALUATORS = (
     ('val_dataloader', 'test_dataloader'),
     ('val_evaluator', 'test_evaluator'),
@@ -90,9 +94,10 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
         dataloaders: such as ``('train_dataloader', 'val_dataloader')``.
 
     Raises:
-        CASTError: a label file or image folder is missing or they do not fit; names the file and
-            the fix.
+        CASTError: a label file or image folder is missing, they do not fit, or a file cannot be
+            used or has nothing to train on; names the file and the fix.
     """
+    limits = _instance_limits(cfg.get('model') or {})
     for name in dataloaders:
         loader = cfg.get(name) or {}
         images = {}
@@ -100,9 +105,36 @@ def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
             root = dataset.get('data_root') or ''
             ann_file = os.path.join(root, dataset['ann_file'])
             img_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
-            images[ann_file] = check_labels(ann_file, img_dir, classes_of(dataset))
+            if _type_of(dataset) in (_UNLABELED, _PSEUDO_LABELED):
+                # PseudoLabelDataset checks its labels itself.
+                images[ann_file] = check_image_list(ann_file, img_dir)
+                continue
+            labels = check_labels(ann_file, img_dir, classes_of(dataset))
+            images[ann_file] = labels.content['images']
+            counts = labels.instances(classes_of(dataset))
+            if name == 'train_dataloader':
+                check_instances(labels, counts)
+            _say_limits(ann_file, counts, limits)
         if _type_of(loader.get('sampler') or {}) in _GROUP_SAMPLERS:
             _check_orientations(images)
+
+
+def _instance_limits(part: Any, path: str = 'model') -> dict[str, int]:
+    """What a model's config allows of instances in an image, by the key that says so."""
+    limits = {}
+    for key, value in part.items() if isinstance(part, Mapping) else ():
+        if key in ('num_queries', 'max_per_image') and isinstance(value, int):
+            limits[f'{path}.{key}'] = value
+        limits |= _instance_limits(value, f'{path}.{key}')
+    return limits
+
+
+def _say_limits(ann_file: str, counts: np.ndarray, limits: Mapping[str, int]) -> None:
+    """Logs how many instances are more than the model can find."""
+    for key, limit in limits.items():
+        if said := beyond_limit(counts, limit):
+            print_log(f'{ann_file}: {said}; raise {key}', logger='current', level=logging.WARNING)
+            return
 
 
 def _check_orientations(images: dict[str, list[dict]]) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
-from mmcast.coco.reading import read_coco
+from mmcast.coco.reading import read_image_list
 from mmcast.data.loading import LoadImage
 from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES, check_names, list_folder, read_sizes
+from mmcast.images import IMAGE_SUFFIXES, list_folder, read_sizes
 from mmcast.registry import DATASETS
 
 
@@ -30,13 +30,14 @@ class UnlabeledDataset(CocoDataset):
     def load_data_list(self) -> list[dict]:
         if not self.ann_file:
             return self._list_folder(Path(self.data_prefix['img']))
-        images = read_coco(self.ann_file)['images']
+        # Only what is loaded one by one, in tests, may be without a size.
+        folder = None if self.test_mode else self.data_prefix['img']
+        images = read_image_list(self.ann_file, folder)['images']
         if not images:
             raise CASTError(
                 f'{self.ann_file} lists no image: make a split that leaves some unlabeled'
             )
-        check_names((image['file_name'] for image in images), self.ann_file)
-        return super().load_data_list()
+        return self._describe(images)
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         data_info = super().parse_data_info(dict(raw_data_info, raw_ann_info=[]))
@@ -49,7 +50,6 @@ class UnlabeledDataset(CocoDataset):
         return [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
 
     def _list_folder(self, folder: Path) -> list[dict]:
-        self.cat_ids, self.cat_img_map = [], {}
         found = list_folder(folder)
         loading = (step for step in self.pipeline.transforms if isinstance(step, LoadImage))
         value_range = next((step.value_range for step in loading), None)
@@ -67,13 +67,23 @@ class UnlabeledDataset(CocoDataset):
                 f'{folder} is missing or holds no image that can be read '
                 f"({' '.join(IMAGE_SUFFIXES)}): check data_root and data_prefix['img']"
             )
-        infos = []
-        for img_id, (path, (height, width)) in enumerate(sizes.items()):
-            image = dict(
-                img_id=img_id,
-                file_name=path.relative_to(folder).as_posix(),
-                height=height,
-                width=width,
-            )
-            infos.append(self.parse_data_info(dict(raw_img_info=image)))
-        return infos
+        return self._describe(
+            [
+                dict(
+                    id=number,
+                    file_name=path.relative_to(folder).as_posix(),
+                    height=height,
+                    width=width,
+                )
+                for number, (path, (height, width)) in enumerate(sizes.items())
+            ]
+        )
+
+    def _describe(self, images: list[dict]) -> list[dict]:
+        """MMEngine's entries of COCO's images."""
+        self.cat_ids, self.cat_img_map = [], {}
+        unknown = dict(height=0, width=0)
+        return [
+            self.parse_data_info(dict(raw_img_info={**unknown, **image, 'img_id': image['id']}))
+            for image in images
+        ]

@@ -3,7 +3,6 @@
 from mmcast.images.folders import (
     IMAGE_SUFFIXES,
     ImageFolder,
-    check_names,
     image_files,
     list_folder,
     name_problem,
@@ -28,7 +27,6 @@ from mmcast.images.value_range import (
 __all__ = [
     'IMAGE_SUFFIXES',
     'ImageFolder',
-    'check_names',
     'image_files',
     'list_folder',
     'name_problem',

@@ -101,17 +101,6 @@ def name_problem(name: str) -> str:
     return 'has control characters' if kinds & {'Cc', 'Zl', 'Zp'} else ''
 
 
-def check_names(names: Iterable[str], source: str | os.PathLike) -> None:
-    """Checks the file names that a label file lists.
-
-    Raises:
-        CASTError: some cannot be used, see :func:`name_problem`.
-    """
-    problems = {name: problem for name in names if (problem := name_problem(name))}
-    if problems:
-        raise CASTError(f'{source}: {_describe(problems)}: rename them, there and in the folder')
-
-
 def read_sizes(
     paths: Iterable[Path], value_range: ValueRange = None
 ) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
@@ -131,7 +120,9 @@ def read_sizes(
             problems[path] = str(error)
             continue
         if header.deep and parse_value_range(value_range) is None:
-            problems[path] = f'image {readable(path)} has more than 8 bits; set value_range'
+            problems[path] = (
+                f'image {readable(path)} has more than 8 bits; set variables.value_range'
+            )
         else:
             sizes[path] = header.size
     return sizes, problems

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
+from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import (
     LabelFilter,
     expand_threshold,
@@ -97,10 +98,16 @@ class PseudoLabelDataset(CocoDataset):
             pipeline.insert(max(loading, default=0), dict(type='mmcast.LoadConfidenceMap'))
         super().__init__(*args, pipeline=pipeline, **kwargs)
 
+    @no_cycle_search()
     def load_data_list(self) -> list[dict]:
         # Not through pycocotools, as the parent does: that reads the file a second time and keeps
         # it.
         content = read_pseudo_labels(self.ann_file)
+        if not content['images']:
+            raise CASTError(
+                f'{self.ann_file} has no image: none of {len(content.get("unreadable", []))} could '
+                'be read; repair them and make it again with mmcast label'
+            )
         ids = self._match_classes(content['categories'])
         self.cat_ids = list(ids.values())
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}

@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
-from mmcast.coco.reading import read_coco
+from mmcast.coco.reading import read_image_list
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.images import IMAGE_SUFFIXES, check_names, check_size, list_folder, readable
+from mmcast.images import IMAGE_SUFFIXES, check_size, list_folder, readable
 from mmcast.processes import end_with_parent
 from mmcast.registry import DATASETS
 
@@ -37,8 +37,7 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
         folder's image is 0 x 0: it is not known before the image is read.
 
     Raises:
-        CASTError: no images, two of one id, a name that cannot be used, or none of the first few is
-            in the folder.
+        CASTError: no images, two of one id, or none of the first few is in the folder.
     """
     if not os.path.isdir(img_dir):
         raise CASTError(
@@ -55,7 +54,7 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
         ]
         content = dict(images=images, categories=[])
     else:
-        content = read_coco(ann_file)
+        content = read_image_list(ann_file)
     images = [
         dict(
             id=image['id'],
@@ -66,7 +65,6 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
         for image in content['images'][:limit]
     ]
     source = ann_file or img_dir
-    check_names((image['file_name'] for image in images), source)
     if not images:
         raise CASTError(f'{source} has no image ({" ".join(IMAGE_SUFFIXES)}); check the path')
     if max(Counter(image['id'] for image in images).values()) > 1:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmcast.coco.categories import category_ids
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.masks.rle import encode_segmentation
@@ -31,39 +33,73 @@ def read_ground_truth(path: str | os.PathLike, store: dict) -> dict[int, list[di
         ``segmentation``, ``iscrowd`` and ``area``.
 
     Raises:
-        CASTError: the file cannot be read, or has none of the images or not all of the classes.
+        CASTError: the file cannot be read, or has none of the images, some in another size, or not
+            all of the classes.
     """
     content = read_coco(path)
-    ids = {image['file_name']: image['id'] for image in store['images']}
-    images = {image['id']: image for image in content['images'] if image['file_name'] in ids}
-    if not images:
-        raise CASTError(
-            f'{path} has none of the images of the pseudo-labels, such as '
-            f'{next(iter(ids), "(none)")}; give the labels of the same images'
-        )
-    names = {category['id']: category['name'] for category in content['categories']}
-    categories = {category['name']: category['id'] for category in store['categories']}
-    missing = [name for name in categories if name not in names.values()]
-    if missing:
-        raise CASTError(
-            f'{path} has no class {", ".join(missing)}, it has {", ".join(names.values())}; give '
-            'labels of the same classes'
-        )
-    labels: dict[int, list[dict]] = {ids[image['file_name']]: [] for image in images.values()}
+    images = _match_images(content['images'], store['images'], path)
+    categories = _match_categories(content, store['categories'], path)
+    labels: dict[int, list[dict]] = {image['id']: [] for image in images.values()}
     for ann in content['annotations']:
         image = images.get(ann['image_id'])
-        if image is None or names.get(ann['category_id']) not in categories:
+        if image is None or ann['category_id'] not in categories:
             continue
         rle = encode_segmentation(ann['segmentation'], image['height'], image['width'])
-        labels[ids[image['file_name']]].append(
+        labels[image['id']].append(
             dict(
-                category_id=categories[names[ann['category_id']]],
+                category_id=categories[ann['category_id']],
                 segmentation=rle,
-                iscrowd=int(ann.get('iscrowd', 0)),
+                iscrowd=int(ann.get('iscrowd') or 0),
                 area=int(mask_utils.area(rle)),
             )
         )
     return labels
+
+
+def _match_images(
+    images: list[dict], stored: list[dict], path: str | os.PathLike
+) -> dict[int, dict]:
+    """The store's entry of each image that it has too, by the id in the ground truth."""
+    by_name = {image['file_name']: image for image in stored}
+    found = {
+        image['id']: by_name[image['file_name']]
+        for image in images
+        if image['file_name'] in by_name
+    }
+    if not found:
+        raise CASTError(
+            f'{path} has none of the images of the pseudo-labels, such as '
+            f'{next(iter(by_name), "(none)")}; give the labels of the same images'
+        )
+    other = [
+        image
+        for image in images
+        if image['id'] in found
+        and any(image[side] != found[image['id']][side] for side in ('height', 'width'))
+    ]
+    if other:
+        image, own = other[0], found[other[0]['id']]
+        raise CASTError(
+            f'{path} lists {len(other)} images in another size than the pseudo-labels, such as '
+            f'{image["file_name"]}, {image["width"]}x{image["height"]} and not '
+            f'{own["width"]}x{own["height"]}; give the labels of the same images'
+        )
+    return found
+
+
+def _match_categories(content: dict, stored: list[dict], path: str | os.PathLike) -> dict[int, int]:
+    """The store's category id by that of the ground truth."""
+    names = [category['name'] for category in stored]
+    used = {annotation['category_id'] for annotation in content['annotations']}
+    ids = category_ids(content['categories'], used, names, path)
+    missing = [name for name, own in zip(names, ids) if own is None]
+    if missing:
+        known = ', '.join(category['name'] for category in content['categories'])
+        raise CASTError(
+            f'{path} has no class {", ".join(missing)}, it has {known}; give '
+            'labels of the same classes'
+        )
+    return {own: category['id'] for own, category in zip(ids, stored)}
 
 
 @dataclass
@@ -71,7 +107,7 @@ class Comparison:
     """Labels against ground truth, one entry per label.
 
     Attributes:
-        scores: by field, (N,).
+        scores: by field, (N,); NaN where a label has none.
         correct: (N,), whether the label has a ground truth of its class, and of IoU 0.5 or more, to
             itself; labels take in the order of their ``score``, each the best that is left, as in
             COCO's evaluation.
@@ -125,6 +161,7 @@ def compare_labels(
         if count:
             image_quality[image_id] = 2 * matched / count
     scores = {name: np.array(values) for name, values in rows.scores.items()}
+    scores = {name: values for name, values in scores.items() if not np.isnan(values).all()}
     return Comparison(
         scores, np.array(rows.correct, bool), np.array(rows.iou), total, image_quality
     )
@@ -157,8 +194,7 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
         rows.correct.append(own is not None)
         rows.iou.append(float(np.where(single, iou, 0).max(initial=0)))
         for name in SCORES:
-            if name in ann:
-                rows.scores[name].append(ann[name])
+            rows.scores[name].append(ann.get(name, math.nan))
     return matched, int(single.sum()), counted
 
 
@@ -189,6 +225,8 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
         labels; ``error``: the expected calibration error, the mean of ``|score - precision|`` over
         the labels.
     """
+    known = ~np.isnan(scores)
+    scores, correct, iou = scores[known], correct[known], iou[known]
     number = np.minimum((scores * _BINS).astype(int), _BINS - 1)
     bins = [
         dict(

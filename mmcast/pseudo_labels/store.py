@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmcast.coco.reading import read_coco
+from mmcast.coco.categories import drop_twins
+from mmcast.coco.scanner import read_text
 from mmcast.errors import CASTError
+from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.checks import check_content
 from mmcast.version import __version__
 
@@ -22,6 +24,7 @@ PREDICTED = dict(
     score='scores', class_score='class_scores', mask_quality='mask_quality', agreement='agreement'
 )
 SCORES = tuple(PREDICTED)
+_SHOWN = 40  # characters of a header that is not ours, in messages
 
 
 def make_info(**identity: Any) -> dict:
@@ -29,24 +32,42 @@ def make_info(**identity: Any) -> dict:
     return dict(kind=KIND, format_version=FORMAT_VERSION, mmcast=__version__, **identity)
 
 
+@no_cycle_search()
 def read_pseudo_labels(path: str | os.PathLike) -> dict:
-    """A pseudo-label file's content, checked, so that compiled code may read its masks.
+    """A pseudo-label file's content, checked, so that compiled code may read its masks; of several
+    categories of one name only the one with annotations is in it.
 
     Raises:
         CASTError: the file is missing, no COCO JSON, no pseudo-label file of this format, or
             damaged, see :func:`~mmcast.pseudo_labels.checks.check_content`.
     """
-    content = read_coco(path)
-    info = content.get('info')
-    kind, version = (
-        (info.get('kind'), info.get('format_version')) if isinstance(info, dict) else (None, None)
-    )
-    if kind != KIND or version != FORMAT_VERSION:
+    content = _parse(path)
+    check_content(content, path, SCORES)
+    used = {annotation['category_id'] for annotation in content['annotations']}
+    content['categories'] = drop_twins(content['categories'], used, path)
+    return content
+
+
+def _parse(path: str | os.PathLike) -> dict:
+    """The JSON object in a file, once it is known to be what this module writes."""
+    try:
+        content = json.loads(read_text(path)[0])
+    except OSError as error:
+        raise CASTError(
+            f'{path}: cannot read the pseudo-label file ({error.strerror}): check the path'
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CASTError(
+            f'{path} is no JSON, or was cut short ({error}): make it again with mmcast label'
+        ) from error
+    info = content.get('info') if isinstance(content, dict) else None
+    info = info if isinstance(info, dict) else {}
+    if (info.get('kind'), info.get('format_version')) != (KIND, FORMAT_VERSION):
+        kind, version = (str(info.get(key))[:_SHOWN] for key in ('kind', 'format_version'))
         raise CASTError(
             f'{path} is not a pseudo-label file of format {FORMAT_VERSION} (its info says kind '
-            f'{kind!r}, format {version!r}); make one with mmcast label'
+            f'{kind!r}, format {version}); make one with mmcast label'
         )
-    check_content(content, path, SCORES)
     return content
 
 

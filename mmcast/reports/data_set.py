@@ -8,9 +8,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mmcast.coco.annotations import examine
 from mmcast.coco.checks.check_report import CheckReport
-from mmcast.coco.checks.findings import FIXES, NOTES, printable
-from mmcast.coco.checks.labels import ImageEntry, is_id
+from mmcast.coco.findings import FIXES, NOTES, printable
+from mmcast.coco.lists import ImageEntry
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.reports.html import photo, render
@@ -37,9 +38,9 @@ def write_sheet(
     remarks = _remarks(report)
     figures = []
     for image in track(images, 'Drawing', console=Console(stderr=True), disable=not progress):
-        own = dict(labels, annotations=labels['annotations'][image.id])
+        own = dict(labels, annotations=labels['annotations'][image.new_id])
         try:
-            drawing = draw_labels(Path(image.path), own, image.id, colours)
+            drawing = draw_labels(Path(image.path), own, image.new_id, colours)
         except CASTError:  # a rare sort of a known format, which Pillow reads and OpenCV does not
             continue
         figures.append(
@@ -91,25 +92,20 @@ def _spread(images: list[ImageEntry], count: int) -> list[ImageEntry]:
 
 
 def _sound_labels(report: CheckReport, images: list[ImageEntry]) -> dict:
-    """Categories as in COCO, and by image id those annotations that can be drawn without harm."""
-    damaged = {
-        finding.annotation_id for finding in report.findings if finding.annotation_id is not None
-    }
-    annotations = {image.id: [] for image in images}
+    """Categories as in COCO, and by image id the annotations as training reads them."""
+    annotations: dict[int, list[dict]] = {image.new_id: [] for image in images}
     for chunk in report.labels.chunks if report.labels and images else ():
-        for annotation in json.loads(report.labels.annotations(chunk)):
-            usable = (
-                isinstance(annotation, dict)
-                and is_id(annotation.get('id'))
-                and is_id(annotation.get('image_id'))
-                and annotation['id'] not in damaged
-            )
-            if usable and annotation['image_id'] in annotations:
+        parsed = json.loads(report.labels.annotations(chunk))
+        for annotation in examine(parsed, report.lists).annotations:
+            if annotation['image_id'] in annotations:
                 annotations[annotation['image_id']].append(
                     {key: annotation.get(key) for key in _DRAWN}
                 )
     return dict(
-        categories=[dict(id=key, name=name) for key, name in report.categories.items()],
+        categories=[
+            dict(id=category.new_id, name=category.name)
+            for category in report.lists.categories.values()
+        ],
         annotations=annotations,
     )
 

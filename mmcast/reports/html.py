@@ -10,7 +10,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from mmcast.coco.checks.findings import printable
+from mmcast.coco.findings import printable
 
 
 def render(template: Path, **values: Any) -> str:

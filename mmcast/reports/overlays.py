@@ -51,8 +51,7 @@ def make_overlays(run: PipelineRun) -> Overlays | None:
     wanted = run.plan.config.report
     ann_file, img_dir = (run.resolve(wanted[key], 'report') for key in ('ann_file', 'img_dir'))
     score_thr = wanted.get('score_thr', 0.3)
-    check_labels(ann_file, img_dir)
-    truth = json.loads(Path(ann_file).read_text(encoding='utf-8'))
+    truth = check_labels(ann_file, img_dir).content
     images = choose_report_images(truth, wanted.get('images', 12))
     folder = run.plan.work_dir / 'report'
     folder.mkdir(exist_ok=True)

@@ -86,6 +86,18 @@ def reached_checkpoint(runner: Runner, hook: CheckpointHook) -> Path:
     return Path(hook.out_dir, hook.filename_tmpl.format(reached))
 
 
+def part_of(filename: str) -> str:
+    """What a checkpoint is called until it is whole."""
+    return f'.{filename}.part'
+
+
+def remove_parts(folder: Path) -> None:
+    """Deletes what a killed run had written of a checkpoint."""
+    if is_main_process():
+        for path in folder.glob(part_of('*.pth')):
+            path.unlink(missing_ok=True)
+
+
 def keep_two(cfg: Config) -> bool:
     """Makes ``max_keep_ckpts=1`` 2, and says whether it did; :func:`keep_only` makes one of them.
 

@@ -23,7 +23,14 @@ from mmcast.errors import CASTError
 from mmcast.files import naming, replace_durably
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
-from mmcast.training.checkpoints import keep_only, keep_two, last_checkpoint
+from mmcast.training.checkpoints import (
+    checkpoint_folder,
+    keep_only,
+    keep_two,
+    last_checkpoint,
+    part_of,
+    remove_parts,
+)
 from mmcast.training.curves import number_start
 from mmcast.training.distributed import say
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
@@ -82,7 +89,7 @@ class _Runner(Runner):
         if '://' in str(out_dir):  # an object store has whole objects only
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        part = Path(out_dir, f'.{filename}.part')
+        part = Path(out_dir, part_of(filename))
         with naming(Path(out_dir, filename), part):
             try:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
@@ -166,6 +173,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         SeedIterationsHook(),
     ):
         runner.register_hook(hook)
+    remove_parts(checkpoint_folder(cfg, Path(cfg.work_dir)))
     with naming(cfg.work_dir):
         runner.train()
     if cfg.get('val_cfg') is not None and not validations.knows(runner):

@@ -136,6 +136,33 @@ def test_there_are_queries_for_every_instance(root, instances, queries):
     assert run(root)['num_queries'] == queries
 
 
+def test_what_of_the_unlabeled_folder_cannot_be_used_is_listed_at_once(root, capsys):
+    more = root / 'more'
+    (more / 'u.png').write_text('no picture')
+    (more / 'deep/empty.png').write_bytes(b'')
+    (more / 'new\nline.png').write_bytes(b'')
+    (more / '._w.png').write_bytes(b'resource fork')
+    Image.new('I;16', (30, 20)).save(more / 'deep/sixteen.png')
+    out = run(root)
+    names = [image['file_name'] for image in read(out['unlabeled'])['images']]
+    assert names == ['deep/v.JPG', 'deep/w.png', 'x.tif']
+    said = capsys.readouterr().out
+    assert '3 unlabeled images in' in said and '1 hidden files' in said and r'new\nline.png' in said
+    listed = (root.parent / 'out/unreadable_unlabeled.txt').read_text().splitlines()
+    for line, word in zip(listed, ('empty.png', 'sixteen.png', 'u.png'), strict=True):
+        assert word in line
+    assert len(read(run(root, out_dir=root / 'new', value_range='0,9')['unlabeled'])['images']) == 4
+
+
+def test_labeled_images_of_more_than_8_bits_want_a_range(root):
+    Image.new('I;16', (30, 20)).save(root / 'photos/3.png')
+    with pytest.raises(CASTError, match=r'3\.png has more than 8 bits: .*variables.value_range'):
+        run(root)
+    assert run(root, value_range='percentile')['num_classes'] == 2
+    with pytest.raises(CASTError, match="value_range is '4095'"):
+        run(root, value_range='4095')
+
+
 def test_a_photo_that_exif_turns_is_listed_upright(root):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -163,11 +190,11 @@ def change(root, edit):
         ),
         (
             lambda root: change(root, lambda c: c['annotations'][4].pop('segmentation')),
-            r'1 of 30 .* id 11, have no mask',
+            r'without a mask \(boxes alone\): 1, such as annotation 11 of image 1',
         ),
         (
             lambda root: change(root, lambda c: c['images'][0].update(file_name='gone.png')),
-            r'image gone.png is neither in .*variables.data_root',
+            r'image gone.png is not in .*variables.labeled_images',
         ),
         (
             lambda root: (root / 'photos/7.png').unlink(),
@@ -175,11 +202,15 @@ def change(root, edit):
         ),
         (
             lambda root: write_images(root / 'copy', [f'{i}.png' for i in range(10)]),
-            r'are in .*copy and, by name, in .*photos',
+            r'are in .*copy and, by name, in .*photos.*variables.labeled_images',
         ),
         (
-            lambda root: (root / 'more/u.png').write_bytes(b'no image'),
-            r'more/u.png is not a readable image',
+            lambda root: (root / 'photos/3.png').write_bytes(b'no image'),
+            r'image .*photos/3.png cannot be read',
+        ),
+        (
+            lambda root: write_images(root / 'photos', ['3.png', '4.png'], (30, 20)),
+            r'2 images of .*labels.json do not fit it; .*3.png is 20x30, .*30x20: .*by 90 degrees',
         ),
         (
             lambda root: change(
@@ -189,7 +220,7 @@ def change(root, edit):
                     + [c.update(annotations=c['annotations'][:3])]
                 ),
             ),
-            r'has one image: .*variables.val',
+            r'has one image with instances, .*variables.val',
         ),
     ],
 )
@@ -211,9 +242,131 @@ def test_what_is_wrong_is_said_in_one_line(root, damage, message):
             dict(classes=['cell', 'car']),
             r'categories things, cell, dust; variables.classes .* not cell, car',
         ),
-        (dict(unlabeled='photos'), r'photos has no image that is not labeled already'),
+        (dict(unlabeled='photos'), r'photos has no usable image that is not labeled already'),
     ],
 )
 def test_a_wrong_setting_is_named(root, option, message):
     with pytest.raises(CASTError, match=message):
         run(root, **option)
+
+
+def roboflow(root: Path) -> None:
+    """As Roboflow exports: images beside their JSON, three versions of each photo, the same names
+    in both folders.
+    """
+    pairs = [f'{photo}_jpg.rf.{photo}{version}' for photo in 'abcd' for version in '012']
+    names = [f'{pair}abcdef0123.jpg' for pair in pairs]
+    for part, those in (('train', names[:9]), ('valid', names[9:] + names[:1])):
+        write_images(root / part, those)
+        (root / part / '_annotations.coco.json').write_text(json.dumps(coco(those)))
+
+
+def test_images_beside_their_json_are_found_and_versions_of_one_photo_are_said(root, capsys):
+    roboflow(root)
+    train, valid = 'train/_annotations.coco.json', 'valid/_annotations.coco.json'
+    out = run(root, labeled=train, val=valid)
+    assert out['train_images'] == str(root / 'train') and out['val_images'] == str(root / 'valid')
+    assert (
+        '3 labeled images, such as a_jpg.rf.a0abcdef0123.jpg, are versions of photos in '
+        f'{valid}: ' in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_versions_of_one_photo_stay_together(root, seed):
+    roboflow(root)
+    out = run(root, labeled='train/_annotations.coco.json', seed=seed, val_percent=30)
+    photos = [
+        {image['file_name'][0] for image in read(out[part])['images']}
+        for part in ('labeled', 'val')
+    ]
+    assert not photos[0] & photos[1] and photos[0] | photos[1] == set('abc')
+    assert len(read(out['val'])['images']) == 3
+
+
+def test_folders_of_images_can_be_given(root):
+    names = [f'{i}.png' for i in range(10)]
+    write_images(root / 'copy', names)
+    write_images(root / 'more', ['0.png'])
+    (root / 'val.json').write_text(json.dumps(coco(['0.png'])))
+    out = run(root, labeled_images='copy', val='val.json', val_images='more')
+    assert out['train_images'] == str(root / 'copy') and out['val_images'] == str(root / 'more')
+    with pytest.raises(CASTError, match=r'nowhere not found.*variables.labeled_images=PATH'):
+        run(root, labeled_images='nowhere')
+    with pytest.raises(CASTError, match=r'image 0.png is not in .*deep: set variables.val_images'):
+        run(root, labeled_images='copy', val='val.json', val_images='more/deep')
+
+
+def test_unreadable_unlabeled_images_are_left_out_and_listed(root, capsys):
+    for name in ('u.png', 'deep/w.png'):
+        (root / 'more' / name).write_bytes(b'no image')
+    out = run(root)
+    assert [i['file_name'] for i in read(out['unlabeled'])['images']] == ['deep/v.JPG', 'x.tif']
+    said = capsys.readouterr().out
+    assert '2 unlabeled images' in said and 'left out: deep/w.png, u.png' in said
+    listed = root.parent / 'out/unreadable_unlabeled.txt'
+    names = [line.split('\t')[0] for line in listed.read_text().splitlines()]
+    assert str(listed) in said and names == ['deep/w.png', 'u.png']
+
+
+def crowd(annotations) -> None:
+    for annotation in annotations:
+        annotation.update(iscrowd=1)
+
+
+def test_groups_teach_nothing_unless_they_are_said_to_be_objects(root, capsys):
+    change(root, lambda c: crowd(c['annotations']))
+    with pytest.raises(CASTError, match=r'30 of 30 annotations have iscrowd 1.*crowd_as_instances'):
+        run(root)
+    out = run(root, crowd_as_instances='True', out_dir=root.parent / 'objects')
+    assert {annotation['iscrowd'] for annotation in read(out['labeled'])['annotations']} == {0}
+    assert 'iscrowd' not in capsys.readouterr().out
+    with pytest.raises(CASTError, match='crowd_as_instances is True or False, not maybe'):
+        run(root, crowd_as_instances='maybe')
+
+
+def test_the_share_of_groups_is_said(root, capsys):
+    change(root, lambda c: crowd(c['annotations'][:21]))
+    run(root)
+    said = capsys.readouterr().out
+    assert '21 of 30 annotations (70%) are groups' in said and 'crowd_as_instances=True' in said
+
+
+def test_what_is_mended_is_said_and_in_the_copies(root, capsys):
+    change(root, lambda c: [c['annotations'][4].pop('area'), c['images'][3].pop('height')])
+    before = (root / 'labels.json').read_bytes()
+    out = run(root)
+    said = capsys.readouterr().out
+    assert 'missing or unusable areas: 1, such as annotation 11 of image 1' in said
+    assert 'no whole numbers: 1, such as image 3 of 3.png' in said
+    copies = [read(out[part]) for part in ('labeled', 'val')]
+    areas = [annotation['area'] for part in copies for annotation in part['annotations']]
+    assert areas == [49] * 30
+    assert all(image['height'] == 20 for part in copies for image in part['images'])
+    assert (root / 'labels.json').read_bytes() == before
+
+
+def test_more_instances_than_queries_are_said(root, capsys):
+    change(root, lambda c: c.update(coco([f'{i}.png' for i in range(10)], 40)))
+    assert run(root, max_queries='35')['num_queries'] == 35
+    said = capsys.readouterr().out
+    assert '10 of 10 images have more than 35 instances, up to 40; of these 50 cannot be' in said
+    assert 'raise variables.max_queries' in said
+    assert run(root)['num_queries'] == 50
+    assert 'max_queries' not in capsys.readouterr().out
+
+
+def test_validation_images_need_an_instance(root):
+    (root / 'val.json').write_text(json.dumps(coco(['u.png'], instances=1)))
+    with pytest.raises(CASTError, match=r'val.json has no instance of dust'):
+        run(root, val='val.json', classes='dust')
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_both_sides_of_a_split_have_instances(root, seed):
+    """Only two of ten images have any."""
+    change(root, lambda c: c.update(annotations=c['annotations'][:6]))
+    out = run(root, seed=seed)
+    labeled, val = (read(out[part]) for part in ('labeled', 'val'))
+    assert (len(labeled['images']), len(val['images'])) == (8, 2)
+    assert (len(labeled['annotations']), len(val['annotations'])) == (3, 3)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mmcast.coco.folder import prepare_coco_folder
 from mmcast.errors import CASTError
@@ -58,3 +59,22 @@ def test_names_the_missing_part_and_the_setting(root, tmp_path, missing):
     with pytest.raises(CASTError, match=f'{missing} not found.*variables.data_root'):
         prepare_coco_folder(root, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_validation_file_with_faults_is_copied_mended(root, tmp_path, capsys):
+    path = root / 'annotations/instances_val.json'
+    coco = json.loads(path.read_text())
+    for annotation in coco['annotations']:
+        annotation['id'] += 1
+    path.write_text(json.dumps(coco))
+    assert prepare_coco_folder(root, tmp_path / 'one')['val'] == str(path)
+    del coco['annotations'][0]['area'], coco['images'][4]['width']
+    Image.new('RGB', (8, 8)).save(root / 'images/4.png')
+    path.write_text(json.dumps(coco))
+    capsys.readouterr()
+    copy = Path(prepare_coco_folder(root, tmp_path / 'two')['val'])
+    assert copy == tmp_path / 'two/val.json'
+    mended = json.loads(copy.read_text())
+    assert (mended['annotations'][0]['area'], mended['images'][4]['width']) == (4, 8)
+    assert json.loads(path.read_text()) == coco
+    assert 'instances_val.json: missing or unusable areas: 1' in capsys.readouterr().out

@@ -34,8 +34,8 @@ def all_images(tmp_path):
                 segmentation=[[0, 0, 2, 0, 2, 2, 0, 2]],
             )
 
-        annotations = [annotation(i, i, 1) for i in range(n)]
-        annotations += [annotation(n, n - 1, 2), annotation(n + 1, 0, 3, iscrowd=1)]
+        annotations = [annotation(i + 1, i, 1) for i in range(n)]
+        annotations += [annotation(n + 1, n - 1, 2), annotation(n + 2, 0, 3, iscrowd=1)]
         path = tmp_path / 'all.json'
         path.write_text(
             json.dumps(
@@ -334,3 +334,21 @@ def test_command_line(all_images, monkeypatch, capsys):
     )
     assert failed.returncode == 1
     assert failed.stderr.startswith('error: ') and failed.stderr.count('\n') == 1
+
+
+def test_faults_are_mended_in_the_parts_and_said(all_images, capsys):
+    path = all_images(10)
+    content = json.loads(path.read_text())
+    for image in content['images']:
+        image['id'] = f'{image["id"]}'
+    for annotation in content['annotations']:
+        annotation.update(id=0, bbox=None)
+    path.write_text(json.dumps(content))
+    _, labeled, unlabeled = split(path, count=4)
+    for part in (labeled, unlabeled):
+        assert all(type(image['id']) is int for image in part['images'])
+    assert {tuple(annotation['bbox']) for annotation in labeled['annotations']} == {(0, 0, 2, 2)}
+    assert len({annotation['id'] for annotation in labeled['annotations']}) >= 4
+    said = capsys.readouterr().out
+    assert 'missing or unusable boxes: 12' in said and 'ids that are no whole numbers: 22' in said
+    assert json.loads(path.read_text()) == content

@@ -1,5 +1,6 @@
 """Labels follow class names, whatever the order of categories in a file."""
 
+import copy
 import json
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_two_used_categories_of_one_name_are_refused(tmp_path):
     content['categories'].append(dict(id=4, name='disc'))
     content['annotations'][1]['category_id'] = 4
     path.write_text(json.dumps(content))
-    message = r'labels\.json: the categories 1, 4 are all called disc and have annotations'
+    message = r'labels\.json cannot be used.* categories 1, 4 are all called disc and have annot'
     for name in INSTANCES:
         Image.new('RGB', (SIDE, SIDE)).save(tmp_path / name)
     with pytest.raises(CASTError, match=message):
@@ -174,3 +175,68 @@ def test_two_used_categories_of_one_name_are_refused(tmp_path):
         check_labels(str(path), str(tmp_path), ('disc', 'square', 'ring'))
     with pytest.raises(CASTError, match=message):
         evaluate(path, ('disc', 'square', 'ring'))
+
+
+def mix(content):
+    """Faults of many kinds, none of which changes what is meant."""
+    for image in content['images']:
+        image['id'] = f'{image["id"]}'
+    first, second, third, fourth = content['annotations']
+    first.update(id=0, image_id='1', iscrowd=None, area=0)
+    second.update(segmentation=second['segmentation'][0], category_id=f'{second["category_id"]}')
+    third.update(bbox=None, iscrowd='0', image_id=2.0)
+    points = fourth['segmentation'][0]
+    fourth.update(segmentation=[[], [points[i : i + 2] for i in (0, 2, 4, 6)], [1, 1, 5, 5]])
+    del fourth['iscrowd'], fourth['area']
+    content['categories'].insert(0, dict(id=0, name='disc'))
+    for annotation, image in ((first, 1), (fourth, '2')):
+        content['annotations'].append(
+            copy.deepcopy(dict(annotation, image_id=image, segmentation=[[3, 3, 5, 5]]))
+        )
+    return content
+
+
+@pytest.mark.parametrize('categories', ORDERS.values(), ids=ORDERS)
+def test_a_file_with_many_faults_means_what_it_meant(categories, tmp_path):
+    classes = ('disc', 'square', 'ring')
+    path = coco_file(tmp_path, categories)
+    dataset = dict(type='CocoDataset', metainfo=dict(classes=classes), data_prefix=dict(img=''))
+    options = dict(dataset, ann_file=str(path), pipeline=[])
+    right = DATASETS.build(options)
+    path.write_text('\ufeff' + json.dumps(mix(json.loads(path.read_text()))))
+    mended = DATASETS.build(options)
+    for index in range(2):
+        found, wanted = (
+            [
+                (i['bbox'], i['bbox_label'], i['mask'], i['ignore_flag'])
+                for i in part.get_data_info(index)['instances']
+            ]
+            for part in (mended, right)
+        )
+        assert found == wanted and len(found) == 2
+    metrics = evaluate(path, classes)
+    assert metrics['coco/segm_mAP'] == 1.0
+    assert [metrics[f'coco/{name}_precision'] for name in classes] == [1.0, 1.0, 1.0]
+
+
+def test_sizes_that_a_file_lacks_come_from_its_images(tmp_path):
+    path = coco_file(tmp_path, ORDERS['as the classes'])
+    content = json.loads(path.read_text())
+    for image in content['images']:
+        del image['height'], image['width']
+    path.write_text(json.dumps(content))
+    for name in INSTANCES:
+        Image.new('RGB', (SIDE, SIDE)).save(tmp_path / name)
+    dataset = DATASETS.build(
+        dict(
+            type='CocoDataset',
+            ann_file=str(path),
+            metainfo=dict(classes=('disc', 'square', 'ring')),
+            pipeline=[],
+            data_prefix=dict(img=str(tmp_path)),
+        )
+    )
+    assert dataset.get_data_info(0)['height'] == SIDE
+    assert evaluate(path, ('disc', 'ring'), img_dir=str(tmp_path))['coco/segm_mAP'] == 1.0
+    with pytest.raises(CASTError, match='width and height are null and null'):
+        evaluate(path, ('disc', 'ring'))

@@ -11,13 +11,19 @@ from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 
 
+def annotation(**changes) -> dict:
+    square = [[2, 2, 8, 2, 8, 8, 2, 8]]
+    usual = dict(id=1, image_id=1, category_id=1, iscrowd=0, segmentation=square, area=36)
+    return dict(usual, bbox=[2, 2, 6, 6]) | changes
+
+
 @pytest.fixture
 def labels(tmp_path: Path) -> dict:
     (tmp_path / 'images').mkdir()
     Image.new('RGB', (20, 10)).save(tmp_path / 'images/a.png')
     return dict(
         images=[dict(id=1, file_name='a.png', width=20, height=10)],
-        annotations=[dict(id=1, image_id=1, category_id=1)],
+        annotations=[annotation(image_id=1)],
         categories=[dict(id=1, name='car')],
     )
 
@@ -41,12 +47,12 @@ def test_fitting_labels_pass(labels, tmp_path):
         ),
         (
             dict(images=[dict(id=1, file_name='a.png', width=10, height=20)]),
-            'is 20x10, its label says 10x20',
+            'is 20x10, its label file says 10x20',
         ),
-        (dict(images=[]), 'lists no image'),
+        (dict(images=[], annotations=[]), 'lists no image'),
         (
-            dict(annotations=[dict(id=1, image_id=2, category_id=1)]),
-            'annotations of 1 images that it does not list.*id 2',
+            dict(annotations=[annotation(image_id=2)]),
+            'of images that are not listed: 1, such as annotation 1 of image 2',
         ),
         (dict(categories=[dict(id=1, name='bus')]), 'has no category car, it has bus'),
     ],
@@ -134,3 +140,52 @@ def test_a_source_without_portrait_images_cannot_be_grouped(labels, tmp_path, sa
     expected = pytest.raises(CASTError, match='labeled.json lacks portrait.*MultiSourceSampler')
     with expected if refused else nullcontext():
         check_config_data(cfg, ('train_dataloader',))
+
+
+def config(folder, content, **model) -> Config:
+    (folder / 'labels.json').write_text(json.dumps(content))
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(folder),
+        ann_file='labels.json',
+        data_prefix=dict(img='images'),
+        metainfo=dict(classes=('car',)),
+    )
+    return Config(dict(train_dataloader=dict(dataset=dataset), model=model))
+
+
+@pytest.mark.parametrize(
+    'annotations, message',
+    [
+        ([annotation(iscrowd=1)], r'1 of 1 annotations have iscrowd 1, .*datumaro.*iscrowd 0'),
+        ([], r'has no annotation'),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(labels, tmp_path, annotations, message):
+    cfg = config(tmp_path, dict(labels, annotations=annotations))
+    with pytest.raises(CASTError, match=message):
+        check_config_data(cfg, ('train_dataloader',))
+    cfg.val_dataloader = cfg.pop('train_dataloader')
+    check_config_data(cfg, ('val_dataloader',))
+
+
+def test_annotations_of_unlabeled_images_are_not_looked_at(labels, tmp_path):
+    cfg = config(tmp_path, dict(labels, annotations=[annotation(segmentation=None)]))
+    with pytest.raises(CASTError, match='without a mask'):
+        check_config_data(cfg, ('train_dataloader',))
+    cfg.train_dataloader.dataset.type = 'UnlabeledDataset'
+    check_config_data(cfg, ('train_dataloader',))
+
+
+def test_more_instances_than_the_model_finds_are_said(labels, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmcast.data.config_data.print_log', lambda text, **_: said.append(text))
+    cars = [annotation(id=number) for number in range(1, 6)]
+    cfg = config(tmp_path, dict(labels, annotations=cars), head=dict(num_queries=3))
+    check_config_data(cfg, ('train_dataloader',))
+    assert len(said) == 1
+    assert '1 of 1 images have more than 3 instances, up to 5; of these 2 cannot be f' in said[0]
+    assert said[0].endswith('raise model.head.num_queries')
+    cfg.model.head.num_queries = 5
+    check_config_data(cfg, ('train_dataloader',))
+    assert len(said) == 1

@@ -159,11 +159,21 @@ def test_more_than_8_bits_want_a_range(folder, value_range, count):
     assert sum(white) == count - 3
 
 
+def test_faults_of_annotations_do_not_matter_and_sizes_come_from_the_images(folder):
+    content = json.loads((folder / 'images.json').read_text())
+    content['annotations'].append('nothing')
+    del content['annotations'][0]['segmentation']
+    content['images'][1].pop('height')
+    (folder / 'images.json').write_text(json.dumps(content))
+    unlabeled = dataset(folder, 'images.json')
+    assert [unlabeled.get_data_info(i)['height'] for i in range(3)] == [20, 30, 20]
+
+
 def test_names_that_cannot_be_used_are_told_before_training(folder):
     content = json.loads((folder / 'images.json').read_text())
     content['images'][1]['file_name'] = 'two\nlines.png'
     (folder / 'images.json').write_text(json.dumps(content))
-    with pytest.raises(CASTError, match=r'images.json: .*two\\nlines.png. has control characters'):
+    with pytest.raises(CASTError, match=r'images.json .*two\\nlines.png .has control characters'):
         dataset(folder, 'images.json')
 
 

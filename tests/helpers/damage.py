@@ -79,15 +79,15 @@ def plant(folder: Path) -> set[tuple]:
 def _damage_masks(images: list[dict], own: list[list[dict]]) -> set[tuple]:
     """One mask, box or area of each of the first seven images."""
     width, size = images[5]['width'], [images[2]['height'], images[2]['width']]
-    far = [width + 5, 1, width + 15, 1, width + 15, 11, width + 5, 11]
+    far = [width + 5, 1, 3 * width, 1, 3 * width, 11, width + 5, 11]
     changes = [
         ('empty-mask', dict(segmentation=[])),
         ('degenerate-polygon', dict(segmentation=[[1, 1, 5, 5]])),
         ('malformed-mask', dict(segmentation=dict(size=size, counts='5'))),
         ('mask-size-mismatch', dict(segmentation=dict(size=[3, 3], counts=[4, 5]))),
-        ('bad-area', dict(area=-1)),
-        ('mask-outside-image', dict(segmentation=[far], bbox=[width + 5, 1, 10, 10], area=100)),
-        ('bad-box', dict(bbox=[3, 3, 0, 4])),
+        ('bad-area', dict(area=9 * size[0] * size[1])),
+        ('mask-far-outside', dict(segmentation=[far], bbox=[width + 5, 1, 10, 10], area=100)),
+        ('bad-box', dict(bbox=[-9, 3, 1, 4])),
     ]
     expected = set()
     for (kind, change), image, annotations in zip(changes, images, own):
@@ -119,6 +119,7 @@ def _damage_references(
         ('duplicate-image-id', 'other.png', ids[10], None),
         ('duplicate-file', names[11], 'again', None),
         ('image-without-annotations', names[11], 'again', None),
+        ('id-type', names[11], 'again', None),
         ('duplicate-category', source, None, None),
     }
 

@@ -58,15 +58,16 @@ def damage_bytes(data: bytes, rng: np.random.Generator, changes: int = 3) -> byt
 def damage_json(content: Any, rng: np.random.Generator, changes: int = 3) -> Any:
     """A copy with one to ``changes`` values replaced, moved, repeated or left out, at any depth."""
     content = json.loads(json.dumps(content))
-    for _ in range(rng.integers(1, changes + 1)):
+    for _ in range(1 if rng.random() < 0.5 else rng.integers(1, changes + 1)):
         places = list(_places(content))
         if not places:
             return content
-        # Lists of coordinates have most places: every key is as likely as another.
-        names = sorted({name for _, _, name in places})
-        name = names[rng.integers(len(names))]
-        choice = [(holder, key) for holder, key, own in places if own == name]
-        holder, key = choice[rng.integers(len(choice))]
+        choice = places
+        if rng.random() < 0.5:  # lists of coordinates have most places, but keys matter more
+            names = sorted({name for _, _, name in places})
+            name = names[rng.integers(len(names))]
+            choice = [place for place in places if place[2] == name]
+        holder, key, _ = choice[rng.integers(len(choice))]
         _damage_value(holder, key, places, rng)
     return content
 
@@ -82,7 +83,7 @@ def _places(value: Any, name: str = '') -> Iterable[tuple[Any, Any, str]]:
 
 
 def _damage_value(holder: Any, key: Any, places: list, rng: np.random.Generator) -> None:
-    kind = rng.integers(6)
+    kind = rng.integers(8)
     value = holder[key]
     if kind == 0:
         del holder[key]
@@ -96,8 +97,8 @@ def _damage_value(holder: Any, key: Any, places: list, rng: np.random.Generator)
             holder[key] = json.loads(json.dumps(other[place]))
     elif kind == 4 and isinstance(value, str) and value:
         holder[key] = damage_bytes(value.encode(), rng, 1).decode(errors='replace')
-    elif kind == 5 and type(value) in (int, float):
-        holder[key] = value * [-1, 2, 1000, 1e9, 0.5][rng.integers(5)]
+    elif kind >= 5 and type(value) in (int, float):
+        holder[key] = value * [-1, 2, 1000, 1e9, 0.5][rng.integers(5)] + int(rng.integers(-1, 2))
     else:
         holder[key] = _STRANGERS[rng.integers(len(_STRANGERS))]
 
@@ -105,10 +106,10 @@ def _damage_value(holder: Any, key: Any, places: list, rng: np.random.Generator)
 def damage_json_file(content: Any, rng: np.random.Generator) -> bytes:
     """A JSON file of damaged values, damaged bytes, or both, or in another encoding."""
     kind = rng.random()
-    if kind < 0.75:
+    if kind < 0.9:
         content = damage_json(content, rng)
     data = json.dumps(content).encode()
-    if kind > 0.7:
+    if kind > 0.85:
         data = damage_bytes(data, rng)
     if kind < 0.05:
         data = b'\xef\xbb\xbf' + data

@@ -236,13 +236,18 @@ def main() -> None:
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--folder', type=Path, required=True, help='is made, and must not exist')
+    parser.add_argument(
+        '--longest', type=float, default=40.0, help='seconds of work before a kill, at most'
+    )
+    parser.add_argument('--undisturbed', type=Path, help='folder "whole" of an earlier call')
     args = parser.parse_args()
     args.folder.mkdir()
     rng = random.Random(args.seed)
-    whole = args.folder.absolute() / 'whole'
-    whole.mkdir()
-    seconds = run_to_the_end(command_of(whole), whole / 'log.txt')
-    print(f'undisturbed: {seconds:.0f} s', flush=True)
+    whole = (args.undisturbed or args.folder / 'whole').absolute()
+    if not args.undisturbed:
+        whole.mkdir()
+        seconds = run_to_the_end(command_of(whole), whole / 'log.txt')
+        print(f'undisturbed: {seconds:.0f} s', flush=True)
     expected, total, problems, runs = final_state(whole), 0, [], Counter()
     while total < args.kills:
         folder = args.folder.absolute() / f'killed_{len(runs)}'
@@ -251,7 +256,7 @@ def main() -> None:
             folder,
             command_of(folder),
             args.kills - total,
-            seconds / 4,
+            args.longest,
             rng,
             lambda line: print(line, flush=True),
         )

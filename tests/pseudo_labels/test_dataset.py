@@ -190,9 +190,10 @@ def test_thresholds_from_data_where_they_are_above_the_given_one(files, monkeypa
     build(files, score_thr=0.5, thresholds_from=dict(percentile=50), resolve_overlaps=False)
     assert lines[0] == f'{files}/labels.json: thresholds on score: person 0.500, car 0.500'
     assert 'person 1/2, car 2/3' in lines[1]
+    square = dict(segmentation=[[1, 1, 5, 1, 5, 5, 1, 5]], bbox=[1, 1, 4, 4], area=16, iscrowd=0)
     people = dict(
-        images=[{}],
-        annotations=[dict(category_id=1)] * 4,
+        images=[dict(id=1, file_name='1.png', height=HEIGHT, width=WIDTH)],
+        annotations=[dict(square, id=number, image_id=1, category_id=1) for number in range(1, 5)],
         categories=[dict(id=1, name='person'), dict(id=2, name='car')],
     )
     (files / 'labeled.json').write_text(json.dumps(people))
@@ -203,6 +204,21 @@ def test_thresholds_from_data_where_they_are_above_the_given_one(files, monkeypa
 
 def test_at_most_so_many_an_image(files):
     assert labels_and_areas(build(files, top_k=1)) == [[(0, 12)], [(1, 16)], [], []]
+
+
+def test_labels_follow_names_where_two_categories_have_one(files):
+    content = json.loads((files / 'labels.json').read_text())
+    content['categories'] += [dict(id=11, name='car'), dict(id=1, name='person')]
+    (files / 'labels.json').write_text(json.dumps(content))
+    assert labels_and_areas(build(files)) == [[(1, 16), (0, 12)], [(1, 16)], [], []]
+
+
+def test_no_image_that_could_be_read(files):
+    content = json.loads((files / 'labels.json').read_text())
+    content.update(images=[], annotations=[], unreadable=[dict(file_name='1.png', reason='cut')])
+    (files / 'labels.json').write_text(json.dumps(content))
+    with pytest.raises(CASTError, match=r'labels\.json has no image: none of 1 could be read'):
+        build(files)
 
 
 def test_other_files_and_names_are_refused(files):

@@ -2,6 +2,8 @@
 mmdet's metric.
 """
 
+import json
+
 import numpy as np
 import pytest
 from stored_labels import (
@@ -34,6 +36,28 @@ def test_hidden_labels_are_found_by_name(tmp_path):
     assert (hidden[2][0]['category_id'], hidden[2][0]['area']) == (CAR, 50)
     with pytest.raises(CASTError, match=r'hidden\.json has none of the images .* such as 1\.png'):
         read_ground_truth(write_hidden(tmp_path / 'hidden.json', {8: []}), store)
+
+
+def test_hidden_labels_of_a_used_and_an_unused_category_of_one_name(tmp_path):
+    store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', {1: []}))
+    path = write_hidden(tmp_path / 'hidden.json', {1: [label(CAR, rectangle(0, 0, 5, 5))]})
+    content = json.loads(path.read_text())
+    content['categories'] += [dict(id=8, name='car'), dict(id=9, name='person')]
+    path.write_text(json.dumps(content))
+    assert [ann['category_id'] for ann in read_ground_truth(path, store)[1]] == [CAR]
+
+
+def test_hidden_labels_of_images_of_another_size_are_refused(tmp_path):
+    """Pycocotools compares masks of two sizes with an IoU of -1, and finds an AP of 0."""
+    store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', {1: [], 2: []}))
+    path = write_hidden(tmp_path / 'hidden.json', {1: [], 2: []})
+    content = json.loads(path.read_text())
+    content['images'][1].update(height=2 * HEIGHT, width=2 * WIDTH)
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        CASTError, match=r'lists 1 images in another .* 2\.png, 60x40 and not 30x20'
+    ):
+        read_ground_truth(path, store)
 
 
 def test_labels_take_hidden_ones_in_the_order_of_their_scores():
@@ -78,6 +102,19 @@ def test_calibration_of_ten_bins():
     assert [each['count'] for each in found['bins']] == [1, 2, 2]
     assert found['bins'][1] == pytest.approx(dict(count=2, score=0.135, precision=0.5, iou=0.4))
     assert found['error'] == pytest.approx((0.05 + 2 * 0.365 + 2 * 0.025) / 5)
+
+
+def test_calibration_of_a_score_that_some_labels_lack():
+    """Of labels of two teachers in one file, for instance."""
+    truth = rectangle(0, 0, 10, 10)
+    labels = {
+        1: [label(CAR, truth, 0.9, class_score=0.7), label(CAR, rectangle(10, 10, 5, 5), 0.5)]
+    }
+    found = compare_labels(labels, {1: [label(CAR, truth)]})
+    assert sorted(found.scores) == ['class_score', 'score']
+    assert calibration(found.scores['class_score'], found.correct, found.iou)['bins'] == [
+        dict(count=1, score=0.7, precision=1.0, iou=1.0)
+    ]
 
 
 def test_average_precision_is_that_of_mmdets_metric(tmp_path):

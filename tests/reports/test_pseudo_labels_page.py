@@ -169,12 +169,3 @@ def test_pipeline_inspects_its_generations_once(files, tmp_path):
     )
     plan.definitions = dict(data=steps['data'])
     assert write_inspection(pipeline) is None
-
-
-def test_names_that_are_not_unicode_do_not_end_the_page(files, monkeypatch):
-    """Label files of other tools may list them."""
-    content = json.loads((files / 'before.json').read_text())
-    content['images'][0]['file_name'] = 'caf\udce9.png'
-    (files / 'before.json').write_text(json.dumps(content))
-    page = inspect(monkeypatch, files, str(files / 'before.json'))
-    assert r'caf\udce9.png' in page

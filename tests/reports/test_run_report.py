@@ -9,7 +9,7 @@ from pycocotools import mask as mask_api
 
 from mmcast.cli.train import train
 from mmcast.reports import overlays
-from mmcast.reports.html import plot_text
+from mmcast.reports.html import plot_text, render
 from mmcast.reports.labels_on_images import class_colours, draw_labels
 from mmcast.reports.overlays import Line, Overlays, choose_report_images, write_contact_sheet
 from mmcast.reports.run import _plot
@@ -146,6 +146,12 @@ def test_names_of_classes_may_hold_what_matplotlib_takes_for_formulas(tmp_path):
     write_contact_sheet(overlays, tmp_path / 'sheet.png')
     assert cv2.imread(str(tmp_path / 'sheet.png')).size
     assert plot_text('$5 and $6') == r'\$5 and \$6' and plot_text('_hidden').strip() == '_hidden'
+
+
+def test_text_that_is_not_unicode_is_escaped_on_a_page(tmp_path):
+    """JSON may hold halves of characters, as names of classes; no file can."""
+    (tmp_path / 'page.j2').write_text('<p>{{ name }}</p>')
+    assert render(tmp_path / 'page.j2', name='caf\udce9 ü') == r'<p>caf\udce9 ü</p>'
 
 
 def test_curves_of_a_resumed_run_are_joined(tmp_path):

@@ -1,6 +1,7 @@
 """Whole runs: what they start from, what they leave, and which of them would never end."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,6 +200,22 @@ def test_of_one_kept_checkpoint_two_are_there_until_the_end(tmp_path, monkeypatc
     result = train_run(config(tmp_path, default_hooks=hooks))
     assert kept == ['iter_3.pth', 'iter_4.pth'] and names() == ['iter_4.pth']
     assert result.checkpoint == tmp_path / 'iter_4.pth'
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    """Cut off while it is written, here by an error, a kill leaves no file of its name."""
+
+    def write_half(content, path, **options):
+        Path(path).write_bytes(b'half')
+        raise RuntimeError('cut off')
+
+    monkeypatch.setattr('mmengine.runner.runner.save_checkpoint', write_half)
+    with pytest.raises(RuntimeError, match='cut off'):
+        train_run(config(tmp_path))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['.iter_4.pth.part']
+    monkeypatch.undo()
+    train_run(config(tmp_path))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['iter_4.pth']
 
 
 def test_a_run_that_saves_no_last_checkpoint_gives_the_newest_and_says_so(tmp_path, capsys):

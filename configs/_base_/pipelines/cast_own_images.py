@@ -1,6 +1,8 @@
 # The method on images of one's own: what the data decide, put into the step configs.
 _base_ = './cast.py'
-variables = dict(val=None, classes=None, image_size=256, value_range=None)
+variables = dict(
+    val=None, classes=None, image_size=256, labeled_images=None, val_images=None,
+    crowd_as_instances=False, max_queries=300, value_range=None)
 datasets = dict(
     _delete_=True,  # a dict cannot be merged into the base's string
     labeled='{data.labeled}', train_images='{data.train_images}',
@@ -20,12 +22,16 @@ step_options = {
     'val_evaluator.proposal_nums': (100, 1, '{data.num_queries}'),
     'test_evaluator.proposal_nums': (100, 1, '{data.num_queries}'),
 }
-paths = dict(data_root='{data_root}', labeled='{labeled}', unlabeled='{unlabeled}', val='{val}')
+paths = dict(
+    data_root='{data_root}', labeled='{labeled}', unlabeled='{unlabeled}', val='{val}',
+    labeled_images='{labeled_images}', val_images='{val_images}')
 steps = dict(
     data=dict(
         function='mmcast.coco.custom.prepare_custom_data',
         kwargs=dict(
-            paths, _delete_=True, classes='{classes}', seed='{seed}', out_dir='{work_dir}/01_data')),
+            paths, _delete_=True, classes='{classes}', seed='{seed}', out_dir='{work_dir}/01_data',
+            crowd_as_instances='{crowd_as_instances}', max_queries='{max_queries}',
+            value_range='{value_range}')),
     start=dict(
         kind='call',
         function='mmcast.models.weights.start.fit_start_weights',

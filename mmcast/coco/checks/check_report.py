@@ -4,11 +4,11 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mmcast.coco.checks.findings import FIXES, NOTES, Finding, printable
-from mmcast.coco.checks.labels import ImageEntry
 from mmcast.coco.checks.pixels import Pixels
-from mmcast.coco.checks.scanner import AnnotationFile
 from mmcast.coco.checks.statistics import describe_statistics
+from mmcast.coco.findings import FIXES, KINDS, NOTES, Finding, printable
+from mmcast.coco.lists import ImageEntry, Lists
+from mmcast.coco.scanner import AnnotationFile
 
 _SHOWN = 10  # findings of a kind in the summary
 
@@ -19,21 +19,26 @@ class CheckReport:
 
     Args:
         ann_file: the COCO JSON.
+        lists: its images and categories.
         findings: mistakes and notes.
         statistics: see ``count_instances``, None if the file could not be read that far.
         labels: the COCO JSON, None likewise.
-        images: its usable images.
-        categories: names of its usable categories by id.
+        categories: names of its usable categories by the whole number that each goes by.
         pixels: what was read of image files, by path.
     """
 
     ann_file: str
+    lists: Lists
     findings: list[Finding] = field(default_factory=list)
     statistics: dict | None = None
     labels: AnnotationFile | None = None
-    images: list[ImageEntry] = field(default_factory=list)
     categories: dict = field(default_factory=dict)
     pixels: dict[str, Pixels] = field(default_factory=dict)
+
+    @property
+    def images(self) -> list[ImageEntry]:
+        """Its usable images."""
+        return list(self.lists.images.values())
 
     @property
     def problems(self) -> int:
@@ -54,7 +59,7 @@ class CheckReport:
         """
         lines = describe_statistics(self.statistics) if self.statistics else []
         for kind, found in self.by_kind().items():
-            lines += ['', f'{"note" if kind in NOTES else "problem"} {kind}: {len(found)}']
+            lines += ['', f'{_level(kind)} {kind}: {len(found)}']
             lines += [f'  {self.line(finding)}' for finding in found[:_SHOWN]]
             if len(found) > _SHOWN:
                 lines.append(f'  and {len(found) - _SHOWN} more')
@@ -82,3 +87,9 @@ class CheckReport:
                 for finding in self.findings
             ],
         )
+
+
+def _level(kind: str) -> str:
+    """The word before a kind: what is mended is not to be worried about."""
+    level = KINDS[kind].level
+    return level if level in ('mended', 'note') else 'problem'

@@ -2,9 +2,10 @@
 
 import posixpath
 
-from mmcast.coco.checks.findings import Finding, printable
-from mmcast.coco.checks.labels import ImageEntry
 from mmcast.coco.checks.pixels import Pixels
+from mmcast.coco.findings import Finding, printable
+from mmcast.coco.lists import ImageEntry
+from mmcast.coco.versions import version_of
 
 
 def find_copies(images: list[ImageEntry], pixels: dict[str, Pixels]) -> list[Finding]:
@@ -25,7 +26,7 @@ def find_shared(
     """Labeled images that are in another set too.
 
     The same name in another folder is a problem if the pixels are the same or not known, else a
-    note.
+    note. Another augmented version of one photo is a problem if it is for validation.
 
     Args:
         images: the labeled ones.
@@ -35,12 +36,14 @@ def find_shared(
     """
     by_path = {other.path: other for other in others if other.path}
     by_name = {posixpath.normpath(other.name): other for other in others}
+    by_photo = {version_of(other.name): other for other in others if version_of(other.name)}
     by_digest = {_digest(other, pixels): other for other in others if _digest(other, pixels)}
     findings = []
     for image in images:
         digest = _digest(image, pixels)
         namesake = by_path.get(image.path or '') or by_name.get(posixpath.normpath(image.name))
         twin = by_digest.get(digest) if digest else None
+        version = by_photo.get(version_of(image.name))
         if namesake:
             other_digest = _digest(namesake, pixels)
             if (
@@ -60,6 +63,9 @@ def find_shared(
                     f'in-{set_name}-copy', image, f'the same pixels as {twin.name} in {twin.source}'
                 )
             )
+        elif version:
+            detail = f'a version of the photo of {version.name} in {version.source}'
+            findings.append(_finding(f'in-{set_name}-version', image, detail))
     return findings
 
 

@@ -2,27 +2,31 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mmcast.coco.annotations import Rows
 from mmcast.coco.checks.check_report import CheckReport
 from mmcast.coco.checks.duplicates import find_copies, find_shared
-from mmcast.coco.checks.findings import Finding, printable
-from mmcast.coco.checks.labels import (
-    Checked,
-    ImageEntry,
-    Lists,
-    check_annotations,
-    check_categories,
-    check_images,
-)
+from mmcast.coco.checks.labels import Checked, check_annotations, instances_of
 from mmcast.coco.checks.parallel import available_processors, map_in_processes
 from mmcast.coco.checks.pixels import read_many
-from mmcast.coco.checks.scanner import AnnotationFile, read_annotation_file
 from mmcast.coco.checks.statistics import count_instances
+from mmcast.coco.findings import Finding, printable
+from mmcast.coco.lists import (
+    ImageEntry,
+    Lists,
+    fill_sizes,
+    read_categories,
+    read_images,
+    twins,
+)
+from mmcast.coco.reading import odd_ids
+from mmcast.coco.scanner import AnnotationFile, read_annotation_file
 from mmcast.errors import CASTError
 from mmcast.images import (
     IMAGE_SUFFIXES,
@@ -33,6 +37,8 @@ from mmcast.images import (
 )
 
 _FILES_AT_ONCE = 16
+_MANY_GROUPS = 0.5  # of all annotations
+_MANY_INSTANCES = 300  # of an image; variables.max_queries of cast_custom.py
 
 
 def check_dataset(
@@ -74,7 +80,7 @@ def check_dataset(
             f'{img_dir} is not a folder: give the one that file names in {ann_file} are relative to'
         )
     deep_is_fine = parse_value_range(value_range) is not None
-    report = CheckReport(os.fspath(ann_file))
+    report = CheckReport(os.fspath(ann_file), Lists(os.fspath(ann_file)))
     others = {}
     for name, source, folder in (
         ('unlabeled', unlabeled, unlabeled_img_dir),
@@ -103,12 +109,13 @@ def _check_labels(
     if isinstance(labels, Finding):
         report.findings.append(labels)
         return False
-    report.labels = labels
-    report.images, found = check_images(labels.images, report.ann_file, img_dir)
-    report.findings += found
-    report.categories, found = check_categories(labels.categories, report.ann_file)
-    report.findings += found
+    report.labels, lists = labels, report.lists
+    report.findings += labels.findings
+    report.findings += read_images(lists, labels.images, img_dir)
+    report.findings += read_categories(lists, labels.categories)
     labels.images, labels.categories = [], []  # large, and not needed any more
+    report.findings += fill_sizes(lists, img_dir, labels.each_annotation())
+    lists.entries = []
     _check_annotations(report, labels, workers, progress)
     return True
 
@@ -116,41 +123,27 @@ def _check_labels(
 def _check_annotations(
     report: CheckReport, labels: AnnotationFile, workers: int, progress: bool
 ) -> None:
-    lists = Lists(
-        report.ann_file,
-        {image.id: image for image in report.images},
-        {category: place for place, category in enumerate(report.categories)},
-    )
     parts = map_in_processes(
-        check_annotations, map(labels.annotations, labels.chunks), lists, workers
+        check_annotations, map(labels.annotations, labels.chunks), report.lists, workers
     )
-    ids: set[int | str] = set()
-    annotated: set[int] = set()
-    instances, groups = [np.zeros((0, 3))], 0
+    ids: list[int | str] = []
+    seen: set[int] = set()
+    rows = []
     part: Checked
     for part in _track(parts, 'annotations', len(labels.chunks), progress):
-        for ann_id, number in part.ids:
-            if ann_id in ids:
-                image_id, name = None, report.ann_file
-                if number is not None:
-                    image_id, name = report.images[number].id, printable(report.images[number].name)
-                report.findings.append(
-                    Finding(
-                        'duplicate-annotation-id',
-                        report.ann_file,
-                        name,
-                        'another annotation has this id',
-                        image_id,
-                        ann_id,
-                    )
-                )
-            ids.add(ann_id)
+        ids += part.ids
         report.findings += part.findings
-        annotated |= part.images
-        instances.append(np.array(part.instances, float).reshape(-1, 3))
-        groups += part.groups
-    for image in report.images:
-        if image.number not in annotated:
+        seen |= part.seen
+        rows.append(part.rows)
+    images = report.images
+    known = Rows.join(rows)
+    for finding, place in odd_ids(ids, report.ann_file):
+        if place is not None:
+            image = images[known.images[place]]
+            finding = replace(finding, file=printable(image.name), image_id=image.id)
+        report.findings.append(finding)
+    for image in images:
+        if image.number not in seen:
             report.findings.append(
                 Finding(
                     'image-without-annotations',
@@ -160,19 +153,37 @@ def _check_annotations(
                     image.id,
                 )
             )
-    report.statistics = count_instances(
-        np.concatenate(instances), list(report.categories.values()), len(report.images), groups
-    )
+    _check_instances(report, known)
+
+
+def _check_instances(report: CheckReport, rows: Rows) -> None:
+    """Statistics, and findings of what is too few and too many."""
+    categories = list(report.lists.categories.values())
+    used = {categories[place].new_id for place in np.unique(rows.categories).tolist()}
+    dropped, found = twins(report.lists, used)
+    report.findings += found
+    names = list(dict.fromkeys(printable(c.name) for c in categories if c.new_id not in dropped))
+    report.categories = {c.new_id: printable(c.name) for c in categories if c.new_id not in dropped}
+    places = np.array([names.index(printable(c.name)) for c in categories], int)
+    instances = instances_of(rows, places)
+    groups = int(rows.crowds.sum())
+    report.statistics = count_instances(instances, names, len(report.images), groups)
+    source = report.ann_file
+    if groups and groups >= _MANY_GROUPS * len(rows.crowds):
+        kind = 'many-crowds' if len(instances) else 'no-instances'
+        detail = f'{groups} of {len(rows.crowds)} annotations have iscrowd 1'
+        report.findings.append(Finding(kind, source, source, detail))
+    per_image = np.bincount(instances[:, 0].astype(int), minlength=len(report.images))
+    for number in np.flatnonzero(per_image > _MANY_INSTANCES).tolist():
+        image = report.images[number]
+        detail = f'{per_image[number]} instances'
+        report.findings.append(
+            Finding('many-instances', source, printable(image.name), detail, image.id)
+        )
     for name, count in report.statistics['classes'].items():
         if not count['instances']:
-            report.findings.append(
-                Finding(
-                    'class-without-annotations',
-                    report.ann_file,
-                    report.ann_file,
-                    f'{name!r} has no valid instance',
-                )
-            )
+            detail = f'{name!r} has no valid instance'
+            report.findings.append(Finding('class-without-annotations', source, source, detail))
 
 
 def _check_files(
@@ -231,7 +242,10 @@ def _list_images(
         labels = _read(source, ('images',))
         if isinstance(labels, Finding):
             return [], [labels]
-        return check_images(labels.images, os.fspath(source), img_dir)
+        lists = Lists(os.fspath(source))
+        found = labels.findings + read_images(lists, labels.images, img_dir)
+        found += fill_sizes(lists, img_dir)
+        return list(lists.images.values()), found
     files = list_folder(folder)
     names = sorted(path.relative_to(folder).as_posix() for path in files.images)
     if not names:

@@ -26,7 +26,7 @@ from mmcast.coco.converters.instance_maps import (
 )
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
-from mmcast.images import read_image_size
+from mmcast.images import open_image, read_image_size
 
 TRAIN_FOLDER = 'stage1_train'
 NUCLEUS = 1  # the id of the one category
@@ -181,7 +181,7 @@ def _file_name(image_id: str) -> str:
 
 
 def _check_mode(path: Path) -> None:
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if image.mode not in _MODES:
             raise CASTError(f'{path} is not an 8 bit image (it is {image.mode}): convert it to RGB')
 
@@ -242,7 +242,7 @@ def write_rgb(folder: Path, out_dir: Path, force: bool, image_id: str) -> None:
     """Writes an image without its alpha channel, if it is not there yet."""
     path, out_file = image_path(folder, image_id), out_dir / _file_name(image_id)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             pixels = np.asarray(image.convert('RGB'))
     except (OSError, SyntaxError) as error:
         raise unreadable(path) from error

@@ -19,7 +19,7 @@ from pycocotools import mask as mask_api
 from mmcast.coco.converters.instance_maps import convert_all
 from mmcast.errors import CASTError
 from mmcast.files import write_json_files
-from mmcast.images import check_names, explain_sizes, image_files, read_image_size
+from mmcast.images import explain_sizes, image_files, name_problem, read_image_size
 
 Item = TypeVar('Item')
 
@@ -277,7 +277,8 @@ def labeled_image(
             f'{explain_sizes(path, (height, width), size)}'
         )
     name = relative_name(path, root)
-    check_names([name], label_file)
+    if problem := name_problem(name):
+        raise CASTError(f'{label_file}: the image name {name!a} {problem}: rename the file')
     return ImageLabels(name, height, width)
 
 

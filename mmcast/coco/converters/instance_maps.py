@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as mask_api
 from rich.progress import track
 
 from mmcast.errors import CASTError
 from mmcast.files import write_json
+from mmcast.images import open_image
 from mmcast.processes import end_with_parent
 
 Item = TypeVar('Item')
@@ -169,7 +169,7 @@ def annotation(mask: np.ndarray, category_id: int, instance_id: int, iscrowd: bo
 def read_map(path: Path) -> np.ndarray:
     """The pixels of a PNG."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return np.asarray(image)
     except (OSError, SyntaxError) as error:
         raise unreadable(path) from error
@@ -180,7 +180,7 @@ def image_entry(path: Path, file_name: str, map_path: Path, map_size: tuple[int,
     decoded.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             size = image.height, image.width
             image.verify()  # the checksums of a PNG
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mmcast.coco.converters.exports import (
     ImageLabels,
@@ -19,7 +18,7 @@ from mmcast.coco.converters.exports import (
 )
 from mmcast.coco.converters.instance_maps import unreadable
 from mmcast.errors import CASTError
-from mmcast.images import IMAGE_SUFFIXES
+from mmcast.images import IMAGE_SUFFIXES, open_image
 from mmcast.masks.rle import encode_mask
 
 VOID = 255  # borders of objects, and what nobody labeled
@@ -216,7 +215,7 @@ def _values(path: Path, table: ClassTable | None) -> np.ndarray:
     A colour of an object that VOC does not have is an index of its own, above 255.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mode = image.mode
             coloured = mode not in ('P', 'L', 'I', 'I;16', '1') or (
                 mode == 'P' and table is not None and bool(table.colours)

@@ -1,4 +1,5 @@
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -14,8 +15,8 @@ from damage import plant
 from PIL import Image
 from shared_data import DSB2018
 
-from mmcast.coco.checks.findings import NOTES
 from mmcast.coco.checks.run import check_dataset
+from mmcast.coco.findings import NOTES
 from mmcast.errors import CASTError
 from mmcast.reports.data_set import write_sheet
 
@@ -118,7 +119,7 @@ def test_every_planted_mistake_is_found_and_no_other(data):
 
 
 def test_processes_find_the_same(data, monkeypatch):
-    monkeypatch.setattr('mmcast.coco.checks.scanner._CHUNK', 7)
+    monkeypatch.setattr('mmcast.coco.scanner._CHUNK', 7)
     expect_all(data, plant(data), workers=2)
 
 
@@ -148,7 +149,7 @@ def test_every_mistake_planted_in_the_nuclei_is_found_and_no_other(tmp_path):
         ('{} x', 'invalid-json'),
         ('[' * 100000, 'not-coco'),
         ('{"images": ' + '[' * 100000, 'invalid-json'),
-        (b'\xff\xfe{}', 'invalid-json'),
+        (b'{"\xff": 1}', 'invalid-json'),
         ('[]', 'not-coco'),
         ('{}', 'not-coco'),
         ('{"images": 3, "annotations": [], "categories": []}', 'not-coco'),
@@ -256,7 +257,7 @@ def test_turned_photos_have_the_size_that_the_trainer_sees(data):
     )
 
 
-def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data):
+def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data, monkeypatch, capsys):
     values = np.linspace(0, 4095, 600).reshape(20, 30).astype(np.uint16)
     Image.fromarray(values).save(data / 'images/0.png')
     report = check(data)
@@ -266,6 +267,11 @@ def test_more_than_8_bits_are_a_finding_unless_a_range_is_given(data):
     write_sheet(report, data / 'sheet.html', 3, progress=False)
     assert (data / 'sheet.html').read_text().count('data:image/jpeg') == 3
     assert not check(data, value_range='0,4095').findings
+    call = functools.partial(run_tool, monkeypatch=monkeypatch, capsys=capsys)
+    options = data / 'train.json', '--img-dir', data / 'images', '--value-range'
+    assert call(*options, 'percentile')[0] == 0
+    code, _, error = call(*options, '4095,0')
+    assert code == 2 and "value_range is '4095,0'" in error
 
 
 def test_hidden_files_of_a_folder_are_counted_and_odd_names_told(data, tmp_path):
@@ -280,12 +286,14 @@ def test_hidden_files_of_a_folder_are_counted_and_odd_names_told(data, tmp_path)
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='other systems do not write such names')
 def test_a_name_that_is_not_unicode_ends_neither_the_check_nor_its_page(data):
-    """It is read, drawn and escaped."""
+    """It is named, read, drawn and escaped; training refuses it."""
     name = os.fsdecode(b'caf\xe9.png')
     os.rename(data / 'images/0.png', data / 'images' / name)
     change(data, lambda coco: coco['images'][0].update(file_name=name))
     report = check(data)
-    assert not report.findings
+    assert {(finding.kind, finding.image_id) for finding in report.findings} == {
+        ('unusable-name', 0)
+    }
     write_sheet(report, data / 'sheet.html', 24, progress=False)
     page = (data / 'sheet.html').read_text()
     assert page.count('data:image/jpeg') == 24 and r'caf\udce9.png' in page
@@ -392,3 +400,93 @@ def test_wrong_paths_are_errors_of_the_caller(data):
     with pytest.raises(CASTError, match='holds no image'):
         (data / 'empty').mkdir()
         check(data, unlabeled=data / 'empty')
+
+
+def test_what_training_mends_is_no_problem(data, monkeypatch, capsys):
+    def damage(coco):
+        del coco['images'][0]['height']
+        for annotation in coco['annotations']:
+            annotation.update(id=annotation['id'] - 1, area=None)
+        coco['annotations'][0].update(segmentation=[2, 3, 12, 3, 12, 13, 2, 13], iscrowd=None)
+        coco['annotations'][1]['segmentation'].append([])
+        coco['annotations'][4]['segmentation'] = [[1, 1, 5, 5]]
+        coco['categories'].append(dict(id=7, name='thing'))
+
+    change(data, damage)
+    report = check(data)
+    counts = {kind: len(found) for kind, found in report.by_kind().items()}
+    assert counts == {
+        'duplicate-category': 1,
+        'annotation-ids': 1,
+        'no-size': 1,
+        'crowd-value': 1,
+        'polygon-layout': 1,
+        'empty-part': 1,
+        'degenerate-polygon': 1,
+        'no-area': 71,
+    }
+    assert report.problems == 0 and report.statistics['instances'] == 71
+    assert 'mended no-area: 71' in report.summary() and report.summary().endswith(': clean')
+    command = data / 'train.json', '--img-dir', data / 'images', '--workers', 1
+    assert run_tool(*command, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
+
+
+@pytest.mark.parametrize('number, kinds', [(35, []), (36, ['many-crowds']), (72, ['no-instances'])])
+def test_many_groups_are_a_problem(data, number, kinds):
+    def crowd(coco):
+        for annotation in coco['annotations'][:number]:
+            annotation['iscrowd'] = 1
+
+    change(data, crowd)
+    report = check(data)
+    assert [kind for kind in report.by_kind() if kind not in NOTES] == kinds
+    assert not kinds or f'{number} of 72 annotations have iscrowd 1' in report.summary()
+
+
+def test_masks_that_reach_out_are_a_note_and_those_far_outside_a_problem(data):
+    def move(coco):
+        first, second = coco['annotations'][0], coco['annotations'][3]
+        first.update(segmentation=[[2, 3, 35, 3, 35, 13, 2, 13]], bbox=[2, 3, 33, 10], area=330)
+        second.update(segmentation=[[2, 3, 65, 3, 65, 13, 2, 13]])
+
+    change(data, move)
+    report = check(data)
+    assert {finding.kind: finding.annotation_id for finding in report.findings} == {
+        'mask-outside-image': 1,
+        'mask-far-outside': 4,
+    }
+    assert report.problems == 1
+
+
+def test_very_many_instances_are_a_note(data):
+    def repeat(coco):
+        first = coco['annotations'][0]
+        coco['annotations'] += [dict(first, id=100 + number) for number in range(299)]
+
+    change(data, repeat)
+    (finding,) = check(data).findings
+    assert (finding.kind, finding.image_id) == ('many-instances', 0)
+    assert finding.detail == '302 instances' and finding.kind in NOTES
+
+
+def test_versions_of_validation_photos_are_a_problem(data, tmp_path):
+    names = {0: 'car_png.rf.0123456789abcdef.png', 1: 'bus_png.rf.0123456789abcdef.png'}
+    for number, name in names.items():
+        shutil.copy(data / f'images/{number}.png', data / f'images/{name}')
+
+    def rename(coco):
+        for number, name in names.items():
+            coco['images'][number]['file_name'] = name
+
+    change(data, rename)
+    for part, name in (('val', 'car'), ('unlabeled', 'bus')):
+        folder = tmp_path / part
+        folder.mkdir()
+        noise = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f'{name}_png.rf.fedcba9876543210.png')
+    report = check(data, val=tmp_path / 'val', unlabeled=tmp_path / 'unlabeled')
+    assert {finding.kind: finding.image_id for finding in report.findings} == {
+        'in-val-version': 0,
+        'in-unlabeled-version': 1,
+    }
+    assert report.problems == 1

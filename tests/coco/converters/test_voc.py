@@ -46,6 +46,12 @@ def test_without_lists_all_masks_are_one_file(root):
     ]
 
 
+def test_masks_may_have_more_pixels_than_pillow_allows(root, monkeypatch):
+    """As those of satellite images have."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 9)
+    assert len(convert(root)) == 2
+
+
 def test_borders_belong_to_no_object(root):
     """255 in both files; the pixels of the objects are what the images were made of."""
     assert (pixels_of(root, 'SegmentationObject')[SQUARE] == 1).all()

@@ -2,6 +2,7 @@
 check.
 """
 
+import codecs
 import json
 import os
 import re
@@ -10,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmcast.coco.checks.findings import Finding
+from mmcast.coco.findings import Finding
 
 _CHUNK = 1000  # annotations that a process takes at once
+_MARK = '\ufeff'
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORD = re.compile(r'[^ \t\n\r]')  # what is not white space in JSON
 
 
@@ -27,6 +30,7 @@ class AnnotationFile:
         categories: those of the list ``categories``.
         chunks: where in the text (start, end) some ``annotations`` are.
         lists: which of these lists the file has.
+        findings: what is odd and harmless.
     """
 
     path: str
@@ -35,10 +39,31 @@ class AnnotationFile:
     categories: list = field(default_factory=list)
     chunks: list[tuple[int, int]] = field(default_factory=list)
     lists: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
 
     def annotations(self, chunk: tuple[int, int]) -> str:
         """The annotations of a chunk as a JSON list."""
         return f'[{self.text[slice(*chunk)]}]'
+
+    def each_annotation(self) -> Iterator[Any]:
+        """One annotation after the other, parsed again."""
+        for chunk in self.chunks:
+            yield from json.loads(self.annotations(chunk))
+
+
+def read_text(path: str | os.PathLike) -> tuple[str, list[Finding]]:
+    """The text of a JSON file, in UTF-8, -16 or -32, and whether a byte order mark was skipped.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no text.
+    """
+    data = Path(path).read_bytes()
+    text = data.decode(json.detect_encoding(data))
+    marked = data.startswith(_MARKS) or text.startswith(_MARK)
+    source = os.fspath(path)
+    found = [Finding('byte-order-mark', source, source, 'at its beginning')] if marked else []
+    return text.removeprefix(_MARK), found
 
 
 def read_annotation_file(
@@ -54,22 +79,34 @@ def read_annotation_file(
     """
     path = os.fspath(path)
     try:
-        text = Path(path).read_text(encoding='utf-8')
+        text, odd = read_text(path)
         if text.lstrip()[:1] not in ('', '{'):
             return Finding('not-coco', path, path, 'the file holds no JSON object')
         found = _Scanner(path, text).scan()
-    except UnicodeDecodeError as error:
-        return Finding(
-            'invalid-json', path, path, f'no UTF-8 text: {error.reason} at byte {error.start}'
-        )
     except (ValueError, RecursionError) as error:
-        return Finding('invalid-json', path, path, str(error))
+        return invalid_json(path, error)
     missing = [name for name in needed if name not in found.lists]
     if missing:
-        return Finding('not-coco', path, path, f'the file has no list {", ".join(missing)}')
+        return missing_lists(path, missing)
     if not found.images:
         return Finding('not-coco', path, path, 'the file lists no image')
+    found.findings = odd
     return found
+
+
+def invalid_json(path: str, error: Exception) -> Finding:
+    """The finding for what a decoder of text or JSON said."""
+    said = (
+        f'no text in UTF-8: {error.reason} at byte {error.start}'
+        if isinstance(error, UnicodeDecodeError)
+        else str(error)
+    )
+    return Finding('invalid-json', path, path, said)
+
+
+def missing_lists(path: str, names: list[str]) -> Finding:
+    """The finding for a file without some of COCO's lists."""
+    return Finding('not-coco', path, path, f'the file has no list {", ".join(names)}')
 
 
 @dataclass

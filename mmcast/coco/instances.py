@@ -1,0 +1,67 @@
+"""Are there instances to learn from, and not more than a model can find?"""
+
+import numpy as np
+
+from mmcast.coco.reading import Labels
+from mmcast.errors import CASTError
+
+_MANY_GROUPS = 0.5  # of all annotations
+
+
+def check_instances(labels: Labels, counts: np.ndarray) -> None:
+    """Checks that there is something to train on.
+
+    Args:
+        labels: those of the training images.
+        counts: (images,) their instances of the classes to learn.
+
+    Raises:
+        CASTError: there is no instance.
+    """
+    if counts.sum():
+        return
+    if not labels.content['annotations']:
+        raise CASTError(f'{labels.path} has no annotation: give the file of the labeled images')
+    if labels.crowds:
+        raise CASTError(
+            f'{labels.path}: {labels.crowds} of {len(labels.rows.crowds)} annotations have '
+            'iscrowd 1, which says that nobody separated the objects, and there is no other '
+            'instance of the classes to learn: tools that write brush masks so (datumaro from VOC '
+            'masks, CVAT) mean single objects; if each mask is one, set '
+            'variables.crowd_as_instances=True in cast_custom.py, or write iscrowd 0'
+        )
+    raise CASTError(
+        f'{labels.path} has no instance of the classes to learn: give other classes or labels'
+    )
+
+
+def groups_line(labels: Labels) -> str:
+    """What is to be said of groups, '' if there are none."""
+    if not labels.crowds:
+        return ''
+    share = labels.crowds / len(labels.rows.crowds)
+    more = (
+        '; if each of them is one object, set variables.crowd_as_instances=True'
+        if share >= _MANY_GROUPS
+        else ''
+    )
+    return (
+        f'{labels.path}: {labels.crowds} of {len(labels.rows.crowds)} annotations ({share:.0%}) '
+        f'are groups (iscrowd 1), which are not trained on{more}'
+    )
+
+
+def beyond_limit(counts: np.ndarray, limit: int) -> str:
+    """What is to be said of images with more instances than a model can find, '' without such.
+
+    Args:
+        counts: (images,) their instances.
+        limit: how many a model can find in an image.
+    """
+    over = counts[counts > limit]
+    if not len(over):
+        return ''
+    return (
+        f'{len(over)} of {len(counts)} images have more than {limit} instances, up to '
+        f'{over.max()}; of these {int((over - limit).sum())} cannot be found'
+    )
