@@ -121,7 +121,8 @@ def test_nobody_reads_the_output(unbuffered, tmp_path, monkeypatch):
     """As in ``mmcast split ... | head -0``."""
     monkeypatch.setitem(ENVIRONMENT, 'PYTHONUNBUFFERED', unbuffered)
     (tmp_path / 'none.json').write_text(
-        '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}'
+        '{"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], '
+        '"annotations": [], "categories": [{"id": 1, "name": "a"}]}'
     )
     for arguments in (SPLIT, ('--help',)):
         reader, writer = os.pipe()
