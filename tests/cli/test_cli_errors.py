@@ -53,7 +53,7 @@ def test_a_mistake_in_the_program_keeps_its_traceback(capsys):
 @pytest.mark.parametrize(
     'module, arguments, command',
     [
-        ('cv2', ('check', 'none.json', '--no-images'), 'pip install opencv-python;'),
+        ('cv2', ('convert', 'toy_cityscapes', 'data'), 'pip install opencv-python;'),
         ('mmengine', ('train', 'cast_toy.py'), 'pip install onedl-mmengine=='),
         ('torch', ('export', 'student', '--out', 'out'), 'pip install torch=='),
     ],
@@ -121,7 +121,8 @@ def test_nobody_reads_the_output(unbuffered, tmp_path, monkeypatch):
     """As in ``mmcast split ... | head -0``."""
     monkeypatch.setitem(ENVIRONMENT, 'PYTHONUNBUFFERED', unbuffered)
     (tmp_path / 'none.json').write_text(
-        '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}'
+        '{"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], '
+        '"annotations": [], "categories": [{"id": 1, "name": "a"}]}'
     )
     for arguments in (SPLIT, ('--help',)):
         reader, writer = os.pipe()
