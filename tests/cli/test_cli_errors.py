@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import HEEDS_INTERRUPTS
 
 from mmcast.cli.errors import report_errors, reporting_errors
 from mmcast.errors import CASTError
@@ -107,6 +108,7 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=HEEDS_INTERRUPTS,
     )
     while not list(tmp_path.glob('data/leftImg8bit/*/*/*.png')):
         assert process.poll() is None
