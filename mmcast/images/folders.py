@@ -149,7 +149,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         if not waiting:
             path = linked.popleft()
             real = os.path.realpath(path)
-            if path.is_dir():
+            if os.path.isdir(path):
                 waiting.append((path, real, False))
             elif real not in seen:
                 seen.add(real)
@@ -165,9 +165,11 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
             path, real_path = place / entry.name, os.path.join(real, entry.name)
             is_image = path.suffix.lower() in IMAGE_SUFFIXES
             if entry.is_symlink():
-                if hidden and is_image and not entry.is_dir():
+                # DirEntry.is_dir raises an error for a link to itself, this does not.
+                is_folder = os.path.isdir(path)
+                if hidden and is_image and not is_folder:
                     yield path, True
-                elif not hidden and (is_image or entry.is_dir()):
+                elif not hidden and (is_image or is_folder):
                     linked.append(path)
             elif entry.is_dir():
                 waiting.append((path, real_path, hidden))

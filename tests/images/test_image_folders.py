@@ -52,6 +52,7 @@ def test_links_are_followed_and_each_file_counts_once(tmp_path):
     (data / 'one.png').symlink_to(far / 'one.png')
     (data / 'alias.png').symlink_to(data / 'own.png')
     (data / 'loop').symlink_to(data)
+    (data / 'itself').symlink_to('itself')
     (data / 'sub/up').symlink_to(tmp_path)
     (far / 'back').symlink_to(data)
     found = image_files(data)
