@@ -43,7 +43,7 @@ KINDS = {
         'give every image an id of its own, also in its annotations',
     ),
     'duplicate-file': Kind(
-        'problem',
+        'refused',
         'images that are listed twice',
         'list every file once; put all its annotations under that one image id',
     ),
@@ -179,7 +179,7 @@ KINDS = {
     ),
     'annotation-ids': Kind(
         'mended',
-        'annotation ids that are no whole number above 0',
+        'files with annotation ids that are no whole number above 0',
         'mended: all annotations are numbered from 1',
     ),
     'duplicate-annotation-id': Kind(
@@ -320,10 +320,7 @@ class Tally:
                 f'{self.source} is not a valid COCO annotation file '
                 f'({self.first[found[0]].detail}): {KINDS[found[0]].fix}'
             )
-        said = '; '.join(
-            f'{KINDS[kind].what}: {self.counts[kind]}, such as {self._example(kind)}'
-            for kind in found
-        )
+        said = '; '.join(map(self._line, found))
         fix = KINDS[found[0]].fix if len(found) == 1 else 'correct the file or the tool it is from'
         return printable(
             f'{self.source} cannot be used: {said}; {fix}; mmcast check {self.source} --no-images '
@@ -333,16 +330,20 @@ class Tally:
     def mended(self) -> list[str]:
         """A line for each kind of what was mended."""
         return [
-            printable(
-                f'{self.source}: {KINDS[kind].what}: {self.counts[kind]}, such as '
-                f'{self._example(kind)}; {KINDS[kind].fix}'
-            )
+            printable(f'{self.source}: {self._line(kind)}; {KINDS[kind].fix}')
             for kind in KINDS
             if kind in _CHANGED and kind in self.counts
         ]
 
-    def _example(self, kind: str) -> str:
-        first = self.first[kind]
+    def _line(self, kind: str) -> str:
+        """A kind with its number and the first example."""
+        what, number, first = KINDS[kind].what, self.counts[kind], self.first[kind]
+        example = self._example(first)
+        if number == 1 and example == first.detail:  # of the file as a whole
+            return f'{what}: 1 ({example})'
+        return f'{what}: {number}, such as {example}'
+
+    def _example(self, first: Finding) -> str:
         ids = [
             f'{what} {value!r}' if isinstance(value, str) else f'{what} {value}'
             for what, value in (('annotation', first.annotation_id), ('image', first.image_id))

@@ -111,6 +111,18 @@ def test_an_unlabeled_json_lends_no_annotation(root):
     assert unlabeled['annotations'] == [] and out['unlabeled_images'] == str(root / 'more')
 
 
+def test_images_of_an_unlabeled_json_are_looked_at(root, capsys):
+    (root / 'more/u.png').write_bytes(b'no image')
+    listed = coco(['u.png', 'x.tif', 'x.tif', 'deep/v.JPG'])
+    for image in listed['images']:
+        image.update(width=7)
+    (root / 'unlabeled.json').write_text(json.dumps(listed))
+    images = read(run(root, unlabeled='unlabeled.json')['unlabeled'])['images']
+    assert [(i['file_name'], i['width']) for i in images] == [('x.tif', 30), ('deep/v.JPG', 30)]
+    assert '1 unlabeled images' in capsys.readouterr().out
+    assert (root.parent / 'out/unreadable_unlabeled.txt').read_text().startswith('u.png\t')
+
+
 def test_with_validation_images_all_labels_are_trained_on(root):
     write_images(root / 'test/images', ['a.png', 'b.png'])
     (root / 'test/labels.json').write_text(json.dumps(coco(['a.png', 'b.png'])))
@@ -123,6 +135,23 @@ def test_validation_images_are_not_unlabeled(root):
     (root / 'val.json').write_text(json.dumps(coco(['u.png'])))
     unlabeled = read(run(root, val='val.json')['unlabeled'])
     assert 'u.png' not in [image['file_name'] for image in unlabeled['images']]
+
+
+def test_labeled_images_among_those_for_validation_are_said(root, capsys):
+    (root / 'val.json').write_text(json.dumps(coco(['3.png', '4.png'])))
+    run(root, val='val.json')
+    said = capsys.readouterr().out
+    assert '2 labeled images, such as ' in said and '3.png, are in val.json too' in said
+
+
+def test_classes_and_images_without_an_instance_are_said(root, capsys):
+    (root / 'val.json').write_text(json.dumps(coco(['u.png'])))
+    change(root, lambda c: c.update(annotations=c['annotations'][:6]))
+    run(root, val='val.json', classes=['things', 'cell', 'dust'])
+    said = capsys.readouterr().out.splitlines()
+    assert 'no labeled image has an instance of things' in said
+    assert 'no validation image has an instance of things, dust' in said
+    assert '8 of 10 labeled images have no instance: they are taken to show none' in said
 
 
 @pytest.mark.parametrize('classes', ['dust', ['dust']])
