@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,21 +52,25 @@ class ImageFolder:
         return lines
 
 
-def image_files(folder: str | os.PathLike) -> list[Path]:
-    """The images of a folder, see :func:`list_folder`.
+def image_files(
+    folder: str | os.PathLike, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """The images of a folder, or other files, see :func:`list_folder`.
 
     Raises:
         CASTError: a folder cannot be listed, or a name cannot be used.
     """
-    found = list_folder(folder)
+    found = list_folder(folder, suffixes)
     if found.unusable:
         raise CASTError(f'{_describe(found.unusable)}: rename them')
     return found.images
 
 
-def list_folder(folder: str | os.PathLike) -> ImageFolder:
-    """All image files of a folder at any depth, by :data:`IMAGE_SUFFIXES`; none where there is no
-    folder.
+def list_folder(
+    folder: str | os.PathLike, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> ImageFolder:
+    """All files of a folder at any depth with one of the suffixes, in lower case; none where there
+    is no folder.
 
     Links are followed, each file and folder is taken once. Hidden files and folders (``.name``) and
     those of systems and programs (``__MACOSX``, ``@eaDir``) are left out.
@@ -77,7 +81,7 @@ def list_folder(folder: str | os.PathLike) -> ImageFolder:
     result = ImageFolder()
     if not Path(folder).is_dir():
         return result
-    files = dict(_walk(Path(folder)))
+    files = dict(_walk(Path(folder), suffixes))
     for path in sorted(files):
         problem = name_problem(path.relative_to(folder).as_posix())
         if files[path]:
@@ -136,8 +140,8 @@ def _describe(problems: dict) -> str:
     return f'file names that cannot be used: {shown}{more}'
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Image files, and whether they are to be left out.
+def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, bool]]:
+    """Files with the suffixes, and whether they are to be left out.
 
     What lies in the folder itself comes before what links lead to, so that a file that is in both
     is found where it lies. Links into a hidden folder count: some tools keep all files in one.
@@ -163,17 +167,17 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         for entry in _entries(place):
             hidden = left_out or entry.name.startswith('.') or entry.name.lower() in _FOREIGN
             path, real_path = place / entry.name, os.path.join(real, entry.name)
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES
+            is_wanted = path.suffix.lower() in suffixes
             if entry.is_symlink():
                 # DirEntry.is_dir raises an error for a link to itself, this does not.
                 is_folder = os.path.isdir(path)
-                if hidden and is_image and not is_folder:
+                if hidden and is_wanted and not is_folder:
                     yield path, True
-                elif not hidden and (is_image or is_folder):
+                elif not hidden and (is_wanted or is_folder):
                     linked.append(path)
             elif entry.is_dir():
                 waiting.append((path, real_path, hidden))
-            elif is_image and entry.is_file():
+            elif is_wanted and entry.is_file():
                 if not hidden:
                     seen.add(real_path)
                 yield path, hidden
