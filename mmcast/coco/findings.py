@@ -124,14 +124,15 @@ KINDS = {
     'no-instances': Kind(
         'problem',
         'files without a single object',
-        'nothing can be learned from iscrowd=1: it says that nobody separated the objects; write '
-        'iscrowd 0 if each mask is one object',
+        'give a file with labels; nothing can be learned from iscrowd=1, which says that nobody '
+        'separated the objects: if each mask is one, set variables.crowd_as_instances=True, or '
+        'write iscrowd 0',
     ),
     'many-crowds': Kind(
         'problem',
         'files with many groups',
-        'training ignores iscrowd=1; write iscrowd 0 if each mask is one object (some exports of '
-        'brush masks write 1)',
+        'training ignores iscrowd=1; if each mask is one object (some exports of brush masks write '
+        '1), set variables.crowd_as_instances=True, or write iscrowd 0',
     ),
     'bad-box': Kind(
         'problem',
@@ -236,6 +237,11 @@ KINDS = {
         'note',
         'images with very many instances',
         'cast_custom.py finds at most variables.max_queries objects an image; raise it, or tile',
+    ),
+    'turned-image': Kind(
+        'note',
+        'images that their orientation turns and leaves as large as they were',
+        'fine if the labels are of the upright picture, which most tools show; --sheet draws them',
     ),
     'files-left-out': Kind(
         'note',

@@ -96,6 +96,7 @@ def check_dataset(
         if img_dir is not None:
             report.findings += _check_files(report, everything, workers, progress)
             report.findings += [] if deep_is_fine else _find_deep(report, everything)
+            report.findings += _find_turned(report)
         for name, images in others.items():
             report.findings += find_shared(report.images, images, name, report.pixels)
     return report
@@ -153,11 +154,13 @@ def _check_annotations(
                     image.id,
                 )
             )
-    _check_instances(report, known)
+    _check_instances(report, known, len(ids))
 
 
-def _check_instances(report: CheckReport, rows: Rows) -> None:
-    """Statistics, and findings of what is too few and too many."""
+def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
+    """Statistics, and findings of what is too few and too many; of ``listed`` annotations some may
+    not be usable.
+    """
     categories = list(report.lists.categories.values())
     used = {categories[place].new_id for place in np.unique(rows.categories).tolist()}
     dropped, found = twins(report.lists, used)
@@ -169,7 +172,9 @@ def _check_instances(report: CheckReport, rows: Rows) -> None:
     groups = int(rows.crowds.sum())
     report.statistics = count_instances(instances, names, len(report.images), groups)
     source = report.ann_file
-    if groups and groups >= _MANY_GROUPS * len(rows.crowds):
+    if not listed:
+        report.findings.append(Finding('no-instances', source, source, 'there is no annotation'))
+    elif groups and groups >= _MANY_GROUPS * len(rows.crowds):
         kind = 'many-crowds' if len(instances) else 'no-instances'
         detail = f'{groups} of {len(rows.crowds)} annotations have iscrowd 1'
         report.findings.append(Finding(kind, source, source, detail))
@@ -230,6 +235,21 @@ def _find_deep(report: CheckReport, images: list[ImageEntry]) -> list[Finding]:
         Finding('more-than-8-bits', image.source, printable(image.name), pixels.deep, image.id)
         for image in images
         if image.path and (pixels := report.pixels[image.path]).deep
+    ]
+
+
+def _find_turned(report: CheckReport) -> list[Finding]:
+    """Labeled images of whose labels the size does not tell whether they are upright."""
+    return [
+        Finding(
+            'turned-image',
+            image.source,
+            printable(image.name),
+            f'orientation {turned} turns or mirrors it',
+            image.id,
+        )
+        for image in report.images
+        if image.path and (turned := report.pixels[image.path].turned) != 1
     ]
 
 
