@@ -94,7 +94,7 @@ def prepare_custom_data(
     check_instances(labels, labels.instances(names))
     if val:
         val_labels, val_folder = read(val, val_images, 'val')
-        val_coco = val_labels.content
+        val_coco = _with_categories(val_labels.content, names)
         said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
         useful = _instances(coco, names, labeled).any(1)
@@ -230,6 +230,15 @@ def choose_classes(labels: Labels, classes: str | Sequence[str] | None) -> list[
             f'of them, each once, not {", ".join(map(str, names))}'
         )
     return names
+
+
+def _with_categories(coco: dict, names: Sequence[str]) -> dict:
+    """COCO content that lists all these categories: exports of tools often have only those in use."""
+    listed = {category['name'] for category in coco['categories']}
+    missing = [name for name in names if name not in listed]
+    first = 1 + max([0, *(category['id'] for category in coco['categories'])])
+    added = [dict(id=number, name=name) for number, name in enumerate(missing, first)]
+    return dict(coco, categories=[*coco['categories'], *added])
 
 
 def image_paths(images: list[dict], folder: Path) -> list[Path]:

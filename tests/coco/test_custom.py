@@ -144,6 +144,16 @@ def test_labeled_images_among_those_for_validation_are_said(root, capsys):
     assert '2 labeled images, such as ' in said and '3.png, are in val.json too' in said
 
 
+def test_a_validation_file_may_lack_a_category(root, capsys):
+    listed = coco(['u.png'])
+    listed['categories'] = [dict(id=1, name='cell')]
+    (root / 'val.json').write_text(json.dumps(listed))
+    val = read(run(root, val='val.json')['val'])
+    assert val['categories'] == [dict(id=1, name='cell'), dict(id=2, name='dust')]
+    assert [annotation['category_id'] for annotation in val['annotations']] == [1]
+    assert 'no validation image has an instance of dust' in capsys.readouterr().out
+
+
 def test_classes_and_images_without_an_instance_are_said(root, capsys):
     (root / 'val.json').write_text(json.dumps(coco(['u.png'])))
     change(root, lambda c: c.update(annotations=c['annotations'][:6]))
