@@ -233,7 +233,7 @@ def choose_classes(labels: Labels, classes: str | Sequence[str] | None) -> list[
 
 
 def _with_categories(coco: dict, names: Sequence[str]) -> dict:
-    """COCO content that lists all these categories: exports of tools often have only those in use."""
+    """COCO content that lists all these categories; exports often have only those in use."""
     listed = {category['name'] for category in coco['categories']}
     missing = [name for name in names if name not in listed]
     first = 1 + max([0, *(category['id'] for category in coco['categories'])])

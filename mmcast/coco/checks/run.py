@@ -61,9 +61,10 @@ def check_dataset(
         img_dir: folder that its file names are relative to; None reads no images, of no set.
         unlabeled: COCO JSON or folder of unlabeled images, which must not be among the labeled
             ones.
-        unlabeled_img_dir: folder of an ``unlabeled`` JSON, ``img_dir`` by default.
+        unlabeled_img_dir: folder of an ``unlabeled`` JSON; by default its own if all its images are
+            there, else ``img_dir``.
         val: COCO JSON or folder of validation images, likewise. Its labels are not checked.
-        val_img_dir: folder of a ``val`` JSON, ``img_dir`` by default.
+        val_img_dir: folder of a ``val`` JSON, likewise.
         value_range: what is black and white in images of more than 8 bits, see
             :func:`~mmcast.images.parse_value_range`; without one such images are findings.
         workers: number of processes, by default as many as there are processors.
@@ -87,9 +88,7 @@ def check_dataset(
         ('val', val, val_img_dir),
     ):
         if source is not None:
-            others[name], found = _list_images(
-                source, img_dir and (folder or img_dir), img_dir is not None
-            )
+            others[name], found = _list_images(source, folder, img_dir)
             report.findings += found
     if _check_labels(report, img_dir, workers, progress):
         everything = report.images + [image for images in others.values() for image in images]
@@ -254,15 +253,23 @@ def _find_turned(report: CheckReport) -> list[Finding]:
 
 
 def _list_images(
-    source: str | os.PathLike, img_dir: str | os.PathLike | None, read: bool
+    source: str | os.PathLike,
+    img_dir: str | os.PathLike | None,
+    labeled_images: str | os.PathLike | None,
 ) -> tuple[list[ImageEntry], list[Finding]]:
-    """The images of a COCO JSON, or of a folder at any depth."""
+    """The images of a COCO JSON in ``img_dir``, by default beside it or in the folder of the
+    labeled images, or of a folder at any depth. Without a folder of labeled images none is read.
+    """
     folder = Path(source)
     if not folder.is_dir():
         labels = _read(source, ('images',))
         if isinstance(labels, Finding):
             return [], [labels]
         lists = Lists(os.fspath(source))
+        if labeled_images is None:
+            img_dir = None
+        elif img_dir is None:
+            img_dir = folder.parent if _all_in(folder.parent, labels.images) else labeled_images
         found = labels.findings + read_images(lists, labels.images, img_dir)
         found += fill_sizes(lists, img_dir)
         return list(lists.images.values()), found
@@ -286,11 +293,17 @@ def _list_images(
             None,
             name,
             None,
-            os.path.abspath(folder / name) if read else None,
+            None if labeled_images is None else os.path.abspath(folder / name),
             source,
         )
         for number, name in enumerate(names)
     ], findings
+
+
+def _all_in(folder: Path, entries: list) -> bool:
+    """Whether a folder has the files of all entries of a COCO file, which may be damaged."""
+    names = [entry.get('file_name') for entry in entries if isinstance(entry, dict)]
+    return all(os.path.isfile(folder / name) for name in names if isinstance(name, str))
 
 
 def _read(path: str | os.PathLike, needed: tuple[str, ...]) -> AnnotationFile | Finding:

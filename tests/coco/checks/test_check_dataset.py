@@ -486,6 +486,17 @@ def test_very_many_instances_are_a_note(data):
     assert finding.detail == '302 instances' and finding.kind in NOTES
 
 
+def test_images_beside_the_validation_file_are_found(data):
+    """As Roboflow exports them."""
+    coco = make_set(data / 'valid', 2)
+    for image in coco['images']:
+        (data / 'valid/images' / image['file_name']).rename(data / f'valid/v{image["id"]}.png')
+        image['file_name'] = f'v{image["id"]}.png'
+    (data / 'valid/_annotations.coco.json').write_text(json.dumps(coco))
+    report = check(data, val=data / 'valid/_annotations.coco.json')
+    assert [*report.by_kind()] == ['in-val-copy'], 'both sets are of one seed'
+
+
 def test_versions_of_validation_photos_are_a_problem(data, tmp_path):
     names = {0: 'car_png.rf.0123456789abcdef.png', 1: 'bus_png.rf.0123456789abcdef.png'}
     for number, name in names.items():
