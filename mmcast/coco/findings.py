@@ -248,6 +248,11 @@ KINDS = {
         'files that are left out',
         'fine: hidden files and what systems and programs keep are not used',
     ),
+    'unread-format': Kind(
+        'note',
+        'pictures of formats that are not read',
+        'save them as PNG or JPEG if they are to be used',
+    ),
     'in-unlabeled-version': Kind(
         'note',
         'versions of unlabeled images',

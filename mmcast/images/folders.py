@@ -20,6 +20,26 @@ IMAGE_SUFFIXES = (
     '.tiff',
     '.webp',
 )  # what is an image in a folder
+#: Pictures too, that are not read.
+_OTHER_SUFFIXES = (
+    '.avif',
+    '.cr2',
+    '.cr3',
+    '.czi',
+    '.dcm',
+    '.dng',
+    '.gif',
+    '.heic',
+    '.heif',
+    '.jfif',
+    '.jp2',
+    '.jxl',
+    '.nd2',
+    '.nef',
+    '.pgm',
+    '.ppm',
+    '.svs',
+)
 #: Folders in which systems and programs keep copies and previews; hidden ones are left out too.
 _FOREIGN = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information')
 _SHOWN = 5
@@ -33,11 +53,13 @@ class ImageFolder:
         images: files to use, in the order of their paths.
         left_out: hidden ones, and those in hidden folders or a system's own.
         unusable: those with a name that cannot be used, and why not.
+        unread: pictures of formats that are not read.
     """
 
     images: list[Path] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
     unusable: dict[Path, str] = field(default_factory=dict)
+    unread: list[Path] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """Lines that tell what is not used, for a command to print; empty if everything is."""
@@ -49,7 +71,17 @@ class ImageFolder:
             )
         if self.unusable:
             lines.append(f'{_describe(self.unusable)}: left out; rename them')
+        if self.unread:
+            lines.append(f'{self.unread_formats()}; save them as PNG or JPEG')
         return lines
+
+    def unread_formats(self) -> str:
+        """How many files are of formats that are not read, in words."""
+        formats = ' '.join(sorted({path.suffix.lower() for path in self.unread}))
+        return (
+            f'{len(self.unread)} files of formats that are not read ({formats}), such as '
+            f'{readable(self.unread[0])}'
+        )
 
 
 def image_files(
@@ -81,8 +113,11 @@ def list_folder(
     result = ImageFolder()
     if not Path(folder).is_dir():
         return result
-    files = dict(_walk(Path(folder), suffixes))
+    files = dict(_walk(Path(folder), {*suffixes, *_OTHER_SUFFIXES}))
     for path in sorted(files):
+        if path.suffix.lower() not in suffixes:
+            result.unread += [] if files[path] else [path]
+            continue
         problem = name_problem(path.relative_to(folder).as_posix())
         if files[path]:
             result.left_out.append(path)

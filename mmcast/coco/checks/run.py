@@ -30,6 +30,7 @@ from mmcast.coco.scanner import AnnotationFile, read_annotation_file
 from mmcast.errors import CASTError
 from mmcast.images import (
     IMAGE_SUFFIXES,
+    ImageFolder,
     ValueRange,
     explain_sizes,
     list_folder,
@@ -280,13 +281,6 @@ def _list_images(
             f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder'
         )
     source = os.fspath(source)
-    findings = [
-        Finding('unusable-name', source, printable(os.fspath(path)), problem)
-        for path, problem in files.unusable.items()
-    ]
-    if files.left_out:
-        detail = f'{len(files.left_out)}, such as {files.left_out[0]}'
-        findings.append(Finding('files-left-out', source, source, printable(detail)))
     return [
         ImageEntry(
             number,
@@ -297,7 +291,21 @@ def _list_images(
             source,
         )
         for number, name in enumerate(names)
-    ], findings
+    ], _folder_findings(files, source)
+
+
+def _folder_findings(files: ImageFolder, source: str) -> list[Finding]:
+    """What a folder has besides images that are used."""
+    findings = [
+        Finding('unusable-name', source, printable(os.fspath(path)), problem)
+        for path, problem in files.unusable.items()
+    ]
+    if files.left_out:
+        detail = f'{len(files.left_out)}, such as {files.left_out[0]}'
+        findings.append(Finding('files-left-out', source, source, printable(detail)))
+    if files.unread:
+        findings.append(Finding('unread-format', source, source, printable(files.unread_formats())))
+    return findings
 
 
 def _all_in(folder: Path, entries: list) -> bool:
