@@ -2,8 +2,9 @@
 to arrange.
 """
 
+import filecmp
 import os
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def prepare_custom_data(
         existing(root / unlabeled, 'variables.unlabeled'), root, trained | held, value_range
     )
     said += [
-        _shared_files_line(trained & held, val),
+        _shared_files_line(_copies(trained, held), val),
         _queries_line(counts, max_queries),
         write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(coco["images"])} labeled, {len(images)} unlabeled and {len(val_coco["images"])} '
@@ -375,7 +376,7 @@ def shared_photos(coco: dict, val: dict, val_file: str) -> str:
 
 
 def _shared_files_line(shared: Set[Path], val_file: str | None) -> str:
-    """What is to be said of images that are in both sets, '' if there are none."""
+    """What is to be said of images that are in both sets, or copies, '' if there are none."""
     if not shared:
         return ''
     return (
@@ -393,19 +394,16 @@ def list_unlabeled(
     Raises:
         CASTError: there are none.
     """
-    if source.is_file():
-        listed = read_image_list(source)['images']
-        folder = find_images(listed, source, root, setting='variables.data_root')
-        entries = dict(zip(image_paths(listed, folder), listed))
-    else:
-        folder, found = source, list_folder(source)
-        for line in found.remarks():
-            print(f'{folder}: {line}')
-        entries = {
-            path: dict(file_name=path.relative_to(folder).as_posix()) for path in found.images
-        }
+    folder, entries = _entries_of(source, root)
     files = {path.resolve(): path for path in entries}
     paths = [path for real, path in files.items() if real not in known]
+    copies = _copies(paths, known)
+    if copies:
+        print(
+            f'{len(copies)} images of {source}, such as {readable(min(copies))}, are copies of '
+            'labeled or validation images: left out'
+        )
+    paths = [path for path in paths if path not in copies]
     tracked = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
     sizes, problems = read_sizes(tracked, value_range)
     unreadable = {entries[path]['file_name']: why for path, why in problems.items()}
@@ -420,6 +418,33 @@ def list_unlabeled(
             + ''.join(f'; the first that cannot: {why}' for why in [*unreadable.values()][:1])
         )
     return folder, images, unreadable
+
+
+def _entries_of(source: Path, root: Path) -> tuple[Path, dict[Path, dict]]:
+    """The folder of the images of a folder or COCO JSON, and COCO's entries by path."""
+    if source.is_file():
+        listed = read_image_list(source)['images']
+        folder = find_images(listed, source, root, setting='variables.data_root')
+        return folder, dict(zip(image_paths(listed, folder), listed))
+    found = list_folder(source)
+    for line in found.remarks():
+        print(f'{source}: {line}')
+    return source, {
+        path: dict(file_name=path.relative_to(source).as_posix()) for path in found.images
+    }
+
+
+def _copies(paths: Iterable[Path], known: Iterable[Path]) -> set[Path]:
+    """Those of some files that are known, or have the name and the bytes of one that is."""
+    by_name: dict[str, list[Path]] = {}
+    for path in known:
+        by_name.setdefault(path.name, []).append(path)
+    return {
+        path
+        for path in paths
+        if path.is_file()
+        and any(filecmp.cmp(path, other, shallow=False) for other in by_name.get(path.name, ()))
+    }
 
 
 def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> str:

@@ -102,6 +102,15 @@ def test_labeled_images_in_the_same_folder_are_not_unlabeled(root):
     assert [image['file_name'] for image in unlabeled['images']] == ['new.png']
 
 
+def test_copies_of_labeled_images_are_not_unlabeled(root, capsys):
+    write_images(root / 'more', ['deep/7.png'])
+    write_images(root / 'more', ['8.png'], (8, 9))
+    unlabeled = read(run(root)['unlabeled'])
+    assert '1 images of ' in (said := capsys.readouterr().out) and 'deep/7.png, are copies' in said
+    names = [image['file_name'] for image in unlabeled['images']]
+    assert 'deep/7.png' not in names and '8.png' in names and len(names) == 5
+
+
 def test_an_unlabeled_json_lends_no_annotation(root):
     names = ['u.png', 'deep/v.JPG']
     (root / 'unlabeled.json').write_text(json.dumps(coco(names)))
@@ -142,6 +151,10 @@ def test_labeled_images_among_those_for_validation_are_said(root, capsys):
     run(root, val='val.json')
     said = capsys.readouterr().out
     assert '2 labeled images, such as ' in said and '3.png, are in val.json too' in said
+    write_images(root / 'held', ['3.png', 'other.png'])
+    (root / 'val.json').write_text(json.dumps(coco(['3.png', 'other.png'])))
+    run(root, val='val.json', val_images='held', out_dir=root.parent / 'copies')
+    assert '1 labeled images, such as ' in capsys.readouterr().out
 
 
 def test_a_validation_file_may_lack_a_category(root, capsys):
