@@ -113,7 +113,7 @@ def prepare_custom_data(
         existing(root / unlabeled, 'variables.unlabeled'), root, trained | held, value_range
     )
     said += [
-        _shared_files_line(_copies(trained, held), val),
+        _shared_files_line(_copies(trained, held)),
         _queries_line(counts, max_queries),
         write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(coco["images"])} labeled, {len(images)} unlabeled and {len(val_coco["images"])} '
@@ -375,13 +375,13 @@ def shared_photos(coco: dict, val: dict, val_file: str) -> str:
     )
 
 
-def _shared_files_line(shared: Set[Path], val_file: str | None) -> str:
-    """What is to be said of images that are in both sets, or copies, '' if there are none."""
+def _shared_files_line(shared: Set[Path]) -> str:
+    """What is to be said of labeled images that are for validation too, '' if there are none."""
     if not shared:
         return ''
     return (
-        f'{len(shared)} labeled images, such as {readable(min(shared))}, are in {val_file} too: '
-        'figures on these say little; take them out of one of the two'
+        f'{len(shared)} labeled images, such as {readable(min(shared))}, are for validation too, or '
+        'copies of images that are: figures on these say little; take them out of one of the two'
     )
 
 
@@ -471,17 +471,19 @@ def _instances(coco: dict, names: Collection[str], source: str) -> np.ndarray:
         if category['name'] in columns
     }
     rows = {image['id']: row for row, image in enumerate(coco['images'])}
-    places = [
-        (rows[ann['image_id']], classes[ann['category_id']])
-        for ann in coco['annotations']
-        if not ann['iscrowd'] and ann['category_id'] in classes
+    used = [
+        ann for ann in coco['annotations'] if not ann['iscrowd'] and ann['category_id'] in classes
     ]
-    if not places:
+    if not used:
         raise CASTError(
             f'{source} has no instance of {", ".join(names)}: give other classes or labels'
         )
     counts = np.zeros((len(rows), len(columns)), int)
-    np.add.at(counts, tuple(np.array(places).T), 1)
+    np.add.at(
+        counts,
+        ([rows[ann['image_id']] for ann in used], [classes[ann['category_id']] for ann in used]),
+        1,
+    )
     return counts
 
 

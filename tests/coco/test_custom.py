@@ -150,7 +150,7 @@ def test_labeled_images_among_those_for_validation_are_said(root, capsys):
     (root / 'val.json').write_text(json.dumps(coco(['3.png', '4.png'])))
     run(root, val='val.json')
     said = capsys.readouterr().out
-    assert '2 labeled images, such as ' in said and '3.png, are in val.json too' in said
+    assert '2 labeled images, such as ' in said and '3.png, are for validation too' in said
     write_images(root / 'held', ['3.png', 'other.png'])
     (root / 'val.json').write_text(json.dumps(coco(['3.png', 'other.png'])))
     run(root, val='val.json', val_images='held', out_dir=root.parent / 'copies')
