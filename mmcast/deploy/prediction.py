@@ -104,8 +104,9 @@ def predict(
         show: is told of progress and of pictures that cannot be used, which are skipped.
 
     Raises:
-        CASTError: the threshold, the source or a folder is wrong, results of other things exist, another process
-            writes there, the disk or the memory is full, or not a single picture could be used.
+        CASTError: the threshold, the source or a folder is wrong, results of other things exist,
+            another process writes there, the disk or the memory is full, or not a single picture
+            could be used.
         KeyboardInterrupt: with a message that says how many pictures are done.
     """
     for package in ('cv2', 'pycocotools.mask'):

@@ -3,7 +3,7 @@ mistake that is named before a step runs.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -282,6 +282,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    if get_origin(kind) is Sequence:
+        return isinstance(value, (list, tuple))
     if kind in (str, bool, NoneType):
         return isinstance(value, kind)
     return value is not None or not (isinstance(kind, type) or get_origin(kind))

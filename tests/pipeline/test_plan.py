@@ -288,6 +288,7 @@ def test_keys_that_nothing_reads_are_refused(write, text, message):
         ({'variables.lrr': 1, 'reprot': 1}, 'variable lrr; .*; reprot: '),
         ({'variables.start': Typed('')}, 'variables.start= has no value; write .*=None'),
         ({'steps.label.flip': Typed('no')}, "step label: flip is 'no', which is no bool"),
+        ({'steps.label.scales': Typed('0.5')}, 'scales is 0.5, which is no .*Sequence'),
         ({'steps.label.limit': 2.5}, 'step label: limit is 2.5, which is no int'),
         (
             {
