@@ -207,9 +207,10 @@ def test_the_console_script_runs_from_an_empty_folder(site, tmp_path):
     listed = run(script, '--help', cwd=tmp_path, PYTHONPATH=str(site))
     assert f'    {script} train cast_toy.py\n' in listed.stdout, listed.stderr
     data = tmp_path / 'all.json'
+    size = '"height": 8, "width": 8'
     data.write_text(
-        '{"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],'
-        ' "annotations": [], "categories": []}'
+        f'{{"images": [{{"id": 1, "file_name": "a.png", {size}}}, '
+        f'{{"id": 2, "file_name": "b.png", {size}}}], "annotations": [], "categories": []}}'
     )
     arguments = ('split', data, 'labeled.json', 'unlabeled.json', '--count', 1)
     done = run(script, *arguments, cwd=tmp_path, PYTHONPATH=str(site))

@@ -1,6 +1,6 @@
 """Kills a pipeline with SIGKILL at random moments and compares what it ends with.
 
-    python tests/helpers/kill_runs.py --kills 30 --seed 0 --folder /tmp/kills
+    python tests/helpers/kill_runs.py --kills 30 --seed 0 --folder kills
 
 runs the whole of ``configs/cast_toy.py`` on two processes, with a few iterations a step: once
 undisturbed, and once or several times with kills. A kill is of all processes at once, or of one:
