@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from rich.progress import track
 
 from mmcast.coco.consistency import check_image
@@ -221,14 +222,15 @@ def choose_classes(labels: Labels, classes: str | Sequence[str] | None) -> list[
     coco = labels.content
     used = {ann['category_id'] for ann in coco['annotations'] if not ann['iscrowd']}
     known = [category['name'] for category in coco['categories']]
-    if not classes:
+    if classes is None or classes in ('', [], ()):
         return [category['name'] for category in coco['categories'] if category['id'] in used]
-    names = [classes] if isinstance(classes, str) else list(classes)
+    # A config file may well name a class by a number.
+    names = [str(name) for name in ([classes] if isinstance(classes, (str, int)) else classes)]
     missing = [name for name in names if name not in known]
     if missing or len(set(names)) < len(names):
         raise CASTError(
             f'{labels.path} has the categories {", ".join(known)}; variables.classes must be some '
-            f'of them, each once, not {", ".join(map(str, names))}'
+            f'of them, each once, not {", ".join(names)}'
         )
     return names
 
@@ -380,8 +382,8 @@ def _shared_files_line(shared: Set[Path]) -> str:
     if not shared:
         return ''
     return (
-        f'{len(shared)} labeled images, such as {readable(min(shared))}, are for validation too, or '
-        'copies of images that are: figures on these say little; take them out of one of the two'
+        f'{len(shared)} labeled images, such as {readable(min(shared))}, are for validation too, '
+        'or copies of images that are: figures on these say little; take them out of one of the two'
     )
 
 
@@ -404,7 +406,7 @@ def list_unlabeled(
             'labeled or validation images: left out'
         )
     paths = [path for path in paths if path not in copies]
-    tracked = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
+    tracked = track(paths, escape(f'Reading the sizes of {len(paths)} images in {folder}'))
     sizes, problems = read_sizes(tracked, value_range)
     unreadable = {entries[path]['file_name']: why for path, why in problems.items()}
     images = [

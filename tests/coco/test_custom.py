@@ -182,6 +182,14 @@ def test_classes_by_name(root, classes):
     assert run(root, classes=classes)['classes'] == ['dust']
 
 
+def test_a_class_called_0_is_a_class(root):
+    content = json.loads((root / 'labels.json').read_text())
+    for category in content['categories']:
+        category['name'] = {'dust': '0'}.get(category['name'], category['name'])
+    (root / 'labels.json').write_text(json.dumps(content))
+    assert run(root, classes=0)['classes'] == ['0']
+
+
 @pytest.mark.parametrize('instances, queries', [(1, 30), (28, 40), (151, 170), (500, 300)])
 def test_there_are_queries_for_every_instance(root, instances, queries):
     (root / 'labels.json').write_text(json.dumps(coco([f'{i}.png' for i in range(10)], instances)))
