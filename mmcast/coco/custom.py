@@ -99,8 +99,8 @@ def prepare_custom_data(
         val_coco = _with_categories(val_labels.content, names)
         said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
-        useful = _instances(coco, names, labeled).any(1)
-        shown = {image['id'] for image, has_any in zip(coco['images'], useful) if has_any}
+        numbers = _instances(coco, names, labeled).sum(1)
+        shown = {image['id'] for image, number in zip(coco['images'], numbers) if number}
         coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
         val_folder = train_folder
     found = [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
