@@ -444,8 +444,9 @@ def _copies(paths: Iterable[Path], known: Iterable[Path]) -> set[Path]:
     return {
         path
         for path in paths
-        if path.is_file()
-        and any(filecmp.cmp(path, other, shallow=False) for other in by_name.get(path.name, ()))
+        if (others := by_name.get(path.name))
+        and path.is_file()  # not a link to nowhere
+        and any(filecmp.cmp(path, other, shallow=False) for other in others)
     }
 
 
