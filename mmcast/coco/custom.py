@@ -288,10 +288,10 @@ def find_images(
     likely = [place for place in places if (place / first).is_file()]
     if not likely:
         where = places[0] if folder else f'{root} or up to two folders below it'
-        raise CASTError(
-            f'{ann_file}: image {first} is not in {where}: set {setting} to the folder that '
-            'file_name is relative to'
-        )
+        fix = f'set {setting} to the folder that file_name is relative to'
+        if '\\' in first:
+            fix = 'write its file names with / instead of \\, as COCO does'
+        raise CASTError(f'{ann_file}: image {first} is not in {where}: {fix}')
     missing = {
         place: [path for path in image_paths(images, place) if not path.is_file()]
         for place in likely
