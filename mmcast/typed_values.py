@@ -56,7 +56,8 @@ def read_like(text: str, default: Any, name: str) -> Any:
         name: of the option, whose last part ``classes`` makes it a list of texts.
 
     Raises:
-        CASTError: the text is no such value.
+        CASTError: the text is no such value, or empty, as that of a shell's variable that is not
+            set.
     """
     if text == 'None':
         return None
@@ -64,6 +65,8 @@ def read_like(text: str, default: Any, name: str) -> Any:
         return str(text)
     if name.rpartition('.')[2] == 'classes':
         return read_texts(text, name)
+    if not text.strip():
+        raise CASTError(f'{name}= has no value; write {name}=None for none')
     if isinstance(default, (list, tuple)):
         if default and all(isinstance(item, str) for item in default):
             return type(default)(read_texts(text, name))
@@ -117,7 +120,8 @@ def _number(text: str, default: Any, name: str) -> Any:
             return bool(value)
         raise CASTError(f'{name}={text}: give True or False')
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
+        whole = isinstance(default, int) and float(value).is_integer()
+        return int(value) if whole else value  # 3e2 is 300
     raise CASTError(f'{name}={text}: give a number, such as {default}')
 
 

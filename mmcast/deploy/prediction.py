@@ -46,9 +46,15 @@ def load_student(
             providers installed.
 
     Raises:
-        CASTError: a path is wrong, or a file is damaged or does not fit the other.
+        CASTError: a path is wrong, a file is damaged or does not fit the other, or the checkpoint
+            would not be used.
     """
     path = Path(model)
+    if checkpoint is not None and (path.suffix == '.onnx' or path.is_dir()):
+        raise CASTError(
+            f'{model} has weights of its own, so that {checkpoint} would not be used; leave '
+            '--checkpoint out, or give a config'
+        )
     if path.suffix == '.onnx':
         student = OnnxStudent(path)
         student.sha256 = sha256_of_file(path)
@@ -98,14 +104,17 @@ def predict(
         show: is told of progress and of pictures that cannot be used, which are skipped.
 
     Raises:
-        CASTError: the source or a folder is wrong, results of other things exist, another process
-            writes there, the disk or the memory is full, or not a single picture could be used.
+        CASTError: the threshold, the source or a folder is wrong, results of other things exist,
+            another process writes there, the disk or the memory is full, or not a single picture
+            could be used.
         KeyboardInterrupt: with a message that says how many pictures are done.
     """
     for package in ('cv2', 'pycocotools.mask'):
         require(package)
     out_dir = Path(out_dir)
     pictures = open_source(Path(source), out_dir, getattr(student, 'value_range', None))
+    if score_threshold is not None and not score_threshold <= 1:  # NaN as well
+        raise CASTError(f'score threshold {score_threshold}: give a number from 0 to 1')
     if score_threshold is None:
         score_threshold = getattr(student, 'score_threshold', None)
     job = PredictionJob(

@@ -17,8 +17,10 @@ from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
     PIPELINE_KEYS,
     check_call,
+    check_options,
     check_output,
     check_sections,
+    check_sizes,
     check_step,
     merge_options,
 )
@@ -71,8 +73,12 @@ class Plan:
     ) -> None:
         self.path = find_config(path)
         self.config = load_config(self.path)
+        used = self._templates()  # an option may replace the only use of a variable
         merge_options(self.config, cfg_options or {}, str(self.path))
         check_sections(self.config, str(self.path))
+        for key in PIPELINE_KEYS:  # None says that there is none
+            if key in self.config and self.config[key] is None:
+                self.config.pop(key)
         if not self.config.get('steps'):
             raise CASTError(f'{self.path} has no steps, so it is not a pipeline config')
         if seed is not None:
@@ -85,7 +91,7 @@ class Plan:
         for name, definition in self.definitions.items():
             check_step(name, definition, [other for other in self.definitions if other != name])
             self.needs(name)  # knows every name
-        self._check_against_bases()
+        self._check_against_bases(used)
         if isinstance(self.config.steps, dict):
             self.definitions = self._in_order_of_need()
         # All configs are read now, rather than after hours.
@@ -100,19 +106,24 @@ class Plan:
             if definition['kind'] == 'call':
                 kwargs = self._filled_in(definition.get('kwargs') or {})
                 check_call(name, definition['function'], kwargs)
+            elif definition['kind'] == 'pseudo_label':
+                check_options(name, self._filled_in(definition))
         self.rows = self._summary_rows()
         self.report_columns()  # knows every step
         self.choose([], [])
 
-    def _check_against_bases(self) -> None:
+    def _check_against_bases(self, used: set[str]) -> None:
         """Raises CASTError for a variable that nothing uses, or a step to drop that there is not:
         names that a config misspells where it inherits another one.
+
+        Args:
+            used: the templates of the config's file.
         """
         bases = load_bases(self.path)
         if not bases:
             return
         known = [name for base in bases for name in base.get('variables') or {}]
-        used = self._templates()
+        used = used | self._templates()
         for name in self.config.get('variables') or {}:
             if name not in known and name not in used:
                 raise CASTError(
@@ -173,7 +184,9 @@ class Plan:
             refuse(f'{self.path}: {place}', wrong.values())
 
     def _check_transforms(self) -> None:
-        """Raises CASTError where ``datasets.transforms`` names none that a step has."""
+        """Raises CASTError where ``datasets.transforms`` names none that a step has, or has sizes
+        that are none.
+        """
         wanted = self._filled_in(self.config.to_dict().get('datasets'))
         wanted = wanted.get('transforms') if isinstance(wanted, dict) else None
         known = {name for config in self._configs.values() for name in transforms_of(config)}
@@ -183,6 +196,7 @@ class Plan:
                     f'{self.path}: datasets.transforms.{name}: no step has this transform; '
                     f'{hint(name, sorted(known))}'
                 )
+            check_sizes(wanted[name], f'{self.path}: datasets.transforms.{name}')
 
     def _in_order_of_need(self) -> dict[str, dict]:
         """The definitions in their order, but each behind the steps whose outputs it uses.
@@ -276,7 +290,7 @@ class Plan:
         A column may name a ``step``, whose network it then is. Templates are unresolved.
         """
         columns = []
-        for column in self.config.get('report', {}).get('columns', []):
+        for column in self.config.get('report', {}).get('columns') or []:
             if column.get('step') in self._dropped():
                 continue
             if 'step' in column:

@@ -3,13 +3,15 @@ mistake that is named before a step runs.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mmengine.config import Config
 
 from mmcast.errors import CASTError
 from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, find_function
+from mmcast.pseudo_labels.generate import generate_pseudo_labels
 from mmcast.spelling import hint, misspelt
 from mmcast.training.overrides import nested, read_typed
 from mmcast.typed_values import Typed, read_like
@@ -227,6 +229,7 @@ def check_call(name: str, path: str, kwargs: Any) -> None:
         raise CASTError(f'step {name}: {path} is no function')
     if not isinstance(kwargs, dict):
         return
+    _check_types(f'step {name}: {path}', function, kwargs)
     try:
         parameters = inspect.signature(function).parameters
     except ValueError:  # as of some functions in C
@@ -242,6 +245,64 @@ def check_call(name: str, path: str, kwargs: Any) -> None:
     problems = ([] if takes_any else problems) + [f'needs {key}' for key in missing]
     if problems:
         raise CASTError(f'step {name}: {path} {"; ".join(problems)}: correct its kwargs')
+
+
+def check_options(name: str, definition: dict) -> None:
+    """Raises CASTError where an option of a ``pseudo_label`` step is of another type than it takes.
+
+    Args:
+        name: of the step.
+        definition: its settings, with the variables in them.
+    """
+    options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
+    _check_types(f'step {name}:', generate_pseudo_labels, options)
+
+
+def _check_types(place: str, function: Callable, arguments: Mapping[str, Any]) -> None:
+    try:
+        types = get_type_hints(function)
+    except (NameError, TypeError):  # names that are there for type checkers alone
+        return
+    problems = [
+        f'{key} is {value!r}, which is no {inspect.formatannotation(types[key])}'
+        for key, value in arguments.items()
+        if key in types and not _fits(value, types[key])
+    ]
+    if problems:
+        raise CASTError(f'{place} {"; ".join(problems)}')
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value may be an argument of an annotated type, of which plain ones are known."""
+    if isinstance(value, str) and '{' in value:  # a template, whose value is not known yet
+        return True
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if get_origin(kind) is Sequence:
+        return isinstance(value, (list, tuple))
+    if kind in (str, bool, NoneType):
+        return isinstance(value, kind)
+    return value is not None or not (isinstance(kind, type) or get_origin(kind))
+
+
+def check_sizes(transform: Any, place: str) -> None:
+    """Raises CASTError where a size in pixels, of the options of a transform, is none."""
+    options = transform if isinstance(transform, dict) else {}
+    for key in ('scale', 'crop_size'):
+        size = options.get(key)
+        if not isinstance(size, (list, tuple)) or 'crop_type' in options:
+            continue
+        for side in size:
+            known = not isinstance(side, (str, list, tuple))
+            if known and not (_fits(side, int) and side > 0):
+                raise CASTError(
+                    f'{place}.{key} is {size}: sizes in pixels are whole numbers above 0, so '
+                    f'correct {side} (cast_custom.py: variables.image_size)'
+                )
 
 
 def check_output(step: str, definition: dict, output: str, user: str) -> None:

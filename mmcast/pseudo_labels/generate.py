@@ -5,6 +5,7 @@ D_u").
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -111,13 +112,14 @@ def generate_pseudo_labels(
         ``instances_per_class`` (by name).
 
     Raises:
-        CASTError: a path is wrong, the checkpoint is not this model's, the disk is full or
-            read-only, another run writes to ``out_file``, or it or its shards were made from other
-            things.
+        CASTError: a path or a number is wrong, the checkpoint is not this model's, the disk is full
+            or read-only, another run writes to ``out_file``, or it or its shards were made from
+            other things.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     rank, world_size = get_dist_info() if distributed else (0, 1)
     views = dict(flip=bool(flip), scales=[float(scale) for scale in scales])
+    _check_numbers(views['scales'], score_floor, limit, num_workers)
 
     def on_first(function: Callable[[], Any]) -> Any:
         return on_main(function, share=True) if distributed else function()
@@ -149,6 +151,22 @@ def generate_pseudo_labels(
     if rank == 0:  # after the lock is closed: a network's file system does not let go of open files
         shutil.rmtree(job.folder, ignore_errors=True)
     return job.summary
+
+
+def _check_numbers(
+    scales: list[float], score_floor: float, limit: int | None, num_workers: int | None
+) -> None:
+    """Raises CASTError where a number would label nothing, or other images than it seems; NaN is
+    none.
+    """
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise CASTError(f'scales are {scales}; give one or more factors above 0')
+    if not score_floor < 1:
+        raise CASTError(f'score floor {score_floor}: give a number from 0 to below 1')
+    if limit is not None and limit < 1:
+        raise CASTError(f'limit {limit}: give a number of images, or none for all')
+    if num_workers is not None and num_workers < 0:
+        raise CASTError(f'{num_workers} processes to load images: give 0 or more')
 
 
 @dataclass
@@ -192,8 +210,6 @@ def _prepare(
         raise CASTError(
             f'{cfg.filename} has no test_dataloader.dataset.pipeline; the teacher needs one'
         )
-    if not views['scales'] or min(views['scales']) <= 0:
-        raise CASTError(f'scales are {views["scales"]}; give one or more factors above 0')
     if not Path(checkpoint).is_file():
         raise CASTError(
             f"checkpoint {checkpoint} not found; give the path of the teacher's weights"

@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmcast.errors import CASTError
-from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+from mmcast.spelling import hint
 
 _OPTIONS = {'lr_mult', 'weight_decay', 'layer_decay', 'decay_norm_and_bias'}
 
@@ -58,6 +60,20 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group = groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))
             group['params'].append(parameter)
         params.extend(groups.values())
+
+
+def check_optimizer_type(optim_wrapper: Any) -> None:
+    """Raises CASTError where the optimizer is of a type that no registry has; MMEngine would call
+    None.
+    """
+    settings = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
+    name = settings.get('type') if isinstance(settings, dict) else None
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        known = sorted({*OPTIMIZERS.module_dict, *ROOT_OPTIMIZERS.module_dict})
+        raise CASTError(
+            f'optimizer {name} is in no registry: correct optim_wrapper, or name the module that '
+            f'registers it under custom_imports; {hint(name, known)}'
+        )
 
 
 def check_parameter_groups(model: nn.Module, wrapper: OptimWrapper | OptimWrapperDict) -> None:

@@ -254,6 +254,8 @@ def _find(node: Any, given: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
         elif not isinstance(value, Mapping):
             if _is_number(child) and isinstance(value, str) and not _NOT_A_NUMBER.search(value):
                 yield Finding('.'.join(here), f'is {child}: give a number, not {value}', True)
+            elif isinstance(child, bool) and str(value).lower() in _NO_BOOLEANS:
+                yield Finding('.'.join(here), f'is {child}: give True or False, not {value}', True)
         elif value.get(_DELETE):
             continue
         elif isinstance(child, (dict, list)):
@@ -290,7 +292,8 @@ def _new_key(
     if key in known or (key in _OF_BUILDERS and path):
         return None
     if closed:
-        return f'{what}; {hint(key, sorted({*known, *node}))}'
+        # The names of a config's file are read by nothing either.
+        return f'{what}; {hint(key, sorted({*known, *node} if path else known))}'
     similar = misspelt(key, sorted({*known, *node}))
     return f'is not there; did you mean {similar}?' if similar else None
 
@@ -358,5 +361,7 @@ def _parameters(cls: Any) -> tuple[set[str], bool]:
 _BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 # Texts that stand in the place of a number: of AMP's loss scale, and templates.
 _NOT_A_NUMBER = re.compile(r'^(dynamic|auto)$|\{')
+# A text is true, whatever it says.
+_NO_BOOLEANS = ('yes', 'no', 'on', 'off', 'y', 'n', 't', 'f', 'none', '')
 # What torch modules and OpenMMLab's take, whatever they do.
 _OF_ANY_MODULE = {'init_cfg', 'data_preprocessor'}

@@ -34,7 +34,7 @@ from mmcast.training.checkpoints import (
 from mmcast.training.curves import number_start
 from mmcast.training.distributed import say
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
-from mmcast.training.optimizers import check_parameter_groups
+from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
 from mmcast.training.randomness import SeedIterationsHook
 from mmcast.training.validations import (
@@ -109,6 +109,7 @@ class _Runner(Runner):
             )
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
+        check_optimizer_type(optim_wrapper)
         wrapper = super().build_optim_wrapper(optim_wrapper)
         check_parameter_groups(self.model, wrapper)
         return wrapper

@@ -441,6 +441,19 @@ def test_what_is_no_model_is_named(trained, tmp_path):
         load_student(trained.config, tmp_path / 'none.pth')
 
 
+def test_a_checkpoint_that_would_not_be_used_is_refused(tmp_path):
+    for model in (tmp_path, tmp_path / 'student.onnx'):
+        with pytest.raises(CASTError, match='a.pth would not be used; leave --checkpoint out'):
+            load_student(model, 'a.pth')
+
+
+@pytest.mark.parametrize('threshold', [float('nan'), 30.0])
+def test_a_threshold_that_no_score_passes_is_refused(folder, tmp_path, threshold):
+    with pytest.raises(CASTError, match=f'threshold {threshold}: give a number from 0 to 1'):
+        predict(BrightPixels(), folder, tmp_path / 'out', threshold)
+    assert not (tmp_path / 'out').exists()
+
+
 WITHOUT = """
 import runpy, sys
 class NoTorch:

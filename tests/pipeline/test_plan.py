@@ -257,6 +257,7 @@ def test_a_misspelt_variable_on_the_command_line_is_named(write):
         ),
         ("datasets = dict(lableled='x')", 'datasets has no lableled; did you mean labeled'),
         ("datasets = dict(transforms=dict(Rezise=dict(scale=1)))", 'Rezise: .* mean Resize'),
+        ("datasets = dict(transforms=dict(Resize=dict(scale=(9, -5))))", 'above 0, so .* -5'),
         ("summary = [dict(row='S', stpe='student')]", 'summary.0 has no stpe; did you mean step'),
         ("step_options = dict(train_cfg=dict(max_itters=3))", 'max_itters: .* mean max_iters'),
         ("step_options = {'val_evaluator.7.ann_file': 'x'}", 'has the items 0 to 1 .step adapt'),
@@ -285,11 +286,40 @@ def test_keys_that_nothing_reads_are_refused(write, text, message):
         ({'variables.lr.x': 1}, 'variables.lr.x cannot be set'),
         ({'variables.lr': Typed('fast')}, 'variables.lr=fast: give a number, such as 0.1'),
         ({'variables.lrr': 1, 'reprot': 1}, 'variable lrr; .*; reprot: '),
+        ({'variables.start': Typed('')}, 'variables.start= has no value; write .*=None'),
+        ({'steps.label.flip': Typed('no')}, "step label: flip is 'no', which is no bool"),
+        ({'steps.label.scales': Typed('0.5')}, 'scales is 0.5, which is no .*Sequence'),
+        ({'steps.label.limit': 2.5}, 'step label: limit is 2.5, which is no int'),
+        (
+            {
+                'steps.data.function': 'mmcast.coco.custom.prepare_custom_data',
+                'steps.data.kwargs': dict(data_root=None, labeled='a', unlabeled=2, out_dir='b'),
+            },
+            'data_root is None, which is no str .*; unlabeled is 2, which is no str',
+        ),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(write, options, message):
     with pytest.raises(CASTError, match=message):
         plan_of(write(PIPELINE + 'mine = dict(x=2)'), cfg_options=options)
+
+
+def test_an_option_may_replace_the_only_use_of_a_variable(write):
+    path = write(PIPELINE)
+    own = path.with_name('own.py')
+    own.write_text(
+        f"_base_ = '{path.name}'\nvariables = dict(weights='a.pth')\n"
+        "steps = dict(student=dict(load_from='{weights}'))"
+    )
+    plan = plan_of(own, cfg_options={'steps.student.load_from': 'b.pth'})
+    assert plan.definitions['student']['load_from'] == 'b.pth'
+
+
+@pytest.mark.parametrize('key', ['summary', 'report', 'report.columns', 'step_options'])
+def test_a_part_of_a_pipeline_may_be_none(write, key):
+    plan = plan_of(write(PIPELINE), cfg_options={key: None})
+    assert key == 'summary' or plan.rows
+    assert not key.startswith('report') or plan.report_columns() == []
 
 
 def test_options_may_mean_one_of_the_steps(write):
@@ -353,6 +383,8 @@ def test_a_run_config_misspells_a_name_of_the_runner(write):
         ('variables.none', 'None', None),
         ('variables.none', '0', '0'),
         ('variables.lr', '1', 1),
+        ('variables.size', '3e2', 300),
+        ('variables.start', '""', ''),
         ('variables.classes', '0', ['0']),
         ('variables.classes', '"car, red",traffic light', ['car, red', 'traffic light']),
         ('variables.sizes', '3,4', (3, 4)),
@@ -367,7 +399,9 @@ def test_a_run_config_misspells_a_name_of_the_runner(write):
 def test_what_was_typed_takes_the_type_of_what_it_replaces(key, text, value):
     config = Config(
         dict(
-            variables=dict(lr=0.1, start='a', none=None, classes=None, sizes=(1, 2), flag=True),
+            variables=dict(
+                lr=0.1, start='a', none=None, classes=None, sizes=(1, 2), flag=True, size=1
+            ),
             steps=dict(data=dict(kwargs=dict(value='{lr}', folder='{start}'))),
             report=dict(score_thr=0.3),
         )

@@ -394,6 +394,16 @@ def test_limit_takes_the_first_images(data):
     assert generate(data, limit=2)['images'] == 2
 
 
+@pytest.mark.parametrize(
+    'options',
+    [dict(limit=0), dict(score_floor=float('nan')), dict(score_floor=5.0), dict(num_workers=-1)],
+)
+def test_numbers_that_would_label_nothing_are_refused(data, options):
+    with pytest.raises(CASTError, match='give a number|give 0 or more'):
+        generate(data, **options)
+    assert not list(data.glob('labels.json*'))
+
+
 def run_tool(data, monkeypatch, checkpoint):
     make_config().dump(data / 'teacher.py')
     monkeypatch.setattr(

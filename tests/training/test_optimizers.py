@@ -16,7 +16,7 @@ from torch.optim import SGD
 from mmcast.errors import CASTError
 from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmcast.testing.models import build_model, tiny_cast_config
-from mmcast.training.optimizers import check_parameter_groups
+from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
 from mmcast.training.runner import train_run, use_full_precision
 
 
@@ -218,3 +218,9 @@ def test_without_a_gpu_mixed_precision_is_full_precision():
     )
     use_full_precision(wrapper)
     assert build_optim_wrapper(nn.Linear(1, 1), wrapper)._accumulative_counts == 2
+
+
+def test_an_optimizer_that_no_registry_has_is_one_line():
+    check_optimizer_type(dict(optimizer=dict(type='AdamW', lr=1)))
+    with pytest.raises(CASTError, match='optimizer AdamX is in no registry: .*; did you mean Adam'):
+        check_optimizer_type(dict(optimizer=dict(type='AdamX', lr=1)))

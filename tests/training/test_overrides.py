@@ -36,6 +36,7 @@ def overridden(config: Config, *typed: str) -> Config:
         ('randomness.seeed=1', 'did you mean seed'),
         ('custom_hooks.9.interval=1', 'the list has the items 0 to'),
         ('train_cfg.max_iters=many', 'train_cfg.max_iters: is 100: give a number, not many'),
+        ('train_dataloader.sampler.shuffle=no', 'is True: give True or False, not no'),
         ('train_cfg.max_iters.x=1', 'which has no x: give it whole'),
         # A name of the file alone, which OpenMMLab's configs have and nothing reads.
         ('data_root=elsewhere', 'copied when the file was read: set train_dataloader.dataset'),
@@ -45,6 +46,12 @@ def test_options_that_would_do_nothing_are_refused(shipped, option, message):
     with pytest.raises(CASTError) as error:
         overridden(shipped, option)
     assert message in str(error.value) and str(error.value).startswith('config x.py: ')
+
+
+def test_names_of_the_file_that_nothing_reads_are_no_hints(shipped):
+    with pytest.raises(CASTError) as error:
+        overridden(shipped, 'seed=1')
+    assert 'randomness' in str(error.value) and 'pseudo' not in str(error.value)
 
 
 def test_all_are_named_at_once(shipped):
