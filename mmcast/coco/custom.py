@@ -99,8 +99,8 @@ def prepare_custom_data(
         val_coco = _with_categories(val_labels.content, names)
         said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
-        useful = _instances(coco, names, labeled).any(1)
-        shown = {image['id'] for image, has_any in zip(coco['images'], useful) if has_any}
+        numbers = _instances(coco, names, labeled).sum(1)
+        shown = {image['id'] for image, number in zip(coco['images'], numbers) if number}
         coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
         val_folder = train_folder
     found = [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
@@ -288,10 +288,10 @@ def find_images(
     likely = [place for place in places if (place / first).is_file()]
     if not likely:
         where = places[0] if folder else f'{root} or up to two folders below it'
-        raise CASTError(
-            f'{ann_file}: image {first} is not in {where}: set {setting} to the folder that '
-            'file_name is relative to'
-        )
+        fix = f'set {setting} to the folder that file_name is relative to'
+        if '\\' in first:
+            fix = 'write its file names with / instead of \\, as COCO does'
+        raise CASTError(f'{ann_file}: image {first} is not in {where}: {fix}')
     missing = {
         place: [path for path in image_paths(images, place) if not path.is_file()]
         for place in likely
@@ -382,8 +382,8 @@ def _shared_files_line(shared: Set[Path]) -> str:
     if not shared:
         return ''
     return (
-        f'{len(shared)} labeled images, such as {readable(min(shared))}, are for validation too, or '
-        'copies of images that are: figures on these say little; take them out of one of the two'
+        f'{len(shared)} labeled images, such as {readable(min(shared))}, are for validation too, '
+        'or copies of images that are: figures on these say little; take them out of one of the two'
     )
 
 
@@ -444,8 +444,9 @@ def _copies(paths: Iterable[Path], known: Iterable[Path]) -> set[Path]:
     return {
         path
         for path in paths
-        if path.is_file()
-        and any(filecmp.cmp(path, other, shallow=False) for other in by_name.get(path.name, ()))
+        if (others := by_name.get(path.name))
+        and path.is_file()  # not a link to nowhere
+        and any(filecmp.cmp(path, other, shallow=False) for other in others)
     }
 
 

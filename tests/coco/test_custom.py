@@ -257,6 +257,10 @@ def change(root, edit):
             r'image gone.png is not in .*variables.labeled_images',
         ),
         (
+            lambda root: change(root, lambda c: c['images'][0].update(file_name='photos\\0.png')),
+            r'is not in .*: write its file names with / instead',
+        ),
+        (
             lambda root: (root / 'photos/7.png').unlink(),
             r'1 of its 10 images are not there, such as .*photos/7.png',
         ),
