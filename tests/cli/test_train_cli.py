@@ -119,6 +119,9 @@ def test_train_resume_and_test(config, monkeypatch, capsys):
     longer = ('--resume', '--cfg-options', 'train_cfg.max_iters=6')
     assert call('train.py', config, *longer, monkeypatch=monkeypatch) == ''
     assert Path('work_dirs/toy_single/iter_6.pth').exists()
+    longer = ('--cfg-options', 'resume=True', 'train_cfg.max_iters=8')  # MMEngine's way
+    assert call('train.py', config, *longer, monkeypatch=monkeypatch) == ''
+    assert Path('work_dirs/toy_single/iter_8.pth').exists()
 
     assert (
         call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch) == ''
