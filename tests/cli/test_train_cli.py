@@ -143,6 +143,12 @@ def test_out_is_written_by_its_ending(config, monkeypatch):
         assert len(pickle.loads(Path('out.pkl').read_bytes())) == 8  # a prediction for each image
 
 
+def test_a_launcher_that_did_not_start_the_process_is_one_line(config, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    error = call('train.py', config, '--launcher', 'pytorch', monkeypatch=monkeypatch)
+    assert error.startswith('error: --launcher pytorch is for processes that torchrun starts')
+
+
 def test_resume_of_another_config_is_refused(config, monkeypatch):
     assert call('train.py', config, '--work-dir', 'w', monkeypatch=monkeypatch) == ''
     Path(config).rename('other.py')
