@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f'--{name}-img-dir',
             metavar='FOLDER',
-            help=f'folder of the images of the {name} JSON (default: --img-dir)',
+            help=f'folder of the images of the {name} JSON (default: its own, if they are '
+            'there, else --img-dir)',
         )
     parser.add_argument(
         '--value-range',

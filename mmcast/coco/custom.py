@@ -2,22 +2,30 @@
 to arrange.
 """
 
+import filecmp
 import os
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from rich.progress import track
 
 from mmcast.coco.consistency import check_image
-from mmcast.coco.instances import beyond_limit, check_instances, groups_line
+from mmcast.coco.instances import beyond_limit, check_instances, empty_lines, groups_line
 from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
-from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, parse_value_range, read_sizes
+from mmcast.images import (
+    IMAGE_SUFFIXES,
+    ValueRange,
+    list_folder,
+    parse_value_range,
+    read_sizes,
+    readable,
+)
 from mmcast.memory import no_cycle_search
 
 _LEAST_QUERIES = 30
@@ -88,25 +96,25 @@ def prepare_custom_data(
     check_instances(labels, labels.instances(names))
     if val:
         val_labels, val_folder = read(val, val_images, 'val')
-        val_coco = val_labels.content
+        val_coco = _with_categories(val_labels.content, names)
         said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
     else:
-        counts = _instances(coco, names, labeled)
-        shown = {image['id'] for image, count in zip(coco['images'], counts) if count}
+        useful = _instances(coco, names, labeled).any(1)
+        shown = {image['id'] for image, has_any in zip(coco['images'], useful) if has_any}
         coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
         val_folder = train_folder
-    counts = np.concatenate(
-        [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
-    )
-    known = {
-        path.resolve()
+    found = [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
+    said += [*empty_lines(found[0], names, 'labeled'), *empty_lines(found[1], names, 'validation')]
+    counts = np.concatenate(found).sum(1)
+    trained, held = (
+        {path.resolve() for path in image_paths(part['images'], folder)}
         for part, folder in ((coco, train_folder), (val_coco, val_folder))
-        for path in image_paths(part['images'], folder)
-    }
+    )
     unlabeled_folder, images, unreadable = list_unlabeled(
-        existing(root / unlabeled, 'variables.unlabeled'), root, known, value_range
+        existing(root / unlabeled, 'variables.unlabeled'), root, trained | held, value_range
     )
     said += [
+        _shared_files_line(_copies(trained, held)),
         _queries_line(counts, max_queries),
         write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(coco["images"])} labeled, {len(images)} unlabeled and {len(val_coco["images"])} '
@@ -214,16 +222,26 @@ def choose_classes(labels: Labels, classes: str | Sequence[str] | None) -> list[
     coco = labels.content
     used = {ann['category_id'] for ann in coco['annotations'] if not ann['iscrowd']}
     known = [category['name'] for category in coco['categories']]
-    if not classes:
+    if classes is None or classes in ('', [], ()):
         return [category['name'] for category in coco['categories'] if category['id'] in used]
-    names = [classes] if isinstance(classes, str) else list(classes)
+    # A config file may well name a class by a number.
+    names = [str(name) for name in ([classes] if isinstance(classes, (str, int)) else classes)]
     missing = [name for name in names if name not in known]
     if missing or len(set(names)) < len(names):
         raise CASTError(
             f'{labels.path} has the categories {", ".join(known)}; variables.classes must be some '
-            f'of them, each once, not {", ".join(map(str, names))}'
+            f'of them, each once, not {", ".join(names)}'
         )
     return names
+
+
+def _with_categories(coco: dict, names: Sequence[str]) -> dict:
+    """COCO content that lists all these categories; exports often have only those in use."""
+    listed = {category['name'] for category in coco['categories']}
+    missing = [name for name in names if name not in listed]
+    first = 1 + max([0, *(category['id'] for category in coco['categories'])])
+    added = [dict(id=number, name=name) for number, name in enumerate(missing, first)]
+    return dict(coco, categories=[*coco['categories'], *added])
 
 
 def image_paths(images: list[dict], folder: Path) -> list[Path]:
@@ -359,37 +377,42 @@ def shared_photos(coco: dict, val: dict, val_file: str) -> str:
     )
 
 
+def _shared_files_line(shared: Set[Path]) -> str:
+    """What is to be said of labeled images that are for validation too, '' if there are none."""
+    if not shared:
+        return ''
+    return (
+        f'{len(shared)} labeled images, such as {readable(min(shared))}, are for validation too, or '
+        'copies of images that are: figures on these say little; take them out of one of the two'
+    )
+
+
 def list_unlabeled(
     source: Path, root: Path, known: Set[Path], value_range: ValueRange = None
 ) -> tuple[Path, list[dict], dict[str, str]]:
-    """The folder of the unlabeled images, these as COCO describes them, without those in ``known``,
-    and the names of those that cannot be used, with the reason.
+    """The folder of the unlabeled images, these as COCO describes them, each once and without those
+    in ``known``, and the names of those that cannot be used, with the reason.
 
     Raises:
         CASTError: there are none.
     """
-    unreadable: dict[str, str] = {}
-    if source.is_file():
-        find = partial(find_images, ann_file=source, root=root, setting='variables.data_root')
-        coco = read_image_list(source, find)
-        folder = find(coco['images'])
-        images = [
-            image
-            for image in coco['images']
-            if (folder / image['file_name']).resolve() not in known
-        ]
-    else:
-        folder, files = source, list_folder(source)
-        for line in files.remarks():
-            print(f'{folder}: {line}')
-        paths = [path for path in files.images if path.resolve() not in known]
-        tracked = track(paths, f'Reading the sizes of {len(paths)} images in {folder}')
-        sizes, problems = read_sizes(tracked, value_range)
-        unreadable = {path.relative_to(folder).as_posix(): why for path, why in problems.items()}
-        images = [
-            dict(id=number, file_name=path.relative_to(folder).as_posix(), height=h, width=w)
-            for number, (path, (h, w)) in enumerate(sizes.items(), start=1)
-        ]
+    folder, entries = _entries_of(source, root)
+    files = {path.resolve(): path for path in entries}
+    paths = [path for real, path in files.items() if real not in known]
+    copies = _copies(paths, known)
+    if copies:
+        print(
+            f'{len(copies)} images of {source}, such as {readable(min(copies))}, are copies of '
+            'labeled or validation images: left out'
+        )
+    paths = [path for path in paths if path not in copies]
+    tracked = track(paths, escape(f'Reading the sizes of {len(paths)} images in {folder}'))
+    sizes, problems = read_sizes(tracked, value_range)
+    unreadable = {entries[path]['file_name']: why for path, why in problems.items()}
+    images = [
+        dict(id=number) | entries[path] | dict(height=height, width=width)
+        for number, (path, (height, width)) in enumerate(sizes.items(), start=1)
+    ]
     if not images:
         raise CASTError(
             f'{source} has no usable image that is not labeled already '
@@ -397,6 +420,33 @@ def list_unlabeled(
             + ''.join(f'; the first that cannot: {why}' for why in [*unreadable.values()][:1])
         )
     return folder, images, unreadable
+
+
+def _entries_of(source: Path, root: Path) -> tuple[Path, dict[Path, dict]]:
+    """The folder of the images of a folder or COCO JSON, and COCO's entries by path."""
+    if source.is_file():
+        listed = read_image_list(source)['images']
+        folder = find_images(listed, source, root, setting='variables.data_root')
+        return folder, dict(zip(image_paths(listed, folder), listed))
+    found = list_folder(source)
+    for line in found.remarks():
+        print(f'{source}: {line}')
+    return source, {
+        path: dict(file_name=path.relative_to(source).as_posix()) for path in found.images
+    }
+
+
+def _copies(paths: Iterable[Path], known: Iterable[Path]) -> set[Path]:
+    """Those of some files that are known, or have the name and the bytes of one that is."""
+    by_name: dict[str, list[Path]] = {}
+    for path in known:
+        by_name.setdefault(path.name, []).append(path)
+    return {
+        path
+        for path in paths
+        if path.is_file()
+        and any(filecmp.cmp(path, other, shallow=False) for other in by_name.get(path.name, ()))
+    }
 
 
 def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> str:
@@ -415,18 +465,28 @@ def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> s
 
 
 def _instances(coco: dict, names: Collection[str], source: str) -> np.ndarray:
-    """(images,) instances of these classes; raises CASTError if there are none."""
-    ids = {category['id'] for category in coco['categories'] if category['name'] in names}
-    counts = Counter(
-        ann['image_id']
-        for ann in coco['annotations']
-        if not ann['iscrowd'] and ann['category_id'] in ids
-    )
-    if not counts:
+    """(images, classes) numbers of instances; raises CASTError if there are none."""
+    columns = {name: column for column, name in enumerate(names)}
+    classes = {
+        category['id']: columns[category['name']]
+        for category in coco['categories']
+        if category['name'] in columns
+    }
+    rows = {image['id']: row for row, image in enumerate(coco['images'])}
+    used = [
+        ann for ann in coco['annotations'] if not ann['iscrowd'] and ann['category_id'] in classes
+    ]
+    if not used:
         raise CASTError(
             f'{source} has no instance of {", ".join(names)}: give other classes or labels'
         )
-    return np.array([counts[image['id']] for image in coco['images']])
+    counts = np.zeros((len(rows), len(columns)), int)
+    np.add.at(
+        counts,
+        ([rows[ann['image_id']] for ann in used], [classes[ann['category_id']] for ann in used]),
+        1,
+    )
+    return counts
 
 
 def queries_for(counts: np.ndarray, most: int) -> int:

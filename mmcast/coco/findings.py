@@ -43,7 +43,7 @@ KINDS = {
         'give every image an id of its own, also in its annotations',
     ),
     'duplicate-file': Kind(
-        'problem',
+        'refused',
         'images that are listed twice',
         'list every file once; put all its annotations under that one image id',
     ),
@@ -124,14 +124,15 @@ KINDS = {
     'no-instances': Kind(
         'problem',
         'files without a single object',
-        'nothing can be learned from iscrowd=1: it says that nobody separated the objects; write '
-        'iscrowd 0 if each mask is one object',
+        'give a file with labels; nothing can be learned from iscrowd=1, which says that nobody '
+        'separated the objects: if each mask is one, set variables.crowd_as_instances=True, or '
+        'write iscrowd 0',
     ),
     'many-crowds': Kind(
         'problem',
         'files with many groups',
-        'training ignores iscrowd=1; write iscrowd 0 if each mask is one object (some exports of '
-        'brush masks write 1)',
+        'training ignores iscrowd=1; if each mask is one object (some exports of brush masks write '
+        '1), set variables.crowd_as_instances=True, or write iscrowd 0',
     ),
     'bad-box': Kind(
         'problem',
@@ -179,7 +180,7 @@ KINDS = {
     ),
     'annotation-ids': Kind(
         'mended',
-        'annotation ids that are no whole number above 0',
+        'files with annotation ids that are no whole number above 0',
         'mended: all annotations are numbered from 1',
     ),
     'duplicate-annotation-id': Kind(
@@ -237,10 +238,20 @@ KINDS = {
         'images with very many instances',
         'cast_custom.py finds at most variables.max_queries objects an image; raise it, or tile',
     ),
+    'turned-image': Kind(
+        'note',
+        'images that their orientation turns and leaves as large as they were',
+        'fine if the labels are of the upright picture, which most tools show; --sheet draws them',
+    ),
     'files-left-out': Kind(
         'note',
         'files that are left out',
         'fine: hidden files and what systems and programs keep are not used',
+    ),
+    'unread-format': Kind(
+        'note',
+        'pictures of formats that are not read',
+        'save them as PNG or JPEG if they are to be used',
     ),
     'in-unlabeled-version': Kind(
         'note',
@@ -320,10 +331,7 @@ class Tally:
                 f'{self.source} is not a valid COCO annotation file '
                 f'({self.first[found[0]].detail}): {KINDS[found[0]].fix}'
             )
-        said = '; '.join(
-            f'{KINDS[kind].what}: {self.counts[kind]}, such as {self._example(kind)}'
-            for kind in found
-        )
+        said = '; '.join(map(self._line, found))
         fix = KINDS[found[0]].fix if len(found) == 1 else 'correct the file or the tool it is from'
         return printable(
             f'{self.source} cannot be used: {said}; {fix}; mmcast check {self.source} --no-images '
@@ -333,16 +341,20 @@ class Tally:
     def mended(self) -> list[str]:
         """A line for each kind of what was mended."""
         return [
-            printable(
-                f'{self.source}: {KINDS[kind].what}: {self.counts[kind]}, such as '
-                f'{self._example(kind)}; {KINDS[kind].fix}'
-            )
+            printable(f'{self.source}: {self._line(kind)}; {KINDS[kind].fix}')
             for kind in KINDS
             if kind in _CHANGED and kind in self.counts
         ]
 
-    def _example(self, kind: str) -> str:
-        first = self.first[kind]
+    def _line(self, kind: str) -> str:
+        """A kind with its number and the first example."""
+        what, number, first = KINDS[kind].what, self.counts[kind], self.first[kind]
+        example = self._example(first)
+        if number == 1 and example == first.detail:  # of the file as a whole
+            return f'{what}: 1 ({example})'
+        return f'{what}: {number}, such as {example}'
+
+    def _example(self, first: Finding) -> str:
         ids = [
             f'{what} {value!r}' if isinstance(value, str) else f'{what} {value}'
             for what, value in (('annotation', first.annotation_id), ('image', first.image_id))

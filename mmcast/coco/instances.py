@@ -1,5 +1,7 @@
 """Are there instances to learn from, and not more than a model can find?"""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mmcast.coco.reading import Labels
@@ -65,3 +67,23 @@ def beyond_limit(counts: np.ndarray, limit: int) -> str:
         f'{len(over)} of {len(counts)} images have more than {limit} instances, up to '
         f'{over.max()}; of these {int((over - limit).sum())} cannot be found'
     )
+
+
+def empty_lines(counts: np.ndarray, names: Sequence[str], which: str) -> list[str]:
+    """What is to be said of classes and images without an instance; empty if all have some.
+
+    Args:
+        counts: (images, classes) numbers of instances.
+        names: of the classes.
+        which: the set, in a word.
+    """
+    lines = []
+    missing = [name for name, count in zip(names, counts.sum(0)) if not count]
+    if missing:
+        lines.append(f'no {which} image has an instance of {", ".join(missing)}')
+    empty = int((~counts.any(1)).sum())
+    if empty:
+        lines.append(
+            f'{empty} of {len(counts)} {which} images have no instance: they are taken to show none'
+        )
+    return lines

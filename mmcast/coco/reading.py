@@ -129,6 +129,7 @@ def _read_labels(path: str | os.PathLike, img_dir: Folder, crowd_as_instances: b
 
 def read_image_list(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     """The images and categories of a COCO file; its annotations are not looked at, and not there.
+    A file that is listed twice, which labels may not be of, is let pass.
 
     Raises:
         CASTError: see :func:`read_labels`; an image without a size is refused only if ``img_dir``
@@ -140,6 +141,7 @@ def read_image_list(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     if img_dir is not None and unsized(lists):
         tally.add(fill_sizes(lists, _folder(img_dir, lists)))
     dropped, _ = twins(lists, set())
+    tally.counts.pop('duplicate-file', None)
     _refuse(tally)
     categories = _categories(content.get('categories') or [], lists, dropped)
     return dict(content, images=lists.entries, annotations=[], categories=categories)
@@ -177,7 +179,7 @@ def odd_ids(ids: list, source: str) -> list[tuple[Finding, int | None]]:
     odd = [value for value in ids if type(value) is not int or value < 1]
     found: list[tuple[Finding, int | None]] = []
     if odd:
-        detail = f'{len(odd)} of {len(ids)}, such as {short(odd[0])}'
+        detail = f'{len(odd)} of {len(ids)} ids, such as {short(odd[0])}'
         found.append((Finding('annotation-ids', source, source, detail), None))
     seen: set = set()
     for place, value in enumerate(ids):

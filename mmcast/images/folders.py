@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,26 @@ IMAGE_SUFFIXES = (
     '.tiff',
     '.webp',
 )  # what is an image in a folder
+#: Pictures too, that are not read.
+_OTHER_SUFFIXES = (
+    '.avif',
+    '.cr2',
+    '.cr3',
+    '.czi',
+    '.dcm',
+    '.dng',
+    '.gif',
+    '.heic',
+    '.heif',
+    '.jfif',
+    '.jp2',
+    '.jxl',
+    '.nd2',
+    '.nef',
+    '.pgm',
+    '.ppm',
+    '.svs',
+)
 #: Folders in which systems and programs keep copies and previews; hidden ones are left out too.
 _FOREIGN = ('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information')
 _SHOWN = 5
@@ -33,11 +53,13 @@ class ImageFolder:
         images: files to use, in the order of their paths.
         left_out: hidden ones, and those in hidden folders or a system's own.
         unusable: those with a name that cannot be used, and why not.
+        unread: pictures of formats that are not read.
     """
 
     images: list[Path] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
     unusable: dict[Path, str] = field(default_factory=dict)
+    unread: list[Path] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """Lines that tell what is not used, for a command to print; empty if everything is."""
@@ -49,24 +71,38 @@ class ImageFolder:
             )
         if self.unusable:
             lines.append(f'{_describe(self.unusable)}: left out; rename them')
+        if self.unread:
+            lines.append(f'{self.unread_formats()}; save them as PNG or JPEG')
         return lines
 
+    def unread_formats(self) -> str:
+        """How many files are of formats that are not read, in words."""
+        formats = ' '.join(sorted({path.suffix.lower() for path in self.unread}))
+        return (
+            f'{len(self.unread)} files of formats that are not read ({formats}), such as '
+            f'{readable(self.unread[0])}'
+        )
 
-def image_files(folder: str | os.PathLike) -> list[Path]:
-    """The images of a folder, see :func:`list_folder`.
+
+def image_files(
+    folder: str | os.PathLike, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """The images of a folder, or other files, see :func:`list_folder`.
 
     Raises:
         CASTError: a folder cannot be listed, or a name cannot be used.
     """
-    found = list_folder(folder)
+    found = list_folder(folder, suffixes)
     if found.unusable:
         raise CASTError(f'{_describe(found.unusable)}: rename them')
     return found.images
 
 
-def list_folder(folder: str | os.PathLike) -> ImageFolder:
-    """All image files of a folder at any depth, by :data:`IMAGE_SUFFIXES`; none where there is no
-    folder.
+def list_folder(
+    folder: str | os.PathLike, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> ImageFolder:
+    """All files of a folder at any depth with one of the suffixes, in lower case; none where there
+    is no folder.
 
     Links are followed, each file and folder is taken once. Hidden files and folders (``.name``) and
     those of systems and programs (``__MACOSX``, ``@eaDir``) are left out.
@@ -77,8 +113,11 @@ def list_folder(folder: str | os.PathLike) -> ImageFolder:
     result = ImageFolder()
     if not Path(folder).is_dir():
         return result
-    files = dict(_walk(Path(folder)))
+    files = dict(_walk(Path(folder), {*suffixes, *_OTHER_SUFFIXES}))
     for path in sorted(files):
+        if path.suffix.lower() not in suffixes:
+            result.unread += [] if files[path] else [path]
+            continue
         problem = name_problem(path.relative_to(folder).as_posix())
         if files[path]:
             result.left_out.append(path)
@@ -136,8 +175,8 @@ def _describe(problems: dict) -> str:
     return f'file names that cannot be used: {shown}{more}'
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Image files, and whether they are to be left out.
+def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, bool]]:
+    """Files with the suffixes, and whether they are to be left out.
 
     What lies in the folder itself comes before what links lead to, so that a file that is in both
     is found where it lies. Links into a hidden folder count: some tools keep all files in one.
@@ -149,7 +188,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         if not waiting:
             path = linked.popleft()
             real = os.path.realpath(path)
-            if path.is_dir():
+            if os.path.isdir(path):
                 waiting.append((path, real, False))
             elif real not in seen:
                 seen.add(real)
@@ -163,15 +202,17 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         for entry in _entries(place):
             hidden = left_out or entry.name.startswith('.') or entry.name.lower() in _FOREIGN
             path, real_path = place / entry.name, os.path.join(real, entry.name)
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES
+            is_wanted = path.suffix.lower() in suffixes
             if entry.is_symlink():
-                if hidden and is_image and not entry.is_dir():
+                # DirEntry.is_dir raises an error for a link to itself, this does not.
+                is_folder = os.path.isdir(path)
+                if hidden and is_wanted and not is_folder:
                     yield path, True
-                elif not hidden and (is_image or entry.is_dir()):
+                elif not hidden and (is_wanted or is_folder):
                     linked.append(path)
             elif entry.is_dir():
                 waiting.append((path, real_path, hidden))
-            elif is_image and entry.is_file():
+            elif is_wanted and entry.is_file():
                 if not hidden:
                     seen.add(real_path)
                 yield path, hidden

@@ -14,6 +14,7 @@ from mmcast.coco.categories import category_ids
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
+from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold, labels_per_image
 from mmcast.pseudo_labels.quality import (
     average_precision,
@@ -45,6 +46,7 @@ class LoadedStore:
         return {category['id']: category['name'] for category in self.content['categories']}
 
 
+@no_cycle_search()
 def load_stores(
     stores: Mapping[str, str | os.PathLike], options: dict, hidden: str | os.PathLike | None
 ) -> list[LoadedStore]:

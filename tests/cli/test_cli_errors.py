@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import HEEDS_INTERRUPTS
 
 from mmcast.cli.errors import report_errors, reporting_errors
 from mmcast.errors import CASTError
@@ -53,7 +54,7 @@ def test_a_mistake_in_the_program_keeps_its_traceback(capsys):
 @pytest.mark.parametrize(
     'module, arguments, command',
     [
-        ('cv2', ('check', 'none.json', '--no-images'), 'pip install opencv-python;'),
+        ('cv2', ('convert', 'toy_cityscapes', 'data'), 'pip install opencv-python;'),
         ('mmengine', ('train', 'cast_toy.py'), 'pip install onedl-mmengine=='),
         ('torch', ('export', 'student', '--out', 'out'), 'pip install torch=='),
     ],
@@ -107,6 +108,7 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=HEEDS_INTERRUPTS,
     )
     while not list(tmp_path.glob('data/leftImg8bit/*/*/*.png')):
         assert process.poll() is None
@@ -121,7 +123,8 @@ def test_nobody_reads_the_output(unbuffered, tmp_path, monkeypatch):
     """As in ``mmcast split ... | head -0``."""
     monkeypatch.setitem(ENVIRONMENT, 'PYTHONUNBUFFERED', unbuffered)
     (tmp_path / 'none.json').write_text(
-        '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}'
+        '{"images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 4}], '
+        '"annotations": [], "categories": [{"id": 1, "name": "a"}]}'
     )
     for arguments in (SPLIT, ('--help',)):
         reader, writer = os.pipe()

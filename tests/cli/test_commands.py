@@ -14,6 +14,7 @@ import pytest
 
 from mmcast.cli.command import Call, CommandParser
 from mmcast.cli.main import SECTIONS, Command, Group, main
+from mmcast.typed_values import Typed
 from mmcast.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -199,24 +200,26 @@ def test_a_command_that_reads_its_arguments_itself_gets_them(monkeypatch):
 # ---- options that several commands share
 
 
-def test_config_options_are_read_as_mmengine_reads_them():
+def test_config_options_are_kept_as_they_were_typed():
+    """What they mean depends on the config that they are put into."""
     module = import_module('mmcast.cli.test')
     parser = CommandParser(module, Call('', '', ''))
-    options = ['a.b=1', 'c=[1,2]', 'd=x']
+    options = ['a.b=1', 'c=[1, 2]', 'd=My Drive/x=y']
     args = parser.parse_args(['c.py', 'x.pth', '--cfg-options', *options])
-    assert args.cfg_options == {'a.b': 1, 'c': [1, 2], 'd': 'x'}
+    assert args.cfg_options == {'a.b': '1', 'c': '[1, 2]', 'd': 'My Drive/x=y'}
+    assert all(isinstance(text, Typed) for text in args.cfg_options.values())
 
 
 def test_a_config_option_without_value_is_one_line(tmp_path):
     done = mmcast('test', 'c.py', 'x.pth', '--cfg-options', 'batch_size', cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.endswith('error: --cfg-options: batch_size is not KEY=VALUE\n')
+    assert 'error: --cfg-options: batch_size is not KEY=VALUE; put quotes' in done.stderr
 
 
 def test_a_shipped_config_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        SystemExit, match=r'cast_toy.py has no step nothing; it has data, zero_shot'
+        SystemExit, match=r'cast_toy.py has no step nothing; there are data, zero_shot'
     ):
         main(['train', 'cast_toy.py', '--step', 'nothing'])
     assert not list(tmp_path.iterdir())

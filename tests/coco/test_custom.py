@@ -102,6 +102,15 @@ def test_labeled_images_in_the_same_folder_are_not_unlabeled(root):
     assert [image['file_name'] for image in unlabeled['images']] == ['new.png']
 
 
+def test_copies_of_labeled_images_are_not_unlabeled(root, capsys):
+    write_images(root / 'more', ['deep/7.png'])
+    write_images(root / 'more', ['8.png'], (8, 9))
+    unlabeled = read(run(root)['unlabeled'])
+    assert '1 images of ' in (said := capsys.readouterr().out) and 'deep/7.png, are copies' in said
+    names = [image['file_name'] for image in unlabeled['images']]
+    assert 'deep/7.png' not in names and '8.png' in names and len(names) == 5
+
+
 def test_an_unlabeled_json_lends_no_annotation(root):
     names = ['u.png', 'deep/v.JPG']
     (root / 'unlabeled.json').write_text(json.dumps(coco(names)))
@@ -109,6 +118,18 @@ def test_an_unlabeled_json_lends_no_annotation(root):
     unlabeled = read(out['unlabeled'])
     assert [image['file_name'] for image in unlabeled['images']] == names
     assert unlabeled['annotations'] == [] and out['unlabeled_images'] == str(root / 'more')
+
+
+def test_images_of_an_unlabeled_json_are_looked_at(root, capsys):
+    (root / 'more/u.png').write_bytes(b'no image')
+    listed = coco(['u.png', 'x.tif', 'x.tif', 'deep/v.JPG'])
+    for image in listed['images']:
+        image.update(width=7)
+    (root / 'unlabeled.json').write_text(json.dumps(listed))
+    images = read(run(root, unlabeled='unlabeled.json')['unlabeled'])['images']
+    assert [(i['file_name'], i['width']) for i in images] == [('x.tif', 30), ('deep/v.JPG', 30)]
+    assert '1 unlabeled images' in capsys.readouterr().out
+    assert (root.parent / 'out/unreadable_unlabeled.txt').read_text().startswith('u.png\t')
 
 
 def test_with_validation_images_all_labels_are_trained_on(root):
@@ -125,9 +146,48 @@ def test_validation_images_are_not_unlabeled(root):
     assert 'u.png' not in [image['file_name'] for image in unlabeled['images']]
 
 
+def test_labeled_images_among_those_for_validation_are_said(root, capsys):
+    (root / 'val.json').write_text(json.dumps(coco(['3.png', '4.png'])))
+    run(root, val='val.json')
+    said = capsys.readouterr().out
+    assert '2 labeled images, such as ' in said and '3.png, are for validation too' in said
+    write_images(root / 'held', ['3.png', 'other.png'])
+    (root / 'val.json').write_text(json.dumps(coco(['3.png', 'other.png'])))
+    run(root, val='val.json', val_images='held', out_dir=root.parent / 'copies')
+    assert '1 labeled images, such as ' in capsys.readouterr().out
+
+
+def test_a_validation_file_may_lack_a_category(root, capsys):
+    listed = coco(['u.png'])
+    listed['categories'] = [dict(id=1, name='cell')]
+    (root / 'val.json').write_text(json.dumps(listed))
+    val = read(run(root, val='val.json')['val'])
+    assert val['categories'] == [dict(id=1, name='cell'), dict(id=2, name='dust')]
+    assert [annotation['category_id'] for annotation in val['annotations']] == [1]
+    assert 'no validation image has an instance of dust' in capsys.readouterr().out
+
+
+def test_classes_and_images_without_an_instance_are_said(root, capsys):
+    (root / 'val.json').write_text(json.dumps(coco(['u.png'])))
+    change(root, lambda c: c.update(annotations=c['annotations'][:6]))
+    run(root, val='val.json', classes=['things', 'cell', 'dust'])
+    said = capsys.readouterr().out.splitlines()
+    assert 'no labeled image has an instance of things' in said
+    assert 'no validation image has an instance of things, dust' in said
+    assert '8 of 10 labeled images have no instance: they are taken to show none' in said
+
+
 @pytest.mark.parametrize('classes', ['dust', ['dust']])
 def test_classes_by_name(root, classes):
     assert run(root, classes=classes)['classes'] == ['dust']
+
+
+def test_a_class_called_0_is_a_class(root):
+    content = json.loads((root / 'labels.json').read_text())
+    for category in content['categories']:
+        category['name'] = {'dust': '0'}.get(category['name'], category['name'])
+    (root / 'labels.json').write_text(json.dumps(content))
+    assert run(root, classes=0)['classes'] == ['0']
 
 
 @pytest.mark.parametrize('instances, queries', [(1, 30), (28, 40), (151, 170), (500, 300)])

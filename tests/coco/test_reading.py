@@ -213,7 +213,7 @@ MENDED = {
         ),
         None,
     ),
-    'an unused twin category': (far_twin, 'have the name of another: 1, such as category 3'),
+    'an unused twin category': (far_twin, 'have the name of another: 1 .category 3'),
     'a category twice': (
         lambda c: c['categories'].append(dict(c['categories'][0])),
         'have the name of another: 1',
@@ -308,6 +308,10 @@ REFUSED = {
     'a name of two lines': (
         lambda c: change(c, 'images', 0, file_name='a\nb.png'),
         r'names cannot be used: 1, such as image 1 of a.+nb\.png \(has control characters',
+    ),
+    'a file that is listed twice': (
+        lambda c: c['images'].append(dict(c['images'][0], id=3, file_name='./1.png')),
+        r'listed twice: 1, such as image 3 of \./1\.png',
     ),
     'an image of no size': (lambda c: change(c, 'images', 0, width=-3), r'width and height are -3'),
     'two used categories of one name': (
@@ -412,7 +416,9 @@ def test_a_list_of_images_needs_no_valid_annotation(coco, save):
     content = read_image_list(save(coco))
     assert [image['file_name'] for image in content['images']] == ['1.png', '2.png']
     assert content['annotations'] == []
-    assert read_image_list(save(dict(images=coco['images'])))['categories'] == []
+    twice = dict(images=[*coco['images'], dict(coco['images'][0], id=3)])
+    content = read_image_list(save(twice))
+    assert content['categories'] == [] and len(content['images']) == 3
 
 
 def test_the_screen_agrees_with_a_look_at_each(coco):

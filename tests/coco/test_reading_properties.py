@@ -25,7 +25,7 @@ from mmcast.masks.rle import encode_mask
 from mmcast.registry import DATASETS, METRICS
 
 # By hand: MMCAST_EXAMPLES=2000 pytest tests/coco/test_reading_properties.py
-EXAMPLES = int(os.environ.get('MMCAST_EXAMPLES', 150))
+EXAMPLES = int(os.environ.get('MMCAST_EXAMPLES', 100))
 NAMES = ('car', 'car, red', 'ü')
 FAR = 3  # sides of the image; the reader takes coordinates up to one side beyond it
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from bright_student import BrightPixels, picture, write_onnx
+from interrupts import HEEDS_INTERRUPTS
 from pycocotools import mask as mask_api
 
 from mmcast.deploy import prediction
@@ -330,7 +331,7 @@ def command(photos_of_six, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
+            **dict(preexec_fn=HEEDS_INTERRUPTS) | options,
         )
 
     return start

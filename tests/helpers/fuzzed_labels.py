@@ -203,7 +203,8 @@ def main():
     args = parser.parse_args()
     start = time.monotonic()
     failures = run_cases(case, range(args.first, args.first + args.cases))
-    print(*failures, sep='\n')
+    for failure in failures:
+        print(failure)
     print(f'{args.cases} files, {len(failures)} failures, {time.monotonic() - start:.0f} s')
     sys.exit(bool(failures))
 

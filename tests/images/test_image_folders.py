@@ -52,6 +52,7 @@ def test_links_are_followed_and_each_file_counts_once(tmp_path):
     (data / 'one.png').symlink_to(far / 'one.png')
     (data / 'alias.png').symlink_to(data / 'own.png')
     (data / 'loop').symlink_to(data)
+    (data / 'itself').symlink_to('itself')
     (data / 'sub/up').symlink_to(tmp_path)
     (far / 'back').symlink_to(data)
     found = image_files(data)
@@ -63,6 +64,14 @@ def test_links_are_followed_and_each_file_counts_once(tmp_path):
     ]
     (data / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
     assert data / 'gone.png' in image_files(data)  # it is named as unreadable later, not lost here
+
+
+def test_pictures_of_other_formats_are_counted(tmp_path):
+    make(tmp_path, 'a.png', 'b.HEIC', 'deep/c.gif', '.hidden.gif', 'notes.txt')
+    found = list_folder(tmp_path)
+    assert names_of(tmp_path, found.images) == ['a.png'] and not found.left_out
+    (line,) = found.remarks()
+    assert line.startswith('2 files of formats that are not read (.gif .heic), such as ')
 
 
 def test_links_into_a_hidden_store_count(tmp_path):

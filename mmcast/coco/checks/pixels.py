@@ -31,12 +31,15 @@ class Pixels:
         digest: of size and pixels: equal for copies, whatever their file format; None likewise.
         problem: kind of finding and what is wrong, None if nothing is.
         deep: type and range of the values where they are not of 8 bits, else empty.
+        turned: the EXIF or TIFF orientation, if it turns or mirrors the picture without changing
+            its size; else 1.
     """
 
     size: tuple[int, int] | None = None
     digest: bytes | None = None
     problem: tuple[str, str] | None = None
     deep: str = ''
+    turned: int = 1
 
 
 def read_pixels(path: str) -> Pixels:
@@ -55,7 +58,12 @@ def read_pixels(path: str) -> Pixels:
     except Exception as error:  # Pillow's plugins raise what they like on damaged files
         return Pixels(problem=('unreadable-image', f'{path}: {str(error) or type(error).__name__}'))
     digest = hashlib.sha256(f'{pixels.dtype} {pixels.shape}'.encode() + pixels.tobytes()).digest()
-    return Pixels(header.size, digest, deep=describe_values(pixels) if header.deep else '')
+    return Pixels(
+        header.size,
+        digest,
+        deep=describe_values(pixels) if header.deep else '',
+        turned=header.orientation if header.size == header.stored else 1,
+    )
 
 
 def read_many(paths: list[str], _: None) -> dict[str, Pixels]:

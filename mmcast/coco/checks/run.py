@@ -30,6 +30,7 @@ from mmcast.coco.scanner import AnnotationFile, read_annotation_file
 from mmcast.errors import CASTError
 from mmcast.images import (
     IMAGE_SUFFIXES,
+    ImageFolder,
     ValueRange,
     explain_sizes,
     list_folder,
@@ -61,9 +62,10 @@ def check_dataset(
         img_dir: folder that its file names are relative to; None reads no images, of no set.
         unlabeled: COCO JSON or folder of unlabeled images, which must not be among the labeled
             ones.
-        unlabeled_img_dir: folder of an ``unlabeled`` JSON, ``img_dir`` by default.
+        unlabeled_img_dir: folder of an ``unlabeled`` JSON; by default its own if all its images are
+            there, else ``img_dir``.
         val: COCO JSON or folder of validation images, likewise. Its labels are not checked.
-        val_img_dir: folder of a ``val`` JSON, ``img_dir`` by default.
+        val_img_dir: folder of a ``val`` JSON, likewise.
         value_range: what is black and white in images of more than 8 bits, see
             :func:`~mmcast.images.parse_value_range`; without one such images are findings.
         workers: number of processes, by default as many as there are processors.
@@ -87,15 +89,14 @@ def check_dataset(
         ('val', val, val_img_dir),
     ):
         if source is not None:
-            others[name], found = _list_images(
-                source, img_dir and (folder or img_dir), img_dir is not None
-            )
+            others[name], found = _list_images(source, folder, img_dir)
             report.findings += found
     if _check_labels(report, img_dir, workers, progress):
         everything = report.images + [image for images in others.values() for image in images]
         if img_dir is not None:
             report.findings += _check_files(report, everything, workers, progress)
             report.findings += [] if deep_is_fine else _find_deep(report, everything)
+            report.findings += _find_turned(report)
         for name, images in others.items():
             report.findings += find_shared(report.images, images, name, report.pixels)
     return report
@@ -153,11 +154,13 @@ def _check_annotations(
                     image.id,
                 )
             )
-    _check_instances(report, known)
+    _check_instances(report, known, len(ids))
 
 
-def _check_instances(report: CheckReport, rows: Rows) -> None:
-    """Statistics, and findings of what is too few and too many."""
+def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
+    """Statistics, and findings of what is too few and too many; of ``listed`` annotations some may
+    not be usable.
+    """
     categories = list(report.lists.categories.values())
     used = {categories[place].new_id for place in np.unique(rows.categories).tolist()}
     dropped, found = twins(report.lists, used)
@@ -169,7 +172,9 @@ def _check_instances(report: CheckReport, rows: Rows) -> None:
     groups = int(rows.crowds.sum())
     report.statistics = count_instances(instances, names, len(report.images), groups)
     source = report.ann_file
-    if groups and groups >= _MANY_GROUPS * len(rows.crowds):
+    if not listed:
+        report.findings.append(Finding('no-instances', source, source, 'there is no annotation'))
+    elif groups and groups >= _MANY_GROUPS * len(rows.crowds):
         kind = 'many-crowds' if len(instances) else 'no-instances'
         detail = f'{groups} of {len(rows.crowds)} annotations have iscrowd 1'
         report.findings.append(Finding(kind, source, source, detail))
@@ -233,16 +238,39 @@ def _find_deep(report: CheckReport, images: list[ImageEntry]) -> list[Finding]:
     ]
 
 
+def _find_turned(report: CheckReport) -> list[Finding]:
+    """Labeled images of whose labels the size does not tell whether they are upright."""
+    return [
+        Finding(
+            'turned-image',
+            image.source,
+            printable(image.name),
+            f'orientation {turned} turns or mirrors it',
+            image.id,
+        )
+        for image in report.images
+        if image.path and (turned := report.pixels[image.path].turned) != 1
+    ]
+
+
 def _list_images(
-    source: str | os.PathLike, img_dir: str | os.PathLike | None, read: bool
+    source: str | os.PathLike,
+    img_dir: str | os.PathLike | None,
+    labeled_images: str | os.PathLike | None,
 ) -> tuple[list[ImageEntry], list[Finding]]:
-    """The images of a COCO JSON, or of a folder at any depth."""
+    """The images of a COCO JSON in ``img_dir``, by default beside it or in the folder of the
+    labeled images, or of a folder at any depth. Without a folder of labeled images none is read.
+    """
     folder = Path(source)
     if not folder.is_dir():
         labels = _read(source, ('images',))
         if isinstance(labels, Finding):
             return [], [labels]
         lists = Lists(os.fspath(source))
+        if labeled_images is None:
+            img_dir = None
+        elif img_dir is None:
+            img_dir = folder.parent if _all_in(folder.parent, labels.images) else labeled_images
         found = labels.findings + read_images(lists, labels.images, img_dir)
         found += fill_sizes(lists, img_dir)
         return list(lists.images.values()), found
@@ -253,6 +281,21 @@ def _list_images(
             f'{source} holds no image ({" ".join(IMAGE_SUFFIXES)}): give another folder'
         )
     source = os.fspath(source)
+    return [
+        ImageEntry(
+            number,
+            None,
+            name,
+            None,
+            None if labeled_images is None else os.path.abspath(folder / name),
+            source,
+        )
+        for number, name in enumerate(names)
+    ], _folder_findings(files, source)
+
+
+def _folder_findings(files: ImageFolder, source: str) -> list[Finding]:
+    """What a folder has besides images that are used."""
     findings = [
         Finding('unusable-name', source, printable(os.fspath(path)), problem)
         for path, problem in files.unusable.items()
@@ -260,17 +303,15 @@ def _list_images(
     if files.left_out:
         detail = f'{len(files.left_out)}, such as {files.left_out[0]}'
         findings.append(Finding('files-left-out', source, source, printable(detail)))
-    return [
-        ImageEntry(
-            number,
-            None,
-            name,
-            None,
-            os.path.abspath(folder / name) if read else None,
-            source,
-        )
-        for number, name in enumerate(names)
-    ], findings
+    if files.unread:
+        findings.append(Finding('unread-format', source, source, printable(files.unread_formats())))
+    return findings
+
+
+def _all_in(folder: Path, entries: list) -> bool:
+    """Whether a folder has the files of all entries of a COCO file, which may be damaged."""
+    names = [entry.get('file_name') for entry in entries if isinstance(entry, dict)]
+    return all(os.path.isfile(folder / name) for name in names if isinstance(name, str))
 
 
 def _read(path: str | os.PathLike, needed: tuple[str, ...]) -> AnnotationFile | Finding:

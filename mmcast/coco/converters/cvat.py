@@ -221,14 +221,17 @@ def _pasted(shape: Attributes, image: ImageLabels, where: str) -> dict:
     """The RLE of a ``mask``: runs outside and inside by turns, along the rows of a box."""
     keys = ('left', 'top', 'width', 'height')
     left, top, width, height = map(int, numbers([shape.get(key) for key in keys], where))
-    runs = np.array(numbers(shape.get('rle', '').split(','), where)).astype(int)
+    runs = np.array(numbers(shape.get('rle', '').split(','), where))
     beyond = min(left, top) < 0 or left + width > image.width or top + height > image.height
-    if beyond or min(width, height) < 1 or (runs < 0).any() or runs.sum() != width * height:
+    whole = (runs >= 0).all() and not (runs % 1).any() and runs.sum() == width * height
+    if beyond or min(width, height) < 1 or not whole:
         raise CASTError(
-            f'{where}: its runs are not those of a box of {width}x{height} pixels at {left}, {top} '
-            'within the image: export it again'
+            f'{where}: its runs are not those of a box of {width:.6g}x{height:.6g} pixels at '
+            f'{left:.6g}, {top:.6g} within the image: export it again'
         )
     mask = np.zeros((image.height, image.width), bool)
     inside = np.arange(len(runs)) % 2 == 1
-    mask[top : top + height, left : left + width] = np.repeat(inside, runs).reshape(height, width)
+    mask[top : top + height, left : left + width] = np.repeat(inside, runs.astype(int)).reshape(
+        height, width
+    )
     return encode_mask(mask)

@@ -180,7 +180,7 @@ def _size_of(shapes: list[dict], where: str) -> tuple[Any, Any] | None:
         raise CASTError(f'{where}: its image was rotated in Label Studio: rotate the file instead')
     if any(size != sizes[0] for size in sizes):
         raise CASTError(f'{where}: its shapes are of images of several sizes: label it again')
-    return sizes[0] if sizes else None
+    return sizes[0] if sizes and None not in sizes[0] else None
 
 
 def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
@@ -189,9 +189,9 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
         image.notes[f'shapes of the type {kind} left out'] += 1
         return
     labels = value.get(f'{kind}labels') or value.get('labels')
-    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        number = len(labels) if isinstance(labels, list) else 0
-        raise CASTError(f'{where} has {number} labels, not one: label it again')
+    labels = [label for label in labels if label] if isinstance(labels, list) else []
+    if len(labels) != 1 or not isinstance(labels[0], str):
+        raise CASTError(f'{where} has {len(labels)} labels, not one: label it again')
     if kind == 'brush':
         rle = encode_mask(brush_mask(value.get('rle'), image.height, image.width, where))
     else:

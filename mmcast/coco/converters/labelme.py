@@ -22,11 +22,11 @@ from mmcast.coco.converters.exports import (
     raise_faults,
     read_all,
     read_json,
-    visible,
     write_exports,
 )
 from mmcast.coco.converters.shapes import checked_points, reaches_beyond
 from mmcast.errors import CASTError
+from mmcast.images import image_files
 from mmcast.masks.rle import encode_mask
 
 OUT_FILE = 'annotations/instances.json'
@@ -68,7 +68,7 @@ def convert_labelme(
     """
     root = Path(root)
     out_file = Path(out_file) if out_file else root / OUT_FILE
-    files = [path for path in visible(root.rglob('*.json')) if not _same(path, out_file)]
+    files = [path for path in image_files(root, ('.json',)) if not _same(path, out_file)]
     if not files:
         raise CASTError(f'{root} has no JSON file: give the folder that Labelme saved to')
     images = read_all(partial(read_labelme, root), files, f'Labelme, {root}', num_workers, progress)
@@ -124,7 +124,7 @@ def _part_of(shape: Any, image: ImageLabels, where: str) -> tuple[str, Hashable,
     label, group = (
         shape.get(key) if isinstance(shape, dict) else None for key in ('label', 'group_id')
     )
-    if not isinstance(label, str) or not isinstance(group, Hashable):
+    if not isinstance(label, str) or not label or not isinstance(group, Hashable):
         raise CASTError(f'{where} has no label: label it in Labelme again')
     kind = shape.get('shape_type') or 'polygon'
     if kind not in ('polygon', *_POINTS):

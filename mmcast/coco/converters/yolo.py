@@ -30,6 +30,7 @@ from mmcast.images import IMAGE_SUFFIXES, image_files
 from mmcast.masks.rle import encode_mask
 
 SPLITS = ('train', 'val', 'test')
+_NOTHING = None, '', '~', 'null'  # in YAML
 _BOX = 5  # numbers of a line: class, centre, width, height
 _REPEATED = 'repeated lines left out'
 _NO_TEST = 'folder of test images is named and not there, as in exports of Roboflow without one'
@@ -149,11 +150,13 @@ def read_layout(source: Path) -> Layout:
     key = {'val': 'val' if 'val' in content else 'validation'}
     entries = {split: content.get(key.get(split, split)) for split in SPLITS}
     notes: Counter[str] = Counter()
-    if entries['test'] and not _places(entries['test'], base, root):
+    if entries['test'] not in _NOTHING and not _places(entries['test'], base, root):
         notes[_NO_TEST] += 1
         del entries['test']
     splits = {
-        split: _images(entry, base, root, source) for split, entry in entries.items() if entry
+        split: _images(entry, base, root, source)
+        for split, entry in entries.items()
+        if entry not in _NOTHING
     }
     if not splits:  # supervision's lists names alone
         folders = dict(train='train', val='valid', test='test')
@@ -174,7 +177,8 @@ def _checked(layout: Layout) -> Layout:
 
 def _read_yaml(path: Path) -> dict:
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
+        # Texts alone: a class called no is neither False nor called False.
+        content = yaml.load(path.read_text(encoding='utf-8-sig'), yaml.BaseLoader)
     except OSError as error:
         raise CASTError(f'{path} cannot be read ({error.strerror}): check the path') from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:

@@ -443,6 +443,23 @@ def test_many_groups_are_a_problem(data, number, kinds):
     assert not kinds or f'{number} of 72 annotations have iscrowd 1' in report.summary()
 
 
+def test_a_file_without_an_annotation_is_a_problem(data):
+    change(data, lambda coco: coco.update(annotations=[]))
+    found_kinds = check(data).by_kind()
+    assert [kind for kind in found_kinds if kind not in NOTES] == ['no-instances']
+    assert found_kinds['no-instances'][0].detail == 'there is no annotation'
+
+
+def test_a_photo_upside_down_is_a_note(data):
+    """Its size is the same either way."""
+    image, exif = Image.open(data / 'images/3.png'), Image.Exif()
+    exif[0x0112] = 3
+    image.save(data / 'images/3.png', exif=exif)
+    report = check(data)
+    (finding,) = report.findings
+    assert (finding.kind, finding.file) == ('turned-image', '3.png') and not report.problems
+
+
 def test_masks_that_reach_out_are_a_note_and_those_far_outside_a_problem(data):
     def move(coco):
         first, second = coco['annotations'][0], coco['annotations'][3]
@@ -467,6 +484,17 @@ def test_very_many_instances_are_a_note(data):
     (finding,) = check(data).findings
     assert (finding.kind, finding.image_id) == ('many-instances', 0)
     assert finding.detail == '302 instances' and finding.kind in NOTES
+
+
+def test_images_beside_the_validation_file_are_found(data):
+    """As Roboflow exports them."""
+    coco = make_set(data / 'valid', 2)
+    for image in coco['images']:
+        (data / 'valid/images' / image['file_name']).rename(data / f'valid/v{image["id"]}.png')
+        image['file_name'] = f'v{image["id"]}.png'
+    (data / 'valid/_annotations.coco.json').write_text(json.dumps(coco))
+    report = check(data, val=data / 'valid/_annotations.coco.json')
+    assert [*report.by_kind()] == ['in-val-copy'], 'both sets are of one seed'
 
 
 def test_versions_of_validation_photos_are_a_problem(data, tmp_path):

@@ -130,6 +130,14 @@ def test_an_image_is_found_by_the_end_of_its_address(file, tasks, image):
     assert_same_objects(found(file)['a.png'], SCENE['a.png'])
 
 
+def test_an_export_may_lack_the_sizes_of_images(file, tasks):
+    for result in results(tasks, 0):
+        del result['original_width']
+    file.write_text(json.dumps(tasks))
+    convert(file)
+    assert_same_objects(found(file)['a.png'], SCENE['a.png'])
+
+
 def broken(tasks: list[dict], kind: str) -> object:
     result = results(tasks, 0)[0]
     if kind == 'min':
@@ -144,6 +152,8 @@ def broken(tasks: list[dict], kind: str) -> object:
         result['image_rotation'] = 90
     if kind == 'labels':
         result['value']['polygonlabels'] = ['cell', 'nucleus']
+    if kind == 'empty':
+        result['value']['polygonlabels'] = ['']
     if kind == 'far':
         result['value']['points'][0] = [9000, 0]
     if kind == 'image':
@@ -162,6 +172,7 @@ def broken(tasks: list[dict], kind: str) -> object:
         ('sizes', 'task 1: its shapes are of images of several sizes'),
         ('rotated', 'task 1: its image was rotated in Label Studio'),
         ('labels', 'task 1, polygon p1 has 2 labels, not one'),
+        ('empty', 'task 1, polygon p1 has 0 labels, not one'),
         ('far', 'task 1, polygon p1: coordinates up to 9000 lie far outside'),
         ('image', 'has no image /data/upload/1/gone.png of'),
         ('text', 'task 1: its data names 0 images, not one'),

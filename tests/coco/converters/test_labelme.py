@@ -49,6 +49,15 @@ def test_file_names_are_relative_to_the_folder_and_labels_sorted(root):
     assert [category['name'] for category in coco['categories']] == ['cell', 'nucleus']
 
 
+def test_links_are_followed_and_hidden_folders_are_not_read(root):
+    far = root.parent / 'far'
+    (root / 'labels').rename(far)
+    (root / 'labels').symlink_to(far)
+    (root / '.ipynb_checkpoints').mkdir()
+    (root / '.ipynb_checkpoints/a-checkpoint.json').write_bytes((far / 'a.json').read_bytes())
+    assert convert(root).images == 3
+
+
 @pytest.mark.parametrize('path', ['..\\images\\a.png', '..\\..\\elsewhere\\a.png'])
 def test_an_image_is_found_by_a_windows_path_and_beside_its_json(root, path):
     convert(root)
@@ -104,6 +113,7 @@ def test_what_reaches_beyond_the_image_is_cut_off_and_counted(root):
         (dict(points=[[0, 0, 1], [4, 0, 1]]), 'no pairs of finite numbers'),
         (dict(points=None), 'no pairs of finite numbers'),
         (dict(label=None), 'has no label'),
+        (dict(label=''), 'has no label'),
         (dict(shape_type='rectangle'), 'a rectangle has 2 points, this one has 4'),
         (dict(shape_type='mask', points=[[0, 0], [2, 2]], mask='AAAA'), 'no readable PNG'),
     ],

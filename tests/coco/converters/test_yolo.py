@@ -195,6 +195,12 @@ def test_names_of_all_classes_are_kept_in_their_order(root):
     ]
 
 
+def test_names_are_texts_whatever_yaml_takes_them_for(root):
+    (root / 'data.yaml').write_text('train: images/train\nval: ~\ntest: null\nnames: [no, 010]\n')
+    (path,) = convert(root)
+    assert [c['name'] for c in json.loads(path.read_text())['categories']] == ['no', '010']
+
+
 def test_a_hole_that_supervision_wrote_is_a_hole(tmp_path):
     root = copy_export('supervision-0.31.2-yolo', tmp_path)
     convert(root)
