@@ -141,7 +141,21 @@ def _of_registry(error: Exception) -> str | None:
             f'{missing[1]} is not in the registry {missing[2]}: correct `type` in the config, or '
             'name the module that registers it under custom_imports'
         )
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, TypeError) and frames and frames[-1].filename.endswith(_BUILDER):
-        return f'{one_line(error)}: correct the config'
-    return None
+    frames = [
+        frame  # others are of compiled code
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.endswith('.py')
+    ]
+    if not frames:
+        return None
+    builds = isinstance(error, TypeError) and frames[-1].filename.endswith(_BUILDER)
+    refuses = isinstance(error, (ValueError, AssertionError)) and _takes_settings(frames[-1])
+    return f'{one_line(error)}: correct the config' if builds or refuses else None
+
+
+def _takes_settings(frame: traceback.FrameSummary) -> bool:
+    """Whether code of a library checks there what a config says."""
+    packages = Path(frame.filename).parts
+    return frame.name in ('__init__', 'set_random_seed') and any(
+        package in packages for package in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
+    )

@@ -127,4 +127,6 @@ def train(
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if amp:
         use_amp(cfg)
+    # ``resume=True`` of a config, with ``load_from``, resumes from that file instead.
+    resume = resume or bool(cfg.get('resume') and not cfg.get('load_from'))
     train_single(cfg, Path(cfg.filename).name, resume)

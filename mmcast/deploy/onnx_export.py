@@ -80,12 +80,16 @@ def export_onnx(
 
     Raises:
         CASTError: a package is missing, the checkpoint is not that of the config, the config
-            resizes images in a way that cannot be written down, the file exists or cannot be
-            written, or the two differ.
+            resizes images in a way that cannot be written down, the file has another ending than
+            ``.onnx``, exists or cannot be written, the threshold is none, or the two differ.
     """
     for package in ('onnx', 'onnxscript', 'onnxruntime'):
         require(package, _INSTALL)
     out_file = Path(out_file)
+    if out_file.suffix != '.onnx':
+        raise CASTError(f'{out_file}: give a name that ends in .onnx, which mmcast predict needs')
+    if not score_threshold <= 1:  # NaN as well
+        raise CASTError(f'score threshold {score_threshold}: give a number from 0 to 1')
     if out_file.exists() and not force:
         raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
     cfg = student_config(load_config(source.config))

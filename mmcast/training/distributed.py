@@ -27,10 +27,15 @@ def start_distributed(launcher: str) -> None:
     """Joins the process group before the first Runner would, as rank 0 decides from the start.
 
     Raises:
-        CASTError: torchrun, which started this process, is gone.
+        CASTError: torchrun, which started this process, is gone, or did not start it.
     """
     if launcher == 'none' or is_distributed():
         return
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise CASTError(
+            '--launcher pytorch is for processes that torchrun starts: torchrun '
+            '--nproc_per_node=2 tools/train.py ...; leave it out for one process'
+        )
     end_with_torchrun()
     _check_torchrun()
     if torch.cuda.is_available():

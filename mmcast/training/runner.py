@@ -23,6 +23,7 @@ from mmcast.errors import CASTError
 from mmcast.files import naming, replace_durably
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
+from mmcast.spelling import hint
 from mmcast.training.checkpoints import (
     checkpoint_folder,
     keep_only,
@@ -211,6 +212,10 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
 
 def build_runner(cfg: Config) -> Runner:
     """A Runner that shares no log, message hub or visualizer with an earlier one in the process."""
+    level = cfg.get('log_level', 'INFO')
+    if isinstance(level, str) and level not in logging.getLevelNamesMapping():
+        known = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
+        raise CASTError(f'log_level {level} is none; {hint(level, known)}')
     name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
     cfg.experiment_name = f'{name}_{next(_run_number)}'
     if cfg.get('visualizer'):

@@ -101,6 +101,18 @@ def test_a_config_names_what_is_not_there(folder):
     assert "unexpected keyword argument 'colour': correct the config" in line
 
 
+def test_a_value_that_a_library_refuses(folder):
+    for number, option in enumerate(
+        (
+            ('--seed', '-3'),
+            ('--cfg-options', 'train_dataloader.batch_size=0'),
+            ('--cfg-options', 'optim_wrapper.optimizer.lr=-1'),
+        )
+    ):
+        line = line_of('train', 'single.py', '--work-dir', f'w{number}', *option)
+        assert line.endswith(': correct the config') and 'Traceback' not in line
+
+
 @pytest.mark.parametrize(
     'error, line',
     [

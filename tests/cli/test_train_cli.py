@@ -119,6 +119,9 @@ def test_train_resume_and_test(config, monkeypatch, capsys):
     longer = ('--resume', '--cfg-options', 'train_cfg.max_iters=6')
     assert call('train.py', config, *longer, monkeypatch=monkeypatch) == ''
     assert Path('work_dirs/toy_single/iter_6.pth').exists()
+    longer = ('--cfg-options', 'resume=True', 'train_cfg.max_iters=8')  # MMEngine's way
+    assert call('train.py', config, *longer, monkeypatch=monkeypatch) == ''
+    assert Path('work_dirs/toy_single/iter_8.pth').exists()
 
     assert (
         call('test.py', config, str(checkpoint), '--out', 'out.json', monkeypatch=monkeypatch) == ''
@@ -138,6 +141,12 @@ def test_out_is_written_by_its_ending(config, monkeypatch):
         error = call('test.py', config, checkpoint, '--out', 'out.pkl', monkeypatch=monkeypatch)
         assert error.startswith(attempt) and bool(error) == bool(attempt)
         assert len(pickle.loads(Path('out.pkl').read_bytes())) == 8  # a prediction for each image
+
+
+def test_a_launcher_that_did_not_start_the_process_is_one_line(config, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    error = call('train.py', config, '--launcher', 'pytorch', monkeypatch=monkeypatch)
+    assert error.startswith('error: --launcher pytorch is for processes that torchrun starts')
 
 
 def test_resume_of_another_config_is_refused(config, monkeypatch):

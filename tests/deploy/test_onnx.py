@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
 from mmcast.deploy.agreement import Agreement, run_torch
+from mmcast.deploy.export import Source
 from mmcast.deploy.exportable import (
     ExportableStudent,
     boxes_from_surplus,
@@ -149,6 +150,14 @@ def test_attention_of_onnxruntime_finds_the_same_instances(
     ):
         found.add(expected[expected.scores > 0.05], got)
     assert found.instances > 2 and found.alone == 0 and min(found.ious) > 0.99
+
+
+def test_what_prediction_would_not_take_is_not_written(tmp_path):
+    source = Source(tmp_path / 'none.py', tmp_path / 'none.pth')
+    with pytest.raises(CASTError, match='a.pth: give a name that ends in .onnx'):
+        onnx_export.export_onnx(source, tmp_path / 'a.pth')
+    with pytest.raises(CASTError, match='threshold nan: give a number'):
+        onnx_export.export_onnx(source, tmp_path / 'a.onnx', score_threshold=float('nan'))
 
 
 def test_attention_of_another_encoder_is_not_fused(network):

@@ -231,6 +231,11 @@ def test_checkpoints_in_a_folder_of_their_own_are_found(tmp_path):
     assert result.checkpoint == tmp_path / 'large_disk/run/iter_4.pth'
 
 
+def test_a_log_level_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(CASTError, match='log_level ERRO is none; did you mean ERROR'):
+        train_run(config(tmp_path, log_level='ERRO'))
+
+
 def test_a_run_without_checkpoints_is_refused_with_what_to_set(tmp_path):
     hooks = dict(checkpoint=dict(save_last=False))
     with pytest.raises(CASTError, match=r'holds no checkpoint.*checkpoint\.interval'):
