@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--stratify', action='store_true', help='make sure that every class is among the labels'
     )
+    parser.add_argument(
+        '--img-dir',
+        type=Path,
+        help='folder of the images; needed only where the file lacks their width and height',
+    )
     add_force(parser, 'existing files')
 
 
@@ -62,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
         from_list=args.from_list,
         seed=args.seed,
         stratify=args.stratify,
+        img_dir=args.img_dir,
         force=args.force,
     )
     print(
