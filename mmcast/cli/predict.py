@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--score-thr', type=float, help='default that of the ONNX file, else 0.3')
     parser.add_argument('--no-overlays', action='store_true', help='write the JSON only')
     parser.add_argument(
-        '--device', help='for torch: cpu, cuda, cuda:1 ...; default the accelerator if there is one'
+        '--device', help='cpu, cuda, cuda:1 ...; default the accelerator if there is one'
     )
     parser.add_argument(
         '--force',

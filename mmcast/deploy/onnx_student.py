@@ -40,7 +40,7 @@ class OnnxStudent:
         self,
         path: str | os.PathLike,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[str | tuple[str, dict]] | None = None,
     ) -> None:
         runtime = require('onnxruntime')
         check_onnx_file(path)

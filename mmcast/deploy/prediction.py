@@ -42,12 +42,11 @@ def load_student(
         model: an ONNX file; the folder of an exported student; or a config, with its
             ``checkpoint``.
         checkpoint: weights of that config.
-        device: for torch, by default the accelerator if there is one. onnxruntime takes the
-            providers installed.
+        device: such as ``cuda:1``, by default the accelerator if there is one.
 
     Raises:
-        CASTError: a path is wrong, a file is damaged or does not fit the other, or the checkpoint
-            would not be used.
+        CASTError: a path is wrong, a file is damaged or does not fit the other, the checkpoint
+            would not be used, or onnxruntime does not have the device.
     """
     path = Path(model)
     if checkpoint is not None and (path.suffix == '.onnx' or path.is_dir()):
@@ -56,7 +55,7 @@ def load_student(
             '--checkpoint out, or give a config'
         )
     if path.suffix == '.onnx':
-        student = OnnxStudent(path)
+        student = OnnxStudent(path, providers=_providers(device))
         student.sha256 = sha256_of_file(path)
         return student
     from mmcast.configs import load_config  # all three import torch and mmdet
@@ -75,6 +74,25 @@ def load_student(
     student = TorchStudent(config, weights, device)
     student.sha256 = hash_of([config_hash(load_config(config)), sha256_of_file(weights)])
     return student
+
+
+def _providers(device: str | None) -> list[str | tuple[str, dict]] | None:
+    """onnxruntime's execution providers for a device as torch names it; None for all that are
+    installed.
+    """
+    if device is None:
+        return None
+    kind, _, number = device.partition(':')
+    if kind == 'cpu':
+        return ['CPUExecutionProvider']
+    installed = require('onnxruntime').get_available_providers()
+    if kind != 'cuda' or 'CUDAExecutionProvider' not in installed:
+        raise CASTError(
+            f'onnxruntime here has no device {device!r}, it has {", ".join(installed)}; leave '
+            '--device out, or install onnxruntime-gpu for cuda'
+        )
+    options = dict(device_id=number or '0')
+    return [('CUDAExecutionProvider', options), 'CPUExecutionProvider']
 
 
 def predict(

@@ -344,6 +344,14 @@ def wait_for(path: Path, size: int) -> None:
         time.sleep(0.01)
 
 
+def test_an_onnx_file_runs_on_the_device_that_is_asked_for(tmp_path):
+    write_onnx(tmp_path / 'bright.onnx')
+    student = load_student(tmp_path / 'bright.onnx', device='cpu')
+    assert student.session.get_providers() == ['CPUExecutionProvider']
+    with pytest.raises(CASTError, match="onnxruntime here has no device 'tpu'"):
+        load_student(tmp_path / 'bright.onnx', device='tpu')
+
+
 def test_a_second_run_is_refused_and_ctrl_c_is_one_line(command, tmp_path):
     first = command(seconds=1.5)
     wait_for(tmp_path / 'notes', 2)
