@@ -49,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'without it',
     )
     parser.add_argument(
+        '--crowd-as-instances',
+        action='store_true',
+        help='take annotations with iscrowd 1 for single objects, as brush masks of some tools are',
+    )
+    parser.add_argument(
         '--sheet', metavar='HTML', help='page to write: findings, overlays of some images'
     )
     parser.add_argument(
@@ -75,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         val=args.val,
         val_img_dir=args.val_img_dir,
         value_range=args.value_range,
+        crowd_as_instances=args.crowd_as_instances,
         workers=args.workers,
     )
     print(report.summary())

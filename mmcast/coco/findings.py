@@ -125,14 +125,14 @@ KINDS = {
         'problem',
         'files without a single object',
         'give a file with labels; nothing can be learned from iscrowd=1, which says that nobody '
-        'separated the objects: if each mask is one, set variables.crowd_as_instances=True, or '
-        'write iscrowd 0',
+        'separated the objects: if each mask is one, set variables.crowd_as_instances=True (here '
+        '--crowd-as-instances), or write iscrowd 0',
     ),
     'many-crowds': Kind(
         'problem',
         'files with many groups',
         'training ignores iscrowd=1; if each mask is one object (some exports of brush masks write '
-        '1), set variables.crowd_as_instances=True, or write iscrowd 0',
+        '1), set variables.crowd_as_instances=True (here --crowd-as-instances), or write iscrowd 0',
     ),
     'bad-box': Kind(
         'problem',

@@ -27,9 +27,9 @@ class Checked:
     seen: set[int]
 
 
-def check_annotations(text: str, lists: Lists) -> Checked:
+def check_annotations(text: str, lists: Lists, crowd_as_instances: bool = False) -> Checked:
     """Checks the annotations of a JSON list."""
-    found = examine(json.loads(text), lists)
+    found = examine(json.loads(text), lists, crowd_as_instances)
     ids = [annotation.get('id') for annotation in found.annotations]
     return Checked(found.findings, ids, found.rows, found.seen)
 

@@ -1,8 +1,9 @@
 """All checks of a data set, one after the other."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def check_dataset(
     val: str | os.PathLike | None = None,
     val_img_dir: str | os.PathLike | None = None,
     value_range: ValueRange = None,
+    crowd_as_instances: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> CheckReport:
@@ -68,6 +70,7 @@ def check_dataset(
         val_img_dir: folder of a ``val`` JSON, likewise.
         value_range: what is black and white in images of more than 8 bits, see
             :func:`~mmcast.images.parse_value_range`; without one such images are findings.
+        crowd_as_instances: take groups (``iscrowd`` 1) for single objects.
         workers: number of processes, by default as many as there are processors.
         progress: show progress bars on stderr.
 
@@ -91,7 +94,8 @@ def check_dataset(
         if source is not None:
             others[name], found = _list_images(source, folder, img_dir)
             report.findings += found
-    if _check_labels(report, img_dir, workers, progress):
+    check = partial(check_annotations, crowd_as_instances=crowd_as_instances)
+    if _check_labels(report, img_dir, check, workers, progress):
         everything = report.images + [image for images in others.values() for image in images]
         if img_dir is not None:
             report.findings += _check_files(report, everything, workers, progress)
@@ -103,7 +107,11 @@ def check_dataset(
 
 
 def _check_labels(
-    report: CheckReport, img_dir: str | os.PathLike | None, workers: int, progress: bool
+    report: CheckReport,
+    img_dir: str | os.PathLike | None,
+    check: Callable[[str, Lists], Checked],
+    workers: int,
+    progress: bool,
 ) -> bool:
     """Fills in all that the annotation file tells; False if it cannot be read."""
     labels = _read(report.ann_file, ('images', 'annotations', 'categories'))
@@ -117,16 +125,18 @@ def _check_labels(
     labels.images, labels.categories = [], []  # large, and not needed any more
     report.findings += fill_sizes(lists, img_dir, labels.each_annotation())
     lists.entries = []
-    _check_annotations(report, labels, workers, progress)
+    _check_annotations(report, labels, check, workers, progress)
     return True
 
 
 def _check_annotations(
-    report: CheckReport, labels: AnnotationFile, workers: int, progress: bool
+    report: CheckReport,
+    labels: AnnotationFile,
+    check: Callable[[str, Lists], Checked],
+    workers: int,
+    progress: bool,
 ) -> None:
-    parts = map_in_processes(
-        check_annotations, map(labels.annotations, labels.chunks), report.lists, workers
-    )
+    parts = map_in_processes(check, map(labels.annotations, labels.chunks), report.lists, workers)
     ids: list[int | str] = []
     seen: set[int] = set()
     rows = []

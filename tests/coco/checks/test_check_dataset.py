@@ -441,6 +441,9 @@ def test_many_groups_are_a_problem(data, number, kinds):
     report = check(data)
     assert [kind for kind in report.by_kind() if kind not in NOTES] == kinds
     assert not kinds or f'{number} of 72 annotations have iscrowd 1' in report.summary()
+    taken = check(data, crowd_as_instances=True)
+    assert not [kind for kind in taken.by_kind() if kind not in NOTES]
+    assert taken.statistics['instances'] == 72
 
 
 def test_a_file_without_an_annotation_is_a_problem(data):
