@@ -27,7 +27,7 @@ from mmcast.files import (
 )
 from mmcast.models.weights.loading import TRAINING_ONLY
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
-from mmcast.pipeline.state import STATE_FILE
+from mmcast.pipeline.state import STATE_FILE, Fingerprint, read_fingerprint, read_state
 from mmcast.version import __version__
 
 CONFIG, WEIGHTS, SAFETENSORS = 'student.py', 'student.pth', 'student.safetensors'
@@ -116,13 +116,12 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
     work_dir = Path(paths[0])
     if (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
         return Source(work_dir / CONFIG, work_dir / WEIGHTS)
-    try:
-        records = json.loads((work_dir / STATE_FILE).read_text(encoding='utf-8'))['steps']
-    except (OSError, ValueError, KeyError) as error:
+    if not (work_dir / STATE_FILE).is_file():
         raise CASTError(
-            f'{work_dir} is not a work directory of a pipeline (no valid {STATE_FILE} in it); give '
-            'one, or a config and a checkpoint'
-        ) from error
+            f'{work_dir} is not a work directory of a pipeline (no {STATE_FILE} in it); give one, '
+            'or a config and a checkpoint'
+        )
+    records = read_state(work_dir / STATE_FILE)['steps']
     trained = {
         name: record
         for name, record in records.items()
@@ -157,7 +156,7 @@ def step_source(work_dir: Path, step: str, record: dict) -> Source:
 def _last_student(work_dir: Path, records: dict, trained: dict) -> str:
     """The last finished training step whose network makes no pseudo-labels, as a teacher's does."""
     networks = {
-        name: _network_settings(work_dir / record['folder'] / 'fingerprint.json')
+        name: _network_settings(read_fingerprint(work_dir / record['folder'], name))
         for name, record in records.items()
     }
     teachers = [
@@ -184,15 +183,10 @@ def _same_network(one: dict[str, str], other: dict[str, str]) -> bool:
     )
 
 
-def _network_settings(fingerprint: Path) -> dict[str, str]:
-    settings = (
-        json.loads(fingerprint.read_text(encoding='utf-8'))['settings']
-        if fingerprint.exists()
-        else {}
-    )
+def _network_settings(fingerprint: Fingerprint) -> dict[str, str]:
     return {
         key: value
-        for key, value in settings.items()
+        for key, value in fingerprint.settings.items()
         if key.startswith('model.detector.') or key == 'step.kind'
     }
 

@@ -57,6 +57,42 @@ class Fingerprint:
         return changes
 
 
+def read_state(path: Path) -> dict:
+    """The content of a ``pipeline.json``: ``pipeline``, ``steps``, ``hashes``.
+
+    Raises:
+        CASTError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        _ = content['pipeline']
+        _check_records(content['steps'], content['hashes'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CASTError(
+            f'{path} is damaged ({error!r}): bring back a copy of it, or move it away and run all '
+            'steps anew (their old folders are kept)'
+        ) from error
+    return content
+
+
+def read_fingerprint(folder: Path, step: str) -> Fingerprint:
+    """The fingerprint in the folder of a step, empty if there is none.
+
+    Raises:
+        CASTError: the file is damaged.
+    """
+    path = folder / FINGERPRINT
+    if not path.exists():
+        return Fingerprint()
+    try:
+        return Fingerprint(**json.loads(path.read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError) as error:
+        raise CASTError(
+            f'{path} is damaged ({error}), so what changed since step {step} ran cannot be told: '
+            f'run it again (the old folder is kept) with --rerun {step}'
+        ) from error
+
+
 class PipelineState:
     """The records of a pipeline's steps in ``<work_dir>/pipeline.json``.
 
@@ -92,17 +128,10 @@ class PipelineState:
             )
 
     def _read(self) -> None:
-        try:
-            content = json.loads(self.path.read_text(encoding='utf-8'))
-            owner, self.records, self._hashes = (
-                content[key] for key in ('pipeline', 'steps', 'hashes')
-            )
-            _check_records(self.records, self._hashes)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CASTError(
-                f'{self.path} is damaged ({error!r}): bring back a copy of it, or move it away and '
-                'run all steps anew (their old folders are kept)'
-            ) from error
+        content = read_state(self.path)
+        owner, self.records, self._hashes = (
+            content[key] for key in ('pipeline', 'steps', 'hashes')
+        )
         if owner != self.pipeline:
             raise CASTError(
                 f'{self.work_dir} belongs to the pipeline {owner}, not to {self.pipeline}; choose '
@@ -130,16 +159,7 @@ class PipelineState:
         Raises:
             CASTError: the file is damaged.
         """
-        path = self.folder(name) / FINGERPRINT
-        if not path.exists():
-            return Fingerprint()
-        try:
-            return Fingerprint(**json.loads(path.read_text(encoding='utf-8')))
-        except (OSError, ValueError, TypeError) as error:
-            raise CASTError(
-                f'{path} is damaged ({error}), so what changed since step {name} ran cannot be '
-                f'told: run it again (the old folder is kept) with --rerun {name}'
-            ) from error
+        return read_fingerprint(self.folder(name), name)
 
     def changes(self, step: Step) -> list[str]:
         """Why what a step left is not valid any more; empty if it is, or if it left nothing."""

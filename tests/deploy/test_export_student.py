@@ -217,7 +217,17 @@ def work_dir(folder: Path, *steps: tuple[str, str, str]) -> Path:
         outputs = (
             dict(checkpoint=f'{{work_dir}}/{place.name}/iter_9.pth') if kind == 'train' else {}
         )
-        records[name] = dict(status='finished', folder=place.name, outputs=outputs)
+        records[name] = dict(
+            status='finished',
+            folder=place.name,
+            fingerprint='',
+            outputs=outputs,
+            metrics={},
+            seconds=1.5,
+            iterations=9,
+            parameters=None,
+            resumed=False,
+        )
         settings = {'step.kind': repr(kind), 'model.detector.backbone.type': repr(encoder)}
         (place / 'fingerprint.json').write_text(json.dumps(dict(settings=settings, files={})))
         (place / f'toy_{name}.py').touch()
@@ -264,6 +274,14 @@ def test_the_last_finished_step_of_the_student_is_taken(exported, tmp_path):
 def test_without_a_finished_student_the_steps_are_named(tmp_path, steps, step, reason):
     with pytest.raises(CASTError, match=reason):
         find_source([str(work_dir(tmp_path, *steps))], step)
+
+
+@pytest.mark.parametrize('name', ['pipeline.json', '4_refine/fingerprint.json'])
+def test_a_damaged_record_of_a_pipeline_is_named(tmp_path, name):
+    folder = work_dir(tmp_path, *WHOLE)
+    (folder / name).write_text('{"steps"')
+    with pytest.raises(CASTError, match=f'{name} is damaged'):
+        find_source([str(folder)])
 
 
 def test_a_folder_that_is_no_pipelines_is_named(tmp_path, monkeypatch):
