@@ -27,9 +27,9 @@ demo: $(READY)
 		tools/train.py configs/cast_toy.py --launcher pytorch
 
 # Networks of the tests are tiny, so a process gets one thread. The tests of a file stay in one process: they
-# share what takes long to make.
+# share what takes long to make; files start in the order of tests/conftest.py.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST := pytest -n logical --maxprocesses 4 --dist loadfile
+PYTEST := pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: check
 	$(ONE_THREAD) $(VENV)/bin/python -m $(PYTEST) tests

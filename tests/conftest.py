@@ -21,7 +21,10 @@ def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` where there is no CUDA device."""
+    """Whole runs, whose files are at the top, come first: at the end they would keep one process
+    busy and leave the others idle. Skip what is marked ``gpu`` where there is no CUDA device.
+    """
+    items.sort(key=lambda item: len(item.path.parts))
     if torch.cuda.is_available():
         return
     for item in items:
