@@ -4,7 +4,8 @@
 
 runs the whole of ``configs/cast_toy.py`` on two processes, with a few iterations a step: once
 undisturbed, and once or several times with kills. A kill is of all processes at once, or of one:
-torchrun, a rank, or a process that loads images. Then the command is given again, until it ends.
+torchrun, a rank, or a process that loads images; where the run needed that one no more and goes
+on, all are killed then. After that the command is given again, until it ends.
 
 It fails unless all of this holds:
 
@@ -108,6 +109,15 @@ class Start:
             except ProcessLookupError:
                 continue
         return kind if chosen else ''
+
+    def goes_on(self) -> bool:
+        """Whether it lives after a while and has printed something in it: a process that loads
+        images may have done its part.
+        """
+        printed = self.log.stat().st_size
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(SECONDS)
+        return self.process.poll() is None and self.log.stat().st_size > printed
 
     def left(self) -> tuple[float, list[str]]:
         """Seconds until all processes had ended, and command lines of those that had not."""
@@ -214,6 +224,8 @@ def kill_until_it_ends(
                 (name for name, record in records(folder).items() if record['status'] == 'started'),
                 'no step',
             )
+            if kind.startswith('loader') and start.goes_on():
+                kind = f'{kind}, which was not missed, then {start.kill("all", rng)}'
             seconds, left = start.left()
             done += 1
             say(f'kill {done}: {kind} in {step}; {len(left)} left after {seconds:.1f} s')
