@@ -50,12 +50,14 @@ $(DOCS)/bin/mkdocs: requirements/docs.txt
 	@touch $@
 
 # What depends on whose mmengine, mmcv, mmdet and mmpretrain is installed. Upstream's mmengine loads again what a
-# resumed run has trained on, one batch after the other: that test is left out.
+# resumed run has trained on, one batch after the other: the tests of that, and of a resumed run that ends as an
+# undisturbed one bit by bit, are left out.
 test-upstream: $(UPSTREAM_READY)
 	$(ONE_THREAD) $(UPSTREAM)/bin/python -m $(PYTEST) tests/test_same_ap.py tests/test_environment.py tests/test_compat.py \
 		tests/test_shipped_names.py tests/cli tests/data tests/models tests/pipeline tests/pseudo_labels tests/training \
 		tests/test_end_to_end.py::test_toy_pipeline_ends_in_the_table_and_the_report \
-		--deselect tests/data/test_samplers.py::test_a_resumed_run_loads_nothing_that_it_has_trained_on
+		--deselect tests/data/test_samplers.py::test_a_resumed_run_loads_nothing_that_it_has_trained_on \
+		--deselect tests/training/test_randomness.py::test_a_resumed_run_is_the_undisturbed_one_bit_by_bit
 
 setup: $(READY)
 
