@@ -8,11 +8,9 @@ findings at once. The file itself is never changed. docs/faults.md lists what is
 refused.
 """
 
-import gc
 import json
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,11 +90,6 @@ def read_labels(
         CASTError: it is missing, no COCO file, or has what cannot be mended; one line that has all
             kinds of mistakes with their numbers.
     """
-    with _no_collection():
-        return _read_labels(path, img_dir, crowd_as_instances)
-
-
-def _read_labels(path: str | os.PathLike, img_dir: Folder, crowd_as_instances: bool) -> Labels:
     tally = Tally(os.fspath(path))
     content = _parse(path, ('images', 'annotations', 'categories'), tally)
     lists = _read_lists(content, tally)
@@ -145,18 +138,6 @@ def read_image_list(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     _refuse(tally)
     categories = _categories(content.get('categories') or [], lists, dropped)
     return dict(content, images=lists.entries, annotations=[], categories=categories)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for cycles: JSON has none, and each search walks through all of it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def number_annotations(annotations: list[dict], tally: Tally) -> None:
