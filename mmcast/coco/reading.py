@@ -120,6 +120,7 @@ def read_labels(
     return Labels(tally.source, content, tally.mended(), rows, names)
 
 
+@no_cycle_search()
 def read_image_list(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     """The images and categories of a COCO file; its annotations are not looked at, and not there.
     A file that is listed twice, which labels may not be of, is let pass.
