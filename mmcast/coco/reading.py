@@ -96,7 +96,6 @@ def read_labels(
     annotations = content['annotations']
     if unsized(lists):
         tally.add(fill_sizes(lists, _folder(img_dir, lists), annotations))
-    content = dict(content, images=lists.entries, annotations=[])
     usable: list[dict] = []
     parts: list[Rows] = []
     for start in range(0, len(annotations), _AT_ONCE):
