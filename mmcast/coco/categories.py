@@ -1,59 +1,54 @@
-"""Which category of a COCO file a class name means."""
+"""Which of several categories of one name is meant: labeling tools group others under one."""
 
-import os
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
-
-from mmcast.errors import CASTError
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
 
 
-def category_ids(
-    categories: Sequence[Mapping[str, Any]],
-    used: Container[int],
-    classes: Sequence[str],
-    ann_file: str | os.PathLike,
-) -> list[int | None]:
-    """The category id of each class, matched by name, never by position.
-
-    Of several categories of one name (labeling tools group others under one) the one with
-    annotations is meant.
+@dataclass(frozen=True)
+class Twins:
+    """Several categories of one name.
 
     Args:
-        categories: the file's, with ``id`` and ``name``.
-        used: ids of the categories that have annotations.
-        classes: class names.
-        ann_file: the file, for the message.
-
-    Returns:
-        One id per class, None where the file has no such category.
-
-    Raises:
-        CASTError: several categories of one name have annotations.
+        name: of each of them.
+        ids: of them all, in the order of the file.
+        used: of those that have annotations.
     """
-    found: dict[str, list[int]] = {}
-    for category in categories:
-        found.setdefault(category['name'], []).append(category['id'])
-    return [_only_used(found.get(name, []), used, name, ann_file) for name in classes]
+
+    name: str
+    ids: list
+    used: list
+
+    @property
+    def clash(self) -> str:
+        """What is wrong if several have annotations, '' otherwise."""
+        if len(self.used) < 2:
+            return ''
+        ids = ', '.join(map(str, self.used))
+        return f'the categories {ids} are all called {self.name} and have annotations'
+
+    @property
+    def kept(self) -> int | str:
+        """The one that is meant: that with annotations, else the first."""
+        return (self.used or self.ids)[0]
+
+    @property
+    def dropped(self) -> list:
+        """The ids of the others."""
+        return [own for own in self.ids if own != self.kept]
 
 
-def drop_twins(
-    categories: Sequence[dict], used: Container[int], ann_file: str | os.PathLike
-) -> list[dict]:
-    """The categories of a file, one of each name, see :func:`category_ids`."""
-    names = list(dict.fromkeys(category['name'] for category in categories))
-    kept = set(category_ids(categories, used, names, ann_file))
-    return [category for category in categories if category['id'] in kept]
+def find_twins(categories: Iterable[tuple[int | str, str]], used: Container) -> list[Twins]:
+    """The names that several categories have.
 
-
-def _only_used(
-    ids: list[int], used: Container[int], name: str, ann_file: str | os.PathLike
-) -> int | None:
-    if len(ids) < 2:
-        return ids[0] if ids else None
-    with_annotations = [number for number in ids if number in used]
-    if len(with_annotations) > 1:
-        raise CASTError(
-            f'{ann_file}: the categories {", ".join(map(str, with_annotations))} are all called '
-            f'{name} and have annotations: rename all but one, or give their annotations one id'
-        )
-    return (with_annotations or ids)[0]
+    Args:
+        categories: id and name of each, ids being unique.
+        used: ids of those that have annotations.
+    """
+    by_name: dict[str, list] = {}
+    for own, name in categories:
+        by_name.setdefault(name, []).append(own)
+    return [
+        Twins(name, ids, [own for own in ids if own in used])
+        for name, ids in by_name.items()
+        if len(ids) > 1
+    ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TypeGuard
 
+from mmcast.coco.categories import find_twins
 from mmcast.coco.findings import Finding, printable
 from mmcast.coco.shapes import is_size
 from mmcast.errors import CASTError
@@ -277,35 +278,25 @@ def read_categories(lists: Lists, entries: list) -> list[Finding]:
     return findings
 
 
-def twins(lists: Lists, used: set[int]) -> tuple[set[int], list[Finding]]:
+def twins(lists: Lists, used: Iterable[int]) -> tuple[set[int], list[Finding]]:
     """The ids of categories that have a name of another and no annotation, and what is to be said.
 
     Args:
         lists: of the file.
-        used: ids (``new_id``) of the categories that have annotations.
+        used: indices (``place``) of the categories that have annotations.
     """
-    by_name: dict[str, list[Category]] = {}
-    for category in lists.categories.values():
-        by_name.setdefault(category.name, []).append(category)
+    categories = list(lists.categories.values())
+    numbers = {categories[place].new_id for place in used}
     dropped: set[int] = set()
     findings = []
-    for name, found in by_name.items():
-        if len(found) < 2:
-            continue
-        ids = [category.new_id for category in found]
-        with_annotations = [id_ for id_ in ids if id_ in used]
-        if len(with_annotations) > 1:
-            detail = printable(
-                f'the categories {", ".join(map(str, with_annotations))} are all called {name} and '
-                'have annotations'
-            )
-            findings.append(Finding('twin-category', lists.source, lists.source, detail))
-            continue
-        kept = (with_annotations or ids)[0]
-        dropped |= {*ids} - {kept}
-        others = ', '.join(str(id_) for id_ in ids if id_ != kept)
-        detail = printable(f'category {others}, {name!r} as {kept}, has no annotation')
-        findings.append(Finding('duplicate-category', lists.source, lists.source, detail))
+    for found in find_twins(((each.new_id, each.name) for each in categories), numbers):
+        kind, detail = 'twin-category', found.clash
+        if not detail:
+            dropped.update(found.dropped)
+            others = ', '.join(map(str, found.dropped))
+            kind = 'duplicate-category'
+            detail = f'category {others}, {found.name!r} as {found.kept}, has no annotation'
+        findings.append(Finding(kind, lists.source, lists.source, printable(detail)))
     return dropped, findings
 
 

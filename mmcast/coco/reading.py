@@ -104,9 +104,7 @@ def read_labels(
         usable += examined.annotations
         parts.append(examined.rows)
     rows = Rows.join(parts)
-    categories = list(lists.categories.values())
-    used = {categories[place].new_id for place in np.unique(rows.categories).tolist()}
-    dropped, found = twins(lists, used)
+    dropped, found = twins(lists, np.unique(rows.categories).tolist())
     tally.add(found)
     number_annotations(usable, tally)
     _refuse(tally)
@@ -115,7 +113,7 @@ def read_labels(
         annotations=usable,
         categories=_categories(content['categories'], lists, dropped),
     )
-    names = [category.name for category in categories]
+    names = [category.name for category in lists.categories.values()]
     return Labels(tally.source, content, tally.mended(), rows, names)
 
 
@@ -133,7 +131,7 @@ def read_image_list(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     lists = _read_lists(content, tally)
     if img_dir is not None and unsized(lists):
         tally.add(fill_sizes(lists, _folder(img_dir, lists)))
-    dropped, _ = twins(lists, set())
+    dropped, _ = twins(lists, ())
     tally.counts.pop('duplicate-file', None)
     _refuse(tally)
     categories = _categories(content.get('categories') or [], lists, dropped)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmcast.coco.categories import category_ids
 from mmcast.errors import CASTError
 from mmcast.masks.overlaps import resolve_rle_overlaps
 from mmcast.masks.rle import mask_areas
@@ -182,17 +181,15 @@ def thresholds_from_data(
 
 
 def labels_per_image(labeled: dict, names: Iterable[str]) -> dict[str, float]:
-    """Mean number of instances per image, by class name, in COCO labels; groups (``iscrowd``) do
-    not count.
+    """Mean number of instances per image, by class name, in COCO labels as
+    :func:`~mmcast.coco.reading.read_coco` returns them; groups (``iscrowd``) do not count.
     """
     names = list(names)
-    used = {annotation['category_id'] for annotation in labeled['annotations']}
-    ids = dict(zip(names, category_ids(labeled['categories'], used, names, 'the labeled set')))
-    missing = [name for name, found in ids.items() if found is None]
+    ids = {category['name']: category['id'] for category in labeled['categories']}
+    missing = [name for name in names if name not in ids]
     if missing:
-        known = ', '.join(category['name'] for category in labeled['categories'])
         raise CASTError(
-            f'the labeled set has no class {", ".join(missing)}, it has {known}; give '
+            f'the labeled set has no class {", ".join(missing)}, it has {", ".join(ids)}; give '
             'labels of the same classes'
         )
     counts = Counter(ann['category_id'] for ann in labeled['annotations'] if not ann.get('iscrowd'))

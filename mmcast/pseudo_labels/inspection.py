@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcast.coco.categories import category_ids
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
@@ -193,11 +192,10 @@ def _describe_labeled(path: str | os.PathLike, names: Sequence[str]) -> dict:
     """Instances per image and areas of the labeled set, by class."""
     content = read_coco(path)
     means = labels_per_image(content, names)
-    used = {ann['category_id'] for ann in content['annotations']}
-    ids = dict(zip(means, category_ids(content['categories'], used, [*means], path)))
+    ids = {category['name']: category['id'] for category in content['categories']}
     areas = defaultdict(list)
     for ann in content['annotations']:
-        if not ann.get('iscrowd') and 'area' in ann:
+        if not ann['iscrowd']:
             areas[ann['category_id']].append(ann['area'])
     return dict(
         images=len(content['images']),

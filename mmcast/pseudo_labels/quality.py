@@ -13,7 +13,6 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmcast.coco.categories import category_ids
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.masks.rle import encode_segmentation
@@ -89,17 +88,14 @@ def _match_images(
 
 def _match_categories(content: dict, stored: list[dict], path: str | os.PathLike) -> dict[int, int]:
     """The store's category id by that of the ground truth."""
-    names = [category['name'] for category in stored]
-    used = {annotation['category_id'] for annotation in content['annotations']}
-    ids = category_ids(content['categories'], used, names, path)
-    missing = [name for name, own in zip(names, ids) if own is None]
+    ids = {category['name']: category['id'] for category in content['categories']}
+    missing = [category['name'] for category in stored if category['name'] not in ids]
     if missing:
-        known = ', '.join(category['name'] for category in content['categories'])
         raise CASTError(
-            f'{path} has no class {", ".join(missing)}, it has {known}; give '
+            f'{path} has no class {", ".join(missing)}, it has {", ".join(ids)}; give '
             'labels of the same classes'
         )
-    return {own: category['id'] for own, category in zip(ids, stored)}
+    return {ids[category['name']]: category['id'] for category in stored}
 
 
 @dataclass

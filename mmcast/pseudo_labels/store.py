@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmcast.coco.categories import drop_twins
+from mmcast.coco.categories import find_twins
+from mmcast.coco.findings import FIXES
 from mmcast.coco.scanner import read_text
 from mmcast.errors import CASTError
 from mmcast.memory import no_cycle_search
@@ -43,8 +44,7 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
     """
     content = _parse(path)
     check_content(content, path, SCORES)
-    used = {annotation['category_id'] for annotation in content['annotations']}
-    content['categories'] = drop_twins(content['categories'], used, path)
+    content['categories'] = _without_twins(content, path)
     return content
 
 
@@ -69,6 +69,18 @@ def _parse(path: str | os.PathLike) -> dict:
             f'{kind!r}, format {version}); make one with mmcast label'
         )
     return content
+
+
+def _without_twins(content: dict, path: str | os.PathLike) -> list[dict]:
+    """The categories of a file, one of each name."""
+    categories = content['categories']
+    used = {annotation['category_id'] for annotation in content['annotations']}
+    dropped = set()
+    for twins in find_twins(((each['id'], each['name']) for each in categories), used):
+        if twins.clash:
+            raise CASTError(f'{path}: {twins.clash}: {FIXES["twin-category"]}')
+        dropped.update(twins.dropped)
+    return [category for category in categories if category['id'] not in dropped]
 
 
 def write_store(path: Path, info: dict, categories: list[dict], records: Iterable[dict]) -> None:

@@ -172,8 +172,7 @@ def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
     not be usable.
     """
     categories = list(report.lists.categories.values())
-    used = {categories[place].new_id for place in np.unique(rows.categories).tolist()}
-    dropped, found = twins(report.lists, used)
+    dropped, found = twins(report.lists, np.unique(rows.categories).tolist())
     report.findings += found
     names = list(dict.fromkeys(printable(c.name) for c in categories if c.new_id not in dropped))
     report.categories = {c.new_id: printable(c.name) for c in categories if c.new_id not in dropped}
