@@ -7,7 +7,7 @@ import numpy as np
 from mmcast.coco.reading import Labels
 from mmcast.errors import CASTError
 
-_MANY_GROUPS = 0.5  # of all annotations
+MANY_GROUPS = 0.5  # of all annotations
 
 
 def check_instances(labels: Labels, counts: np.ndarray) -> None:
@@ -44,7 +44,7 @@ def groups_line(labels: Labels) -> str:
     share = labels.crowds / len(labels.rows.crowds)
     more = (
         '; if each of them is one object, set variables.crowd_as_instances=True'
-        if share >= _MANY_GROUPS
+        if share >= MANY_GROUPS
         else ''
     )
     return (

@@ -18,6 +18,7 @@ from mmcast.coco.checks.parallel import available_processors, map_in_processes
 from mmcast.coco.checks.pixels import read_many
 from mmcast.coco.checks.statistics import count_instances
 from mmcast.coco.findings import Finding, printable
+from mmcast.coco.instances import MANY_GROUPS
 from mmcast.coco.lists import (
     ImageEntry,
     Lists,
@@ -39,7 +40,6 @@ from mmcast.images import (
 )
 
 _FILES_AT_ONCE = 16
-_MANY_GROUPS = 0.5  # of all annotations
 _MANY_INSTANCES = 300  # of an image; variables.max_queries of cast_custom.py
 
 
@@ -183,7 +183,7 @@ def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
     source = report.ann_file
     if not listed:
         report.findings.append(Finding('no-instances', source, source, 'there is no annotation'))
-    elif groups and groups >= _MANY_GROUPS * len(rows.crowds):
+    elif groups and groups >= MANY_GROUPS * len(rows.crowds):
         kind = 'many-crowds' if len(instances) else 'no-instances'
         detail = f'{groups} of {len(rows.crowds)} annotations have iscrowd 1'
         report.findings.append(Finding(kind, source, source, detail))
