@@ -171,7 +171,7 @@ def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
     """Statistics, and findings of what is too few and too many; of ``listed`` annotations some may
     not be usable.
     """
-    categories = list(report.lists.categories.values())
+    images, categories = report.images, list(report.lists.categories.values())
     dropped, found = twins(report.lists, np.unique(rows.categories).tolist())
     report.findings += found
     names = list(dict.fromkeys(printable(c.name) for c in categories if c.new_id not in dropped))
@@ -179,7 +179,7 @@ def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
     places = np.array([names.index(printable(c.name)) for c in categories], int)
     instances = instances_of(rows, places)
     groups = int(rows.crowds.sum())
-    report.statistics = count_instances(instances, names, len(report.images), groups)
+    report.statistics = count_instances(instances, names, len(images), groups)
     source = report.ann_file
     if not listed:
         report.findings.append(Finding('no-instances', source, source, 'there is no annotation'))
@@ -187,9 +187,9 @@ def _check_instances(report: CheckReport, rows: Rows, listed: int) -> None:
         kind = 'many-crowds' if len(instances) else 'no-instances'
         detail = f'{groups} of {len(rows.crowds)} annotations have iscrowd 1'
         report.findings.append(Finding(kind, source, source, detail))
-    per_image = np.bincount(instances[:, 0].astype(int), minlength=len(report.images))
+    per_image = np.bincount(instances[:, 0].astype(int), minlength=len(images))
     for number in np.flatnonzero(per_image > _MANY_INSTANCES).tolist():
-        image = report.images[number]
+        image = images[number]
         detail = f'{per_image[number]} instances'
         report.findings.append(
             Finding('many-instances', source, printable(image.name), detail, image.id)
