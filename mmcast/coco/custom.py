@@ -4,7 +4,8 @@ to arrange.
 
 import filecmp
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -90,44 +91,47 @@ def prepare_custom_data(
         crowd_as_instances=crowd_as_instances,
         deep_is_fine=value_range is not None,
     )
-    labels, train_folder = read(labeled, labeled_images, 'labeled')
-    coco, said = labels.content, [groups_line(labels), *labels.mended]
+    labels, folder = read(labeled, labeled_images, 'labeled')
     names = choose_classes(labels, classes)
-    check_instances(labels, labels.instances(names))
+    train = _Part(labels.content, folder, labels.class_instances(names))
+    check_instances(labels, train.counts)
+    said = [groups_line(labels), *labels.mended]
     if val:
-        val_labels, val_folder = read(val, val_images, 'val')
-        val_coco = _with_categories(val_labels.content, names)
-        said += [groups_line(val_labels), *val_labels.mended, shared_photos(coco, val_coco, val)]
+        labels, folder = read(val, val_images, 'val')
+        content = _with_categories(labels.content, names)
+        held = _Part(content, folder, labels.class_instances(names))
+        if not held.counts.any():
+            raise CASTError(
+                f'{val} has no instance of {", ".join(names)}: give other classes or labels'
+            )
+        said += [groups_line(labels), *labels.mended, shared_photos(train.coco, held.coco, val)]
     else:
-        numbers = _instances(coco, names, labeled).sum(1)
-        shown = {image['id'] for image, number in zip(coco['images'], numbers) if number}
-        coco, val_coco = hold_out(coco, shown, Path(labels.path), val_percent, seed)
-        val_folder = train_folder
-    found = [_instances(coco, names, labeled), _instances(val_coco, names, val or labeled)]
-    said += [*empty_lines(found[0], names, 'labeled'), *empty_lines(found[1], names, 'validation')]
-    counts = np.concatenate(found).sum(1)
-    trained, held = (
-        {path.resolve() for path in image_paths(part['images'], folder)}
-        for part, folder in ((coco, train_folder), (val_coco, val_folder))
-    )
+        train, held = hold_out(train, labels.path, val_percent, seed)
+    train_files, val_files = train.files(), held.files()
     unlabeled_folder, images, unreadable = list_unlabeled(
-        existing(root / unlabeled, 'variables.unlabeled'), root, trained | held, value_range
+        existing(root / unlabeled, 'variables.unlabeled'),
+        root,
+        train_files | val_files,
+        value_range,
     )
+    counts = np.concatenate([train.counts, held.counts]).sum(1)
     said += [
-        _shared_files_line(_copies(trained, held)),
+        *empty_lines(train.counts, names, 'labeled'),
+        *empty_lines(held.counts, names, 'validation'),
+        _shared_files_line(_copies(train_files, val_files)),
         _queries_line(counts, max_queries),
         write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
-        f'{len(coco["images"])} labeled, {len(images)} unlabeled and {len(val_coco["images"])} '
+        f'{len(train.counts)} labeled, {len(images)} unlabeled and {len(held.counts)} '
         f'validation images{"" if val else f" ({val_percent:g} % of the labeled)"}; classes: '
         + ', '.join(names),
     ]
-    paths = _write(Path(out_dir), coco, images, val_coco)
+    paths = _write(Path(out_dir), train.coco, images, held.coco)
     print('\n'.join(filter(None, said)))
     return dict(
         paths,
-        train_images=str(train_folder),
+        train_images=str(train.folder),
         unlabeled_images=str(unlabeled_folder),
-        val_images=str(val_folder),
+        val_images=str(held.folder),
         classes=names,
         num_classes=len(names),
         class_weight=[1.0] * len(names) + [0.1],
@@ -244,6 +248,36 @@ def _with_categories(coco: dict, names: Sequence[str]) -> dict:
     return dict(coco, categories=[*coco['categories'], *added])
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Images with labels, for training or for validation.
+
+    Args:
+        coco: content of their COCO file.
+        folder: of the images.
+        counts: (images, classes) numbers of their instances.
+    """
+
+    coco: dict
+    folder: Path
+    counts: np.ndarray
+
+    def files(self) -> set[Path]:
+        """The image files, without symbolic links."""
+        return {path.resolve() for path in image_paths(self.coco['images'], self.folder)}
+
+    def without(self, ids: Set[int]) -> '_Part':
+        """The same without some images."""
+        images, annotations = self.coco['images'], self.coco['annotations']
+        coco = dict(
+            self.coco,
+            images=[image for image in images if image['id'] not in ids],
+            annotations=[ann for ann in annotations if ann['image_id'] not in ids],
+        )
+        kept = np.array([image['id'] not in ids for image in images], bool)
+        return _Part(coco, self.folder, self.counts[kept])
+
+
 def image_paths(images: list[dict], folder: Path) -> list[Path]:
     """The files of COCO's image entries."""
     return [folder / image['file_name'] for image in images]
@@ -312,21 +346,22 @@ def find_images(
 
 
 def hold_out(
-    coco: dict, shown: Set[int], ann_file: Path, percent: float, seed: int
-) -> tuple[dict, dict]:
-    """Splits a COCO file: ``percent`` of the images, at least one, are the second, to validate.
+    labeled: _Part, ann_file: str | os.PathLike, percent: float, seed: int
+) -> tuple[_Part, _Part]:
+    """Splits labeled images: ``percent`` of them, at least one, are the second part, to validate.
 
     All versions of a photo are on one side, and each side has an image with instances.
 
     Args:
-        coco: its content.
-        shown: ids of the images with instances of the classes to learn.
-        ann_file: the file.
+        labeled: all of them.
+        ann_file: the file, for errors.
         percent: of the images.
         seed: which they are.
     """
+    images = labeled.coco['images']
+    shown = {image['id'] for image, own in zip(images, labeled.counts) if own.any()}
     photos: dict[str, list[int]] = {}
-    for image in coco['images']:
+    for image in images:
         photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
     groups = list(photos.values())
     order = [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))]
@@ -336,7 +371,7 @@ def hold_out(
             f'{ann_file} has one image with instances, or versions of one: label more, or give '
             'validation images with variables.val'
         )
-    number = max(1, round(len(coco['images']) * percent / 100))
+    number = max(1, round(len(images) * percent / 100))
     held = _first(order, number)
     if shown.isdisjoint(held):
         order.remove(useful[0])
@@ -344,15 +379,7 @@ def hold_out(
     elif held.issuperset(shown):
         order.remove(useful[-1])
         held = _first([*order, useful[-1]], number)
-    kept, validation = (
-        dict(
-            coco,
-            images=[image for image in coco['images'] if (image['id'] in held) == wanted],
-            annotations=[ann for ann in coco['annotations'] if (ann['image_id'] in held) == wanted],
-        )
-        for wanted in (False, True)
-    )
-    return kept, validation
+    return labeled.without(held), labeled.without({image['id'] for image in images} - held)
 
 
 def _first(groups: Sequence[list[int]], number: int) -> set[int]:
@@ -463,31 +490,6 @@ def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> s
         f'{len(problems)} unlabeled images in {folder} cannot be used and are left out: {first}; '
         f'{path} lists them'
     )
-
-
-def _instances(coco: dict, names: Collection[str], source: str) -> np.ndarray:
-    """(images, classes) numbers of instances; raises CASTError if there are none."""
-    columns = {name: column for column, name in enumerate(names)}
-    classes = {
-        category['id']: columns[category['name']]
-        for category in coco['categories']
-        if category['name'] in columns
-    }
-    rows = {image['id']: row for row, image in enumerate(coco['images'])}
-    used = [
-        ann for ann in coco['annotations'] if not ann['iscrowd'] and ann['category_id'] in classes
-    ]
-    if not used:
-        raise CASTError(
-            f'{source} has no instance of {", ".join(names)}: give other classes or labels'
-        )
-    counts = np.zeros((len(rows), len(columns)), int)
-    np.add.at(
-        counts,
-        ([rows[ann['image_id']] for ann in used], [classes[ann['category_id']] for ann in used]),
-        1,
-    )
-    return counts
 
 
 def queries_for(counts: np.ndarray, most: int) -> int:

@@ -15,7 +15,7 @@ def check_instances(labels: Labels, counts: np.ndarray) -> None:
 
     Args:
         labels: those of the training images.
-        counts: (images,) their instances of the classes to learn.
+        counts: numbers of their instances of the classes to learn.
 
     Raises:
         CASTError: there is no instance.

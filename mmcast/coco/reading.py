@@ -65,6 +65,16 @@ class Labels:
         chosen = ~self.rows.crowds & wanted[self.rows.categories]
         return np.bincount(self.rows.images[chosen], minlength=len(self.content['images']))
 
+    def class_instances(self, classes: Collection[str]) -> np.ndarray:
+        """(images, classes) number of single objects of each class in each image."""
+        shape = len(self.content['images']), len(classes)
+        columns = {name: column for column, name in enumerate(classes)}
+        column_of = np.array([columns.get(name, -1) for name in self.names], int)
+        found = column_of[self.rows.categories]
+        chosen = ~self.rows.crowds & (found >= 0)
+        places = self.rows.images[chosen] * shape[1] + found[chosen]
+        return np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
+
 
 def read_coco(path: str | os.PathLike, img_dir: Folder = None) -> dict:
     """The mended content of a COCO label file, see :func:`read_labels`."""
