@@ -67,13 +67,32 @@ def make_split(
             f'{ann_file}: the input, the two outputs and {manifest_out} must be different files'
         )
     labels = read_labels(ann_file, img_dir)
-    coco = labels.content
     for line in labels.mended:
         print(line)
     chosen, choice = choose_labeled_images(
-        coco, ann_file, percent, count, from_list, seed, stratify
+        labels.content, ann_file, percent, count, from_list, seed, stratify
+    )
+    labeled, unlabeled = _divide(labels.content, chosen, choice, ann_file)
+    manifest = describe_split(ann_file, labeled, len(unlabeled['images']), choice)
+    write_json_files(
+        {
+            labeled_out: labeled,
+            unlabeled_out: unlabeled,
+            manifest_out: keep_version(manifest, manifest_out),
+        },
+        force,
+    )
+    return dict(
+        labeled=len(chosen),
+        unlabeled=len(unlabeled['images']),
+        instances=manifest['instances_per_class'],
     )
 
+
+def _divide(
+    coco: dict, chosen: set[int], choice: dict, ann_file: str | os.PathLike
+) -> tuple[dict, dict]:
+    """The contents of the labeled and of the unlabeled file."""
     # What older splits say of themselves, so that calling a pipeline's data step again changes
     # nothing.
     told = {key: choice[key] for key in ('seed', 'stratify', 'from_list') if key in choice}
@@ -92,20 +111,7 @@ def make_split(
         annotations=[],
         images=[image for image in coco['images'] if image['id'] not in chosen],
     )
-    manifest = describe_split(ann_file, labeled, len(unlabeled['images']), choice)
-    write_json_files(
-        {
-            labeled_out: labeled,
-            unlabeled_out: unlabeled,
-            manifest_out: keep_version(manifest, manifest_out),
-        },
-        force,
-    )
-    return dict(
-        labeled=len(chosen),
-        unlabeled=len(unlabeled['images']),
-        instances=manifest['instances_per_class'],
-    )
+    return labeled, unlabeled
 
 
 def choose_labeled_images(
