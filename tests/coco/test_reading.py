@@ -406,6 +406,8 @@ def test_groups_become_objects_where_that_is_asked_for(coco, save):
     labels = read_labels(save(coco))
     assert labels.crowds == 1 and labels.instances().tolist() == [2, 1]
     assert labels.instances(['disc']).tolist() == [1, 0]
+    by_class = labels.class_instances(['square', 'ring', 'disc'])
+    assert by_class.tolist() == [[1, 0, 1], [1, 0, 0]]
     labels = read_labels(save(coco), crowd_as_instances=True)
     assert labels.crowds == 0 and labels.instances().tolist() == [2, 2]
     assert [annotation['iscrowd'] for annotation in labels.content['annotations']] == [0] * 4
