@@ -10,10 +10,9 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from mmcast.masks.rle import mask_areas
+from mmcast.masks.runs import MAX_PIXELS, decode_runs
 
 SLACK = 1  # pixels: labeling tools put the border of an image at -0.5, at 0 or at its width
-# More pixels than this have no run lengths in COCO's 32 bits, and no memory for a mask.
-LARGEST_IMAGE = 2**31 - 1
 LONGEST_SIDE = 2**20
 _FAR = 1e9  # no coordinate; beyond it, areas would lose their digits
 
@@ -216,45 +215,21 @@ def is_size(value: object) -> TypeGuard[tuple[int, int]]:
         isinstance(value, (list, tuple))
         and len(value) == 2
         and all(type(side) is int and 0 < side <= LONGEST_SIDE for side in value)
-        and value[0] * value[1] <= LARGEST_IMAGE
+        and value[0] * value[1] <= MAX_PIXELS
     )
 
 
 def _runs(counts: object) -> np.ndarray:
     """Lengths of the runs, outside and inside the mask by turns."""
     if isinstance(counts, str) and counts:
-        return _decode_runs(counts)
+        try:
+            return decode_runs(counts)
+        except ValueError as error:
+            raise MaskProblem('malformed-mask', str(error)) from None
     if (
         isinstance(counts, list)
         and counts
-        and all(type(run) is int and abs(run) <= LARGEST_IMAGE for run in counts)
+        and all(type(run) is int and abs(run) <= MAX_PIXELS for run in counts)
     ):
         return np.array(counts)
     raise MaskProblem('malformed-mask', 'run lengths that are neither a text nor a list of numbers')
-
-
-def _decode_runs(text: str) -> np.ndarray:
-    """COCO's compressed run lengths.
-
-    A character holds six bits from '0' on: five of a number, lowest first, and a bit that says that
-    more follow; the fifth of the last is the sign. From the fourth on, a number is the difference
-    to the run two before.
-    """
-    codes = np.frombuffer(text.encode(errors='surrogatepass'), dtype=np.uint8).astype(
-        np.int64
-    ) - ord('0')
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise MaskProblem(
-            'malformed-mask', 'run lengths that are cut short, or not written as COCO does'
-        )
-    last = np.flatnonzero(codes & 32 == 0)
-    first = np.append(0, last[:-1] + 1)
-    length = last - first + 1
-    if length.max() > 7:  # 35 bits, for 32 and a sign
-        raise MaskProblem('malformed-mask', 'run lengths of absurd size')
-    place = np.arange(len(codes)) - np.repeat(first, length)
-    runs = np.add.reduceat((codes & 31) << (5 * place), first)
-    runs -= np.where(codes[last] & 16, 1 << (5 * length), 0)
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return runs

@@ -1,10 +1,17 @@
-"""Judges compressed run lengths before pycocotools reads them: its compiled code trusts them."""
+"""Compressed run lengths, decoded and judged in NumPy before pycocotools reads them: its compiled
+code trusts them.
+
+A character holds six bits from '0' on: five of a number, lowest first, and one that says that more
+follow; the fifth of the last is the sign. From the fourth on, a number is the difference to the run
+two before.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-MAX_PIXELS = 2**31 - 1  # of an image; pycocotools counts in 32 bits
+# Of an image: pycocotools counts in 32 bits, and no memory holds a mask of more.
+MAX_PIXELS = 2**31 - 1
 _DIGITS = 7  # characters of a number; five bits each hold MAX_PIXELS and its sign
 _AT_ONCE = 50_000  # characters: what NumPy makes of them stays in a processor's cache
 _LONGEST = 2**28  # characters; the sums of so many numbers stay within 64 bits
@@ -12,10 +19,6 @@ _LONGEST = 2**28  # characters; the sums of so many numbers stay within 64 bits
 
 def runs_fill(counts: Sequence[str], pixels: np.ndarray) -> np.ndarray:
     """Whether N compressed COCO run lengths are written as COCO does and fill their images.
-
-    A character holds six bits from '0' on: five of a number, lowest first, and one that says that
-    more follow; the fifth of the last is the sign. From the fourth on, a number is the difference
-    to the run two before.
 
     Args:
         counts: N texts.
@@ -44,7 +47,7 @@ def _fill(counts: list[str], pixels: np.ndarray, lengths: np.ndarray) -> np.ndar
     """:func:`runs_fill` of texts of ASCII that are not empty."""
     if not counts:
         return np.zeros(0, bool)
-    codes = np.frombuffer(''.join(counts).encode('ascii'), np.uint8) - np.uint8(ord('0'))
+    codes = _codes(''.join(counts))
     ends = lengths.cumsum()
     last = np.flatnonzero((codes & 32) == 0)  # characters that end a number
     digits = np.diff(last, prepend=-1)
@@ -63,6 +66,35 @@ def _fill(counts: list[str], pixels: np.ndarray, lengths: np.ndarray) -> np.ndar
         return valid
     numbers = _numbers(codes, last, digits)
     return _sum_up(numbers, np.searchsorted(last, ends), pixels)
+
+
+def decode_runs(text: str) -> np.ndarray:
+    """Lengths of the runs of one text, outside and inside the mask by turns; whether they fill an
+    image, or are negative, is not looked at.
+
+    Args:
+        text: not empty.
+
+    Raises:
+        ValueError: it is not written as COCO does.
+    """
+    codes = _codes(text)
+    if codes.max() > 63 or codes[-1] & 32:
+        raise ValueError('run lengths that are cut short, or not written as COCO does')
+    last = np.flatnonzero((codes & 32) == 0)
+    digits = np.diff(last, prepend=-1)
+    if digits.max() > _DIGITS:
+        raise ValueError('run lengths of absurd size')
+    runs = _numbers(codes, last, digits)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs
+
+
+def _codes(text: str) -> np.ndarray:
+    """The six bits of each character; above 63 for what is no character of COCO's."""
+    data = text.encode(errors='surrogatepass')
+    return np.frombuffer(data, np.uint8) - np.uint8(ord('0'))
 
 
 def _numbers(codes: np.ndarray, last: np.ndarray, digits: np.ndarray) -> np.ndarray:
