@@ -134,7 +134,7 @@ def scenes(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, st
 def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
     """The same of tiles, of synthetic images or of DSB2018, of which 10 % are labeled."""
     from mmcast.coco.folder import prepare_coco_folder
-    from mmcast.coco.reading import read_coco
+    from mmcast.coco.reading import read_image_list
     from mmcast.toy.nuclei import generate_toy_nuclei
 
     out = args.work_dir / domain
@@ -147,7 +147,7 @@ def nuclei(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, st
     data = prepare_coco_folder(args.data_root, out, seed=seed)
 
     def tiles(part: str, ann_file: str, number: int | None = None) -> str:
-        names = [image['file_name'] for image in read_coco(data[part])['images'][:number]]
+        names = [image['file_name'] for image in read_image_list(data[part])['images'][:number]]
         return cut(ann_file, data['train_images'], out / 'tiles', f'{part}_seed{seed}.json', names)
 
     # Held-out ground truth is in the file of the unlabeled tiles, of which labeling reads but the

@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import nn
 
-from mmcast.coco.reading import read_coco
+from mmcast.coco.reading import read_image_list
 from mmcast.data.loading import value_range_of
 from mmcast.deploy.export import resize_scale
 from mmcast.deploy.instances import Instances
@@ -174,7 +174,7 @@ def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
     root = Path(dataset.get('data_root') or '')
     folder = root / (dataset.get('data_prefix') or {}).get('img', '')
     try:
-        listed = read_coco(root / dataset.ann_file)['images']
+        listed = read_image_list(root / dataset.ann_file)['images']
     except CASTError:
         return []
     chosen = listed[:: max(1, len(listed) // count)][:count]
