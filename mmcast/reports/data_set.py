@@ -1,6 +1,5 @@
 """A page of overlays and findings, in one HTML file that can be passed on."""
 
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from rich.progress import track
 from mmcast.coco.annotations import examine
 from mmcast.coco.checks.check_report import CheckReport
 from mmcast.coco.findings import FIXES, NOTES, printable
-from mmcast.coco.lists import ImageEntry
+from mmcast.coco.lists import ImageEntry, id_key
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.reports.html import photo, render
@@ -33,7 +32,7 @@ def write_sheet(
     images and annotations with findings are not drawn.
     """
     images = _choose_images(report, count)
-    labels = _sound_labels(report, images)
+    labels = _valid_labels(report, images)
     colours = class_colours(list(report.categories.values()))
     remarks = _remarks(report)
     figures = []
@@ -91,16 +90,17 @@ def _spread(images: list[ImageEntry], count: int) -> list[ImageEntry]:
     return [images[place] for place in places]
 
 
-def _sound_labels(report: CheckReport, images: list[ImageEntry]) -> dict:
+def _valid_labels(report: CheckReport, images: list[ImageEntry]) -> dict:
     """Categories as in COCO, and by image id the annotations as training reads them."""
+    drawn = {id_key(image.id) for image in images}
+    own = [
+        annotation
+        for annotation in (report.labels.each_annotation() if report.labels and images else ())
+        if isinstance(annotation, dict) and id_key(annotation.get('image_id')) in drawn
+    ]
     annotations: dict[int, list[dict]] = {image.new_id: [] for image in images}
-    for chunk in report.labels.chunks if report.labels and images else ():
-        parsed = json.loads(report.labels.annotations(chunk))
-        for annotation in examine(parsed, report.lists).annotations:
-            if annotation['image_id'] in annotations:
-                annotations[annotation['image_id']].append(
-                    {key: annotation.get(key) for key in _DRAWN}
-                )
+    for annotation in examine(own, report.lists).annotations:
+        annotations[annotation['image_id']].append({key: annotation.get(key) for key in _DRAWN})
     return dict(
         categories=[
             dict(id=category.new_id, name=category.name)
