@@ -99,7 +99,7 @@ def _valid_labels(report: CheckReport, images: list[ImageEntry]) -> dict:
         if isinstance(annotation, dict) and id_key(annotation.get('image_id')) in drawn
     ]
     annotations: dict[int, list[dict]] = {image.new_id: [] for image in images}
-    for annotation in examine(own, report.lists).annotations:
+    for annotation in examine(own, report.lists, report.crowd_as_instances).annotations:
         annotations[annotation['image_id']].append({key: annotation.get(key) for key in _DRAWN})
     return dict(
         categories=[

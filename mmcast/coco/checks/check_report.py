@@ -20,6 +20,7 @@ class CheckReport:
     Args:
         ann_file: the COCO JSON.
         lists: its images and categories.
+        crowd_as_instances: whether its groups (``iscrowd`` 1) are taken for single objects.
         findings: mistakes and notes.
         statistics: see ``count_instances``, None if the file could not be read that far.
         labels: the COCO JSON, None likewise.
@@ -29,6 +30,7 @@ class CheckReport:
 
     ann_file: str
     lists: Lists
+    crowd_as_instances: bool = False
     findings: list[Finding] = field(default_factory=list)
     statistics: dict | None = None
     labels: AnnotationFile | None = None

@@ -1,7 +1,7 @@
 """All checks of a data set, one after the other."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,7 @@ def check_dataset(
             f'{img_dir} is not a folder: give the one that file names in {ann_file} are relative to'
         )
     deep_is_fine = parse_value_range(value_range) is not None
-    report = CheckReport(os.fspath(ann_file), Lists(os.fspath(ann_file)))
+    report = CheckReport(os.fspath(ann_file), Lists(os.fspath(ann_file)), crowd_as_instances)
     others = {}
     for name, source, folder in (
         ('unlabeled', unlabeled, unlabeled_img_dir),
@@ -94,8 +94,7 @@ def check_dataset(
         if source is not None:
             others[name], found = _list_images(source, folder, img_dir)
             report.findings += found
-    check = partial(check_annotations, crowd_as_instances=crowd_as_instances)
-    if _check_labels(report, img_dir, check, workers, progress):
+    if _check_labels(report, img_dir, workers, progress):
         everything = report.images + [image for images in others.values() for image in images]
         if img_dir is not None:
             report.findings += _check_files(report, everything, workers, progress)
@@ -109,7 +108,6 @@ def check_dataset(
 def _check_labels(
     report: CheckReport,
     img_dir: str | os.PathLike | None,
-    check: Callable[[str, Lists], Checked],
     workers: int,
     progress: bool,
 ) -> bool:
@@ -125,17 +123,17 @@ def _check_labels(
     labels.images, labels.categories = [], []  # large, and not needed any more
     report.findings += fill_sizes(lists, img_dir, labels.each_annotation())
     lists.entries = []
-    _check_annotations(report, labels, check, workers, progress)
+    _check_annotations(report, labels, workers, progress)
     return True
 
 
 def _check_annotations(
     report: CheckReport,
     labels: AnnotationFile,
-    check: Callable[[str, Lists], Checked],
     workers: int,
     progress: bool,
 ) -> None:
+    check = partial(check_annotations, crowd_as_instances=report.crowd_as_instances)
     parts = map_in_processes(check, map(labels.annotations, labels.chunks), report.lists, workers)
     ids: list[int | str] = []
     seen: set[int] = set()

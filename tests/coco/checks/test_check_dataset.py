@@ -3,6 +3,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -332,6 +333,17 @@ def test_sheet_is_one_file_that_shows_images_and_findings(data):
     page = (data / 'sheet.html').read_text()
     assert page.count('data:image/jpeg') == 5 and 'src="http' not in page and '<script>' not in page
     assert 'bad-box, annotation 1' in page
+
+
+def test_the_sheet_draws_groups_where_they_are_taken_for_objects(data):
+    def pictures(**options):
+        write_sheet(check(data, **options), data / 'sheet.html', 4, progress=False)
+        return re.findall(r'data:image/jpeg;base64,[^"\']+', (data / 'sheet.html').read_text())
+
+    objects = pictures()
+    change(data, lambda coco: [ann.update(iscrowd=1) for ann in coco['annotations']])
+    assert len(objects) == 4 and pictures(crowd_as_instances=True) == objects
+    assert not {*pictures()} & {*objects}
 
 
 def run_tool(*arguments, monkeypatch, capsys) -> tuple[int, str, str]:
