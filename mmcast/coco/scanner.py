@@ -24,7 +24,6 @@ class AnnotationFile:
     """A COCO file.
 
     Args:
-        path: of the file.
         text: its content.
         images: the elements of the list ``images``.
         categories: those of the list ``categories``.
@@ -33,7 +32,6 @@ class AnnotationFile:
         findings: what is odd and harmless.
     """
 
-    path: str
     text: str
     images: list = field(default_factory=list)
     categories: list = field(default_factory=list)
@@ -82,7 +80,7 @@ def read_annotation_file(
         text, odd = read_text(path)
         if text.lstrip()[:1] not in ('', '{'):
             return Finding('not-coco', path, path, 'the file holds no JSON object')
-        found = _Scanner(path, text).scan()
+        found = _Scanner(text).scan()
     except (ValueError, RecursionError) as error:
         return invalid_json(path, error)
     missing = [name for name in needed if name not in found.lists]
@@ -113,13 +111,12 @@ def missing_lists(path: str, names: list[str]) -> Finding:
 class _Scanner:
     """Walks through the top level of a JSON object."""
 
-    path: str
     text: str
     at: int = 0
     decode: json.JSONDecoder = field(default_factory=json.JSONDecoder)
 
     def scan(self) -> AnnotationFile:
-        file = AnnotationFile(self.path, self.text)
+        file = AnnotationFile(self.text)
         self._take('{')
         for _ in self._items('}'):
             key = self._value()
