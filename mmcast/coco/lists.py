@@ -82,8 +82,11 @@ class Lists:
 
 
 def _odd_size(source: str, entry: dict, listed: int | float | str | None) -> Finding:
-    detail = f'width and height are {short(entry.get("width"))} and {short(entry.get("height"))}'
-    return Finding('no-size', source, printable(entry['file_name']), detail, listed)
+    return Finding('no-size', source, printable(entry['file_name']), _listed_size(entry), listed)
+
+
+def _listed_size(entry: dict) -> str:
+    return f'width and height are {short(entry.get("width"))} and {short(entry.get("height"))}'
 
 
 def id_key(value: object) -> int | str | None:
@@ -223,9 +226,7 @@ def unsized(lists: Lists) -> list[Finding]:
     found = []
     for image in lists.images.values():
         if image.size is None:
-            entry = lists.entries[image.number]
-            width, height = short(entry.get('width')), short(entry.get('height'))
-            detail = f'width and height are {width} and {height}'
+            detail = _listed_size(lists.entries[image.number])
             found.append(
                 Finding('bad-image-entry', lists.source, printable(image.name), detail, image.id)
             )
