@@ -137,7 +137,7 @@ def run_cases(
 ) -> list[Failure]:
     """Runs ``case(seed)`` for each seed in a process of its own, which is watched.
 
-    The process goes on with the next case, and is a new one only after a case that killed it or
+    The process continues with the next case, and is a new one only after a case that killed it or
     had to be stopped. ``case`` is pickled, so it is a function of a module or a ``partial`` of one.
     """
     failures: list[Failure] = []
