@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pycocotools import mask as mask_api
 
-from mmcast.coco.converters.instance_maps import convert_all
+from mmcast.coco.converters.instance_maps import coco_of, convert_all
 from mmcast.errors import CASTError
 from mmcast.files import write_json_files
 from mmcast.images import explain_sizes, image_files, name_problem, read_image_size
@@ -201,30 +201,24 @@ def _check_split(out_file: Path, images: list[ImageLabels], description: str) ->
 
 def _coco_of(images: list[ImageLabels], names: Sequence[str], description: str) -> dict:
     ids = {name: number for number, name in enumerate(names, start=1)}
-    annotations: list[dict] = []
-    for image_id, image in enumerate(images, start=1):
-        for name, rle in image.objects:
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=ids[name],
-                    iscrowd=0,
-                    area=int(mask_api.area(rle)),
-                    bbox=mask_api.toBbox(rle).tolist(),
-                    segmentation=rle,
-                )
-            )
+    converted = (
+        (
+            dict(file_name=image.file_name, height=image.height, width=image.width),
+            [_annotation(rle, ids[name]) for name, rle in image.objects],
+        )
+        for image in images
+    )
+    categories = [dict(id=number, name=name, supercategory='none') for name, number in ids.items()]
+    return coco_of(converted, categories, description)
+
+
+def _annotation(rle: dict, category_id: int) -> dict:
     return dict(
-        info=dict(description=description),
-        images=[
-            dict(id=number, file_name=image.file_name, height=image.height, width=image.width)
-            for number, image in enumerate(images, start=1)
-        ],
-        annotations=annotations,
-        categories=[
-            dict(id=number, name=name, supercategory='none') for name, number in ids.items()
-        ],
+        category_id=category_id,
+        iscrowd=0,
+        area=int(mask_api.area(rle)),
+        bbox=mask_api.toBbox(rle).tolist(),
+        segmentation=rle,
     )
 
 
