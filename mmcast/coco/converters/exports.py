@@ -8,7 +8,7 @@ import json
 import os
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -99,6 +99,7 @@ def read_all(
     description: str,
     num_workers: int = 0,
     progress: bool = True,
+    left_out: str = '',
 ) -> list[ImageLabels]:
     """``read`` of every item, without the Nones; all faults are raised at once.
 
@@ -108,13 +109,53 @@ def read_all(
         description: Next to the progress bar.
         num_workers: Processes; 0 reads here.
         progress: Show a progress bar.
+        left_out: What a None stands for, in words; a note of the first image has their number.
 
     Raises:
         CASTError: ``read`` raised one or more.
     """
     found = convert_all(partial(_attempt, read), items, description, num_workers, progress)
     raise_faults([result for result in found if isinstance(result, str)])
-    return [result for result in found if isinstance(result, ImageLabels)]
+    images = [result for result in found if isinstance(result, ImageLabels)]
+    if images and len(images) < len(items):
+        images[0].notes[left_out] += len(items) - len(images)
+    return images
+
+
+def read_splits(
+    read: Callable[[Item], ImageLabels | None],
+    splits: Mapping[str, Sequence[Item]],
+    folder: Path,
+    description: str,
+    num_workers: int = 0,
+    progress: bool = True,
+    left_out: str = '',
+) -> dict[Path, list[ImageLabels]]:
+    """:func:`read_all` of every split, by the file to write.
+
+    Args:
+        read: As there.
+        splits: What to read, by split; ``''`` where there are no splits.
+        folder: Of the files, ``instances_SPLIT.json`` or ``instances.json``.
+        description: Next to the progress bars, behind the split.
+        num_workers: As there.
+        progress: As there.
+        left_out: As there.
+
+    Raises:
+        CASTError: ``read`` raised one or more, in whatever splits.
+    """
+    images: dict[Path, list[ImageLabels]] = {}
+    faults = []
+    for split, items in splits.items():
+        file = folder / (f'instances_{split}.json' if split else 'instances.json')
+        bar = ', '.join(filter(None, (split, description)))
+        try:
+            images[file] = read_all(read, items, bar, num_workers, progress, left_out)
+        except CASTError as error:
+            faults.append(str(error))
+    raise_faults(faults)
+    return images
 
 
 def _attempt(read: Callable[[Item], ImageLabels | None], item: Item) -> ImageLabels | str | None:

@@ -90,11 +90,10 @@ def convert_label_studio(
     if tasks and not any('annotations' in task for task in tasks):
         raise CASTError(f'{path} has no annotations in its tasks: export as "JSON", not "JSON-MIN"')
     read = partial(_read_task, ImageFinder(folder), path)
-    labels = read_all(read, tasks, f'Label Studio, {path}', num_workers, progress)
-    if labels:
-        labels[0].notes[_NO_ANNOTATION] += len(tasks) - len(labels)
+    description = f'Label Studio, {path}'
+    labels = read_all(read, tasks, description, num_workers, progress, left_out=_NO_ANNOTATION)
     return write_exports(
-        {out_file: labels}, names_in(labels), f'Label Studio, {path}', force, rectangles_are_masks
+        {out_file: labels}, names_in(labels), description, force, rectangles_are_masks
     )
 
 

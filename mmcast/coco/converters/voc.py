@@ -11,8 +11,7 @@ from mmcast.coco.converters.exports import (
     ImageLabels,
     Written,
     labeled_image,
-    raise_faults,
-    read_all,
+    read_splits,
     visible,
     write_exports,
 )
@@ -92,19 +91,10 @@ def convert_voc(
             )
     table = read_class_table(root)
     folder = Path(out_dir) if out_dir else root / 'annotations'
-    splits, faults = {}, []
-    for name, stems in _lists(root).items():
-        description = ' '.join(filter(None, ('Pascal VOC', name, str(root))))
-        try:
-            images = read_all(
-                partial(read_voc, root, table), stems, description, num_workers, progress
-            )
-        except CASTError as error:
-            faults.append(str(error))
-            continue
-        splits[folder / (f'instances_{name}.json' if name else 'instances.json')] = images
-    raise_faults(faults)
-    return write_exports(splits, table.classes, f'Pascal VOC, {root}', force)
+    read = partial(read_voc, root, table)
+    description = f'Pascal VOC, {root}'
+    splits = read_splits(read, _lists(root), folder, description, num_workers, progress)
+    return write_exports(splits, table.classes, description, force)
 
 
 def _lists(root: Path) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from mmcast.coco.converters.exports import (
     Written,
     labeled_image,
     raise_faults,
-    read_all,
+    read_splits,
     visible,
     write_exports,
 )
@@ -98,24 +98,15 @@ def convert_yolo(
     """
     layout = read_layout(Path(source))
     folder = Path(out_dir) if out_dir else layout.root / 'annotations'
-    splits: dict[Path, list[ImageLabels]] = {}
-    faults = []
-    for split, images in layout.splits.items():
-        name = f'instances_{split}.json' if split else 'instances.json'
-        description = ' '.join(filter(None, ('YOLO-seg', split, str(layout.source))))
-        try:
-            labels = read_all(
-                partial(read_yolo, layout, pixel_edges), images, description, num_workers, progress
-            )
-        except CASTError as error:
-            faults.append(str(error))
-            continue
-        if labels:
-            labels[0].notes[_UNLABELED] += len(images) - len(labels)
-            labels[0].notes += layout.notes if not splits else Counter()
-        splits[folder / name] = labels
-    raise_faults(faults)
-    return write_exports(splits, layout.names, f'YOLO-seg, {layout.source}', force)
+    read = partial(read_yolo, layout, pixel_edges)
+    description = f'YOLO-seg, {layout.source}'
+    splits = read_splits(
+        read, layout.splits, folder, description, num_workers, progress, left_out=_UNLABELED
+    )
+    first = next(iter(splits.values()))
+    if first:
+        first[0].notes += layout.notes
+    return write_exports(splits, layout.names, description, force)
 
 
 def read_layout(source: Path) -> Layout:
