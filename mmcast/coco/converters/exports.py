@@ -289,6 +289,18 @@ def read_json(path: Path, tool: str) -> Any:
         ) from error
 
 
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, without a byte order mark.
+
+    Raises:
+        CASTError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except (OSError, ValueError) as error:
+        raise CASTError(f'{path} is not a readable text file: export it again') from error
+
+
 def labeled_image(
     path: Path, root: Path, label_file: Path, size: tuple[Any, Any] | None = None
 ) -> ImageLabels:

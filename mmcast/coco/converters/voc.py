@@ -12,6 +12,7 @@ from mmcast.coco.converters.exports import (
     Written,
     labeled_image,
     read_splits,
+    read_text,
     visible,
     write_exports,
 )
@@ -109,10 +110,7 @@ def _lists(root: Path) -> dict[str, list[str]]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, ValueError) as error:
-        raise CASTError(f'{path} is not a readable text file: export it again') from error
+    lines = read_text(path).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
 
 

@@ -21,6 +21,7 @@ from mmcast.coco.converters.exports import (
     labeled_image,
     raise_faults,
     read_splits,
+    read_text,
     visible,
     write_exports,
 )
@@ -121,7 +122,7 @@ def read_layout(source: Path) -> Layout:
             raise CASTError(f'{source} has {found[0].name} and {found[1].name}: name one of them')
         classes = source / 'classes.txt'
         if not found and classes.is_file():
-            names = classes.read_text(encoding='utf-8-sig').split('\n')
+            names = read_text(classes).split('\n')
             return _checked(
                 Layout(
                     source,
@@ -213,10 +214,9 @@ def _images(entry: Any, base: Path, root: Path, source: Path) -> list[Path]:
         if place.is_dir():
             images += image_files(place)
         else:
-            lines = place.read_text(encoding='utf-8-sig').splitlines()
             images += [
                 Path(os.path.normpath(place.parent / line.strip()))
-                for line in lines
+                for line in read_text(place).splitlines()
                 if line.strip()
             ]
     return list(dict.fromkeys(images))
@@ -244,10 +244,7 @@ def read_yolo(layout: Layout, pixel_edges: bool, path: Path) -> ImageLabels | No
     if not os.path.isfile(label_file):
         return None
     image = labeled_image(path, layout.root, label_file)
-    try:
-        lines = label_file.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, ValueError) as error:
-        raise CASTError(f'{label_file} is not a readable text file: export it again') from error
+    lines = read_text(label_file).splitlines()
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     boxes = [number for number, row in rows if len(row) == _BOX]
     if boxes:
