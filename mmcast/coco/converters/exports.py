@@ -19,7 +19,7 @@ from pycocotools import mask as mask_api
 from mmcast.coco.converters.instance_maps import coco_of, convert_all
 from mmcast.errors import CASTError
 from mmcast.files import write_json_files
-from mmcast.images import explain_sizes, image_files, name_problem, read_image_size
+from mmcast.images import check_size, image_files, name_problem, read_image_size
 
 Item = TypeVar('Item')
 
@@ -318,11 +318,8 @@ def labeled_image(
     if not os.path.isfile(path):  # Path.is_file raises for names that are too long
         raise CASTError(f'{path}, an image of {label_file}, is missing: put it there')
     height, width = read_image_size(path)
-    if size is not None and (height, width) != size:
-        raise CASTError(
-            f'{path} is {width}x{height}, {label_file} says {size[1]}x{size[0]}: '
-            f'{explain_sizes(path, (height, width), size)}'
-        )
+    if size is not None:
+        check_size(path, (height, width), size, label_file)
     name = relative_name(path, root)
     if problem := name_problem(name):
         raise CASTError(f'{label_file}: the image name {name!a} {problem}: rename the file')
