@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -262,8 +262,11 @@ def read_yolo(layout: Layout, pixel_edges: bool, path: Path) -> ImageLabels | No
         try:
             where = f'{label_file}, line {number}'
             name, points = _object(row, layout.names, image, where)
-            draw = polygon_rle if pixel_edges else _through_centres(row)
-            image.add(name, draw(points, image.height, image.width))
+            if pixel_edges:
+                rle = polygon_rle(points, image.height, image.width)
+            else:
+                rle = _through_centres(row, points, image.height, image.width)
+            image.add(name, rle)
         except CASTError as error:
             faults.append(str(error))
     raise_faults(faults)
@@ -294,15 +297,11 @@ def _object(
     return names[int(label)], points
 
 
-def _through_centres(row: list[str]) -> Callable[[np.ndarray, int, int], dict]:
-    """Draws the polygon of a line as Ultralytics does, see :func:`convert_yolo`."""
-
-    def draw(points: np.ndarray, height: int, width: int) -> dict:
-        cut = np.reshape(rounding_of(row[1:]), (-1, 2)) * (width, height)
-        pixels = np.floor(points + np.minimum(cut, 0.5)).astype(int)
-        return encode_mask(polygon_mask([(x, y) for x, y in pixels.tolist()], height, width))
-
-    return draw
+def _through_centres(row: list[str], points: np.ndarray, height: int, width: int) -> dict:
+    """The RLE of the polygon of a line as Ultralytics draws it, see :func:`convert_yolo`."""
+    cut = np.reshape(rounding_of(row[1:]), (-1, 2)) * (width, height)
+    pixels = np.floor(points + np.minimum(cut, 0.5)).astype(int)
+    return encode_mask(polygon_mask([(x, y) for x, y in pixels.tolist()], height, width))
 
 
 def rounding_of(texts: Sequence[str]) -> list[float]:
