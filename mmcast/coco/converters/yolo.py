@@ -116,31 +116,38 @@ def read_layout(source: Path) -> Layout:
     Raises:
         CASTError: there is no ``data.yaml`` or ``classes.txt``, or it names no classes or images.
     """
-    if source.is_dir():
-        found = visible([*source.glob('*.yaml'), *source.glob('*.yml')])
-        if len(found) > 1:
-            raise CASTError(f'{source} has {found[0].name} and {found[1].name}: name one of them')
-        classes = source / 'classes.txt'
-        if not found and classes.is_file():
-            names = read_text(classes).split('\n')
-            return _checked(
-                Layout(
-                    source,
-                    classes,
-                    [name.strip() for name in names if name.strip()],
-                    {'': image_files(source / 'images')},
-                )
-            )
-        if not found:
-            raise CASTError(f'{source} has neither data.yaml nor classes.txt: export it again')
-        source = found[0]
+    layout = _of_folder(source) if source.is_dir() else _of_yaml(source)
+    twice = [name for name, number in Counter(layout.names).items() if number > 1]
+    if not layout.names or twice:
+        what = f'names the class {twice[0]} twice' if twice else 'names no classes'
+        raise CASTError(f'{layout.source} {what}: each class has a name of its own')
+    if not any(layout.splits.values()):
+        raise CASTError(f'{layout.source}: no image found for it: export it with its images')
+    return layout
+
+
+def _of_folder(folder: Path) -> Layout:
+    found = visible([*folder.glob('*.yaml'), *folder.glob('*.yml')])
+    if len(found) > 1:
+        raise CASTError(f'{folder} has {found[0].name} and {found[1].name}: name one of them')
+    if found:
+        return _of_yaml(found[0])
+    classes = folder / 'classes.txt'
+    if not classes.is_file():
+        raise CASTError(f'{folder} has neither data.yaml nor classes.txt: export it again')
+    names = [name.strip() for name in read_text(classes).split('\n') if name.strip()]
+    return Layout(folder, classes, names, {'': image_files(folder / 'images')})
+
+
+def _of_yaml(source: Path) -> Layout:
     content = _read_yaml(source)
     root = source.parent
     base = root / str(content.get('path') or '')
     if not base.is_dir():  # written on another machine, or relative to Ultralytics' own folder
         base = root
-    key = {'val': 'val' if 'val' in content else 'validation'}
-    entries = {split: content.get(key.get(split, split)) for split in SPLITS}
+    entries = {split: content.get(split) for split in SPLITS}
+    if 'val' not in content:
+        entries['val'] = content.get('validation')
     notes: Counter[str] = Counter()
     if entries['test'] not in _NOTHING and not _places(entries['test'], base, root):
         notes[_NO_TEST] += 1
@@ -154,17 +161,7 @@ def read_layout(source: Path) -> Layout:
         folders = dict(train='train', val='valid', test='test')
         splits = {split: image_files(root / name / 'images') for split, name in folders.items()}
         splits = {split: images for split, images in splits.items() if images}
-    return _checked(Layout(root, source, _names(content, source), splits, notes))
-
-
-def _checked(layout: Layout) -> Layout:
-    twice = [name for name, number in Counter(layout.names).items() if number > 1]
-    if not layout.names or twice:
-        what = f'names the class {twice[0]} twice' if twice else 'names no classes'
-        raise CASTError(f'{layout.source} {what}: each class has a name of its own')
-    if not any(layout.splits.values()):
-        raise CASTError(f'{layout.source}: no image found for it: export it with its images')
-    return layout
+    return Layout(root, source, _names(content, source), splits, notes)
 
 
 def _read_yaml(path: Path) -> dict:
