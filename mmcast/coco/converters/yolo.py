@@ -145,18 +145,19 @@ def _of_yaml(source: Path) -> Layout:
     base = root / str(content.get('path') or '')
     if not base.is_dir():  # written on another machine, or relative to Ultralytics' own folder
         base = root
-    entries = {split: content.get(split) for split in SPLITS}
+    found = {split: content.get(split) for split in SPLITS}
     if 'val' not in content:
-        entries['val'] = content.get('validation')
-    notes: Counter[str] = Counter()
-    if entries['test'] not in _NOTHING and not _places(entries['test'], base, root):
-        notes[_NO_TEST] += 1
-        del entries['test']
-    splits = {
-        split: _images(entry, base, root, source)
-        for split, entry in entries.items()
+        found['val'] = content.get('validation')
+    entries = {
+        split: entry if isinstance(entry, list) else [entry]
+        for split, entry in found.items()
         if entry not in _NOTHING
     }
+    notes: Counter[str] = Counter()
+    if 'test' in entries and not any(_places(name, base, root) for name in entries['test']):
+        notes[_NO_TEST] += 1
+        del entries['test']
+    splits = {split: _images(names, base, root, source) for split, names in entries.items()}
     if not splits:  # supervision's lists names alone
         folders = dict(train='train', val='valid', test='test')
         splits = {split: image_files(root / name / 'images') for split, name in folders.items()}
@@ -200,10 +201,10 @@ def _places(name: Any, base: Path, root: Path) -> list[Path]:
     return [Path(os.path.normpath(place)) for place in places if os.path.exists(place)]
 
 
-def _images(entry: Any, base: Path, root: Path, source: Path) -> list[Path]:
-    """The images of a split: a folder, a text file with their paths, or a list of such."""
+def _images(names: list, base: Path, root: Path, source: Path) -> list[Path]:
+    """The images of a split, in folders and text files with their paths."""
     images: list[Path] = []
-    for name in entry if isinstance(entry, list) else [entry]:
+    for name in names:
         places = _places(name, base, root)
         if not places:
             raise CASTError(f'{source}: {name} is not there: unpack the export whole')

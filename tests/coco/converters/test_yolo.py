@@ -193,6 +193,11 @@ def test_a_missing_test_folder_is_said_and_others_are_converted(tmp_path):
     assert not second.notes
 
 
+def test_a_list_of_test_folders_is_found(root):
+    (root / 'data.yaml').write_text('test: [images/train]\nnames: [cell, nucleus]\n')
+    assert list(convert(root)) == [root / 'annotations/instances_test.json']
+
+
 def test_names_of_all_classes_are_kept_in_their_order(root):
     names = 'names: {1: nucleus, 0: zebra, 2: never}'
     (root / 'data.yaml').write_text(f'train: images/train\n{names}\n')
