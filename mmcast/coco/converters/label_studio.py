@@ -194,9 +194,7 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
     if kind == 'brush':
         rle = encode_mask(brush_mask(value.get('rle'), image.height, image.width, where))
     else:
-        points = checked_points(
-            _outline(kind, value, image, where), image.height, image.width, where
-        )
+        points = _outline(kind, value, image, where)
         if len(points) < 3:
             image.notes['polygons of fewer than three points left out'] += 1
             return
@@ -206,18 +204,20 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
     image.add(labels[0], rle)
 
 
-def _outline(kind: str, value: dict, image: ImageLabels, where: str) -> Any:
-    """Points of a polygon, rectangle or ellipse in pixels."""
+def _outline(kind: str, value: dict, image: ImageLabels, where: str) -> np.ndarray:
+    """Checked points of a polygon, rectangle or ellipse in pixels, (N, 2)."""
     size = np.array([image.width, image.height]) / 100
     if kind == 'polygon':
         return checked_points(value.get('points'), 100, 100, where) * size
     keys = ('x', 'y', 'radiusX', 'radiusY') if kind == 'ellipse' else ('x', 'y', 'width', 'height')
-    place = np.array(numbers([value.get(key) for key in keys], where))
-    x, y, width, height = (place * np.tile(size, 2)).tolist()
+    percent = np.array(numbers([value.get(key) for key in keys], where))
+    x, y, width, height = (percent * np.tile(size, 2)).tolist()
     (degrees,) = numbers([value.get('rotation') or 0], where)
     if kind == 'ellipse':
-        return ellipse_outline((x, y), (width, height), degrees)
-    return rotated_rectangle((x, y), width, height, degrees, pivot=(x, y))
+        points = ellipse_outline((x, y), (width, height), degrees)
+    else:
+        points = rotated_rectangle((x, y), width, height, degrees, pivot=(x, y))
+    return checked_points(points, image.height, image.width, where)
 
 
 def brush_mask(rle: Any, height: int, width: int, where: str) -> np.ndarray:
