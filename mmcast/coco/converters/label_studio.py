@@ -173,7 +173,7 @@ def _shapes(results: list[dict]) -> list[dict]:
 
 
 def _size_of(shapes: list[dict], where: str) -> tuple[Any, Any] | None:
-    """Height and width of the labeled image, of which shapes have shares of a hundred."""
+    """Height and width of the labeled image; shapes have percentages of them."""
     sizes = [(shape.get('original_height'), shape.get('original_width')) for shape in shapes]
     if any(shape.get('image_rotation') for shape in shapes):
         raise CASTError(f'{where}: its image was rotated in Label Studio: rotate the file instead')
@@ -247,14 +247,14 @@ def brush_mask(rle: Any, height: int, width: int, where: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError) as error:
         raise fault from error
     bits = ''.join(map(str, np.unpackbits(packed).tolist()))
-    place = 0
+    position = 0
 
     def read(number: int) -> int:
-        nonlocal place
-        place += number
-        if place > len(bits):
+        nonlocal position
+        position += number
+        if position > len(bits):
             raise fault
-        return int(bits[place - number : place], 2)
+        return int(bits[position - number : position], 2)
 
     total, word = read(32), read(5) + 1
     if packed.ndim != 1 or total != 4 * height * width or word != 8:

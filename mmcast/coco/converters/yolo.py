@@ -69,8 +69,8 @@ def convert_yolo(
 ) -> dict[Path, Written]:
     """Convert a YOLO-seg data set to one COCO file for each split.
 
-    A line is an object: its class and a polygon in shares of the image's size. Polygons are drawn
-    as Ultralytics (8.4) does in training, coordinates rounded down to pixels and outlines part of
+    A line is an object: its class and a polygon in normalised coordinates. Polygons are drawn as
+    Ultralytics (8.4) does in training, coordinates rounded down to pixels and outlines part of
     the object, but for two things. What the file's digits cut off is added before rounding down:
     0.08333 of 48 pixels is 4, not 3. And lines there and back that join the parts of one object, or
     a hole to its outline, are no pixels. A polygon inside of another one of its line is a hole.
