@@ -19,7 +19,7 @@ import mmcast
 import numpy as np
 import psutil
 from torch.utils.data import Dataset
-from mmcast.coco.checks.parallel import map_in_processes
+from mmcast.coco.parallel import map_in_processes
 from mmcast.coco.converters.instance_maps import convert_all
 from mmcast.pseudo_labels.images import load_ahead
 from mmcast.training.runner import _Runner

@@ -78,20 +78,26 @@ def turn_upright(pixels: np.ndarray, header: Header) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def check_size(path: str | os.PathLike, found: tuple[int, int], stated: tuple[int, int]) -> None:
+def check_size(
+    path: str | os.PathLike,
+    found: tuple[int, int],
+    stated: tuple[int, int],
+    label_file: str | os.PathLike = 'its label file',
+) -> None:
     """Compares the size of an upright picture with what its label file says.
 
     Args:
         path: the file.
         found: height and width in pixels.
         stated: height and width in the label file.
+        label_file: which one that is, for the message.
 
     Raises:
         CASTError: they differ; tells whether the labels are those of a turned picture.
     """
     if tuple(found) != tuple(stated):
         raise CASTError(
-            f'image {readable(path)} is {found[1]}x{found[0]}, its label file says '
+            f'image {readable(path)} is {found[1]}x{found[0]}, {label_file} says '
             f'{stated[1]}x{stated[0]}: {explain_sizes(path, found, stated)}'
         )
 

@@ -261,8 +261,8 @@ def roboflow(folder: Path) -> None:
                         iscrowd=0,
                     )
                 )
-                shares = np.array(points).reshape(-1, 2) / (WIDTH, HEIGHT)
-                lines.append(' '.join(map(str, [NAMES.index(label), *shares.ravel().tolist()])))
+                normalised = np.array(points).reshape(-1, 2) / (WIDTH, HEIGHT)
+                lines.append(' '.join(map(str, [NAMES.index(label), *normalised.ravel().tolist()])))
             labels = folder / 'yolo' / split / 'labels'
             labels.mkdir(parents=True, exist_ok=True)
             (labels / name).with_suffix('.txt').write_text('\n'.join(lines))

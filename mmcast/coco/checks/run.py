@@ -14,7 +14,6 @@ from mmcast.coco.annotations import Rows
 from mmcast.coco.checks.check_report import CheckReport
 from mmcast.coco.checks.duplicates import find_copies, find_shared
 from mmcast.coco.checks.labels import Checked, check_annotations, instances_of
-from mmcast.coco.checks.parallel import available_processors, map_in_processes
 from mmcast.coco.checks.pixels import read_many
 from mmcast.coco.checks.statistics import count_instances
 from mmcast.coco.findings import Finding, printable
@@ -27,6 +26,7 @@ from mmcast.coco.lists import (
     read_images,
     twins,
 )
+from mmcast.coco.parallel import available_processors, map_in_processes
 from mmcast.coco.reading import odd_ids
 from mmcast.coco.scanner import AnnotationFile, read_annotation_file
 from mmcast.errors import CASTError
@@ -80,6 +80,7 @@ def check_dataset(
     workers = available_processors() if workers is None else workers
     if workers < 1:
         raise CASTError(f'cannot check with {workers} processes: give --workers 1 or more')
+    workers = workers if workers > 1 else 0  # this process alone
     if img_dir is not None and not os.path.isdir(img_dir):
         raise CASTError(
             f'{img_dir} is not a folder: give the one that file names in {ann_file} are relative to'

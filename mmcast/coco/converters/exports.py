@@ -8,7 +8,7 @@ import json
 import os
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from pycocotools import mask as mask_api
 
-from mmcast.coco.converters.instance_maps import convert_all
+from mmcast.coco.converters.instance_maps import coco_of, convert_all
 from mmcast.errors import CASTError
 from mmcast.files import write_json_files
-from mmcast.images import explain_sizes, image_files, name_problem, read_image_size
+from mmcast.images import check_size, image_files, name_problem, read_image_size
 
 Item = TypeVar('Item')
 
@@ -99,6 +99,7 @@ def read_all(
     description: str,
     num_workers: int = 0,
     progress: bool = True,
+    left_out: str = '',
 ) -> list[ImageLabels]:
     """``read`` of every item, without the Nones; all faults are raised at once.
 
@@ -108,13 +109,53 @@ def read_all(
         description: Next to the progress bar.
         num_workers: Processes; 0 reads here.
         progress: Show a progress bar.
+        left_out: What a None stands for, in words; a note of the first image has their number.
 
     Raises:
         CASTError: ``read`` raised one or more.
     """
     found = convert_all(partial(_attempt, read), items, description, num_workers, progress)
     raise_faults([result for result in found if isinstance(result, str)])
-    return [result for result in found if isinstance(result, ImageLabels)]
+    images = [result for result in found if isinstance(result, ImageLabels)]
+    if images and len(images) < len(items):
+        images[0].notes[left_out] += len(items) - len(images)
+    return images
+
+
+def read_splits(
+    read: Callable[[Item], ImageLabels | None],
+    splits: Mapping[str, Sequence[Item]],
+    folder: Path,
+    description: str,
+    num_workers: int = 0,
+    progress: bool = True,
+    left_out: str = '',
+) -> dict[Path, list[ImageLabels]]:
+    """:func:`read_all` of every split, by the file to write.
+
+    Args:
+        read: As there.
+        splits: What to read, by split; ``''`` where there are no splits.
+        folder: Of the files, ``instances_SPLIT.json`` or ``instances.json``.
+        description: Next to the progress bars, behind the split.
+        num_workers: As there.
+        progress: As there.
+        left_out: As there.
+
+    Raises:
+        CASTError: ``read`` raised one or more, in whatever splits.
+    """
+    images: dict[Path, list[ImageLabels]] = {}
+    faults = []
+    for split, items in splits.items():
+        file = folder / (f'instances_{split}.json' if split else 'instances.json')
+        bar = ', '.join(filter(None, (split, description)))
+        try:
+            images[file] = read_all(read, items, bar, num_workers, progress, left_out)
+        except CASTError as error:
+            faults.append(str(error))
+    raise_faults(faults)
+    return images
 
 
 def _attempt(read: Callable[[Item], ImageLabels | None], item: Item) -> ImageLabels | str | None:
@@ -201,30 +242,24 @@ def _check_split(out_file: Path, images: list[ImageLabels], description: str) ->
 
 def _coco_of(images: list[ImageLabels], names: Sequence[str], description: str) -> dict:
     ids = {name: number for number, name in enumerate(names, start=1)}
-    annotations: list[dict] = []
-    for image_id, image in enumerate(images, start=1):
-        for name, rle in image.objects:
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=ids[name],
-                    iscrowd=0,
-                    area=int(mask_api.area(rle)),
-                    bbox=mask_api.toBbox(rle).tolist(),
-                    segmentation=rle,
-                )
-            )
+    converted = (
+        (
+            dict(file_name=image.file_name, height=image.height, width=image.width),
+            [_annotation(rle, ids[name]) for name, rle in image.objects],
+        )
+        for image in images
+    )
+    categories = [dict(id=number, name=name, supercategory='none') for name, number in ids.items()]
+    return coco_of(converted, categories, description)
+
+
+def _annotation(rle: dict, category_id: int) -> dict:
     return dict(
-        info=dict(description=description),
-        images=[
-            dict(id=number, file_name=image.file_name, height=image.height, width=image.width)
-            for number, image in enumerate(images, start=1)
-        ],
-        annotations=annotations,
-        categories=[
-            dict(id=number, name=name, supercategory='none') for name, number in ids.items()
-        ],
+        category_id=category_id,
+        iscrowd=0,
+        area=int(mask_api.area(rle)),
+        bbox=mask_api.toBbox(rle).tolist(),
+        segmentation=rle,
     )
 
 
@@ -254,6 +289,18 @@ def read_json(path: Path, tool: str) -> Any:
         ) from error
 
 
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, without a byte order mark.
+
+    Raises:
+        CASTError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except (OSError, ValueError) as error:
+        raise CASTError(f'{path} is not a readable text file: export it again') from error
+
+
 def labeled_image(
     path: Path, root: Path, label_file: Path, size: tuple[Any, Any] | None = None
 ) -> ImageLabels:
@@ -271,11 +318,8 @@ def labeled_image(
     if not os.path.isfile(path):  # Path.is_file raises for names that are too long
         raise CASTError(f'{path}, an image of {label_file}, is missing: put it there')
     height, width = read_image_size(path)
-    if size is not None and (height, width) != size:
-        raise CASTError(
-            f'{path} is {width}x{height}, {label_file} says {size[1]}x{size[0]}: '
-            f'{explain_sizes(path, (height, width), size)}'
-        )
+    if size is not None:
+        check_size(path, (height, width), size, label_file)
     name = relative_name(path, root)
     if problem := name_problem(name):
         raise CASTError(f'{label_file}: the image name {name!a} {problem}: rename the file')

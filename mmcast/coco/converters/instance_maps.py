@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,10 +10,10 @@ import numpy as np
 from pycocotools import mask as mask_api
 from rich.progress import track
 
+from mmcast.coco.parallel import map_in_processes
 from mmcast.errors import CASTError
 from mmcast.files import write_json
 from mmcast.images import open_image
-from mmcast.processes import end_with_parent
 
 Item = TypeVar('Item')
 Converted = TypeVar('Converted')
@@ -125,14 +123,17 @@ def convert_all(
     num_workers: int = 0,
     progress: bool = True,
 ) -> list[Converted]:
-    """`convert` of every item, in their order, in `num_workers` processes or (0) here."""
-    with (
-        ProcessPoolExecutor(num_workers, initializer=end_with_parent)
-        if num_workers
-        else nullcontext()
-    ) as pool:
-        converted = pool.map(convert, items, chunksize=8) if pool else map(convert, items)
-        return list(track(converted, description, len(items), disable=not progress))
+    """`convert` of every item, in their order, in `num_workers` processes or (0) here.
+
+    Raises:
+        CASTError: a process was killed.
+    """
+    converted = map_in_processes(_convert, items, convert, num_workers, '--num-workers')
+    return list(track(converted, description, len(items), disable=not progress))
+
+
+def _convert(item: Item, convert: Callable[[Item], Converted]) -> Converted:
+    return convert(item)
 
 
 def coco_of(

@@ -90,11 +90,10 @@ def convert_label_studio(
     if tasks and not any('annotations' in task for task in tasks):
         raise CASTError(f'{path} has no annotations in its tasks: export as "JSON", not "JSON-MIN"')
     read = partial(_read_task, ImageFinder(folder), path)
-    labels = read_all(read, tasks, f'Label Studio, {path}', num_workers, progress)
-    if labels:
-        labels[0].notes[_NO_ANNOTATION] += len(tasks) - len(labels)
+    description = f'Label Studio, {path}'
+    labels = read_all(read, tasks, description, num_workers, progress, left_out=_NO_ANNOTATION)
     return write_exports(
-        {out_file: labels}, names_in(labels), f'Label Studio, {path}', force, rectangles_are_masks
+        {out_file: labels}, names_in(labels), description, force, rectangles_are_masks
     )
 
 
@@ -174,7 +173,7 @@ def _shapes(results: list[dict]) -> list[dict]:
 
 
 def _size_of(shapes: list[dict], where: str) -> tuple[Any, Any] | None:
-    """Height and width of the labeled image, of which shapes have shares of a hundred."""
+    """Height and width of the labeled image; shapes have percentages of them."""
     sizes = [(shape.get('original_height'), shape.get('original_width')) for shape in shapes]
     if any(shape.get('image_rotation') for shape in shapes):
         raise CASTError(f'{where}: its image was rotated in Label Studio: rotate the file instead')
@@ -195,9 +194,7 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
     if kind == 'brush':
         rle = encode_mask(brush_mask(value.get('rle'), image.height, image.width, where))
     else:
-        points = checked_points(
-            _outline(kind, value, image, where), image.height, image.width, where
-        )
+        points = _outline(kind, value, image, where)
         if len(points) < 3:
             image.notes['polygons of fewer than three points left out'] += 1
             return
@@ -207,18 +204,20 @@ def _add_shape(shape: dict, image: ImageLabels, where: str) -> None:
     image.add(labels[0], rle)
 
 
-def _outline(kind: str, value: dict, image: ImageLabels, where: str) -> Any:
-    """Points of a polygon, rectangle or ellipse in pixels."""
+def _outline(kind: str, value: dict, image: ImageLabels, where: str) -> np.ndarray:
+    """Checked points of a polygon, rectangle or ellipse in pixels, (N, 2)."""
     size = np.array([image.width, image.height]) / 100
     if kind == 'polygon':
         return checked_points(value.get('points'), 100, 100, where) * size
     keys = ('x', 'y', 'radiusX', 'radiusY') if kind == 'ellipse' else ('x', 'y', 'width', 'height')
-    place = np.array(numbers([value.get(key) for key in keys], where))
-    x, y, width, height = (place * np.tile(size, 2)).tolist()
+    percent = np.array(numbers([value.get(key) for key in keys], where))
+    x, y, width, height = (percent * np.tile(size, 2)).tolist()
     (degrees,) = numbers([value.get('rotation') or 0], where)
     if kind == 'ellipse':
-        return ellipse_outline((x, y), (width, height), degrees)
-    return rotated_rectangle((x, y), width, height, degrees, pivot=(x, y))
+        points = ellipse_outline((x, y), (width, height), degrees)
+    else:
+        points = rotated_rectangle((x, y), width, height, degrees, pivot=(x, y))
+    return checked_points(points, image.height, image.width, where)
 
 
 def brush_mask(rle: Any, height: int, width: int, where: str) -> np.ndarray:
@@ -248,14 +247,14 @@ def brush_mask(rle: Any, height: int, width: int, where: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError) as error:
         raise fault from error
     bits = ''.join(map(str, np.unpackbits(packed).tolist()))
-    place = 0
+    position = 0
 
     def read(number: int) -> int:
-        nonlocal place
-        place += number
-        if place > len(bits):
+        nonlocal position
+        position += number
+        if position > len(bits):
             raise fault
-        return int(bits[place - number : place], 2)
+        return int(bits[position - number : position], 2)
 
     total, word = read(32), read(5) + 1
     if packed.ndim != 1 or total != 4 * height * width or word != 8:

@@ -71,11 +71,11 @@ def convert_labelme(
     files = [path for path in image_files(root, ('.json',)) if not _same(path, out_file)]
     if not files:
         raise CASTError(f'{root} has no JSON file: give the folder that Labelme saved to')
-    images = read_all(partial(read_labelme, root), files, f'Labelme, {root}', num_workers, progress)
-    if images:
-        images[0].notes[_OTHER_JSON] += len(files) - len(images)
+    description = f'Labelme, {root}'
+    read = partial(read_labelme, root)
+    images = read_all(read, files, description, num_workers, progress, left_out=_OTHER_JSON)
     return write_exports(
-        {out_file: images}, names_in(images), f'Labelme, {root}', force, rectangles_are_masks
+        {out_file: images}, names_in(images), description, force, rectangles_are_masks
     )
 
 

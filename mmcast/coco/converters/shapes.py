@@ -80,9 +80,7 @@ def rotated_rectangle(
     """The four corners of a rectangle turned clockwise (y points down) about ``pivot``, (4, 2)."""
     x, y = corner
     points = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], float)
-    angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return points if not degrees else (points - pivot) @ turn + pivot
+    return points if not degrees else (points - pivot) @ _turn(degrees) + pivot
 
 
 def ellipse_outline(
@@ -91,9 +89,13 @@ def ellipse_outline(
     """Points on an ellipse turned clockwise about its centre, (steps, 2)."""
     angles = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     points = np.stack([radii[0] * np.cos(angles), radii[1] * np.sin(angles)], axis=1)
+    return points @ _turn(degrees) + centre
+
+
+def _turn(degrees: float) -> np.ndarray:
+    """What points as rows are multiplied by to turn them clockwise about 0, (2, 2)."""
     angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return points @ turn + centre
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def numbers(values: Sequence[Any], where: str) -> list[float]:

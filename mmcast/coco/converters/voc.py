@@ -11,8 +11,8 @@ from mmcast.coco.converters.exports import (
     ImageLabels,
     Written,
     labeled_image,
-    raise_faults,
-    read_all,
+    read_splits,
+    read_text,
     visible,
     write_exports,
 )
@@ -92,19 +92,10 @@ def convert_voc(
             )
     table = read_class_table(root)
     folder = Path(out_dir) if out_dir else root / 'annotations'
-    splits, faults = {}, []
-    for name, stems in _lists(root).items():
-        description = ' '.join(filter(None, ('Pascal VOC', name, str(root))))
-        try:
-            images = read_all(
-                partial(read_voc, root, table), stems, description, num_workers, progress
-            )
-        except CASTError as error:
-            faults.append(str(error))
-            continue
-        splits[folder / (f'instances_{name}.json' if name else 'instances.json')] = images
-    raise_faults(faults)
-    return write_exports(splits, table.classes, f'Pascal VOC, {root}', force)
+    read = partial(read_voc, root, table)
+    description = f'Pascal VOC, {root}'
+    splits = read_splits(read, _lists(root), folder, description, num_workers, progress)
+    return write_exports(splits, table.classes, description, force)
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
@@ -119,10 +110,7 @@ def _lists(root: Path) -> dict[str, list[str]]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, ValueError) as error:
-        raise CASTError(f'{path} is not a readable text file: export it again') from error
+    lines = read_text(path).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
 
 

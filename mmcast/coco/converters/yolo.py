@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -20,7 +20,8 @@ from mmcast.coco.converters.exports import (
     Written,
     labeled_image,
     raise_faults,
-    read_all,
+    read_splits,
+    read_text,
     visible,
     write_exports,
 )
@@ -68,8 +69,8 @@ def convert_yolo(
 ) -> dict[Path, Written]:
     """Convert a YOLO-seg data set to one COCO file for each split.
 
-    A line is an object: its class and a polygon in shares of the image's size. Polygons are drawn
-    as Ultralytics (8.4) does in training, coordinates rounded down to pixels and outlines part of
+    A line is an object: its class and a polygon in normalised coordinates. Polygons are drawn as
+    Ultralytics (8.4) does in training, coordinates rounded down to pixels and outlines part of
     the object, but for two things. What the file's digits cut off is added before rounding down:
     0.08333 of 48 pixels is 4, not 3. And lines there and back that join the parts of one object, or
     a hole to its outline, are no pixels. A polygon inside of another one of its line is a hole.
@@ -98,24 +99,15 @@ def convert_yolo(
     """
     layout = read_layout(Path(source))
     folder = Path(out_dir) if out_dir else layout.root / 'annotations'
-    splits: dict[Path, list[ImageLabels]] = {}
-    faults = []
-    for split, images in layout.splits.items():
-        name = f'instances_{split}.json' if split else 'instances.json'
-        description = ' '.join(filter(None, ('YOLO-seg', split, str(layout.source))))
-        try:
-            labels = read_all(
-                partial(read_yolo, layout, pixel_edges), images, description, num_workers, progress
-            )
-        except CASTError as error:
-            faults.append(str(error))
-            continue
-        if labels:
-            labels[0].notes[_UNLABELED] += len(images) - len(labels)
-            labels[0].notes += layout.notes if not splits else Counter()
-        splits[folder / name] = labels
-    raise_faults(faults)
-    return write_exports(splits, layout.names, f'YOLO-seg, {layout.source}', force)
+    read = partial(read_yolo, layout, pixel_edges)
+    description = f'YOLO-seg, {layout.source}'
+    splits = read_splits(
+        read, layout.splits, folder, description, num_workers, progress, left_out=_UNLABELED
+    )
+    first = next(iter(splits.values()))
+    if first:
+        first[0].notes += layout.notes
+    return write_exports(splits, layout.names, description, force)
 
 
 def read_layout(source: Path) -> Layout:
@@ -124,48 +116,7 @@ def read_layout(source: Path) -> Layout:
     Raises:
         CASTError: there is no ``data.yaml`` or ``classes.txt``, or it names no classes or images.
     """
-    if source.is_dir():
-        found = visible([*source.glob('*.yaml'), *source.glob('*.yml')])
-        if len(found) > 1:
-            raise CASTError(f'{source} has {found[0].name} and {found[1].name}: name one of them')
-        classes = source / 'classes.txt'
-        if not found and classes.is_file():
-            names = classes.read_text(encoding='utf-8-sig').split('\n')
-            return _checked(
-                Layout(
-                    source,
-                    classes,
-                    [name.strip() for name in names if name.strip()],
-                    {'': image_files(source / 'images')},
-                )
-            )
-        if not found:
-            raise CASTError(f'{source} has neither data.yaml nor classes.txt: export it again')
-        source = found[0]
-    content = _read_yaml(source)
-    root = source.parent
-    base = root / str(content.get('path') or '')
-    if not base.is_dir():  # written on another machine, or relative to Ultralytics' own folder
-        base = root
-    key = {'val': 'val' if 'val' in content else 'validation'}
-    entries = {split: content.get(key.get(split, split)) for split in SPLITS}
-    notes: Counter[str] = Counter()
-    if entries['test'] not in _NOTHING and not _places(entries['test'], base, root):
-        notes[_NO_TEST] += 1
-        del entries['test']
-    splits = {
-        split: _images(entry, base, root, source)
-        for split, entry in entries.items()
-        if entry not in _NOTHING
-    }
-    if not splits:  # supervision's lists names alone
-        folders = dict(train='train', val='valid', test='test')
-        splits = {split: image_files(root / name / 'images') for split, name in folders.items()}
-        splits = {split: images for split, images in splits.items() if images}
-    return _checked(Layout(root, source, _names(content, source), splits, notes))
-
-
-def _checked(layout: Layout) -> Layout:
+    layout = _of_folder(source) if source.is_dir() else _of_yaml(source)
     twice = [name for name, number in Counter(layout.names).items() if number > 1]
     if not layout.names or twice:
         what = f'names the class {twice[0]} twice' if twice else 'names no classes'
@@ -173,6 +124,45 @@ def _checked(layout: Layout) -> Layout:
     if not any(layout.splits.values()):
         raise CASTError(f'{layout.source}: no image found for it: export it with its images')
     return layout
+
+
+def _of_folder(folder: Path) -> Layout:
+    found = visible([*folder.glob('*.yaml'), *folder.glob('*.yml')])
+    if len(found) > 1:
+        raise CASTError(f'{folder} has {found[0].name} and {found[1].name}: name one of them')
+    if found:
+        return _of_yaml(found[0])
+    classes = folder / 'classes.txt'
+    if not classes.is_file():
+        raise CASTError(f'{folder} has neither data.yaml nor classes.txt: export it again')
+    names = [name.strip() for name in read_text(classes).split('\n') if name.strip()]
+    return Layout(folder, classes, names, {'': image_files(folder / 'images')})
+
+
+def _of_yaml(source: Path) -> Layout:
+    content = _read_yaml(source)
+    root = source.parent
+    base = root / str(content.get('path') or '')
+    if not base.is_dir():  # written on another machine, or relative to Ultralytics' own folder
+        base = root
+    found = {split: content.get(split) for split in SPLITS}
+    if 'val' not in content:
+        found['val'] = content.get('validation')
+    entries = {
+        split: entry if isinstance(entry, list) else [entry]
+        for split, entry in found.items()
+        if entry not in _NOTHING
+    }
+    notes: Counter[str] = Counter()
+    if 'test' in entries and not any(_places(name, base, root) for name in entries['test']):
+        notes[_NO_TEST] += 1
+        del entries['test']
+    splits = {split: _images(names, base, root, source) for split, names in entries.items()}
+    if not splits:  # supervision's lists names alone
+        folders = dict(train='train', val='valid', test='test')
+        splits = {split: image_files(root / name / 'images') for split, name in folders.items()}
+        splits = {split: images for split, images in splits.items() if images}
+    return Layout(root, source, _names(content, source), splits, notes)
 
 
 def _read_yaml(path: Path) -> dict:
@@ -211,10 +201,10 @@ def _places(name: Any, base: Path, root: Path) -> list[Path]:
     return [Path(os.path.normpath(place)) for place in places if os.path.exists(place)]
 
 
-def _images(entry: Any, base: Path, root: Path, source: Path) -> list[Path]:
-    """The images of a split: a folder, a text file with their paths, or a list of such."""
+def _images(names: list, base: Path, root: Path, source: Path) -> list[Path]:
+    """The images of a split, in folders and text files with their paths."""
     images: list[Path] = []
-    for name in entry if isinstance(entry, list) else [entry]:
+    for name in names:
         places = _places(name, base, root)
         if not places:
             raise CASTError(f'{source}: {name} is not there: unpack the export whole')
@@ -222,10 +212,9 @@ def _images(entry: Any, base: Path, root: Path, source: Path) -> list[Path]:
         if place.is_dir():
             images += image_files(place)
         else:
-            lines = place.read_text(encoding='utf-8-sig').splitlines()
             images += [
                 Path(os.path.normpath(place.parent / line.strip()))
-                for line in lines
+                for line in read_text(place).splitlines()
                 if line.strip()
             ]
     return list(dict.fromkeys(images))
@@ -253,10 +242,7 @@ def read_yolo(layout: Layout, pixel_edges: bool, path: Path) -> ImageLabels | No
     if not os.path.isfile(label_file):
         return None
     image = labeled_image(path, layout.root, label_file)
-    try:
-        lines = label_file.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, ValueError) as error:
-        raise CASTError(f'{label_file} is not a readable text file: export it again') from error
+    lines = read_text(label_file).splitlines()
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     boxes = [number for number, row in rows if len(row) == _BOX]
     if boxes:
@@ -274,8 +260,11 @@ def read_yolo(layout: Layout, pixel_edges: bool, path: Path) -> ImageLabels | No
         try:
             where = f'{label_file}, line {number}'
             name, points = _object(row, layout.names, image, where)
-            draw = polygon_rle if pixel_edges else _through_centres(row)
-            image.add(name, draw(points, image.height, image.width))
+            if pixel_edges:
+                rle = polygon_rle(points, image.height, image.width)
+            else:
+                rle = _through_centres(row, points, image.height, image.width)
+            image.add(name, rle)
         except CASTError as error:
             faults.append(str(error))
     raise_faults(faults)
@@ -306,15 +295,11 @@ def _object(
     return names[int(label)], points
 
 
-def _through_centres(row: list[str]) -> Callable[[np.ndarray, int, int], dict]:
-    """Draws the polygon of a line as Ultralytics does, see :func:`convert_yolo`."""
-
-    def draw(points: np.ndarray, height: int, width: int) -> dict:
-        cut = np.reshape(rounding_of(row[1:]), (-1, 2)) * (width, height)
-        pixels = np.floor(points + np.minimum(cut, 0.5)).astype(int)
-        return encode_mask(polygon_mask([(x, y) for x, y in pixels.tolist()], height, width))
-
-    return draw
+def _through_centres(row: list[str], points: np.ndarray, height: int, width: int) -> dict:
+    """The RLE of the polygon of a line as Ultralytics draws it, see :func:`convert_yolo`."""
+    cut = np.reshape(rounding_of(row[1:]), (-1, 2)) * (width, height)
+    pixels = np.floor(points + np.minimum(cut, 0.5)).astype(int)
+    return encode_mask(polygon_mask([(x, y) for x, y in pixels.tolist()], height, width))
 
 
 def rounding_of(texts: Sequence[str]) -> list[float]:

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 from mmcast.cli.main import main
-from mmcast.coco.converters.exports import ImageLabels, write_exports
+from mmcast.coco.converters.exports import ImageLabels, read_all, write_exports
 from mmcast.coco.converters.shapes import polygon_rle
 from mmcast.coco.custom import prepare_custom_data
 from mmcast.errors import CASTError
@@ -286,6 +286,27 @@ def test_a_folder_without_an_export_is_one_line(command, tmp_path):
     for source in (tmp_path, tmp_path / 'missing'):
         with pytest.raises(SystemExit, match='error: .*'):
             main(['convert', command, str(source)])
+
+
+class Reader:
+    """Reads nothing, and counts how often it is sent to a process."""
+
+    sent = 0
+
+    def __call__(self, name: str) -> ImageLabels:
+        return ImageLabels(name, 8, 8)
+
+    def __reduce__(self):
+        Reader.sent += 1
+        return Reader, ()
+
+
+def test_every_process_gets_what_all_images_have_in_common_once():
+    """The image paths of a whole data set are part of it: once for each image is quadratic."""
+    names = [f'{number}.png' for number in range(100)]
+    images = read_all(Reader(), names, 'test', num_workers=2, progress=False)
+    assert [image.file_name for image in images] == names
+    assert Reader.sent <= 2
 
 
 def test_ids_of_classes_are_the_same_in_every_split(tmp_path):

@@ -174,6 +174,16 @@ def test_images_are_found_by_every_way_to_write_their_place(root, train):
     assert (counts.images, counts.objects) == (2, 3)
 
 
+@pytest.mark.parametrize(
+    'file, entry', [('classes.txt', None), ('train.txt', 'train: train.txt\nnames: [cell]')]
+)
+def test_a_list_that_is_not_text_is_named(root, file, entry):
+    (root / 'data.yaml').write_text(entry) if entry else (root / 'data.yaml').unlink()
+    (root / file).write_bytes(b'images/train/\xff.png')
+    with pytest.raises(CASTError, match=f'{file} is not a readable text file'):
+        convert(root)
+
+
 def test_a_missing_test_folder_is_said_and_others_are_converted(tmp_path):
     root = copy_export('format-roboflow/yolo', tmp_path)
     written = convert(root)
@@ -181,6 +191,11 @@ def test_a_missing_test_folder_is_said_and_others_are_converted(tmp_path):
     first, second = written.values()
     assert any(what.startswith('folder of test images') for what in first.notes)
     assert not second.notes
+
+
+def test_a_list_of_test_folders_is_found(root):
+    (root / 'data.yaml').write_text('test: [images/train]\nnames: [cell, nucleus]\n')
+    assert list(convert(root)) == [root / 'annotations/instances_test.json']
 
 
 def test_names_of_all_classes_are_kept_in_their_order(root):

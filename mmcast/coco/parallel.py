@@ -14,16 +14,22 @@ from mmcast.processes import end_with_parent
 _shared: Any = None
 
 
-def map_in_processes(function: Callable, items: Iterable, shared: Any, workers: int) -> Iterator:
-    """The results of ``function(item, shared)`` in order; ``shared`` is passed to every process
-    only once.
+def map_in_processes(
+    function: Callable, items: Iterable, shared: Any, workers: int, option: str = '--workers'
+) -> Iterator:
+    """The results of ``function(item, shared)`` in order.
 
-    With one worker, everything happens in this process.
+    Args:
+        function: Picklable.
+        items: Taken a few at a time, not long before their results are asked for.
+        shared: Passed to every process only once.
+        workers: Processes; 0 works in this one.
+        option: What a person gives fewer processes with.
 
     Raises:
         CASTError: a process was killed.
     """
-    if workers == 1:
+    if not workers:
         yield from (function(item, shared) for item in items)
         return
     waiting: deque = deque()
@@ -37,8 +43,8 @@ def map_in_processes(function: Callable, items: Iterable, shared: Any, workers: 
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise CASTError(
-            'a process of the check was killed, probably for lack of memory: call it again with '
-            'fewer --workers'
+            'a process of the command was killed, probably for lack of memory: call it again with '
+            f'fewer {option}'
         ) from error
 
 
