@@ -19,7 +19,7 @@ from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
 from mmcast.deploy.pictures import Picture, VideoSource, hash_of, open_source
 from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.files import prepare_out_dir, sha256_of_file
+from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
 from mmcast.pseudo_labels.store import write_store
 from mmcast.version import __version__
@@ -283,7 +283,7 @@ def _finish(job: PredictionJob, show: Callable[[str], None]) -> Result:
             show('drawing overlay.mp4')
             drawn = job.folder / 'overlay.mp4'
             write_overlay_video(drawn, job.pictures, map(_to_instances, records), job.classes)
-            os.replace(drawn, overlay_file)
+            replace_durably(drawn, overlay_file)
     info = dict(job.info, pictures=result.pictures, instances=result.instances)
     categories = [dict(id=number, name=name) for number, name in enumerate(job.classes, start=1)]
     merged = job.folder / 'merged.json'
