@@ -30,9 +30,9 @@ from mmcast.deploy.export import (
 from mmcast.deploy.exportable import ExportableStudent
 from mmcast.deploy.onnx_files import CHECKSUM, KIND, OUTPUTS, UNSEALED, seal
 from mmcast.deploy.onnx_student import OnnxStudent
-from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
 from mmcast.files import replacing, sha256_of_file
+from mmcast.optional import require
 from mmcast.version import __version__
 
 PRECISIONS = ('fp32', 'fp16', 'int8')

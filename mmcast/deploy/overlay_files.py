@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from mmcast.deploy.instances import Instances
-from mmcast.deploy.optional import require
 from mmcast.deploy.pictures import VideoSource
 from mmcast.errors import CASTError
 from mmcast.files import replace_durably
+from mmcast.optional import require
 
 _LARGEST_JPEG = 65500  # pixels of a side
 # What is wrong with the disk, and not with a file's name.

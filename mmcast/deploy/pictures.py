@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcast.deploy.optional import require
 from mmcast.errors import CASTError, reason_of
 from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_image, readable
+from mmcast.optional import require
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
 _EDITABLE = ('.m4v', '.mov', '.mp4')  # an edit list may hide frames of these

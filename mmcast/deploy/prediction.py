@@ -14,12 +14,12 @@ import numpy as np
 
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
-from mmcast.deploy.optional import require
 from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
 from mmcast.deploy.pictures import Picture, VideoSource, hash_of, open_source
 from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
 from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file
+from mmcast.optional import require
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
 from mmcast.pseudo_labels.store import write_store
 from mmcast.version import __version__
