@@ -17,6 +17,7 @@ from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
 from mmcast.deploy.pictures import Picture, VideoSource, hash_of, open_source
 from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
+from mmcast.devices import check_device
 from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file
 from mmcast.optional import require
@@ -46,7 +47,7 @@ def load_student(
 
     Raises:
         CASTError: a path is wrong, a file is damaged or does not fit the other, the checkpoint
-            would not be used, or onnxruntime does not have the device.
+            would not be used, or torch or onnxruntime does not have the device.
     """
     path = Path(model)
     if checkpoint is not None and (path.suffix == '.onnx' or path.is_dir()):
@@ -71,6 +72,7 @@ def load_student(
             f'{model} is neither an ONNX file nor the folder of an exported student; a config '
             'needs --checkpoint'
         )
+    check_device(device)
     student = TorchStudent(config, weights, device)
     student.sha256 = hash_of([config_hash(load_config(config)), sha256_of_file(weights)])
     return student

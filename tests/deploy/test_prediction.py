@@ -447,6 +447,8 @@ def test_what_is_no_model_is_named(trained, tmp_path):
         load_student(tmp_path)
     with pytest.raises(CASTError, match='none.pth not found'):
         load_student(trained.config, tmp_path / 'none.pth')
+    with pytest.raises(CASTError, match="device 'tpu' is not known"):
+        load_student(trained.config, trained.checkpoint, 'tpu')
 
 
 def test_a_checkpoint_that_would_not_be_used_is_refused(tmp_path):
