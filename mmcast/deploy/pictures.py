@@ -1,7 +1,5 @@
 """The pictures of a source - an image, a folder or a video - one at a time."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmcast.errors import CASTError, reason_of
+from mmcast.files import sha256_of_json
 from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_image, readable
 from mmcast.optional import require
 
@@ -62,7 +61,7 @@ class ImageSource:
     @property
     def hash(self) -> str:
         """SHA-256 of the names in their order."""
-        return hash_of(self.names)
+        return sha256_of_json(self.names)
 
     def read(self, done: np.ndarray) -> Iterator[tuple[int, Picture]]:
         """Index and picture of each that is not done.
@@ -114,7 +113,7 @@ class VideoSource:
     @property
     def hash(self) -> str:
         """SHA-256 of the file's name and size."""
-        return hash_of([self.path.name, *self.sizes])
+        return sha256_of_json([self.path.name, *self.sizes])
 
     def read(self, done: np.ndarray) -> Iterator[tuple[int, Picture]]:
         """Index and picture of each frame that is not done; a frame that cannot be decoded comes
@@ -275,8 +274,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def hash_of(content: list) -> str:
-    """SHA-256 of a list of names or numbers, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

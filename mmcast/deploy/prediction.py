@@ -15,11 +15,11 @@ import numpy as np
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
-from mmcast.deploy.pictures import Picture, VideoSource, hash_of, open_source
+from mmcast.deploy.pictures import Picture, VideoSource, open_source
 from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
 from mmcast.devices import check_device
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file
+from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file, sha256_of_json
 from mmcast.optional import require
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
 from mmcast.pseudo_labels.store import write_store
@@ -74,7 +74,7 @@ def load_student(
         )
     check_device(device)
     student = TorchStudent(config, weights, device)
-    student.sha256 = hash_of([config_hash(load_config(config)), sha256_of_file(weights)])
+    student.sha256 = sha256_of_json([config_hash(load_config(config)), sha256_of_file(weights)])
     return student
 
 

@@ -28,7 +28,7 @@ from torch import nn
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.files import sha256_of_file, write_atomically
+from mmcast.files import sha256_of_file, sha256_of_json, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.masks.confidence import confidence_map, encode_map
 from mmcast.masks.rle import encode_mask, mask_areas
@@ -36,7 +36,6 @@ from mmcast.models.weights.loading import load_weights
 from mmcast.pseudo_labels.images import (
     ImagesToLabel,
     LoadedImage,
-    hash_of_images,
     list_images,
     load_ahead,
 )
@@ -224,7 +223,7 @@ def _prepare(
         prompt=' . '.join(classes) if dataset.get('return_classes') else None,
         score_floor=score_floor,
         views=views,
-        images=hash_of_images(listing),
+        images=sha256_of_json(listing),
         **(dict(confidence=True) if confidence else {}),
     )
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))

@@ -1,7 +1,5 @@
 """The images to label: which ones, and loading them in other processes."""
 
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -77,11 +75,6 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
             f'{images[0]["file_name"]}; give the folder that its file names are relative to'
         )
     return dict(images=images, annotations=[], categories=content['categories'])
-
-
-def hash_of_images(listing: dict) -> str:
-    """SHA-256 of ids, names and sizes in their order, and of the categories."""
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
 @dataclass
