@@ -44,8 +44,6 @@ class ImageSource:
         sizes: of the files in bytes.
     """
 
-    is_video = False
-
     def __init__(
         self,
         paths: list[Path],
@@ -99,7 +97,6 @@ class VideoSource:
     count: int = 0
     times: list[float] = field(default_factory=list)
 
-    is_video = True
     remarks = ()
 
     def __post_init__(self) -> None:
