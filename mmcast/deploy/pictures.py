@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcast.errors import CASTError, reason_of
+from mmcast.errors import CASTError
 from mmcast.files import sha256_of_json
-from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_image, readable
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, problem_of, read_image
 from mmcast.optional import require
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
@@ -238,7 +238,7 @@ def read_picture(path: Path, name: str, value_range: ValueRange = None) -> Pictu
     except MemoryError:
         return Picture(name, problem='needs more memory than there is')
     except CASTError as error:
-        return Picture(name, problem=reason_of(error).removeprefix(f'image {readable(path)} '))
+        return Picture(name, problem=problem_of(path, error))
 
 
 def _is_overlay(path: Path, out_dir: Path | None) -> bool:
