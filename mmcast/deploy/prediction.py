@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcast.deploy.inputs import check_score_threshold
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
@@ -133,10 +134,10 @@ def predict(
         require(package)
     out_dir = Path(out_dir)
     pictures = open_source(Path(source), out_dir, getattr(student, 'value_range', None))
-    if score_threshold is not None and not score_threshold <= 1:  # NaN as well
-        raise CASTError(f'score threshold {score_threshold}: give a number from 0 to 1')
     if score_threshold is None:
         score_threshold = getattr(student, 'score_threshold', None)
+    else:
+        check_score_threshold(score_threshold)
     job = PredictionJob(
         Path(source),
         prepare_out_dir(out_dir, (), force),
