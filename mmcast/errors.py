@@ -43,7 +43,13 @@ def reason_of(error: Exception) -> str:
 
 
 def is_of_machine(error: Exception) -> bool:
-    """Whether memory or the accelerator is to blame for an error, and not the image."""
+    """Whether memory or the accelerator is to blame for an error, and not the image.
+
+    One of ours is judged by its cause: its message has the names of files, such as
+    ``cuda/student.onnx``.
+    """
+    if isinstance(error, CASTError):
+        return isinstance(error.__cause__, Exception) and is_of_machine(error.__cause__)
     return isinstance(error, MemoryError) or bool(
         _OF_THE_MACHINE.search(f'{type(error).__name__} {error}')
     )

@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mmcast.errors import CASTError
 
@@ -233,6 +234,11 @@ def sha256_of_file(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def sha256_of_json(content: Any) -> str:
+    """SHA-256 of lists, dicts, texts and numbers in their order, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def write_json(path: str | os.PathLike, content: dict, force: bool = False) -> None:

@@ -9,7 +9,7 @@ import pytest
 from torch._utils import ExceptionWrapper
 
 import mmcast
-from mmcast.errors import CASTError, NonFiniteError
+from mmcast.errors import CASTError, NonFiniteError, is_of_machine
 from mmcast.models.losses import NonFiniteInputError
 
 ROOT = Path(mmcast.__file__).parent
@@ -57,3 +57,19 @@ def test_there_are_errors_to_test():
     assert {'CASTError', 'NonFiniteError', 'LossInputError', 'NonFiniteInputError'} <= {
         kind.__name__ for kind in error_classes()
     }
+
+
+@pytest.mark.parametrize(
+    'cause, expected',
+    [
+        (RuntimeError('Reshape: sizes do not fit'), False),
+        (RuntimeError('CUDA out of memory'), True),
+        (MemoryError(), True),
+        (None, False),
+    ],
+)
+def test_the_name_of_a_file_does_not_blame_the_machine(cause, expected):
+    """One image on which a student fails, in whatever folder it is, must not stop the others."""
+    error = CASTError('cuda/student.onnx fails on images of 60x40 (why)')
+    error.__cause__ = cause
+    assert is_of_machine(error) is expected

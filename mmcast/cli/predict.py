@@ -42,10 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mmcast.deploy import load_student, predict
-    from mmcast.devices import check_device
 
-    if not args.model.endswith('.onnx'):
-        check_device(args.device)
     student = load_student(args.model, args.checkpoint, args.device)
     result = predict(
         student,

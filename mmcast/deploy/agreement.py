@@ -178,10 +178,10 @@ def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:
     except CASTError:
         return []
     chosen = listed[:: max(1, len(listed) // count)][:count]
-    images = []
+    images, value_range = [], value_range_of(cfg)
     for image in chosen:
         with contextlib.suppress(CASTError):
-            images.append(read_image(folder / image['file_name'], value_range_of(cfg)))
+            images.append(read_image(folder / image['file_name'], value_range))
     return images
 
 

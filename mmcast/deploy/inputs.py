@@ -1,4 +1,4 @@
-"""What a student accepts as an image, in torch and in onnxruntime."""
+"""What a student accepts as an image and as a score threshold, in torch and in onnxruntime."""
 
 from typing import Any
 
@@ -56,6 +56,12 @@ def check_batch(images: Any) -> np.ndarray:
             '(images, height, width, 3), or call the student with one image of another kind'
         )
     return np.ascontiguousarray(pixels)
+
+
+def check_score_threshold(threshold: float) -> None:
+    """Raises CASTError for a score threshold that no score can reach."""
+    if not threshold <= 1:  # NaN as well
+        raise CASTError(f'score threshold {threshold}: give a number from 0 to 1')
 
 
 def _what_it_is(shape: tuple[int, ...]) -> str:

@@ -28,11 +28,12 @@ from mmcast.deploy.export import (
     student_state,
 )
 from mmcast.deploy.exportable import ExportableStudent
+from mmcast.deploy.inputs import check_score_threshold
 from mmcast.deploy.onnx_files import CHECKSUM, KIND, OUTPUTS, UNSEALED, seal
 from mmcast.deploy.onnx_student import OnnxStudent
-from mmcast.deploy.optional import require
 from mmcast.errors import CASTError
 from mmcast.files import replacing, sha256_of_file
+from mmcast.optional import require
 from mmcast.version import __version__
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
@@ -88,8 +89,7 @@ def export_onnx(
     out_file = Path(out_file)
     if out_file.suffix != '.onnx':
         raise CASTError(f'{out_file}: give a name that ends in .onnx, which mmcast predict needs')
-    if not score_threshold <= 1:  # NaN as well
-        raise CASTError(f'score threshold {score_threshold}: give a number from 0 to 1')
+    check_score_threshold(score_threshold)
     if out_file.exists() and not force:
         raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
     cfg = student_config(load_config(source.config))

@@ -8,11 +8,11 @@ import numpy as np
 from mmcast.deploy.inputs import check_batch, prepare_image
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_files import OUTPUTS, check_onnx_file, read_metadata
-from mmcast.deploy.optional import require
 from mmcast.errors import CASTError, reason_of
 from mmcast.images import parse_value_range
 from mmcast.masks.boxes import boxes_of_masks
 from mmcast.masks.tiling import Views, Windows
+from mmcast.optional import require
 
 
 class OnnxStudent:

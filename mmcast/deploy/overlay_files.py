@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from mmcast.deploy.instances import Instances
-from mmcast.deploy.optional import require
 from mmcast.deploy.pictures import VideoSource
 from mmcast.errors import CASTError
+from mmcast.files import replace_durably
+from mmcast.optional import require
 
 _LARGEST_JPEG = 65500  # pixels of a side
 # What is wrong with the disk, and not with a file's name.
@@ -59,8 +60,6 @@ class ImageOverlays:
             OSError: the disk does not take it.
         """
         self.temporary.write_bytes(_to_jpeg(overlay))
-        with self.temporary.open('rb+') as file:
-            os.fsync(file.fileno())
         *usual, last = self._names(name)
         for path in usual:
             try:
@@ -78,7 +77,7 @@ class ImageOverlays:
 
     def _put(self, path: str) -> str:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.temporary, self.folder / path)
+        replace_durably(self.temporary, self.folder / path)
         return path
 
 

@@ -1,7 +1,5 @@
 """The pictures of a source - an image, a folder or a video - one at a time."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mmcast.deploy.optional import require
-from mmcast.errors import CASTError, reason_of
-from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, read_image, readable
+from mmcast.errors import CASTError
+from mmcast.files import sha256_of_json
+from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, problem_of, read_image
+from mmcast.optional import require
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
 _EDITABLE = ('.m4v', '.mov', '.mp4')  # an edit list may hide frames of these
@@ -45,8 +44,6 @@ class ImageSource:
         sizes: of the files in bytes.
     """
 
-    is_video = False
-
     def __init__(
         self,
         paths: list[Path],
@@ -62,7 +59,7 @@ class ImageSource:
     @property
     def hash(self) -> str:
         """SHA-256 of the names in their order."""
-        return hash_of(self.names)
+        return sha256_of_json(self.names)
 
     def read(self, done: np.ndarray) -> Iterator[tuple[int, Picture]]:
         """Index and picture of each that is not done.
@@ -100,7 +97,6 @@ class VideoSource:
     count: int = 0
     times: list[float] = field(default_factory=list)
 
-    is_video = True
     remarks = ()
 
     def __post_init__(self) -> None:
@@ -114,7 +110,7 @@ class VideoSource:
     @property
     def hash(self) -> str:
         """SHA-256 of the file's name and size."""
-        return hash_of([self.path.name, *self.sizes])
+        return sha256_of_json([self.path.name, *self.sizes])
 
     def read(self, done: np.ndarray) -> Iterator[tuple[int, Picture]]:
         """Index and picture of each frame that is not done; a frame that cannot be decoded comes
@@ -242,7 +238,7 @@ def read_picture(path: Path, name: str, value_range: ValueRange = None) -> Pictu
     except MemoryError:
         return Picture(name, problem='needs more memory than there is')
     except CASTError as error:
-        return Picture(name, problem=reason_of(error).removeprefix(f'image {readable(path)} '))
+        return Picture(name, problem=problem_of(path, error))
 
 
 def _is_overlay(path: Path, out_dir: Path | None) -> bool:
@@ -275,8 +271,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def hash_of(content: list) -> str:
-    """SHA-256 of a list of names or numbers, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

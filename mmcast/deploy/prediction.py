@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcast.deploy.inputs import check_score_threshold
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
-from mmcast.deploy.optional import require
 from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
-from mmcast.deploy.pictures import Picture, VideoSource, hash_of, open_source
+from mmcast.deploy.pictures import Picture, VideoSource, open_source
 from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
+from mmcast.devices import check_device
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.files import prepare_out_dir, sha256_of_file
+from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file, sha256_of_json
+from mmcast.optional import require
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
 from mmcast.pseudo_labels.store import write_store
 from mmcast.version import __version__
@@ -46,7 +48,7 @@ def load_student(
 
     Raises:
         CASTError: a path is wrong, a file is damaged or does not fit the other, the checkpoint
-            would not be used, or onnxruntime does not have the device.
+            would not be used, or torch or onnxruntime does not have the device.
     """
     path = Path(model)
     if checkpoint is not None and (path.suffix == '.onnx' or path.is_dir()):
@@ -71,8 +73,9 @@ def load_student(
             f'{model} is neither an ONNX file nor the folder of an exported student; a config '
             'needs --checkpoint'
         )
+    check_device(device)
     student = TorchStudent(config, weights, device)
-    student.sha256 = hash_of([config_hash(load_config(config)), sha256_of_file(weights)])
+    student.sha256 = sha256_of_json([config_hash(load_config(config)), sha256_of_file(weights)])
     return student
 
 
@@ -131,10 +134,10 @@ def predict(
         require(package)
     out_dir = Path(out_dir)
     pictures = open_source(Path(source), out_dir, getattr(student, 'value_range', None))
-    if score_threshold is not None and not score_threshold <= 1:  # NaN as well
-        raise CASTError(f'score threshold {score_threshold}: give a number from 0 to 1')
     if score_threshold is None:
         score_threshold = getattr(student, 'score_threshold', None)
+    else:
+        check_score_threshold(score_threshold)
     job = PredictionJob(
         Path(source),
         prepare_out_dir(out_dir, (), force),
@@ -283,7 +286,7 @@ def _finish(job: PredictionJob, show: Callable[[str], None]) -> Result:
             show('drawing overlay.mp4')
             drawn = job.folder / 'overlay.mp4'
             write_overlay_video(drawn, job.pictures, map(_to_instances, records), job.classes)
-            os.replace(drawn, overlay_file)
+            replace_durably(drawn, overlay_file)
     info = dict(job.info, pictures=result.pictures, instances=result.instances)
     categories = [dict(id=number, name=name) for number, name in enumerate(job.classes, start=1)]
     merged = job.folder / 'merged.json'

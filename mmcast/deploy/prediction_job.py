@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from mmcast.deploy.overlay_files import ImageOverlays
-from mmcast.deploy.pictures import ImageSource, VideoSource, hash_of
+from mmcast.deploy.pictures import ImageSource, VideoSource
 from mmcast.errors import CASTError
-from mmcast.files import move_aside, write_atomically
+from mmcast.files import move_aside, sha256_of_json, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.pseudo_labels.shards import ShardIndex
 
@@ -104,7 +104,7 @@ class PredictionJob:
     @property
     def info(self) -> dict:
         """The header of the finished file."""
-        return dict(self.identity, image_sizes=hash_of(self.pictures.sizes))
+        return dict(self.identity, image_sizes=sha256_of_json(self.pictures.sizes))
 
     def begin(self, force: bool) -> Result | None:
         """The result of a finished run of the same things, or None where there is work to do.

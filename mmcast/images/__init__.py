@@ -8,7 +8,14 @@ from mmcast.images.folders import (
     name_problem,
     read_sizes,
 )
-from mmcast.images.headers import Header, open_image, read_header, read_image_size, readable
+from mmcast.images.headers import (
+    Header,
+    open_image,
+    problem_of,
+    read_header,
+    read_image_size,
+    readable,
+)
 from mmcast.images.pixels import (
     check_size,
     decode_image,
@@ -33,6 +40,7 @@ __all__ = [
     'read_sizes',
     'Header',
     'open_image',
+    'problem_of',
     'read_header',
     'read_image_size',
     'readable',

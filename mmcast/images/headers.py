@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, reason_of
 
 if TYPE_CHECKING:  # whoever runs an ONNX file on arrays needs no Pillow
     from PIL.Image import Image
@@ -176,3 +176,8 @@ def readable(path: str | os.PathLike) -> str:
     """A path for a message of one line, quoted where it has unprintable characters."""
     text = os.fspath(Path(path))
     return text if text.isprintable() else ascii(text)
+
+
+def problem_of(path: str | os.PathLike, error: Exception) -> str:
+    """An error of an image as one line, without the name of the file, for a list that has it."""
+    return reason_of(error).removeprefix(f'image {readable(path)} ')

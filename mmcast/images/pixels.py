@@ -3,13 +3,13 @@ prediction.
 """
 
 import os
-from types import ModuleType
 
 import numpy as np
 
 from mmcast.errors import CASTError
 from mmcast.images.headers import Header, read_header, readable
 from mmcast.images.value_range import ValueRange, to_uint8
+from mmcast.optional import require
 
 _FIX = 'replace it, or take it out'
 
@@ -37,7 +37,10 @@ def decode_image(
 ) -> np.ndarray:
     """Like :func:`read_image`, of a file's content, and in OpenCV's order of colours, BGR."""
     pixels = to_uint8(decode_values(data, path), value_range, f'image {readable(path)}')
-    return pixels if pixels.ndim == 3 else _opencv().cvtColor(pixels, 8)  # COLOR_GRAY2BGR
+    if pixels.ndim == 3:
+        return pixels
+    cv2 = require('cv2')
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
 
 
 def decode_values(data: bytes, path: str | os.PathLike) -> np.ndarray:
@@ -138,7 +141,7 @@ def _read(path: str | os.PathLike) -> bytes:
 
 
 def _decode(data: bytes, path: str | os.PathLike, header: Header) -> np.ndarray:
-    cv2 = _opencv()
+    cv2 = require('cv2')
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     reason = f'OpenCV finds it damaged, or does not know this kind of {header.format}'
     try:
@@ -148,14 +151,3 @@ def _decode(data: bytes, path: str | os.PathLike, header: Header) -> np.ndarray:
     if pixels is None:
         raise CASTError(f'image {readable(path)} cannot be read ({reason}); {_FIX}')
     return pixels
-
-
-def _opencv() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise CASTError(
-            f'cv2 is needed for this and cannot be imported ({error}): pip install '
-            'opencv-python-headless'
-        ) from error
-    return cv2

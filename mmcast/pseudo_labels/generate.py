@@ -28,7 +28,7 @@ from torch import nn
 from mmcast.configs import load_config
 from mmcast.data.config_data import classes_of
 from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.files import sha256_of_file, write_atomically
+from mmcast.files import sha256_of_file, sha256_of_json, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.masks.confidence import confidence_map, encode_map
 from mmcast.masks.rle import encode_mask, mask_areas
@@ -36,7 +36,6 @@ from mmcast.models.weights.loading import load_weights
 from mmcast.pseudo_labels.images import (
     ImagesToLabel,
     LoadedImage,
-    hash_of_images,
     list_images,
     load_ahead,
 )
@@ -77,13 +76,13 @@ def generate_pseudo_labels(
     reading.
 
     Every process appends to a shard of its own in ``OUT.shards``; at the end they become ``OUT``.
-    Stopped at any moment, the next call resumes, also with another number of
-    processes, and ends in the same file. A finished file of the same teacher, config, images and
-    floor is left alone. Images without detection stay, as empty images; images that cannot be read,
-    are of another size than listed or of a shape on which a transform or the teacher fails, are
-    recorded by name and the reason, and get no labels. One image is
-    predicted at a time, so that the result does not depend on what else was in a batch; meanwhile
-    the next ones are loaded and the last ones encoded.
+    Stopped at any moment, the next call resumes, also with another number of processes, and ends in
+    the same file. A finished file of the same teacher, config, images and floor is left alone.
+    Images without detection stay, as empty images; images that cannot be read, are of another size
+    than listed or of a shape on which a transform or the teacher fails, are recorded by name and
+    the reason, and get no labels. One image is predicted at a time, so that the result does not
+    depend on what else was in a batch; meanwhile the next ones are loaded and the last ones
+    encoded.
 
     Args:
         config: with ``model`` and ``test_dataloader.dataset`` (its pipeline and classes).
@@ -224,7 +223,7 @@ def _prepare(
         prompt=' . '.join(classes) if dataset.get('return_classes') else None,
         score_floor=score_floor,
         views=views,
-        images=hash_of_images(listing),
+        images=sha256_of_json(listing),
         **(dict(confidence=True) if confidence else {}),
     )
     job = _Job(out_file, img_dir, info, classes, categories, category_ids, len(listing['images']))
@@ -334,10 +333,8 @@ def _predict_and_write(
     """The loop over the images. An interruption loses none that was predicted.
 
     Masks of an image are encoded from the moment when the teacher begins to predict on the next
-    one:
-        then
-    Python waits for the accelerator. Begun earlier, the encoding would take turns with the
-    preparation of that image, and delay the teacher.
+    one: then Python waits for the accelerator. Begun earlier, the encoding would take turns with
+    the preparation of that image, and delay the teacher.
     """
     predicted: list[tuple[LoadedImage, list[InstanceData]]] = []
     waiting: deque[Future] = deque()

@@ -1,7 +1,5 @@
 """The images to label: which ones, and loading them in other processes."""
 
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -14,8 +12,8 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from mmcast.coco.reading import read_image_list
-from mmcast.errors import CASTError, is_of_machine, reason_of
-from mmcast.images import IMAGE_SUFFIXES, check_size, list_folder, readable
+from mmcast.errors import CASTError, is_of_machine
+from mmcast.images import IMAGE_SUFFIXES, check_size, list_folder, problem_of
 from mmcast.processes import end_with_parent
 from mmcast.registry import DATASETS
 
@@ -79,11 +77,6 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
     return dict(images=images, annotations=[], categories=content['categories'])
 
 
-def hash_of_images(listing: dict) -> str:
-    """SHA-256 of ids, names and sizes in their order, and of the categories."""
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-
-
 @dataclass
 class LoadedImage:
     """An image of the list: its index, COCO's entry, and either what the pipeline made of it or why
@@ -141,8 +134,7 @@ class ImagesToLabel(Dataset):
         except Exception as error:  # image libraries raise whatever they like on damaged files
             if is_of_machine(error) and not isinstance(error, CASTError):
                 raise
-            reason = reason_of(error).removeprefix(f'image {readable(path)} ')
-            return LoadedImage(place, image, unreadable=reason)
+            return LoadedImage(place, image, unreadable=problem_of(path, error))
         return LoadedImage(place, image, data)
 
 

@@ -14,6 +14,7 @@ import cv2
 import psutil
 import pytest
 from bright_student import picture, write_onnx
+from folder_content import files_of
 
 KILLS = int(os.environ.get('MMCAST_KILLS', 6))
 IMAGES = int(os.environ.get('MMCAST_IMAGES', 40))
@@ -41,14 +42,6 @@ def start(data: Path, out: str, seconds: float = SECONDS) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob('*')
-        if path.is_file()
-    }
 
 
 def size(folder: Path) -> int:
@@ -85,7 +78,7 @@ def test_killed_at_random_moments_ends_as_if_undisturbed(data):
     process = start(data, 'out')
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and f'{IMAGES - 1} pictures, 1 skipped' in said, said
-    assert content(out) == content(data / 'whole')
+    assert files_of(out) == files_of(data / 'whole')
     # A kill costs no more than the picture that was being predicted on.
     predicted = len((data / 'out.txt').read_text())
     print(f'{predicted} predictions on {IMAGES - 1} pictures')

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from bright_student import BrightPixels, picture, write_onnx
+from folder_content import files_of
 from interrupts import HEEDS_INTERRUPTS
 from pycocotools import mask as mask_api
 
@@ -154,14 +155,6 @@ def photos_of_six(tmp_path) -> Path:
     return tmp_path / 'six'
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob('*')
-        if path.is_file()
-    }
-
-
 def test_an_interrupted_run_resumes(photos_of_six, tmp_path):
     student = Stumbling({3: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt, match='3 of 6 pictures are done and kept; the same comm'):
@@ -173,7 +166,7 @@ def test_an_interrupted_run_resumes(photos_of_six, tmp_path):
     assert predict(student, photos_of_six, tmp_path / 'out').pictures == 6
     assert student.seen == [0, 1, 2, 3, 3, 4, 5]
     predict(student, photos_of_six, tmp_path / 'whole')
-    assert content(tmp_path / 'out') == content(tmp_path / 'whole')
+    assert files_of(tmp_path / 'out') == files_of(tmp_path / 'whole')
 
 
 def test_an_overlay_that_was_taken_away_meanwhile_is_made_again(photos_of_six, tmp_path):
@@ -230,12 +223,12 @@ def test_a_lack_of_memory_stops_and_a_later_call_resumes(photos_of_six, tmp_path
 
 def test_a_finished_run_is_left_alone(folder, tmp_path):
     first = predict(BrightPixels(), folder, tmp_path / 'out')
-    before = content(tmp_path / 'out')
+    before = files_of(tmp_path / 'out')
     student = Stumbling({})
     student.sha256 = BrightPixels.__qualname__
     again = predict(student, folder, tmp_path / 'out')
     assert again == dataclasses.replace(first, finished_before=True) and not student.seen
-    assert content(tmp_path / 'out') == before
+    assert files_of(tmp_path / 'out') == before
 
 
 @pytest.mark.parametrize(
@@ -264,10 +257,10 @@ def test_other_things_are_not_mixed_with_it(photos_of_six, tmp_path, change, rea
         cv2.imwrite(str(photos_of_six / name), picture(30, (80, 90)))
         if not finished:
             reason = f'has predictions of {name}, which has changed since'
-    before = content(out)
+    before = files_of(out)
     with pytest.raises(CASTError, match=f'{reason}; choose another --out or use --force'):
         predict(student, photos_of_six, out, **options)
-    assert content(out) == before
+    assert files_of(out) == before
     assert predict(student, photos_of_six, out, force=True, **options).pictures == 6
     name = 'predictions.json' if finished else 'predictions.json.shards'
     moved = (out / f'{name}.old1', out / 'overlays.old1')
@@ -447,6 +440,8 @@ def test_what_is_no_model_is_named(trained, tmp_path):
         load_student(tmp_path)
     with pytest.raises(CASTError, match='none.pth not found'):
         load_student(trained.config, tmp_path / 'none.pth')
+    with pytest.raises(CASTError, match="device 'tpu' is not known"):
+        load_student(trained.config, trained.checkpoint, 'tpu')
 
 
 def test_a_checkpoint_that_would_not_be_used_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folder_content import files_of
 from PIL import Image
 
 from mmcast.errors import CASTError
@@ -15,14 +16,6 @@ from mmcast.toy.scenes import MIN_VISIBLE, draw_scene
 
 SIZE = (56, 112)
 REPOSITORY = Path(__file__).parents[2]
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob('*')
-        if path.is_file()
-    }
 
 
 def generate(root: Path, **options) -> Path:

@@ -1,6 +1,5 @@
 import copy
 import functools
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import plant
+from folder_content import files_of
 from PIL import Image
 from shared_data import DSB2018
 
@@ -84,14 +84,6 @@ def change(folder: Path, edit) -> None:
     coco = json.loads((folder / 'train.json').read_text())
     edit(coco)
     (folder / 'train.json').write_text(json.dumps(coco))
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob('*')
-        if path.is_file()
-    }
 
 
 def test_a_valid_set_is_clean(data):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folder_content import files_of
 from mmdet.datasets import CocoDataset
 from PIL import Image
 from pycocotools import mask as mask_api
@@ -58,10 +59,6 @@ def convert(archive: Path, **options) -> dict:
 
 def read(archive: Path, split: str) -> dict:
     return json.loads((archive.parent / f'out/annotations/instances_{split}.json').read_text())
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
 def test_one_annotation_for_each_mask_file_and_an_rgb_image(archive):

@@ -1,13 +1,12 @@
-"""Packages that only some of the deployment needs; who lacks one is told what to type."""
+"""Packages that only some of what mmcast does needs; who lacks one is told what to type."""
 
 import importlib
 from types import ModuleType
 
 from mmcast.errors import CASTError
 
-_INSTALL = dict(
-    cv2='opencv-python-headless'
-)  # where the distribution is not called like the module
+# Where the distribution is not called like the module.
+_INSTALL = dict(cv2='opencv-python-headless')
 
 
 def require(name: str, fix: str = '') -> ModuleType:
