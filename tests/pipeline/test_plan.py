@@ -421,6 +421,7 @@ def test_what_was_typed_takes_the_type_of_what_it_replaces(key, text, value):
         ("steps['data']['kwargs'] = dict(a=[dict(b='x{nobody.x}y')])", 'step data uses {nobody.x}'),
         ("step_options = {'model.a': '{nobody}'}", 'step adapt uses {nobody}'),
         ("datasets = dict(val='{nobody}')", 'step adapt uses {nobody}'),
+        ("variables['start'] = 'x/{start}'", 'step adapt uses {start}'),
     ],
 )  # fmt: skip
 def test_unknown_templates_are_named_before_anything_runs(write, text, message):
