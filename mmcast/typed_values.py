@@ -10,7 +10,8 @@ from typing import Any
 
 from mmcast.errors import CASTError
 
-_TEMPLATE = re.compile(r'\{[A-Za-z_]\w*(?:\.\w+)*\}')
+# Of a pipeline config; the group is the name.
+TEMPLATE = re.compile(r'\{([A-Za-z_]\w*(?:\.\w+)*)\}')
 _BRACKETS = {'[': ']', '(': ')'}
 _QUOTES = '"\''
 _BOOLEANS = {'true': True, 'false': False}
@@ -61,7 +62,7 @@ def read_like(text: str, default: Any, name: str) -> Any:
     """
     if text == 'None':
         return None
-    if _TEMPLATE.fullmatch(text):
+    if TEMPLATE.fullmatch(text):
         return str(text)
     if name.rpartition('.')[2] == 'classes':
         return read_texts(text, name)

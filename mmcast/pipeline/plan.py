@@ -4,7 +4,6 @@ are known.
 
 import copy
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,7 @@ from mmcast.pipeline.steps import Step
 from mmcast.spelling import hint
 from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
 from mmcast.training.runner import use_amp
-
-_TEMPLATE = re.compile(r'\{([A-Za-z_]\w*(?:\.\w+)*)\}')
+from mmcast.typed_values import TEMPLATE
 
 
 class Plan:
@@ -516,7 +514,7 @@ def resolve(value: Any, lookup: Callable[[str], Any]) -> Any:
         return type(value)(resolve(item, lookup) for item in value)
     if not isinstance(value, str):
         return value
-    whole = _TEMPLATE.fullmatch(value)
+    whole = TEMPLATE.fullmatch(value)
     if whole:
         return lookup(whole[1])
-    return _TEMPLATE.sub(lambda match: str(lookup(match[1])), value)
+    return TEMPLATE.sub(lambda match: str(lookup(match[1])), value)

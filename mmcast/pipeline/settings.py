@@ -14,7 +14,7 @@ from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, find_function
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
 from mmcast.spelling import hint, misspelt
 from mmcast.training.overrides import nested, read_typed
-from mmcast.typed_values import Typed, read_like
+from mmcast.typed_values import TEMPLATE, Typed, read_like
 
 # What a step of each kind must and may say, besides its kind.
 _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
@@ -150,9 +150,8 @@ def _default(config: Config, parts: list[str]) -> Any:
             node = node[part]
         else:
             return _NONE
-    if isinstance(node, str) and node.startswith('{') and node.endswith('}'):
-        return _default(config, ['variables', node[1:-1]])
-    return node
+    template = TEMPLATE.fullmatch(node) if isinstance(node, str) else None
+    return _default(config, ['variables', template[1]]) if template else node
 
 
 def check_sections(config: Config, place: str) -> None:
