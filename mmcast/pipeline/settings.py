@@ -13,8 +13,8 @@ from mmcast.errors import CASTError
 from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, find_function
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
 from mmcast.spelling import hint, misspelt
-from mmcast.training.overrides import nested, read_typed
-from mmcast.typed_values import TEMPLATE, Typed, read_like
+from mmcast.training.overrides import nested
+from mmcast.typed_values import NO_DEFAULT, TEMPLATE, Typed, read_like
 
 # What a step of each kind must and may say, besides its kind.
 _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
@@ -131,13 +131,8 @@ def _unknown_option(config: Config, key: str) -> str | None:
 def _read(config: Config, key: str, text: Typed) -> Any:
     """The value of an option of the pipeline itself."""
     parts = key.split('.')
-    if parts[0] == 'step_options' or 'cfg_options' in parts:
-        return read_typed({key: text})[key]
-    default = _default(config, parts)
-    return read_typed({key: text})[key] if default is _NONE else read_like(text, default, key)
-
-
-_NONE = object()
+    of_mmengine = parts[0] == 'step_options' or 'cfg_options' in parts
+    return read_like(text, NO_DEFAULT if of_mmengine else _default(config, parts), key)
 
 
 def _default(config: Config, parts: list[str]) -> Any:
@@ -149,7 +144,7 @@ def _default(config: Config, parts: list[str]) -> Any:
         elif isinstance(node, (Config, dict)) and part in node:
             node = node[part]
         else:
-            return _NONE
+            return NO_DEFAULT
     template = TEMPLATE.fullmatch(node) if isinstance(node, str) else None
     return _default(config, ['variables', template[1]]) if template else node
 

@@ -31,7 +31,7 @@ from mmcast import registry
 from mmcast.errors import CASTError
 from mmcast.spelling import hint, misspelt
 from mmcast.training.distributed import say
-from mmcast.typed_values import Typed, read_texts, read_value
+from mmcast.typed_values import NO_DEFAULT, Typed, read_like
 
 _DELETE = '_delete_'
 
@@ -117,7 +117,7 @@ def override(config: Config, options: Mapping[str, Any] | None, place: str) -> N
         CASTError: there are keys that nothing would read; names all.
     """
     check_names_of_run(config)
-    given = nested(read_typed(options or {}))
+    given = nested(_read_typed(options or {}))
     refuse(place, find_unknown(config, given))
     for key in given:
         if key not in _RUNNER_KEYS:
@@ -145,14 +145,10 @@ def refuse(place: str, findings: Iterable[Finding]) -> None:
         raise CASTError(f'{place}: {lines}')
 
 
-def read_typed(options: Mapping[str, Any]) -> dict[str, Any]:
+def _read_typed(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with values in place of what was typed; ``classes`` is a list of texts."""
     return {
-        key: value
-        if not isinstance(value, Typed)
-        else read_texts(value, key)
-        if key.rpartition('.')[2] == 'classes' and value != 'None'
-        else read_value(value)
+        key: read_like(value, NO_DEFAULT, key) if isinstance(value, Typed) else value
         for key, value in options.items()
     }
 

@@ -394,6 +394,8 @@ def test_a_run_config_misspells_a_name_of_the_runner(write):
         ('steps.data.kwargs.image', '3', '3'),  # '{start}/{lr}', a text
         ('step_options.train_cfg.max_iters', '3', 3),
         ('step_options.load_from', 'My Drive/a.pth', 'My Drive/a.pth'),
+        ('step_options.x.metainfo.classes', 'car', ['car']),
+        ('step_options.x.metainfo.classes', '{classes}', '{classes}'),
         ('report.score_thr', '0.5', 0.5),
     ],
 )
