@@ -5,13 +5,19 @@ import re
 from collections.abc import Iterable
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that may be meant, or None."""
+    lower = {other.lower(): other for other in known}
+    similar = difflib.get_close_matches(name.lower(), lower, 1)
+    return lower[similar[0]] if similar else None
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that is not known: the nearest one, or all."""
     known = list(known)
-    lower = {other.lower(): other for other in known}
-    similar = difflib.get_close_matches(name.lower(), lower, 1)
+    similar = nearest(name, known)
     if similar:
-        return f'did you mean {lower[similar[0]]}?'
+        return f'did you mean {similar}?'
     return f'there are {", ".join(known)}' if known else 'there are none'
 
 

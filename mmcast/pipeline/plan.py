@@ -25,7 +25,7 @@ from mmcast.pipeline.settings import (
 )
 from mmcast.pipeline.state import PipelineState
 from mmcast.pipeline.steps import Step
-from mmcast.spelling import hint
+from mmcast.spelling import hint, nearest
 from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
 from mmcast.training.runner import use_amp
 from mmcast.typed_values import TEMPLATE
@@ -391,9 +391,9 @@ class Plan:
         variables = [name for name in self._variables() if name not in inside]
         known = [*variables, *(f'{step}.<output>' for step in self.definitions)]
         output = template.partition('.')[2]
-        steps = {f'{name}.{output}' if output else name: name for name in self.definitions}
-        similar = hint(template, [*variables, *steps])
-        meant = similar if similar.endswith('?') else f'known are {", ".join(known)}'
+        steps = [f'{name}.{output}' if output else name for name in self.definitions]
+        similar = nearest(template, [*variables, *steps])
+        meant = f'did you mean {similar}?' if similar else f'known are {", ".join(known)}'
         return f'{self.path}: {user} uses {{{template}}}, which is not known; {meant}'
 
     def check_outputs(self, state: PipelineState) -> None:
