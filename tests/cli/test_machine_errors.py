@@ -11,9 +11,10 @@ import torch
 from mmengine.registry import MODELS
 from test_train_cli import CONFIG, ROOT
 
-from mmcast.cli.errors import reporting_errors
+from mmcast.cli.errors import explain, reporting_errors
 from mmcast.cli.machine_errors import of_libraries, of_system
 from mmcast.cli.main import main
+from mmcast.errors import CASTError
 
 DYING = """
 import os, signal
@@ -154,6 +155,11 @@ def test_a_full_disk_is_named_where_the_system_does_not(tmp_path):
 def test_errors_of_libraries(error, line):
     assert (of_libraries(error) or '').startswith(line or '')
     assert bool(of_libraries(error)) == bool(line)
+
+
+def test_an_error_of_ours_that_quotes_a_library_keeps_its_message():
+    message = 'a.png cannot be predicted on here (CUDA out of memory); choose another --device'
+    assert explain(CASTError(message)) == message
 
 
 def test_a_wrong_argument_elsewhere_keeps_its_traceback():
