@@ -15,8 +15,7 @@ from mmcast.data.config_data import set_config_data, transforms_of, unlabeled_im
 from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
     PIPELINE_KEYS,
-    check_call,
-    check_options,
+    check_arguments,
     check_output,
     check_sections,
     check_sizes,
@@ -101,11 +100,7 @@ class Plan:
         self._check_options()
         self._check_transforms()
         for name, definition in self.definitions.items():
-            if definition['kind'] == 'call':
-                kwargs = self._filled_in(definition.get('kwargs') or {})
-                check_call(name, definition['function'], kwargs)
-            elif definition['kind'] == 'pseudo_label':
-                check_options(name, self._filled_in(definition))
+            check_arguments(name, self._filled_in(definition))
         self.rows = self._summary_rows()
         self.report_columns()  # knows every step
         self.choose([], [])

@@ -209,7 +209,21 @@ def check_step(name: Any, definition: Any, names: Iterable[str]) -> None:
         raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
 
 
-def check_call(name: str, path: str, kwargs: Any) -> None:
+def check_arguments(name: str, definition: dict) -> None:
+    """Raises CASTError where the function that a step calls takes no such arguments.
+
+    Args:
+        name: of the step.
+        definition: its settings, with the variables in them.
+    """
+    if definition['kind'] == 'call':
+        _check_call(name, definition['function'], definition.get('kwargs') or {})
+    elif definition['kind'] == 'pseudo_label':
+        options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
+        _check_types(f'step {name}:', generate_pseudo_labels, options)
+
+
+def _check_call(name: str, path: str, kwargs: Any) -> None:
     """Raises CASTError where a step of kind 'call' names no function, or gives it other arguments
     than it takes.
 
@@ -239,17 +253,6 @@ def check_call(name: str, path: str, kwargs: Any) -> None:
     problems = ([] if takes_any else problems) + [f'needs {key}' for key in missing]
     if problems:
         raise CASTError(f'step {name}: {path} {"; ".join(problems)}: correct its kwargs')
-
-
-def check_options(name: str, definition: dict) -> None:
-    """Raises CASTError where an option of a ``pseudo_label`` step is of another type than it takes.
-
-    Args:
-        name: of the step.
-        definition: its settings, with the variables in them.
-    """
-    options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
-    _check_types(f'step {name}:', generate_pseudo_labels, options)
 
 
 def _check_types(place: str, function: Callable, arguments: Mapping[str, Any]) -> None:
