@@ -169,10 +169,7 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise CASTError(f'{dotted}: {parent} is given as a value too; give one of the two')
-        if isinstance(value, Mapping) and isinstance(place.get(last), dict):
-            _put(place[last], value)
-        else:
-            place[last] = _copy(value)
+        _put(place, {last: value})
     return result
 
 
