@@ -34,6 +34,11 @@ from mmcast.training.distributed import say
 from mmcast.typed_values import NO_DEFAULT, Typed, read_like
 
 _DELETE = '_delete_'
+_BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+# Texts that stand in the place of a number: of AMP's loss scale, and templates.
+_NOT_A_NUMBER = re.compile(r'^(dynamic|auto)$|\{')
+# A text is true, whatever it says.
+_NO_BOOLEANS = ('yes', 'no', 'on', 'off', 'y', 'n', 't', 'f', 'none', '')
 
 _RUNNER_KEYS = {*inspect.signature(Runner).parameters} - {'cfg'} | {
     # of Runner's methods, which look into the whole config
@@ -50,6 +55,8 @@ _OF_BUILDERS = {
     'inplace', 'constructor', 'paramwise_cfg', 'convert_to_iter_based', 'init_cfg', 'train_cfg',
     'test_cfg',
 }  # fmt: skip
+# What torch modules and OpenMMLab's take, whatever they do.
+_OF_ANY_MODULE = {'init_cfg', 'data_preprocessor'}
 _LOADER = {
     *inspect.signature(DataLoader).parameters,
     'dataset',
@@ -245,10 +252,8 @@ def _find(node: Any, given: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
         if problem:
             yield Finding('.'.join(here), problem, isinstance(node, (list, tuple)))
         elif not isinstance(value, Mapping):
-            if _is_number(child) and isinstance(value, str) and not _NOT_A_NUMBER.search(value):
-                yield Finding('.'.join(here), f'is {child}: give a number, not {value}', True)
-            elif isinstance(child, bool) and str(value).lower() in _NO_BOOLEANS:
-                yield Finding('.'.join(here), f'is {child}: give True or False, not {value}', True)
+            if wrong := _wrong_value(child, value):
+                yield Finding('.'.join(here), wrong, True)
         elif value.get(_DELETE):
             continue
         elif isinstance(child, (dict, list)):
@@ -258,8 +263,14 @@ def _find(node: Any, given: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
             yield Finding('.'.join(here), wrong, True)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _wrong_value(old: Any, new: Any) -> str | None:
+    """What is wrong with a value in the place of another; None if nothing is."""
+    if isinstance(old, bool):
+        if str(new).lower() in _NO_BOOLEANS:
+            return f'is {old}: give True or False, not {new}'
+    elif isinstance(old, (int, float)) and isinstance(new, str) and not _NOT_A_NUMBER.search(new):
+        return f'is {old}: give a number, not {new}'
+    return None
 
 
 def _is_index(key: Any) -> bool:
@@ -349,12 +360,3 @@ def _parameters(cls: Any) -> tuple[set[str], bool]:
     end = ends.index(True) if True in ends else None
     closed = end == 0 or bool(end and set().union(*names[1 : end + 1]) - _OF_ANY_MODULE)
     return set().union(*names), closed
-
-
-_BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-# Texts that stand in the place of a number: of AMP's loss scale, and templates.
-_NOT_A_NUMBER = re.compile(r'^(dynamic|auto)$|\{')
-# A text is true, whatever it says.
-_NO_BOOLEANS = ('yes', 'no', 'on', 'off', 'y', 'n', 't', 'f', 'none', '')
-# What torch modules and OpenMMLab's take, whatever they do.
-_OF_ANY_MODULE = {'init_cfg', 'data_preprocessor'}
