@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmcast.errors import CASTError
 from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, find_function
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
-from mmcast.spelling import hint, misspelt
+from mmcast.spelling import find_misspelt, hint, misspelt
 from mmcast.training.overrides import nested
 from mmcast.typed_values import NO_DEFAULT, TEMPLATE, Typed, read_like
 
@@ -151,7 +151,7 @@ def _default(config: Config, parts: list[str]) -> Any:
 
 def check_sections(config: Config, place: str) -> None:
     """Raises CASTError where a part of a pipeline config has keys that nothing reads; names all."""
-    problems = []
+    problems = find_misspelt(config, PIPELINE_KEYS)
 
     def check(part: Any, known: Iterable[str], name: str) -> None:
         if isinstance(part, dict):
@@ -159,10 +159,6 @@ def check_sections(config: Config, place: str) -> None:
                 f'{name} has no {key}; {hint(str(key), known)}' for key in part if key not in known
             )
 
-    for name in config:
-        similar = misspelt(name, PIPELINE_KEYS)
-        if name not in PIPELINE_KEYS and similar:
-            problems.append(f'{name} is not used; write {similar}, or another name')
     report = config.get('report')
     check(config.get('datasets'), DATASETS_KEYS, 'datasets')
     check(report, REPORT_KEYS, 'report')

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from mmcast import registry
 from mmcast.errors import CASTError
-from mmcast.spelling import hint, misspelt
+from mmcast.spelling import find_misspelt, hint, misspelt
 from mmcast.training.distributed import say
 from mmcast.typed_values import NO_DEFAULT, Typed, read_like
 
@@ -136,13 +136,11 @@ def override(config: Config, options: Mapping[str, Any] | None, place: str) -> N
 
 
 def check_names_of_run(config: Config) -> None:
-    """Raises CASTError where the file of a run's config misspells a name that a Runner reads."""
-    for name in filter(str.islower, config):  # others are classes that a config imports
-        similar = name not in _RUNNER_KEYS and misspelt(name, sorted(_RUNNER_KEYS))
-        if similar:
-            raise CASTError(
-                f'{config.filename}: {name} is not used; write {similar}, or another name'
-            )
+    """Raises CASTError where the file of a run's config misspells names that a Runner reads."""
+    names = filter(str.islower, config)  # others are classes that a config imports
+    problems = find_misspelt(names, sorted(_RUNNER_KEYS))
+    if problems:
+        raise CASTError(f'{config.filename}: {"; ".join(problems)}')
 
 
 def refuse(place: str, findings: Iterable[Finding]) -> None:
