@@ -40,7 +40,8 @@ class WriteError(CASTError, OSError):
         reason = error.strerror or str(error)
         fix = 'make its folder writable, or give another one'
         if error.errno in _FULL:
-            reason += _free_space(Path(path)) if error.errno == errno.ENOSPC else ''
+            free = free_bytes(path) if error.errno == errno.ENOSPC else None
+            reason += '' if free is None else f', {free / 1e6:.0f} MB free'
             fix = 'make room there and give the same command again'
         elif error.errno == errno.EFBIG:
             fix = 'raise the limit of file sizes (ulimit -f), and give the same command again'
@@ -51,13 +52,13 @@ class WriteError(CASTError, OSError):
         return new
 
 
-def _free_space(path: Path) -> str:
-    """Free space on a file's disk; nothing where the system does not tell."""
+def free_bytes(path: str | os.PathLike) -> int | None:
+    """Free space on a file's disk; None where the system does not tell."""
     try:
-        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
-        return f', {shutil.disk_usage(folder).free / 1e6:.0f} MB free'
+        folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
+        return shutil.disk_usage(folder).free
     except (OSError, StopIteration):
-        return ''
+        return None
 
 
 @contextlib.contextmanager

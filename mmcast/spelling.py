@@ -2,16 +2,22 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that may be meant, or None."""
+    lower = {other.lower(): other for other in known}
+    similar = difflib.get_close_matches(name.lower(), lower, 1)
+    return lower[similar[0]] if similar else None
 
 
 def hint(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that is not known: the nearest one, or all."""
     known = list(known)
-    lower = {other.lower(): other for other in known}
-    similar = difflib.get_close_matches(name.lower(), lower, 1)
+    similar = nearest(name, known)
     if similar:
-        return f'did you mean {lower[similar[0]]}?'
+        return f'did you mean {similar}?'
     return f'there are {", ".join(known)}' if known else 'there are none'
 
 
@@ -22,6 +28,18 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
     two letters wrong. ``layer1`` and ``layer2``, ``labeled`` and ``unlabeled`` are two names.
     """
     return next((other for other in known if _is_misspelling(name, other)), None)
+
+
+def find_misspelt(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """What to do about names that nothing reads and that are misspelt known ones, see
+    :func:`misspelt`; a line for each.
+    """
+    similar = {name: misspelt(name, known) for name in names if name not in known}
+    return [
+        f'{name} is not used; write {other}, or another name'
+        for name, other in similar.items()
+        if other
+    ]
 
 
 def _is_misspelling(name: str, other: str) -> bool:

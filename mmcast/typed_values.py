@@ -2,7 +2,7 @@
 
 Two readings. :func:`read_value` reads as MMEngine's ``DictAction`` does, but loses no space and
 honours quotes; it is for MMEngine's configs, where a number may replace a text. :func:`read_like`
-takes the type of the value that is replaced; it is for a pipeline's own settings.
+takes the type of the value that is replaced, if there is one; it is for a pipeline's own settings.
 """
 
 import re
@@ -10,10 +10,12 @@ from typing import Any
 
 from mmcast.errors import CASTError
 
-_TEMPLATE = re.compile(r'\{[A-Za-z_]\w*(?:\.\w+)*\}')
+# Of a pipeline config; the group is the name.
+TEMPLATE = re.compile(r'\{([A-Za-z_]\w*(?:\.\w+)*)\}')
 _BRACKETS = {'[': ']', '(': ')'}
 _QUOTES = '"\''
 _BOOLEANS = {'true': True, 'false': False}
+NO_DEFAULT = object()
 
 
 class Typed(str):
@@ -52,7 +54,8 @@ def read_like(text: str, default: Any, name: str) -> Any:
     Args:
         text: as typed. A template such as ``{data.val}`` and ``None`` are what they say.
         default: a text or None: the value is text, exactly. A list: it is split at commas, and its
-            items are texts where those of the default are. A number: it is one.
+            items are texts where those of the default are. A number: it is one. ``NO_DEFAULT``: it
+            is read as by :func:`read_value`.
         name: of the option, whose last part ``classes`` makes it a list of texts.
 
     Raises:
@@ -61,10 +64,12 @@ def read_like(text: str, default: Any, name: str) -> Any:
     """
     if text == 'None':
         return None
-    if _TEMPLATE.fullmatch(text):
+    if TEMPLATE.fullmatch(text):
         return str(text)
     if name.rpartition('.')[2] == 'classes':
         return read_texts(text, name)
+    if default is NO_DEFAULT:
+        return read_value(text)
     if not text.strip():
         raise CASTError(f'{name}= has no value; write {name}=None for none')
     if isinstance(default, (list, tuple)):

@@ -82,7 +82,7 @@ def explain(error: Exception) -> str | None:
     message = _missing_package(error)
     if message is None and isinstance(error, OSError):
         message = of_system(error)
-    if message is None:
+    if message is None and not isinstance(error, CASTError):  # which may quote a library's error
         message = of_libraries(error)
     if message is None and isinstance(error, _fixable()):
         message = one_line(error)

@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import re
-import shutil
 import traceback
 from pathlib import Path
 
@@ -108,10 +107,10 @@ def _file_of(error: BaseException) -> str | None:
 
 def _is_full(path: str) -> bool:
     """Whether the disk that a path lies on has less than a megabyte left."""
-    folder = next(
-        (parent for parent in Path(path).absolute().parents if parent.is_dir()), Path('/')
-    )
-    return shutil.disk_usage(folder).free < 2**20
+    from mmcast.files import free_bytes  # here, as --help does without it
+
+    free = free_bytes(path)
+    return free is not None and free < 2**20
 
 
 def of_libraries(error: Exception) -> str | None:

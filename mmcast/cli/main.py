@@ -1,6 +1,5 @@
 """``mmcast COMMAND``: knows the commands by name and imports the module of the one called."""
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import NoReturn
 
 from mmcast.cli.command import Call, run_command, typed_name
 from mmcast.cli.errors import reporting_errors
+from mmcast.spelling import nearest
 from mmcast.version import __version__
 
 _USAGE_ERROR = 2  # as in argparse
@@ -172,8 +172,8 @@ def _help(group: Group, call: Call) -> str:
 
 
 def _refuse(name: str, group: Group, call: Call) -> NoReturn:
-    nearest = difflib.get_close_matches(name, group.commands, n=1)
-    hint = f'did you mean {nearest[0]}? ' if nearest else ''
+    similar = nearest(name, group.commands)
+    hint = f'did you mean {similar}? ' if similar else ''
     print(
         f'error: {call.name} has no command {name!r}: {hint}{call.name} --help lists the commands',
         file=sys.stderr,

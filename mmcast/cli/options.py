@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
-from mmcast.processes import end_with_torchrun
 from mmcast.typed_values import Typed
 
 
@@ -66,6 +65,8 @@ def set_local_rank(args: argparse.Namespace) -> None:
     """Tells MMEngine the rank that a launcher gave as an argument. From now on, before torch is
     imported, a rank ends with its launcher.
     """
+    from mmcast.processes import end_with_torchrun  # here, as --help needs no multiprocessing
+
     end_with_torchrun()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 

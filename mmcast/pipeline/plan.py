@@ -4,7 +4,6 @@ are known.
 
 import copy
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from mmcast.data.config_data import set_config_data, transforms_of, unlabeled_im
 from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
     PIPELINE_KEYS,
-    check_call,
-    check_options,
+    check_arguments,
     check_output,
     check_sections,
     check_sizes,
@@ -26,11 +24,10 @@ from mmcast.pipeline.settings import (
 )
 from mmcast.pipeline.state import PipelineState
 from mmcast.pipeline.steps import Step
-from mmcast.spelling import hint
+from mmcast.spelling import hint, nearest
 from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
 from mmcast.training.runner import use_amp
-
-_TEMPLATE = re.compile(r'\{([A-Za-z_]\w*(?:\.\w+)*)\}')
+from mmcast.typed_values import TEMPLATE
 
 
 class Plan:
@@ -103,11 +100,7 @@ class Plan:
         self._check_options()
         self._check_transforms()
         for name, definition in self.definitions.items():
-            if definition['kind'] == 'call':
-                kwargs = self._filled_in(definition.get('kwargs') or {})
-                check_call(name, definition['function'], kwargs)
-            elif definition['kind'] == 'pseudo_label':
-                check_options(name, self._filled_in(definition))
+            check_arguments(name, self._filled_in(definition))
         self.rows = self._summary_rows()
         self.report_columns()  # knows every step
         self.choose([], [])
@@ -148,16 +141,26 @@ class Plan:
         resolve({key: content[key] for key in PIPELINE_KEYS if key in content}, note)
         return found
 
-    def _filled_in(self, value: Any) -> Any:
-        """``value`` with the variables in it, and templates of outputs as they are."""
+    def _fill_in(self, value: Any, other: Callable[[str, tuple[str, ...]], Any]) -> Any:
+        """``value`` with the variables in it.
+
+        Args:
+            value: from the config.
+            other: gives the value of a template that is no variable, or one inside itself; gets its
+                name and those of the variables that it stands in, the innermost first.
+        """
         variables = self._variables()
 
-        def lookup(name: str, *seen: str) -> Any:
-            if name not in variables or name in seen:
-                return f'{{{name}}}'
-            return resolve(variables[name], lambda inner: lookup(inner, name, *seen))
+        def lookup(name: str, *inside: str) -> Any:
+            if name not in variables or name in inside:
+                return other(name, inside)
+            return resolve(variables[name], lambda inner: lookup(inner, name, *inside))
 
         return resolve(value, lookup)
+
+    def _filled_in(self, value: Any) -> Any:
+        """``value`` with the variables in it, and templates of outputs as they are."""
+        return self._fill_in(value, lambda name, _: f'{{{name}}}')
 
     def _check_options(self) -> None:
         """Raises CASTError where options for the steps' configs would do nothing; names all.
@@ -316,7 +319,12 @@ class Plan:
         Raises:
             CASTError: a template is unknown, or of a step that is not finished.
         """
-        return resolve(value, lambda name: self._lookup(name, self._variables(), user, state))
+
+        def output(name: str, inside: tuple[str, ...]) -> Any:
+            place = f'variables.{inside[0]}' if inside else user
+            return self._output(name, place, inside, state)
+
+        return self._fill_in(value, output)
 
     def _variables(self) -> dict[str, Any]:
         """The values of templates that are not outputs of steps, their own templates unresolved."""
@@ -328,18 +336,13 @@ class Plan:
             **self.config.get('variables', {}),
         )
 
-    def _lookup(
-        self, name: str, variables: dict[str, Any], user: str, state: PipelineState | None
+    def _output(
+        self, name: str, user: str, inside: tuple[str, ...], state: PipelineState | None
     ) -> Any:
-        if name in variables:
-            others = {key: value for key, value in variables.items() if key != name}
-            return resolve(
-                variables[name],
-                lambda inner: self._lookup(inner, others, f'variables.{name}', state),
-            )
+        """The value of a template that is no variable: one output of a step, or all."""
         step, _, output = name.partition('.')
         if step not in self.definitions:
-            raise CASTError(self._unknown(name, user, variables))
+            raise CASTError(self._unknown(name, user, inside))
         if state is None or not state.finished(step):
             raise CASTError(
                 f'{user} needs {{{name}}}, but step {step} is not finished; run it first: --step '
@@ -360,18 +363,15 @@ class Plan:
         Raises:
             CASTError: it uses a name that is neither a variable nor a step.
         """
-        definition, variables = self.definitions[name], self._variables()
+        definition = self.definitions[name]
         used: set[str] = set()
 
-        def note(template: str, *seen: str) -> str:
+        def note(template: str, inside: tuple[str, ...]) -> str:
             step, _, output = template.partition('.')
-            if template in variables and template not in seen:
-                resolve(variables[template], lambda inner: note(inner, template, *seen))
-            elif step in self.definitions:
-                check_output(step, self.definitions[step], output, f'{self.path}: step {name}')
-                used.add(step)
-            else:
-                raise CASTError(self._unknown(template, f'step {name}', variables))
+            if step not in self.definitions:
+                raise CASTError(self._unknown(template, f'step {name}', inside))
+            check_output(step, self.definitions[step], output, f'{self.path}: step {name}')
+            used.add(step)
             return ''
 
         shared = (
@@ -379,15 +379,16 @@ class Plan:
             if definition['kind'] == 'call'
             else [self.config.get(key) for key in ('datasets', 'step_options')]
         )
-        resolve([definition, *shared], note)
+        self._fill_in([definition, *shared], note)
         return used - {name}
 
-    def _unknown(self, template: str, user: str, variables: dict[str, Any]) -> str:
+    def _unknown(self, template: str, user: str, inside: tuple[str, ...]) -> str:
+        variables = [name for name in self._variables() if name not in inside]
         known = [*variables, *(f'{step}.<output>' for step in self.definitions)]
         output = template.partition('.')[2]
-        steps = {f'{name}.{output}' if output else name: name for name in self.definitions}
-        similar = hint(template, [*variables, *steps])
-        meant = similar if similar.endswith('?') else f'known are {", ".join(known)}'
+        steps = [f'{name}.{output}' if output else name for name in self.definitions]
+        similar = nearest(template, [*variables, *steps])
+        meant = f'did you mean {similar}?' if similar else f'known are {", ".join(known)}'
         return f'{self.path}: {user} uses {{{template}}}, which is not known; {meant}'
 
     def check_outputs(self, state: PipelineState) -> None:
@@ -399,7 +400,7 @@ class Plan:
             if template in self._variables() or step not in self.definitions or not output:
                 continue
             if state.finished(step):
-                self._lookup(template, self._variables(), str(self.path), state)
+                self._output(template, str(self.path), (), state)
 
     def step(self, name: str, folder: Path, state: PipelineState) -> Step:
         """A step with its templates resolved and its whole MMEngine config, ready to run in
@@ -508,7 +509,7 @@ def resolve(value: Any, lookup: Callable[[str], Any]) -> Any:
         return type(value)(resolve(item, lookup) for item in value)
     if not isinstance(value, str):
         return value
-    whole = _TEMPLATE.fullmatch(value)
+    whole = TEMPLATE.fullmatch(value)
     if whole:
         return lookup(whole[1])
-    return _TEMPLATE.sub(lambda match: str(lookup(match[1])), value)
+    return TEMPLATE.sub(lambda match: str(lookup(match[1])), value)

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmcast.errors import CASTError
 from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS, find_function
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
-from mmcast.spelling import hint, misspelt
-from mmcast.training.overrides import nested, read_typed
-from mmcast.typed_values import Typed, read_like
+from mmcast.spelling import find_misspelt, hint, misspelt
+from mmcast.training.overrides import nested
+from mmcast.typed_values import NO_DEFAULT, TEMPLATE, Typed, read_like
 
 # What a step of each kind must and may say, besides its kind.
 _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
@@ -131,13 +131,8 @@ def _unknown_option(config: Config, key: str) -> str | None:
 def _read(config: Config, key: str, text: Typed) -> Any:
     """The value of an option of the pipeline itself."""
     parts = key.split('.')
-    if parts[0] == 'step_options' or 'cfg_options' in parts:
-        return read_typed({key: text})[key]
-    default = _default(config, parts)
-    return read_typed({key: text})[key] if default is _NONE else read_like(text, default, key)
-
-
-_NONE = object()
+    of_mmengine = parts[0] == 'step_options' or 'cfg_options' in parts
+    return read_like(text, NO_DEFAULT if of_mmengine else _default(config, parts), key)
 
 
 def _default(config: Config, parts: list[str]) -> Any:
@@ -149,15 +144,14 @@ def _default(config: Config, parts: list[str]) -> Any:
         elif isinstance(node, (Config, dict)) and part in node:
             node = node[part]
         else:
-            return _NONE
-    if isinstance(node, str) and node.startswith('{') and node.endswith('}'):
-        return _default(config, ['variables', node[1:-1]])
-    return node
+            return NO_DEFAULT
+    template = TEMPLATE.fullmatch(node) if isinstance(node, str) else None
+    return _default(config, ['variables', template[1]]) if template else node
 
 
 def check_sections(config: Config, place: str) -> None:
     """Raises CASTError where a part of a pipeline config has keys that nothing reads; names all."""
-    problems = []
+    problems = find_misspelt(config, PIPELINE_KEYS)
 
     def check(part: Any, known: Iterable[str], name: str) -> None:
         if isinstance(part, dict):
@@ -165,10 +159,6 @@ def check_sections(config: Config, place: str) -> None:
                 f'{name} has no {key}; {hint(str(key), known)}' for key in part if key not in known
             )
 
-    for name in config:
-        similar = misspelt(name, PIPELINE_KEYS)
-        if name not in PIPELINE_KEYS and similar:
-            problems.append(f'{name} is not used; write {similar}, or another name')
     report = config.get('report')
     check(config.get('datasets'), DATASETS_KEYS, 'datasets')
     check(report, REPORT_KEYS, 'report')
@@ -215,7 +205,21 @@ def check_step(name: Any, definition: Any, names: Iterable[str]) -> None:
         raise CASTError(f'step {name} (kind {kind}) lacks {", ".join(sorted(required - given))}')
 
 
-def check_call(name: str, path: str, kwargs: Any) -> None:
+def check_arguments(name: str, definition: dict) -> None:
+    """Raises CASTError where the function that a step calls takes no such arguments.
+
+    Args:
+        name: of the step.
+        definition: its settings, with the variables in them.
+    """
+    if definition['kind'] == 'call':
+        _check_call(name, definition['function'], definition.get('kwargs') or {})
+    elif definition['kind'] == 'pseudo_label':
+        options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
+        _check_types(f'step {name}:', generate_pseudo_labels, options)
+
+
+def _check_call(name: str, path: str, kwargs: Any) -> None:
     """Raises CASTError where a step of kind 'call' names no function, or gives it other arguments
     than it takes.
 
@@ -245,17 +249,6 @@ def check_call(name: str, path: str, kwargs: Any) -> None:
     problems = ([] if takes_any else problems) + [f'needs {key}' for key in missing]
     if problems:
         raise CASTError(f'step {name}: {path} {"; ".join(problems)}: correct its kwargs')
-
-
-def check_options(name: str, definition: dict) -> None:
-    """Raises CASTError where an option of a ``pseudo_label`` step is of another type than it takes.
-
-    Args:
-        name: of the step.
-        definition: its settings, with the variables in them.
-    """
-    options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
-    _check_types(f'step {name}:', generate_pseudo_labels, options)
 
 
 def _check_types(place: str, function: Callable, arguments: Mapping[str, Any]) -> None:

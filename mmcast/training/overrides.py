@@ -29,11 +29,16 @@ from torch.utils.data import DataLoader
 
 from mmcast import registry
 from mmcast.errors import CASTError
-from mmcast.spelling import hint, misspelt
+from mmcast.spelling import find_misspelt, hint, misspelt
 from mmcast.training.distributed import say
-from mmcast.typed_values import Typed, read_texts, read_value
+from mmcast.typed_values import NO_DEFAULT, Typed, read_like
 
 _DELETE = '_delete_'
+_BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+# Texts that stand in the place of a number: of AMP's loss scale, and templates.
+_NOT_A_NUMBER = re.compile(r'^(dynamic|auto)$|\{')
+# A text is true, whatever it says.
+_NO_BOOLEANS = ('yes', 'no', 'on', 'off', 'y', 'n', 't', 'f', 'none', '')
 
 _RUNNER_KEYS = {*inspect.signature(Runner).parameters} - {'cfg'} | {
     # of Runner's methods, which look into the whole config
@@ -50,6 +55,8 @@ _OF_BUILDERS = {
     'inplace', 'constructor', 'paramwise_cfg', 'convert_to_iter_based', 'init_cfg', 'train_cfg',
     'test_cfg',
 }  # fmt: skip
+# What torch modules and OpenMMLab's take, whatever they do.
+_OF_ANY_MODULE = {'init_cfg', 'data_preprocessor'}
 _LOADER = {
     *inspect.signature(DataLoader).parameters,
     'dataset',
@@ -117,7 +124,7 @@ def override(config: Config, options: Mapping[str, Any] | None, place: str) -> N
         CASTError: there are keys that nothing would read; names all.
     """
     check_names_of_run(config)
-    given = nested(read_typed(options or {}))
+    given = nested(_read_typed(options or {}))
     refuse(place, find_unknown(config, given))
     for key in given:
         if key not in _RUNNER_KEYS:
@@ -129,13 +136,11 @@ def override(config: Config, options: Mapping[str, Any] | None, place: str) -> N
 
 
 def check_names_of_run(config: Config) -> None:
-    """Raises CASTError where the file of a run's config misspells a name that a Runner reads."""
-    for name in filter(str.islower, config):  # others are classes that a config imports
-        similar = name not in _RUNNER_KEYS and misspelt(name, sorted(_RUNNER_KEYS))
-        if similar:
-            raise CASTError(
-                f'{config.filename}: {name} is not used; write {similar}, or another name'
-            )
+    """Raises CASTError where the file of a run's config misspells names that a Runner reads."""
+    names = filter(str.islower, config)  # others are classes that a config imports
+    problems = find_misspelt(names, sorted(_RUNNER_KEYS))
+    if problems:
+        raise CASTError(f'{config.filename}: {"; ".join(problems)}')
 
 
 def refuse(place: str, findings: Iterable[Finding]) -> None:
@@ -145,14 +150,10 @@ def refuse(place: str, findings: Iterable[Finding]) -> None:
         raise CASTError(f'{place}: {lines}')
 
 
-def read_typed(options: Mapping[str, Any]) -> dict[str, Any]:
+def _read_typed(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with values in place of what was typed; ``classes`` is a list of texts."""
     return {
-        key: value
-        if not isinstance(value, Typed)
-        else read_texts(value, key)
-        if key.rpartition('.')[2] == 'classes' and value != 'None'
-        else read_value(value)
+        key: read_like(value, NO_DEFAULT, key) if isinstance(value, Typed) else value
         for key, value in options.items()
     }
 
@@ -173,10 +174,7 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise CASTError(f'{dotted}: {parent} is given as a value too; give one of the two')
-        if isinstance(value, Mapping) and isinstance(place.get(last), dict):
-            _put(place[last], value)
-        else:
-            place[last] = _copy(value)
+        _put(place, {last: value})
     return result
 
 
@@ -252,10 +250,8 @@ def _find(node: Any, given: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
         if problem:
             yield Finding('.'.join(here), problem, isinstance(node, (list, tuple)))
         elif not isinstance(value, Mapping):
-            if _is_number(child) and isinstance(value, str) and not _NOT_A_NUMBER.search(value):
-                yield Finding('.'.join(here), f'is {child}: give a number, not {value}', True)
-            elif isinstance(child, bool) and str(value).lower() in _NO_BOOLEANS:
-                yield Finding('.'.join(here), f'is {child}: give True or False, not {value}', True)
+            if wrong := _wrong_value(child, value):
+                yield Finding('.'.join(here), wrong, True)
         elif value.get(_DELETE):
             continue
         elif isinstance(child, (dict, list)):
@@ -265,8 +261,14 @@ def _find(node: Any, given: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
             yield Finding('.'.join(here), wrong, True)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _wrong_value(old: Any, new: Any) -> str | None:
+    """What is wrong with a value in the place of another; None if nothing is."""
+    if isinstance(old, bool):
+        if str(new).lower() in _NO_BOOLEANS:
+            return f'is {old}: give True or False, not {new}'
+    elif isinstance(old, (int, float)) and isinstance(new, str) and not _NOT_A_NUMBER.search(new):
+        return f'is {old}: give a number, not {new}'
+    return None
 
 
 def _is_index(key: Any) -> bool:
@@ -356,12 +358,3 @@ def _parameters(cls: Any) -> tuple[set[str], bool]:
     end = ends.index(True) if True in ends else None
     closed = end == 0 or bool(end and set().union(*names[1 : end + 1]) - _OF_ANY_MODULE)
     return set().union(*names), closed
-
-
-_BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-# Texts that stand in the place of a number: of AMP's loss scale, and templates.
-_NOT_A_NUMBER = re.compile(r'^(dynamic|auto)$|\{')
-# A text is true, whatever it says.
-_NO_BOOLEANS = ('yes', 'no', 'on', 'off', 'y', 'n', 't', 'f', 'none', '')
-# What torch modules and OpenMMLab's take, whatever they do.
-_OF_ANY_MODULE = {'init_cfg', 'data_preprocessor'}

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import MODELS
-from test_train_cli import CONFIG, ROOT
+from toy_run import SINGLE_RUN
 
-from mmcast.cli.errors import reporting_errors
+from mmcast.cli.errors import explain, reporting_errors
 from mmcast.cli.machine_errors import of_libraries, of_system
 from mmcast.cli.main import main
+from mmcast.errors import CASTError
 
+ROOT = Path(__file__).parents[2]
 DYING = """
 import os, signal
 from mmengine.registry import DATASETS
@@ -35,7 +37,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / 'tests/helpers'))
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-    Path('single.py').write_text(CONFIG)
+    Path('single.py').write_text(SINGLE_RUN)
     return tmp_path
 
 
@@ -52,7 +54,7 @@ def test_a_killed_loader_of_images(folder):
     Path('dying.py').write_text(DYING)
     loader = "num_workers=0, dataset=dict(type='ToyDataset')"
     Path('single.py').write_text(
-        CONFIG.replace("['toy_run']", "['toy_run', 'dying']").replace(
+        SINGLE_RUN.replace("['toy_run']", "['toy_run', 'dying']").replace(
             loader, "num_workers=1, dataset=dict(type='DyingDataset')"
         )
     )
@@ -96,7 +98,7 @@ def test_a_device_that_is_not_there(folder, name, monkeypatch):
 def test_a_config_names_what_is_not_there(folder):
     options = ('--cfg-options', 'model.type=ToyModle')
     assert 'ToyModle is not in the registry' in line_of('train', 'single.py', *options)
-    Path('single.py').write_text(CONFIG.replace("type='ToyModel'", "type='ToyModel', colour=1"))
+    Path('single.py').write_text(SINGLE_RUN.replace("type='ToyModel'", "type='ToyModel', colour=1"))
     line = line_of('train', 'single.py', '--work-dir', 'other')
     assert "unexpected keyword argument 'colour': correct the config" in line
 
@@ -154,6 +156,11 @@ def test_a_full_disk_is_named_where_the_system_does_not(tmp_path):
 def test_errors_of_libraries(error, line):
     assert (of_libraries(error) or '').startswith(line or '')
     assert bool(of_libraries(error)) == bool(line)
+
+
+def test_an_error_of_ours_that_quotes_a_library_keeps_its_message():
+    message = 'a.png cannot be predicted on here (CUDA out of memory); choose another --device'
+    assert explain(CASTError(message)) == message
 
 
 def test_a_wrong_argument_elsewhere_keeps_its_traceback():

@@ -8,26 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_run import SINGLE_RUN
 
 from mmcast.locks import hold_work_dir
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-custom_imports = dict(imports=['toy_run'])
-default_scope = 'mmcast'
-model = dict(type='ToyModel')
-train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'),
-                        sampler=dict(type='InfiniteSampler', shuffle=True))
-test_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(type='ToyDataset'),
-                       sampler=dict(type='DefaultSampler', shuffle=False))
-test_evaluator = dict(type='ToyMetric')
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=4)
-test_cfg = dict()
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False))
-log_processor = dict(by_epoch=False)
-log_level = 'ERROR'
-"""
 
 
 @pytest.fixture
@@ -35,7 +20,7 @@ def config(tmp_path: Path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / 'tests/helpers'))
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-    Path('toy_single.py').write_text(CONFIG)
+    Path('toy_single.py').write_text(SINGLE_RUN)
     return 'toy_single.py'
 
 
@@ -190,7 +175,7 @@ def test_config_with_a_mistake_is_named(config, monkeypatch):
 def test_unreadable_image_in_a_worker_is_named(config, monkeypatch):
     pipeline = "num_workers=1, dataset=dict(type='ToyDataset', pipeline=[dict(type='LoadImage')])"
     Path(config).write_text(
-        CONFIG.replace("num_workers=0, dataset=dict(type='ToyDataset')", pipeline, 1)
+        SINGLE_RUN.replace("num_workers=0, dataset=dict(type='ToyDataset')", pipeline, 1)
     )
     for index in range(8):
         Path(f'image_{index}.png').write_bytes(b'no image')

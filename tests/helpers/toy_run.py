@@ -11,6 +11,24 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 
+# A config of one run of all of this.
+SINGLE_RUN = """
+custom_imports = dict(imports=['toy_run'])
+default_scope = 'mmcast'
+model = dict(type='ToyModel')
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'),
+                        sampler=dict(type='InfiniteSampler', shuffle=True))
+test_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(type='ToyDataset'),
+                       sampler=dict(type='DefaultSampler', shuffle=False))
+test_evaluator = dict(type='ToyMetric')
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=4)
+test_cfg = dict()
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False))
+log_processor = dict(by_epoch=False)
+log_level = 'ERROR'
+"""
+
 
 def kill_once(marker: str) -> None:
     """Kills this process as the kernel does, unless the marker file says that it did before."""

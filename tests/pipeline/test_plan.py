@@ -391,8 +391,11 @@ def test_a_run_config_misspells_a_name_of_the_runner(write):
         ('variables.flag', 'false', False),
         ('steps.data.kwargs.value', '3', 3),  # through '{lr}', a number
         ('steps.data.kwargs.folder', '3', '3'),  # through '{start}', a text
+        ('steps.data.kwargs.image', '3', '3'),  # '{start}/{lr}', a text
         ('step_options.train_cfg.max_iters', '3', 3),
         ('step_options.load_from', 'My Drive/a.pth', 'My Drive/a.pth'),
+        ('step_options.x.metainfo.classes', 'car', ['car']),
+        ('step_options.x.metainfo.classes', '{classes}', '{classes}'),
         ('report.score_thr', '0.5', 0.5),
     ],
 )
@@ -402,7 +405,9 @@ def test_what_was_typed_takes_the_type_of_what_it_replaces(key, text, value):
             variables=dict(
                 lr=0.1, start='a', none=None, classes=None, sizes=(1, 2), flag=True, size=1
             ),
-            steps=dict(data=dict(kwargs=dict(value='{lr}', folder='{start}'))),
+            steps=dict(
+                data=dict(kwargs=dict(value='{lr}', folder='{start}', image='{start}/{lr}'))
+            ),
             report=dict(score_thr=0.3),
         )
     )
@@ -421,6 +426,7 @@ def test_what_was_typed_takes_the_type_of_what_it_replaces(key, text, value):
         ("steps['data']['kwargs'] = dict(a=[dict(b='x{nobody.x}y')])", 'step data uses {nobody.x}'),
         ("step_options = {'model.a': '{nobody}'}", 'step adapt uses {nobody}'),
         ("datasets = dict(val='{nobody}')", 'step adapt uses {nobody}'),
+        ("variables['start'] = 'x/{start}'", 'step adapt uses {start}'),
     ],
 )  # fmt: skip
 def test_unknown_templates_are_named_before_anything_runs(write, text, message):
