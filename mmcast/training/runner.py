@@ -41,7 +41,10 @@ from mmcast.training.randomness import SeedIterationsHook
 from mmcast.training.validations import (
     MissedValidationHook,
     ValidationsHook,
+    best_validation,
     check_save_best,
+    is_validated,
+    latest_metrics,
     scalars,
 )
 
@@ -167,9 +170,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     new_parameters = () if resume_from else tuple(cfg.get('new_parameters', ()))
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)
-    validations = ValidationsHook()
     for hook in (
-        validations,
+        ValidationsHook(),
         MissedValidationHook(),
         LoadedWeightsHook(new_parameters),
         SeedIterationsHook(),
@@ -178,9 +180,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     remove_parts(checkpoint_folder(cfg, Path(cfg.work_dir)))
     with naming(cfg.work_dir):
         runner.train()
-    if cfg.get('val_cfg') is not None and not validations.knows(runner):
+    if cfg.get('val_cfg') is not None and not is_validated(runner):
         runner.val_loop.run()  # training was stopped early
-    metrics, best = validations.best(runner) or (validations.latest(runner), None)
+    metrics, best = best_validation(runner) or (latest_metrics(runner), None)
     checkpoint = last_checkpoint(runner)
     if one_is_kept:
         keep_only(checkpoint)
