@@ -26,6 +26,7 @@ from mmcast.processes import end_with_parent
 from mmcast.spelling import hint
 from mmcast.training.checkpoints import (
     checkpoint_folder,
+    hook_options,
     keep_only,
     keep_two,
     last_checkpoint,
@@ -163,7 +164,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
-    check_save_best(cfg.get('default_hooks', {}).get('checkpoint') or {})
+    check_save_best(hook_options(cfg))
     check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)
