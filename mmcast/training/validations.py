@@ -61,7 +61,7 @@ class ValidationsHook(Hook):
 
 
 class MissedValidationHook(Hook):
-    """Makes up for the validation that a killed run did not finish, before it goes on.
+    """Makes up for the validation that a killed run did not finish, before it resumes training.
 
     A checkpoint is written before the validation of its iteration. Killed in between, or while the
     best checkpoint was written, a run would resume without that validation ever being held, and
