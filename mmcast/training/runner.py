@@ -16,7 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmcast.checkpoints import not_finite
+from mmcast.checkpoints import describe_not_finite
 from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
@@ -106,7 +106,7 @@ class _Runner(Runner):
 
     def _check_weights(self, filename: str) -> None:
         """What learns nothing any more is not saved, nor trained on."""
-        problem = not_finite(self.model.state_dict())
+        problem = describe_not_finite(self.model.state_dict())
         if problem:
             raise CASTError(
                 f'training diverged: {problem}; {filename} was not saved: '
