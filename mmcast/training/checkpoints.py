@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
-from mmcast.models.weights.loading import _read_weights
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.training.distributed import say
 
 _LAST = 'last_checkpoint'  # MMEngine's text file with the path of the newest one
@@ -46,7 +46,7 @@ def latest_intact_checkpoint(folder: Path) -> Path | None:
     numbered = _numbered(folder)
     for path in numbered:
         try:
-            _read_weights(path)
+            read_state_dict(path)
         except CASTError as error:
             say(f'warning: {error}; trying the one before')
         else:
