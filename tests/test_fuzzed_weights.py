@@ -1,6 +1,6 @@
 """Damaged weights and ONNX files: one line or what is left of them, and never code.
 
-By hand: ``python tests/test_fuzzed_weights.py 2000`` from the root of the repository.
+By hand: ``PYTHONPATH=tests/helpers python tests/test_fuzzed_weights.py 2000``.
 """
 
 import functools
