@@ -205,7 +205,7 @@ def _check_directory(records: list[zipfile.ZipInfo], name: str, size: int) -> No
         raise CASTError(f'{name} is damaged (its zip directory contradicts itself): {_AGAIN}')
 
 
-def not_finite(state: Mapping[str, Any]) -> str:
+def describe_not_finite(state: Mapping[str, Any]) -> str:
     """How many tensors of a state dict hold NaN or infinity, and the first ones; '' where none
     does.
     """
@@ -220,7 +220,7 @@ def not_finite(state: Mapping[str, Any]) -> str:
 
 
 def _check_finite(state: Any, name: str) -> None:
-    problem = not_finite(state) if isinstance(state, Mapping) else ''
+    problem = describe_not_finite(state) if isinstance(state, Mapping) else ''
     if problem:
         raise CASTError(
             f'{name}: {problem}: the training that saved it diverged, or the file is damaged; give '

@@ -90,7 +90,8 @@ def replacing(path: str | os.PathLike, suffix: str = '') -> Iterator[Path]:
     """An empty new file beside another, which takes its place where the block ends without an
     error, and is removed where not.
 
-    Permissions follow the umask, or are those of the file replaced.
+    A reader finds the old or the new file whole, after a kill and a power failure too. Permissions
+    follow the umask, or are those of the file replaced.
 
     Args:
         path: of the file; its folder is made if need be.
@@ -110,6 +111,7 @@ def replacing(path: str | os.PathLike, suffix: str = '') -> Iterator[Path]:
     try:
         with naming(path, temporary):
             yield temporary
+            _sync(temporary)
             _copy_mode(path, temporary)
             os.replace(temporary, path)
     finally:
@@ -128,17 +130,14 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file, and its folder if need be, so that a reader finds the old or the new content
     whole.
 
-    That holds after a kill and a power failure too: a neighbouring temporary file is written and
-    renamed. Permissions follow the umask, or are those of the file replaced.
+    That holds after a kill and a power failure too, see :func:`replacing`.
 
     Raises:
         WriteError: the system cannot write it.
     """
     data = content.encode() if isinstance(content, str) else content
-    with replacing(path) as temporary, temporary.open('wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def check_is_binary(path: str | os.PathLike, what: str) -> None:
@@ -190,9 +189,14 @@ def _what_it_is(head: bytes) -> str | None:
 
 def replace_durably(source: Path, target: Path) -> None:
     """Gives a finished file its name, so that a power failure too leaves the old or the new one."""
-    with source.open('rb+') as file:
-        os.fsync(file.fileno())
+    _sync(source)
     os.replace(source, target)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file's content is on the disk."""
+    with path.open('rb+') as file:
+        os.fsync(file.fileno())
 
 
 def move_aside(path: str | os.PathLike) -> Path | None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
+from shared_data import DSB2018
 
 import mmcast  # noqa: F401  before a test imports mmdet: its stand-in for mmcv._ext
 
@@ -22,11 +23,15 @@ def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs, whose files are at the top, come first: at the end they would keep one process
-    busy and leave the others idle. Skip what is marked ``gpu`` where there is no CUDA device.
+    busy and leave the others idle. Skip what is marked ``gpu`` where there is no CUDA device, and
+    ``shared_data`` where the nuclei images are not.
     """
     items.sort(key=lambda item: len(item.path.parts))
-    if torch.cuda.is_available():
-        return
+    absent = {}
+    if not torch.cuda.is_available():
+        absent['gpu'] = 'no CUDA device'
+    if not DSB2018.is_dir():
+        absent['shared_data'] = f'{DSB2018} is absent'
     for item in items:
-        if item.get_closest_marker('gpu'):
-            item.add_marker(pytest.mark.skip(reason='no CUDA device'))
+        for marker in absent.keys() & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason=absent[marker]))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from exploit import Exploit
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
@@ -24,16 +25,6 @@ from mmcast.models.weights.loading import load_weights
 from mmcast.models.weights.reading import read_state_dict
 
 ROOT = Path(__file__).parents[1]
-
-
-class Exploit:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
 
 
 def state(**values):

@@ -81,8 +81,6 @@ def test_nuclei_pipeline_runs_on_the_real_images(tmp_path):
     """Real microscopy images go through all steps; 17 unlabeled ones and 3 for validation, for the
     time's sake.
     """
-    if not DSB2018.is_dir():
-        pytest.skip(f'{DSB2018} is absent')
     val = json.loads((DSB2018 / 'annotations/instances_val.json').read_text())
     val['images'] = val['images'][:3]
     kept = {image['id'] for image in val['images']}
@@ -103,8 +101,6 @@ def test_nuclei_pipeline_runs_on_the_real_images(tmp_path):
 
 @pytest.mark.shared_data
 def test_ten_percent_of_the_nuclei_are_33_images(tmp_path):
-    if not DSB2018.is_dir():
-        pytest.skip(f'{DSB2018} is absent')
     paths = prepare_coco_folder(DSB2018, tmp_path, percent=10)
     labeled, unlabeled = (
         json.loads(Path(paths[part]).read_text()) for part in ('labeled', 'unlabeled')

@@ -1,6 +1,6 @@
 """Damaged weights and ONNX files: one line or what is left of them, and never code.
 
-By hand: ``python tests/test_fuzzed_weights.py 2000`` from the root of the repository.
+By hand: ``PYTHONPATH=tests/helpers python tests/test_fuzzed_weights.py 2000``.
 """
 
 import functools
@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import safetensors.torch
 import torch
+from exploit import Exploit
 
 from mmcast.deploy.onnx_files import CHECKSUM, KIND, UNSEALED, seal
 from mmcast.deploy.onnx_student import OnnxStudent
@@ -24,16 +25,6 @@ from mmcast.models.weights.loading import load_weights
 
 CASES = 100
 FORMATS = ('zip', 'records', 'legacy', 'safetensors', 'header', 'onnx', 'sealed onnx')
-
-
-class Exploit:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
 
 
 def network():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kill_runs import TWO_PROCESSES, Start
+from kill_runs import Start
+from pipelines import torchrun
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADERS = """
@@ -115,7 +116,7 @@ log_level = 'ERROR'
 def test_nothing_is_left_of_two_processes_of_which_one_was_killed(killed, number, tmp_path):
     """Ranks that torchrun started, at once or with processes that load their images."""
     (tmp_path / 'run.py').write_text(RUN)
-    command = [*TWO_PROCESSES, 'tools/train.py', str(tmp_path / 'run.py'), '--launcher', 'pytorch']
+    command = [*torchrun(2), 'tools/train.py', str(tmp_path / 'run.py'), '--launcher', 'pytorch']
     start = Start([*command, '--work-dir', str(tmp_path / 'run')], tmp_path / 'log.txt')
     try:
         while len(start.processes()) < number:

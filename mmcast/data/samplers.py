@@ -1,4 +1,4 @@
-"""Batches of labeled and pseudo-labeled images, and samplers that would never end."""
+"""Batches of labeled and pseudo-labeled images, and loops over infinite samplers."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -81,7 +81,7 @@ def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
     sampler = sampler_of(loop.dataloader)
     if isinstance(sampler, MultiSourceSampler):
         _check_sources(sampler, f'{name}_dataloader')
-    if never_ends(sampler) and not isinstance(loop, IterBasedTrainLoop):
+    if isinstance(sampler, _INFINITE) and not isinstance(loop, IterBasedTrainLoop):
         kind, other = type(sampler).__name__, dict(type='DefaultSampler', shuffle=name == 'train')
         fix = f'{name}_dataloader.sampler={other}'
         if name == 'train':
@@ -93,11 +93,6 @@ def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
     return loop
 
 
-def never_ends(sampler: object) -> bool:
-    """Whether a sampler gives indices without end."""
-    return isinstance(sampler, _INFINITE)
-
-
 def sampler_of(loader: DataLoader) -> object:
     """What gives a loader's indices, perhaps in a sampler of batches."""
     return getattr(loader.batch_sampler, 'sampler', None) or loader.sampler
@@ -105,15 +100,15 @@ def sampler_of(loader: DataLoader) -> object:
 
 def _check_sources(sampler: MultiSourceSampler, loader: str) -> None:
     """Raises CASTError where mmdet's sampler would wait for ever for a source."""
-    for place, number in enumerate(sampler.num_per_source):
-        where = f'{loader}.dataset.datasets[{place}]'
+    for index, number in enumerate(sampler.num_per_source):
+        where = f'{loader}.dataset.datasets[{index}]'
         if number < 1:
             raise CASTError(
                 f'{loader}.sampler: of a batch of {sampler.batch_size} with '
                 f'source_ratio={sampler.source_ratio} no image is of {where}: make batch_size '
                 'larger or the ratio more even, or leave that data set out'
             )
-        if not len(sampler.dataset.datasets[place]):
+        if not len(sampler.dataset.datasets[index]):
             raise CASTError(
                 f'{where} has no image to train on, and {loader}.sampler takes {number} of it into '
                 'each batch: check its annotation file and filter_cfg'

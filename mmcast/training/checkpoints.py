@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
-from mmcast.models.weights.loading import _read_weights
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.training.distributed import say
 
 _LAST = 'last_checkpoint'  # MMEngine's text file with the path of the newest one
@@ -21,9 +21,14 @@ def checkpoint_hook(runner: Runner) -> CheckpointHook | None:
     return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 
+def hook_options(cfg: Config) -> dict:
+    """What a config gives its ``CheckpointHook``; empty where it has none."""
+    return cfg.get('default_hooks', {}).get('checkpoint') or {}
+
+
 def checkpoint_folder(cfg: Config, work_dir: Path) -> Path:
     """Where a run's ``CheckpointHook`` writes: the work directory, or below its ``out_dir``."""
-    out_dir = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
+    out_dir = hook_options(cfg).get('out_dir')
     return work_dir if out_dir is None else Path(out_dir, work_dir.absolute().name)
 
 
@@ -41,7 +46,7 @@ def latest_intact_checkpoint(folder: Path) -> Path | None:
     numbered = _numbered(folder)
     for path in numbered:
         try:
-            _read_weights(path)
+            read_state_dict(path)
         except CASTError as error:
             say(f'warning: {error}; trying the one before')
         else:
@@ -104,7 +109,7 @@ def keep_two(cfg: Config) -> bool:
     MMEngine deletes the old checkpoint before it writes the new one: a run that keeps one and is
     killed in between would have lost everything.
     """
-    options = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    options = hook_options(cfg)
     if options.get('max_keep_ckpts') != 1:
         return False
     options['max_keep_ckpts'] = 2

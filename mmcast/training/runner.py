@@ -16,7 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmcast.checkpoints import not_finite
+from mmcast.checkpoints import describe_not_finite
 from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
@@ -26,6 +26,7 @@ from mmcast.processes import end_with_parent
 from mmcast.spelling import hint
 from mmcast.training.checkpoints import (
     checkpoint_folder,
+    hook_options,
     keep_only,
     keep_two,
     last_checkpoint,
@@ -41,7 +42,10 @@ from mmcast.training.randomness import SeedIterationsHook
 from mmcast.training.validations import (
     MissedValidationHook,
     ValidationsHook,
+    best_validation,
     check_save_best,
+    is_validated,
+    latest_metrics,
     scalars,
 )
 
@@ -102,7 +106,7 @@ class _Runner(Runner):
 
     def _check_weights(self, filename: str) -> None:
         """What learns nothing any more is not saved, nor trained on."""
-        problem = not_finite(self.model.state_dict())
+        problem = describe_not_finite(self.model.state_dict())
         if problem:
             raise CASTError(
                 f'training diverged: {problem}; {filename} was not saved: '
@@ -160,16 +164,15 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
-    check_save_best(cfg.get('default_hooks', {}).get('checkpoint') or {})
+    check_save_best(hook_options(cfg))
     check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)
     new_parameters = () if resume_from else tuple(cfg.get('new_parameters', ()))
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)
-    validations = ValidationsHook()
     for hook in (
-        validations,
+        ValidationsHook(),
         MissedValidationHook(),
         LoadedWeightsHook(new_parameters),
         SeedIterationsHook(),
@@ -178,9 +181,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     remove_parts(checkpoint_folder(cfg, Path(cfg.work_dir)))
     with naming(cfg.work_dir):
         runner.train()
-    if cfg.get('val_cfg') is not None and not validations.knows(runner):
+    if cfg.get('val_cfg') is not None and not is_validated(runner):
         runner.val_loop.run()  # training was stopped early
-    metrics, best = validations.best(runner) or (validations.latest(runner), None)
+    metrics, best = best_validation(runner) or (latest_metrics(runner), None)
     checkpoint = last_checkpoint(runner)
     if one_is_kept:
         keep_only(checkpoint)

@@ -59,35 +59,9 @@ class ValidationsHook(Hook):
                     f'{", ".join(metrics)}; choose one of them'
                 )
 
-    def knows(self, runner: Runner) -> bool:
-        """Whether the iteration that the run has reached was validated, now or before it was
-        resumed.
-        """
-        return runner.iter in runner.message_hub.get_info(_ITERATIONS, [])[-1:]
-
-    def latest(self, runner: Runner) -> dict[str, float]:
-        """Metrics of the latest validation; not-finite ones stay, the summary says so."""
-        return next(reversed(runner.message_hub.get_info(_HISTORY, [])), {})
-
-    def best(self, runner: Runner) -> tuple[dict[str, float], Path] | None:
-        """Metrics of the best validation and its checkpoint, where ``save_best`` kept one.
-
-        Where it names several metrics, the best by the first of them.
-        """
-        for key, path in _best_paths(runner).items():
-            if path is None:
-                return None
-            score = runner.message_hub.get_info(_info(runner, 'best_score', key))
-            history = runner.message_hub.get_info(_HISTORY, [])
-            if key == 'auto':  # all validations were held before the run was resumed
-                key = next((name for found in history for name in found), key)
-            found = next((found for found in history if found.get(key) == score), None)
-            return found or {key: float(score)}, path
-        return None
-
 
 class MissedValidationHook(Hook):
-    """Makes up for the validation that a killed run did not finish, before it goes on.
+    """Makes up for the validation that a killed run did not finish, before it resumes training.
 
     A checkpoint is written before the validation of its iteration. Killed in between, or while the
     best checkpoint was written, a run would resume without that validation ever being held, and
@@ -105,9 +79,35 @@ class MissedValidationHook(Hook):
             # It is written again if the validation is the best one.
             hook.last_ckpt = str(reached_checkpoint(runner, hook))
         lost = _forget_lost_best(runner)
-        missed = _is_due(runner) and not ValidationsHook().knows(runner)
+        missed = _is_due(runner) and not is_validated(runner)
         if lost or missed:
             runner.val_loop.run()
+
+
+def is_validated(runner: Runner) -> bool:
+    """Whether the iteration that a run has reached was validated, now or before it was resumed."""
+    return runner.iter in runner.message_hub.get_info(_ITERATIONS, [])[-1:]
+
+
+def latest_metrics(runner: Runner) -> dict[str, float]:
+    """Metrics of the latest validation; not-finite ones stay, the summary says so."""
+    return next(reversed(runner.message_hub.get_info(_HISTORY, [])), {})
+
+
+def best_validation(runner: Runner) -> tuple[dict[str, float], Path] | None:
+    """Metrics of the best validation and its checkpoint, where ``save_best`` kept one.
+
+    Where it names several metrics, the best by the first of them.
+    """
+    key, path = next(iter(_best_paths(runner).items()), ('', None))
+    if path is None:
+        return None
+    score = runner.message_hub.get_info(_info(runner, 'best_score', key))
+    history = runner.message_hub.get_info(_HISTORY, [])
+    if key == 'auto':  # all validations were held before the run was resumed
+        key = next((name for found in history for name in found), key)
+    found = next((found for found in history if found.get(key) == score), None)
+    return found or {key: float(score)}, path
 
 
 def scalars(metrics: dict) -> dict[str, float]:

@@ -22,7 +22,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -32,8 +31,8 @@ from pathlib import Path
 
 import psutil
 import torch
+from pipelines import ROOT, records, torchrun
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = 'MMCAST_KILL_RUNS'  # in the environment of all processes of one start
 SECONDS = 20.0  # after a kill
 EARLY = 0.15  # share of the kills that may come before the first step begins
@@ -48,7 +47,6 @@ TOY = [
     'step_options.train_cfg.val_interval=2',
     'step_options.default_hooks.checkpoint.interval=2',
 ]
-TWO_PROCESSES = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'
 VOLATILE = 'seconds', 'peak_memory_mb', 'fingerprint', 'resumed', 'versions'
 
 
@@ -139,28 +137,25 @@ class Start:
 def command_of(folder: Path) -> list[str]:
     """The shipped pipeline on toy scenes, on two processes."""
     return [
-        *TWO_PROCESSES,
+        *torchrun(2),
         *('tools/train.py', 'configs/cast_toy.py', '--launcher', 'pytorch'),
         *('--work-dir', str(folder / 'run'), '--cfg-options'),
         *(f'variables.data_root={folder}/data', *TOY),
     ]
 
 
-def records(folder: Path) -> dict:
-    path = folder / 'run/pipeline.json'
-    return json.loads(path.read_text())['steps'] if path.exists() else {}
-
-
 def finished(folder: Path) -> dict:
     return {
-        name: record for name, record in records(folder).items() if record['status'] == 'finished'
+        name: record
+        for name, record in records(folder / 'run').items()
+        if record['status'] == 'finished'
     }
 
 
 def final_state(folder: Path) -> dict:
     """All that two runs should have in common, by file."""
     place, state = str(folder), {}
-    for name, record in records(folder).items():
+    for name, record in records(folder / 'run').items():
         kept = {key: value for key, value in record.items() if key not in VOLATILE}
         state[f'record of {name}'] = json.dumps(kept, sort_keys=True).replace(place, '')
     for path in sorted(folder.glob('run/*/*.pth')):
@@ -221,7 +216,11 @@ def kill_until_it_ends(
         except subprocess.TimeoutExpired:
             kind = start.kill(rng.choice(KINDS), rng) or start.kill('all', rng)
             step = next(
-                (name for name, record in records(folder).items() if record['status'] == 'started'),
+                (
+                    name
+                    for name, record in records(folder / 'run').items()
+                    if record['status'] == 'started'
+                ),
                 'no step',
             )
             if kind.startswith('loader') and start.goes_on():

@@ -13,11 +13,17 @@ SHORT = [
 ]
 
 
+def torchrun(processes: int) -> list[str]:
+    """What comes before a script that is to run on several processes."""
+    return [
+        *(sys.executable, '-m', 'torch.distributed.run'),
+        *('--standalone', f'--nproc_per_node={processes}'),
+    ]
+
+
 def start(config: str, work_dir: Path, *options: str, processes: int = 1) -> subprocess.Popen:
-    torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
     command = [
-        sys.executable,
-        *(torchrun if processes > 1 else []),
+        *(torchrun(processes) if processes > 1 else [sys.executable]),
         'tools/train.py',
         f'configs/{config}',
         '--launcher',

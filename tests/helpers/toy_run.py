@@ -1,11 +1,13 @@
 """A one-layer model, eight numbers and some functions: what the pipeline tests run as steps."""
 
+import copy
 import json
 import os
 import signal
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
@@ -91,3 +93,32 @@ class ToyMetric(BaseMetric):
 
     def compute_metrics(self, results):
         return {'coco/segm_mAP': 0.25, 'coco/segm_mAP_50': 0.5}
+
+
+def config(folder: Path, iterations: int = 4, **changes) -> Config:
+    """A run of the one-layer model, with these settings changed."""
+    data = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'))
+    cfg = Config(
+        dict(
+            default_scope='mmcast',
+            work_dir=str(folder),
+            model=dict(type='ToyModel'),
+            train_dataloader=dict(data, sampler=dict(type='InfiniteSampler', shuffle=False)),
+            val_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
+            val_evaluator=dict(type='ToyMetric'),
+            test_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
+            test_evaluator=dict(type='ToyMetric'),
+            train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=100),
+            val_cfg=dict(),
+            test_cfg=dict(),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            randomness=dict(seed=3),
+            default_hooks=dict(
+                checkpoint=dict(type='CheckpointHook', interval=100, by_epoch=False)
+            ),
+            log_processor=dict(by_epoch=False),
+            log_level='ERROR',
+        )
+    )
+    cfg.merge_from_dict(copy.deepcopy(changes))
+    return cfg

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from colour_teacher import HEIGHT, WIDTH, ColourTeacher, generate, make_config, make_data
+from pipelines import torchrun
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
@@ -444,11 +445,7 @@ def test_tool_on_two_processes_names_what_it_left_out(data):
     imports = "custom_imports = dict(imports=['colour_teacher'])\n"
     (data / 'teacher.py').write_text(imports + make_config().pretty_text)
     command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc_per_node=2',
+        *torchrun(2),
         str(TOOL),
         str(data / 'teacher.py'),
         str(data / 'teacher.pth'),

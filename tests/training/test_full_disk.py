@@ -1,11 +1,10 @@
 """A run on a full disk: one line, whole checkpoints, and the ones before stay."""
 
 import pytest
-import toy_run  # noqa: F401  registers the one-layer model
 from full_disk import files_of_at_most
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from toy_run import config
 
 from mmcast.errors import CASTError
 from mmcast.training.runner import train_run
@@ -15,23 +14,8 @@ from mmcast.training.runner import train_run
 def cfg(tmp_path, monkeypatch):
     """Two iterations, with a checkpoint of 800 kB after each."""
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-    return Config(
-        dict(
-            default_scope='mmengine',
-            work_dir=str(tmp_path / 'run'),
-            model=dict(type='ToyModel', width=100_000),
-            train_dataloader=dict(
-                batch_size=2,
-                num_workers=0,
-                dataset=dict(type='ToyDataset'),
-                sampler=dict(type='InfiniteSampler'),
-            ),
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=2),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)),
-            log_level='ERROR',
-        )
-    )
+    checkpoint = dict(checkpoint=dict(interval=1))
+    return config(tmp_path / 'run', 2, model=dict(width=100_000), default_hooks=checkpoint)
 
 
 def test_a_checkpoint_that_does_not_fit_is_named_and_leaves_nothing(cfg, tmp_path):

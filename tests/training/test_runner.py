@@ -1,14 +1,13 @@
 """Whole runs: what they start from, what they leave, and which of them would never end."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
 import toy_run
-from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
+from toy_run import config
 
 from mmcast.errors import CASTError
 from mmcast.models.weights.reading import read_state_dict
@@ -37,34 +36,6 @@ class SampleImages(Dataset):
     def __getitem__(self, index):
         image, sample = self.items[index]
         return dict(inputs=image, data_samples=sample.clone())
-
-
-def config(folder, iterations=4, **changes):
-    data = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'))
-    cfg = Config(
-        dict(
-            default_scope='mmcast',
-            work_dir=str(folder),
-            model=dict(type='ToyModel'),
-            train_dataloader=dict(data, sampler=dict(type='InfiniteSampler', shuffle=False)),
-            val_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
-            val_evaluator=dict(type='ToyMetric'),
-            test_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
-            test_evaluator=dict(type='ToyMetric'),
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=100),
-            val_cfg=dict(),
-            test_cfg=dict(),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            randomness=dict(seed=3),
-            default_hooks=dict(
-                checkpoint=dict(type='CheckpointHook', interval=100, by_epoch=False)
-            ),
-            log_processor=dict(by_epoch=False),
-            log_level='ERROR',
-        )
-    )
-    cfg.merge_from_dict(copy.deepcopy(changes))
-    return cfg
 
 
 # ---- moving averages

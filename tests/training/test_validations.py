@@ -4,8 +4,7 @@ when.
 
 import pytest
 import torch
-import toy_run  # noqa: F401  registers the one-layer model
-from mmengine.config import Config
+from toy_run import config
 
 from mmcast.errors import CASTError
 from mmcast.training.runner import train_run
@@ -36,25 +35,12 @@ def run(
     """One iteration between two validations, which give these metrics one after the other."""
     numbers = iter(scores)
     monkeypatch.setattr('toy_run.ToyMetric.compute_metrics', lambda self, results: next(numbers))
-    data = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'))
-    cfg = Config(
-        dict(
-            default_scope='mmengine',
-            work_dir=str(folder),
-            model=dict(type='ToyModel'),
-            train_dataloader=dict(data, sampler=dict(type='InfiniteSampler')),
-            val_dataloader=dict(data, sampler=dict(type='DefaultSampler', shuffle=False)),
-            val_evaluator=metric or dict(type='ToyMetric'),
-            train_cfg=dict(
-                type='IterBasedTrainLoop', max_iters=iterations or len(scores), val_interval=1
-            ),
-            val_cfg=dict(),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            default_hooks=dict(
-                checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False, **checkpoint)
-            ),
-            log_level='ERROR',
-        )
+    cfg = config(
+        folder,
+        iterations or len(scores),
+        val_evaluator=metric or {},
+        train_cfg=dict(val_interval=1),
+        default_hooks=dict(checkpoint=dict(interval=1, **checkpoint)),
     )
     if not validate:
         for part in ('val_cfg', 'val_dataloader', 'val_evaluator'):

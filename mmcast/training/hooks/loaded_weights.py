@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmcast.checkpoints import weights_in
 from mmcast.models.weights.loading import without_new_parameters
 
 
@@ -23,10 +24,7 @@ class LoadedWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """In place, before MMEngine copies it into the model."""
+        state = without_new_parameters(weights_in(checkpoint), self.new_parameters)
         if 'state_dict' not in checkpoint:
-            state = dict(checkpoint.get('model', checkpoint))
             checkpoint.clear()
-            checkpoint['state_dict'] = state
-        checkpoint['state_dict'] = without_new_parameters(
-            checkpoint['state_dict'], self.new_parameters
-        )
+        checkpoint['state_dict'] = state

@@ -117,7 +117,6 @@ def test_processes_find_the_same(data, monkeypatch):
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not DSB2018.exists(), reason='the nuclei images are not on this machine')
 def test_the_nuclei_are_clean():
     train, val = (DSB2018 / f'annotations/instances_{part}.json' for part in ('train', 'val'))
     for checked, other in ((train, val), (val, train)):
@@ -125,7 +124,6 @@ def test_the_nuclei_are_clean():
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not DSB2018.exists(), reason='the nuclei images are not on this machine')
 def test_every_mistake_planted_in_the_nuclei_is_found_and_no_other(tmp_path):
     shutil.copytree(DSB2018 / 'images', tmp_path / 'images', copy_function=shutil.copyfile)
     shutil.copyfile(DSB2018 / 'annotations/instances_train.json', tmp_path / 'train.json')

@@ -297,7 +297,6 @@ def test_command_line(archive):
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not DSB2018.is_dir(), reason='the nuclei images are not on this machine')
 def test_the_shared_data_set_there_and_back(tmp_path):
     """Its images and masks in the archive's layout come back as they were, in the same splits."""
     expected = {

@@ -4,6 +4,7 @@ hand.
 
 import pytest
 import torch
+from exploit import Exploit
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -230,11 +231,7 @@ def test_missing_file_says_where_to_get_it(tmp_path):
 
 
 def test_a_file_that_runs_code_is_refused(tmp_path):
-    class Exploit:
-        def __reduce__(self):
-            return open, (str(tmp_path / 'ran'), 'w')
-
-    torch.save({'cls_token': Exploit()}, tmp_path / 'evil.pth')
+    torch.save({'cls_token': Exploit(tmp_path / 'ran')}, tmp_path / 'evil.pth')
     with pytest.raises(CASTError, match=r'evil\.pth holds pickled code \(io\.open\)'):
         load(tmp_path / 'evil.pth')
     assert not (tmp_path / 'ran').exists()
