@@ -2,7 +2,7 @@
 not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor
 
 from mmcast.errors import CASTError
+from mmcast.spelling import hint
 
 _SEPARATORS = '.?'  # the tokenizer starts a new entity at these
 
@@ -148,3 +149,30 @@ def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:
     """Scores (..., n) of a prompt's n classes: each the mean of its tokens' scores (..., T)."""
     weights = prompt.tokens_of_class.to(token_scores)
     return token_scores @ (weights / weights.sum(1, keepdim=True)).T
+
+
+def texts_of_classes(
+    classes: Sequence[str], prompts: Mapping[str, str | Sequence[str]] | None = None
+) -> list[tuple[str, ...]]:
+    """The texts that ask for each class: its own name, or what ``prompts`` has in its place.
+
+    Args:
+        classes: Names in the data set's order.
+        prompts: Class names to a text, or to several that mean the same.
+
+    Returns:
+        At least one text for each class, in the order of ``classes``.
+
+    Raises:
+        CASTError: If ``prompts`` names a class that is not there, or has no text for one.
+    """
+    prompts = dict(prompts or {})
+    for name in prompts:
+        if name not in classes:
+            raise CASTError(f'prompts: no class {name!r}; {hint(name, classes)}')
+    texts = [prompts.get(name, name) for name in classes]
+    texts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    for name, of_class in zip(classes, texts):
+        if not of_class or not all(isinstance(text, str) and text.strip() for text in of_class):
+            raise CASTError(f'prompts: class {name!r} needs at least one text, and none empty')
+    return texts
