@@ -1,4 +1,5 @@
 import pytest
+
 from mmcast.errors import CASTError
 from mmcast.models.teacher.prompts import texts_of_classes
 
