@@ -6,7 +6,7 @@ predict in the data set's classes, and learn on the same batches as every other 
 package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import NoReturn
@@ -60,6 +60,8 @@ class GroundedSAM(BaseDetector):
         grounding_dino: ``PromptedGroundingDINO``, without ``classes``.
         sam2: ``BoxPromptedSAM2``.
         classes: Names in the data set's order; they are the prompt.
+        prompts: What to ask for in place of a class's name, a text or several that mean the same,
+            see ``PromptedGroundingDINO``.
         frozen: Components that do not learn, ``grounding_dino`` or ``sam2``; their losses are left
             out.
         pixel_encoder: The component whose features the pixel loss contrasts: ``sam2`` (one map of
@@ -88,6 +90,7 @@ class GroundedSAM(BaseDetector):
         grounding_dino: ConfigType,
         sam2: ConfigType,
         classes: Sequence[str],
+        prompts: Mapping[str, str | Sequence[str]] | None = None,
         frozen: Sequence[str] = (),
         pixel_encoder: str | None = None,
         num_pixel_queries: int = 50,
@@ -110,7 +113,7 @@ class GroundedSAM(BaseDetector):
                 f'components are {" and ".join(COMPONENTS)}, at most one is frozen, '
                 'and the other one has the pixels'
             )
-        self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
+        self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes, prompts=prompts))
         self.sam2 = MODELS.build(sam2)
         self.num_pixel_queries = num_pixel_queries
         self.score_factors = tuple(score_factors)
