@@ -138,6 +138,7 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         cell=cell,
         data=extra.get('data'),
         labels=_labels(run, inputs),
+        decisions=run.decisions,
         weights=weights,
         steps=[_step(run, name) for name in run.plan.definitions],
         teachers=_teachers(run),

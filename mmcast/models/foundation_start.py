@@ -1,0 +1,48 @@
+"""The weights that a foundation pipeline on own images starts from."""
+
+import os
+from collections.abc import Sequence
+
+from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
+from mmcast.models.teacher.foundation_weights import merge_teacher_weights
+from mmcast.models.weights.reading import read_state_dict
+
+
+def prepare_foundation_weights(
+    out_dir: str | os.PathLike,
+    teacher: str,
+    student: str,
+    classes: Sequence[str],
+    num_queries: int,
+    grounding_dino: str,
+    sam2: str,
+    language_model: str,
+    dinov2: str,
+) -> dict[str, str | None]:
+    """A pipeline's step: check all downloads before anything trains, and make the checkpoints that
+    teacher and student start from. What the two that were chosen do not need may be missing.
+
+    Args:
+        out_dir: Folder of the new files.
+        teacher: ``grounded_sam`` or ``sam3``.
+        student: ``cast_student``, ``cast_lite`` or ``mask2former_r50_coco``.
+        classes: Names to learn.
+        num_queries: Of the student.
+        grounding_dino: See
+            :func:`~mmcast.models.teacher.foundation_weights.merge_teacher_weights`.
+        sam2: Likewise.
+        language_model: Likewise.
+        dinov2: Encoder of ``cast_student``.
+
+    Returns:
+        ``teacher`` and ``student``, checkpoints to load; None for a student whose config names its
+        encoder's weights itself.
+
+    Raises:
+        CASTError: A file is missing (which, from where, to which path) or is not what it should
+            be.
+    """
+    if student == 'cast_student':
+        read_state_dict(dinov2, DINOV2_SOURCE)
+    merged = merge_teacher_weights(out_dir, grounding_dino, sam2, language_model)
+    return dict(teacher=merged['teacher'], student=None)

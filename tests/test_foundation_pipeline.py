@@ -1,0 +1,135 @@
+"""The whole of cast_custom_foundation.py, with tiny networks and few iterations, on a set as people
+have it: three classes with odd names, portrait and landscape images, one without objects.
+"""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_networks import STUDENT, backbone, write_downloads
+
+from mmcast.cli.train import train
+from mmcast.configs import find_config
+from mmcast.masks.rle import encode_mask
+from mmcast.testing.teacher import tiny_teacher_sizes
+
+CLASSES = ['Zelle', 'Rand (x)', 'nucleus']
+PROMPTS = {'Zelle': ['cell', 'living cell'], 'Rand (x)': 'edge'}
+SIZES = [(64, 112), (112, 64), (72, 96), (100, 70), (64, 112), (96, 72)]  # height and width
+WITHOUT_WORKERS = {
+    f'{loader}.{key}': value
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    for key, value in dict(num_workers=0, persistent_workers=False).items()
+}
+
+
+def draw(size, number, seed):
+    """An image (H, W, 3) with some rectangles on noise, and their masks."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 90, (*size, 3), dtype=np.uint8)
+    masks = []
+    for i in range(number):
+        top, left = (int(rng.integers(0, side - 30)) for side in size)
+        height, width = rng.integers(14, 30, 2)
+        mask = np.zeros(size, bool)
+        mask[top : top + height, left : left + width] = True
+        image[mask] = (250, 120, 40 * i)
+        masks.append(mask)
+    return image, masks
+
+
+def write_data(folder):
+    """Six labeled images, the last one without objects, and four unlabeled ones."""
+    images, annotations = [], []
+    for i, size in enumerate(SIZES):
+        image, masks = draw(size, 3 if i < 5 else 0, seed=i)
+        name = f'photo {i}.png'
+        (folder / 'photos').mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / 'photos' / name), image)
+        images.append(dict(id=i, file_name=name, height=size[0], width=size[1]))
+        for j, mask in enumerate(masks):
+            top, left = np.argwhere(mask).min(0).tolist()
+            height, width = (np.argwhere(mask).max(0) + 1 - (top, left)).tolist()
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=i,
+                    category_id=j + 1,
+                    iscrowd=0,
+                    bbox=[left, top, width, height],
+                    area=int(mask.sum()),
+                    segmentation=encode_mask(mask),
+                )
+            )
+    categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES, 1)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (folder / 'labels.json').write_text(json.dumps(content))
+    for i in range(4):
+        image, _ = draw(SIZES[i], 2, seed=10 + i)
+        (folder / 'more').mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / 'more' / f'{i}.png'), image)
+
+
+@pytest.fixture(scope='module')
+def downloads(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('downloads')
+    write_data(folder / 'data')
+    return dict(data_root=str(folder / 'data'), **write_downloads(folder))
+
+
+BACKBONE = {key: value for key, value in backbone(None).items() if key != 'init_cfg'}
+TEACHERS = dict(
+    grounded_sam={
+        'model.detector': tiny_teacher_sizes(),
+        'model.detector.grounding_dino.test_cfg.score_thr': 0.0,
+    },
+)
+STUDENTS = dict(
+    cast_student={
+        'model.detector': dict(STUDENT, backbone=BACKBONE),
+        'model.pixel_contrast.pool': 1,
+        'model.pixel_contrast.in_channels': 16,
+    },
+)
+
+
+def write_config(folder, downloads, teacher, student, **variables):
+    """A config of one's own: nothing but sizes, numbers of iterations and paths differ from the
+    shipped one.
+    """
+    variables = dict(
+        downloads,
+        labeled='labels.json',
+        unlabeled='more',
+        prompts=PROMPTS,
+        teacher=teacher,
+        student=student,
+        gpu=16,
+        teacher_iterations=2,
+        self_training_iterations=2,
+        student_iterations=2,
+        refine_iterations=1,
+        teacher_batch_size=2,
+        student_batch_size=2,
+        teacher_options={**TEACHERS[teacher], **WITHOUT_WORKERS},
+        student_options={**STUDENTS[student], **WITHOUT_WORKERS},
+        score_thr=0.01,
+        **variables,
+    )
+    path = Path(folder, 'own.py')
+    path.write_text(
+        f'_base_ = {str(find_config("cast_custom_foundation.py"))!r}\n'
+        f'work_dir = {str(folder / "run")!r}\nvariables = {variables!r}\nreport = dict(images=1)\n'
+    )
+    return str(path)
+
+
+def test_from_a_folder_to_a_student(tmp_path, downloads):
+    path = write_config(tmp_path, downloads, 'grounded_sam', 'cast_student')
+    train(path)
+    run = tmp_path / 'run'
+    steps = json.loads((run / 'pipeline.json').read_text())['steps']
+    assert {record['status'] for record in steps.values()} == {'finished'}
+    assert steps['data']['outputs']['classes'] == CLASSES
