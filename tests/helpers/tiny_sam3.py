@@ -11,10 +11,11 @@ CONFIG = Path(__file__).parents[2] / 'configs/_base_/models/sam3.py'
 CLASSES = ('person', 'rider', 'traffic light')
 
 
-def sam3_config(folder, classes=CLASSES, **options):
-    """A tiny ``SAM3`` whose queries all count; its tokenizer's files go to ``folder``."""
-    words = sorted({word for name in classes for word in name.split()})
-    config = shrink_sam3(Config.fromfile(CONFIG).model.detector, write_tiny_clip(folder, words))
+def sam3_config(folder, classes=CLASSES, words=CLASSES, **options):
+    """A tiny ``SAM3`` whose queries all count; its tokenizer's files go to ``folder / 'clip'``."""
+    words = [word for name in words for word in name.split()]
+    tokenizer = write_tiny_clip(folder / 'clip', words)
+    config = shrink_sam3(Config.fromfile(CONFIG).model.detector, tokenizer)
     options = dict(dict(classes=list(classes), activation_checkpointing=False), **options)
     config.test_cfg.update(dict(dict(score_thr=0.0, max_per_img=12), **options.pop('test_cfg', {})))
     for name, value in options.items():
