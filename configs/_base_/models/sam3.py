@@ -8,6 +8,7 @@ model = dict(
         prompts=None,  # other words than the names: dict(motorcycle=['motorbike', 'scooter'])
         tokenizer='weights/sam3',
         image_size=1008,
+        geometry_token=False,  # True: as Meta's own network reads a text, see docs/teacher.md
         frozen=('text_encoder', ),
         texts_per_image=8,
         absent_texts=2,

@@ -26,13 +26,16 @@ class ImageMaps:
     Attributes:
         maps: Three maps (B, C, h, w) at strides 3.5, 7 and 14 of the square, finest first.
         position: (B, C, h, w), the position encoding of the last map.
+        tokens: (B, 1 or 0, C), what is read along with a text, see :class:`PromptedSAM3`.
     """
 
     maps: list[Tensor]
     position: Tensor
+    tokens: Tensor
 
-    def __getitem__(self, images: Tensor | slice) -> 'ImageMaps':
-        return ImageMaps([part[images] for part in self.maps], self.position[images])
+    def __getitem__(self, images: Tensor) -> 'ImageMaps':
+        maps = [part[images] for part in self.maps]
+        return ImageMaps(maps, self.position[images], self.tokens[images])
 
 
 @dataclass
@@ -45,7 +48,7 @@ class PairOutputs:
         presence: (L, P), logits of the image having an object of the text.
         queries: (P, Q, C), the last layer's.
         memory: (P, hw, C), the DETR encoder's output.
-        text: (P, T, C), features of the text.
+        text: (P, T, C), features of the text, and of the image's token.
         text_mask: (P, T) of bool, the tokens that are no padding.
     """
 
@@ -103,10 +106,18 @@ class PromptedSAM3(Sam3Model):
     Parameters have transformers' names. Those that no text prompt reaches are frozen: the encoder
     of geometric prompts, CLIP's own projection, the coarsest map of the neck, the pixel decoder's
     last stage and the head of semantic segmentation.
+
+    Args:
+        config: The network's.
+        geometry_token: Whether a text is followed by the token that the encoder of geometric
+            prompts makes of the image where there is no such prompt. Meta's own network always has
+            it (facebookresearch/sam3 at commit 99d02f2, ``Sam3Image._encode_prompt``), the library
+            (transformers 5.24) leaves it out.
     """
 
-    def __init__(self, config: Sam3Config) -> None:
+    def __init__(self, config: Sam3Config, geometry_token: bool = False) -> None:
         super().__init__(config)
+        self.geometry_token = geometry_token
         decoder = self.mask_decoder
         for part in (
             self.geometry_encoder,
@@ -148,7 +159,20 @@ class PromptedSAM3(Sam3Model):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             found = self.vision_encoder(self.preprocess(pixels))
         # The fourth map serves the video model.
-        return ImageMaps(list(found.fpn_hidden_states[:-1]), found.fpn_position_encoding[-2])
+        maps, positions = (
+            part[:-1] for part in (found.fpn_hidden_states, found.fpn_position_encoding)
+        )
+        tokens = maps[-1].new_zeros((len(pixels), 0, maps[-1].shape[1]))
+        if self.geometry_token:
+            no_box = maps[-1].new_zeros((len(pixels), 0), dtype=torch.bool)
+            tokens = self.geometry_encoder(
+                box_embeddings=maps[-1].new_zeros((len(pixels), 0, 4)),
+                box_mask=no_box,
+                box_labels=no_box.long(),
+                img_feats=maps,
+                img_pos_embeds=positions,
+            ).last_hidden_state
+        return ImageMaps(list(maps), positions[-1], tokens)
 
     def coarsest_map(self, pixels: Tensor) -> Tensor:
         """The last of :meth:`encode`'s maps alone, (B, C, S / 14, S / 14)."""
@@ -166,7 +190,8 @@ class PromptedSAM3(Sam3Model):
             states: (P, T, C'), the text encoder's last hidden states.
             text_mask: (P, T) of bool.
         """
-        text = self.text_projection(states)
+        text = torch.cat([self.text_projection(states), images.tokens], dim=1)
+        text_mask = F.pad(text_mask, (0, images.tokens.shape[1]), value=True)
         encoded = self.detr_encoder(
             vision_features=images.maps[-1:],
             text_features=text,

@@ -83,6 +83,8 @@ class SAM3(BaseDetector):
         tokenizer: Folder with CLIP's ``vocab.json`` and ``merges.txt``, or a name on Hugging Face.
         image_size: Side of the square in pixels, a multiple of 14.
         network: Options of ``transformers.Sam3Config`` that win over the published ones, nested.
+        geometry_token: Whether the network reads a text as Meta's own does, or as the library's,
+            see :class:`PromptedSAM3`.
         frozen: Components that do not learn: ``text_encoder``, ``vision_encoder``.
         texts_per_chunk: So many texts are asked for at a time in prediction.
         masks_per_chunk: So many masks are brought to full size at a time.
@@ -121,6 +123,7 @@ class SAM3(BaseDetector):
         tokenizer: str = 'openai/clip-vit-base-patch32',
         image_size: int = 1008,
         network: dict | None = None,
+        geometry_token: bool = False,
         frozen: Sequence[str] = ('text_encoder',),
         texts_per_chunk: int = 8,
         masks_per_chunk: int = 32,
@@ -146,7 +149,7 @@ class SAM3(BaseDetector):
         _check_names('score_factors', score_factors, SCORE_FACTORS)
         _check_names('loss_weights', loss_weights or (), LOSS_WEIGHTS)
         _check_names('test_cfg', test_cfg or (), TEST_CFG)
-        self.network = PromptedSAM3(sam3_config(image_size, network))
+        self.network = PromptedSAM3(sam3_config(image_size, network), geometry_token)
         length = self.network.config.text_config.max_position_embeddings
         self.texts = ClassTexts(classes, prompts, tokenizer, length)
         self.num_classes = len(classes)
