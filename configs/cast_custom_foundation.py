@@ -37,6 +37,8 @@ variables = dict(
     grounding_dino='weights/grounding_dino_swin-l_pretrain_all-56d69e78.pth',
     sam2='weights/sam2.1_hiera_large.pt',
     language_model='weights/bert-base-uncased',
+    sam3='weights/sam3',  # a file or folder; a folder with vocab.json and merges.txt
+    tokenizer='weights/sam3',
     dinov2='weights/dinov2_vits14_pretrain.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
@@ -50,12 +52,12 @@ plan = dict(
     out_dir='{work_dir}/02_plan', labeled='{data.labeled}', val='{data.val}', unlabeled='{data.unlabeled}',
     classes='{data.classes}', teacher='{teacher}', student='{student}', gpu='{gpu}', prompts='{prompts}',
     given={name: '{' + name + '}' for name in given}, max_queries='{max_queries}',
-    weights=dict(dinov2='{dinov2}', language_model='{language_model}'),
+    weights=dict(dinov2='{dinov2}', language_model='{language_model}', tokenizer='{tokenizer}'),
     teacher_options='{teacher_options}', student_options='{student_options}')
 start = dict(
     out_dir='{work_dir}/03_start', teacher='{teacher}', student='{student}', classes='{data.classes}',
     num_queries='{plan.num_queries}', grounding_dino='{grounding_dino}', sam2='{sam2}',
-    language_model='{language_model}', dinov2='{dinov2}')
+    language_model='{language_model}', sam3='{sam3}', tokenizer='{tokenizer}', dinov2='{dinov2}')
 on_labels = dict(
     config='foundation/foundation_{teacher}_adapt_labeled.py', transforms='{plan.teacher_transforms}',
     cfg_options='{plan.adapt_labeled}')

@@ -8,12 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from tiny_networks import STUDENT, backbone, write_downloads
 
 from mmcast.cli.train import train
 from mmcast.configs import find_config
+from mmcast.errors import CASTError
 from mmcast.masks.rle import encode_mask
-from mmcast.testing.teacher import tiny_teacher_sizes
+from mmcast.pipeline.state import read_fingerprint
+from mmcast.testing.teacher import tiny_sam3_sizes, tiny_teacher_sizes
+from mmcast.typed_values import Typed
 
 CLASSES = ['Zelle', 'Rand (x)', 'nucleus']
 PROMPTS = {'Zelle': ['cell', 'living cell'], 'Rand (x)': 'edge'}
@@ -85,6 +89,11 @@ TEACHERS = dict(
         'model.detector': tiny_teacher_sizes(),
         'model.detector.grounding_dino.test_cfg.score_thr': 0.0,
     },
+    sam3={
+        'model.detector': tiny_sam3_sizes(),
+        'model.detector.test_cfg.score_thr': 0.0,
+        'model.pixel_contrast.in_channels': 32,
+    },
 )
 STUDENTS = dict(
     cast_student={
@@ -99,24 +108,26 @@ def write_config(folder, downloads, teacher, student, **variables):
     """A config of one's own: nothing but sizes, numbers of iterations and paths differ from the
     shipped one.
     """
-    variables = dict(
-        downloads,
-        labeled='labels.json',
-        unlabeled='more',
-        prompts=PROMPTS,
-        teacher=teacher,
-        student=student,
-        gpu=16,
-        teacher_iterations=2,
-        self_training_iterations=2,
-        student_iterations=2,
-        refine_iterations=1,
-        teacher_batch_size=2,
-        student_batch_size=2,
-        teacher_options={**TEACHERS[teacher], **WITHOUT_WORKERS},
-        student_options={**STUDENTS[student], **WITHOUT_WORKERS},
-        score_thr=0.01,
-        **variables,
+    variables = (
+        dict(
+            downloads,
+            labeled='labels.json',
+            unlabeled='more',
+            prompts=PROMPTS,
+            teacher=teacher,
+            student=student,
+            gpu=16,
+            teacher_iterations=2,
+            self_training_iterations=2,
+            student_iterations=2,
+            refine_iterations=1,
+            teacher_batch_size=2,
+            student_batch_size=2,
+            teacher_options={**TEACHERS[teacher], **WITHOUT_WORKERS},
+            student_options={**STUDENTS[student], **WITHOUT_WORKERS},
+            score_thr=0.01,
+        )
+        | variables
     )
     path = Path(folder, 'own.py')
     path.write_text(
@@ -126,10 +137,58 @@ def write_config(folder, downloads, teacher, student, **variables):
     return str(path)
 
 
-def test_from_a_folder_to_a_student(tmp_path, downloads):
-    path = write_config(tmp_path, downloads, 'grounded_sam', 'cast_student')
+@pytest.mark.parametrize('teacher', TEACHERS)
+def test_from_a_folder_to_a_student(tmp_path, downloads, teacher):
+    path = write_config(tmp_path, downloads, teacher, 'cast_student')
     train(path)
     run = tmp_path / 'run'
     steps = json.loads((run / 'pipeline.json').read_text())['steps']
     assert {record['status'] for record in steps.values()} == {'finished'}
     assert steps['data']['outputs']['classes'] == CLASSES
+    assert steps['adapt_labeled']['iterations'] == 2  # what the plan said
+    network = read_fingerprint(run / '05_adapt_labeled', 'adapt_labeled').settings
+    assert network['model.detector.prompts.Zelle.1'] == "'living cell'"
+    assert network['model.detector.classes.1'] == "'Rand (x)'"
+    labels = json.loads((run / '08_pseudo_label_2/annotations.json').read_text())
+    assert len(labels['images']) == 4 and labels['annotations'] and not labels['unreadable']
+
+    table = (run / '02_plan/plan.txt').read_text()
+    assert 'class Zelle ' in table and "asked for by 'cell', 'living cell'" in table
+    assert '50% portrait' in table and '1 images without any' in table
+    assert '\nscore_thr' in table and 'given by you' in table
+    for page in ('report.html', 'student/model_card.md'):
+        text = (run / page).read_text()
+        assert 'Settings and why' in text and 'short side 67 px' in text
+    student = Config.fromfile(run / 'student/student.safetensors').model
+    assert student.panoptic_head.num_things_classes == 3
+    assert student.panoptic_head.num_queries == 30
+
+
+@pytest.mark.parametrize(
+    'variables, message',
+    [
+        (dict(prompts={'Zellen': 'cell'}), "prompts: no class 'Zellen'; did you mean Zelle"),
+        (dict(gpu=12), 'variables.gpu is 12; there are 16, 24, 80'),
+        (dict(image_size='large'), 'variables.image_size is a whole number from 1'),
+        (dict(teacher_options={'train_cfg.max_itres': 3}), 'did you mean max_iters'),
+        (dict(dinov2='weights/none.pth'), 'weights file weights/none.pth not found'),
+    ],
+)
+def test_a_mistake_is_named_before_anything_trains(tmp_path, downloads, variables, message):
+    path = write_config(tmp_path, downloads, 'grounded_sam', 'cast_student', **variables)
+    with pytest.raises(CASTError, match=message):
+        train(path)
+    assert not list((tmp_path / 'run').rglob('*.log'))
+
+
+def test_a_value_from_the_command_line_wins_and_the_plan_says_so(tmp_path, downloads):
+    path = write_config(tmp_path, downloads, 'sam3', 'cast_student')
+    options = {'variables.window': Typed('140'), 'variables.prompts.nucleus': Typed('kernel,core')}
+    train(path, step=['data', 'plan'], cfg_options=options)
+    plan = json.loads((tmp_path / 'run/02_plan/plan.json').read_text())
+    assert plan['transfer']['model.detector.test_cfg.windows']['size'] == 140
+    assert plan['student_transforms']['RandomCrop'] == dict(crop_size=[140, 140])
+    assert plan['adapt_labeled']['model.detector.prompts']['nucleus'] == ['kernel', 'core']
+    why = {row['setting']: row['why'] for row in plan['decisions']}
+    assert why['window'] == 'given by you'
+    assert why['class nucleus'] == "asked for by 'kernel', 'core'"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
 from mmcast.models.teacher.foundation_weights import merge_teacher_weights
+from mmcast.models.teacher.sam3_weights import prepare_sam3_weights
 from mmcast.models.weights.reading import read_state_dict
 
 
@@ -17,6 +18,8 @@ def prepare_foundation_weights(
     grounding_dino: str,
     sam2: str,
     language_model: str,
+    sam3: str,
+    tokenizer: str,
     dinov2: str,
 ) -> dict[str, str | None]:
     """A pipeline's step: check all downloads before anything trains, and make the checkpoints that
@@ -32,6 +35,8 @@ def prepare_foundation_weights(
             :func:`~mmcast.models.teacher.foundation_weights.merge_teacher_weights`.
         sam2: Likewise.
         language_model: Likewise.
+        sam3: See :func:`~mmcast.models.teacher.sam3_weights.prepare_sam3_weights`.
+        tokenizer: Likewise.
         dinov2: Encoder of ``cast_student``.
 
     Returns:
@@ -44,5 +49,8 @@ def prepare_foundation_weights(
     """
     if student == 'cast_student':
         read_state_dict(dinov2, DINOV2_SOURCE)
-    merged = merge_teacher_weights(out_dir, grounding_dino, sam2, language_model)
-    return dict(teacher=merged['teacher'], student=None)
+    if teacher == 'sam3':
+        made = prepare_sam3_weights(out_dir, sam3, tokenizer)
+    else:
+        made = merge_teacher_weights(out_dir, grounding_dino, sam2, language_model)
+    return dict(teacher=made['teacher'], student=None)

@@ -164,7 +164,7 @@ def plan_from_data(
         presets: Options of the teacher's training steps by teacher and memory.
         given: Values that win over the rules, by the setting's name; None where a rule decides.
         max_queries: Most objects that the student finds in an image or window.
-        weights: ``dinov2`` and ``language_model``, which configs name by path.
+        weights: ``dinov2``, ``language_model`` and ``tokenizer``, which configs name by path.
         teacher_options: Options of the teacher's steps, which win over all others.
         student_options: The same of the student's.
 
@@ -195,7 +195,7 @@ def plan_from_data(
     _set_weights(steps, teacher, student, weights or {})
     for name, options in steps.items():
         extra = student_options if name in ('transfer', 'refine') else teacher_options
-        options.update(extra or {})
+        _add_options(options, extra or {})
     for name, extra in (('teacher_options', teacher_options), ('student_options', student_options)):
         if extra:
             decisions.add(name, f'{len(extra)} options', f'{GIVEN}: {", ".join(extra)}')
@@ -207,6 +207,12 @@ def plan_from_data(
         decisions=[vars(row) for row in decisions.rows],
     )
     return dict(outputs, table=_write(Path(out_dir), outputs, data.facts))
+
+
+def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    """A person's options; those of the pixel loss are not for a step that has none."""
+    absent = 'model.pixel_contrast.' if 'model.pixel_contrast' in options else None
+    options.update({key: extra[key] for key in extra if not (absent and key.startswith(absent))})
 
 
 def check_choices(teacher: str, student: str, gpu: int | str) -> int:
@@ -284,8 +290,11 @@ class View:
             RandomCrop=dict(crop_size=[self.crop, self.crop]),
         )
 
-    def windows(self) -> dict | None:
-        return dict(size=self.window, overlap=self.overlap) if self.window else None
+    def windows(self, batch_size: int) -> dict | None:
+        """Options of ``Windows``, None for whole images."""
+        if not self.window:
+            return None
+        return dict(size=self.window, overlap=self.overlap, batch_size=batch_size)
 
 
 def rounded(value: float, divisor: int) -> int:
@@ -361,12 +370,12 @@ def _teacher_steps(
     )
     common: dict[str, Any] = {
         'model.detector.classes': list(classes),
-        'model.detector.prompts': dict(prompts) or None,
-        'model.detector.windows': view.windows(),
+        'model.detector.prompts': dict(prompts, _delete_=True) if prompts else None,
+        'model.detector.windows': view.windows(batch_size=1),
         **_metrics(view.num_queries),
     }
-    if name == 'grounded_sam':
-        common['model.detector.grounding_dino.test_cfg.max_per_img'] = view.num_queries
+    boxes = 'grounding_dino.' if name == 'grounded_sam' else ''
+    common[f'model.detector.{boxes}test_cfg.max_per_img'] = view.num_queries
 
     fewest, most = TEACHER_STEPS
 
@@ -480,7 +489,7 @@ def _student_steps(
         'panoptic_head.loss_cls.class_weight': [1.0] * len(classes) + [0.1],
         'panoptic_fusion_head.num_things_classes': len(classes),
         'test_cfg.max_per_image': view.num_queries,
-        'test_cfg.windows': view.windows(),
+        'test_cfg.windows': view.windows(batch_size=batch),
     }
     common = {
         **{f'model.detector.{key}': value for key, value in detector.items()},
@@ -596,11 +605,13 @@ def _set_weights(
     steps: dict[str, dict], teacher: str, student: str, weights: Mapping[str, Any]
 ) -> None:
     """The files that configs name by path."""
-    if teacher == 'grounded_sam' and weights.get('language_model'):
+    key, weight = dict(
+        grounded_sam=('grounding_dino.language_model.name', 'language_model'),
+        sam3=('tokenizer', 'tokenizer'),
+    )[teacher]
+    if weights.get(weight):
         for name in ('zero_shot', 'adapt_labeled', 'adapt_self_training'):
-            steps[name]['model.detector.grounding_dino.language_model.name'] = weights[
-                'language_model'
-            ]
+            steps[name][f'model.detector.{key}'] = weights[weight]
     if student == 'cast_student' and weights.get('dinov2'):
         steps['transfer']['model.detector.backbone.init_cfg'] = dict(
             type='Pretrained', checkpoint=weights['dinov2']

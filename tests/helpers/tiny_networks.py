@@ -1,10 +1,11 @@
 """The networks of the foundation pipelines in miniature, and their downloads."""
 
 import torch
+from tiny_sam3 import sam3
 from tiny_teacher import teacher
 
 from mmcast.models.encoders.dinov2 import DINOv2
-from mmcast.testing.teacher import write_tiny_bert
+from mmcast.testing.teacher import write_tiny_bert, write_tiny_clip
 
 ARCH = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
 ATTENTION = dict(embed_dims=16, num_heads=2)
@@ -45,7 +46,11 @@ def write_downloads(folder):
     torch.save(
         DINOv2(arch=ARCH, img_size=70, out_indices=(0, 1, 2, 3)).state_dict(), folder / 'dinov2.pth'
     )
+    tokenizer = write_tiny_clip(folder / 'sam3')
+    sam3(folder).network.save_pretrained(folder / 'sam3')
     return dict(
+        sam3=str(folder / 'sam3'),
+        tokenizer=tokenizer,
         grounding_dino=str(folder / 'grounding_dino.pth'),
         sam2=str(folder / 'sam2'),
         language_model=write_tiny_bert(folder / 'bert'),
