@@ -159,7 +159,7 @@ def test_from_a_folder_to_a_student(tmp_path, downloads, teacher):
     for page in ('report.html', 'student/model_card.md'):
         text = (run / page).read_text()
         assert 'Settings and why' in text and 'short side 67 px' in text
-    student = Config.fromfile(run / 'student/student.safetensors').model
+    student = Config.fromfile(run / 'student/student.py').model
     assert student.panoptic_head.num_things_classes == 3
     assert student.panoptic_head.num_queries == 30
 
