@@ -19,7 +19,12 @@ from mmcast.registry import DATA_SAMPLERS
 from mmcast.registry import MODELS as MODELS_REGISTRY
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
-from mmcast.testing.teacher import shrink_teacher, write_tiny_bert
+from mmcast.testing.teacher import (
+    shrink_sam3,
+    shrink_teacher,
+    write_tiny_bert,
+    write_tiny_clip,
+)
 from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.runner import use_full_precision
 
@@ -107,6 +112,10 @@ def build(path, folder):
         config.model.detector = shrink_teacher(detector, language_model(config, folder))
         config.model.detector.grounding_dino.test_cfg.update(score_thr=0.0, max_per_img=5)
         channels = {1536: 64}.get(channels, channels)  # Swin's; SAM2's are the same in miniature
+    elif detector.type == 'SAM3':
+        config.model.detector = shrink_sam3(detector, write_tiny_clip(folder))
+        config.model.detector.test_cfg.update(score_thr=0.0, max_per_img=5)
+        channels = channels and 32
     elif detector.backbone.get('arch') == 'dinov2-small':
         detector.backbone.pop('arch')  # a name, which a dict cannot be merged into
         config.merge_from_dict(dict(model=dict(detector=SMALL)))
@@ -196,6 +205,8 @@ def test_config_builds_in_full_size_with_the_optimizer_that_it_names(path, tmp_p
         vocabulary = Path(language_model(config, tmp_path))
         (vocabulary / 'config.json').unlink()  # bert-base is the default
         config.model.detector.grounding_dino.language_model.name = str(vocabulary)
+    if config.model.detector.type == 'SAM3':
+        config.model.detector.tokenizer = write_tiny_clip(tmp_path)
     model = build_without_memory(Config(without_pretrained(config.to_dict())).model)
     if config.optim_wrapper.type == 'AmpOptimWrapper':
         use_full_precision(config.optim_wrapper)
@@ -207,6 +218,9 @@ def test_images_divide_into_the_encoders_patches(path):
     detector = Config.fromfile(path).model.detector
     if detector.type == 'GroundedSAM':  # brings images to its own sizes
         assert detector.sam2.get('image_size', 1024) % 32 == 0
+        return
+    if detector.type == 'SAM3':
+        assert detector.image_size % 14 == 0
         return
     assert (
         detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0

@@ -49,7 +49,9 @@ def cost(logit, box, target):
     p = sigmoid(logit)
     cls = -0.25 * (1 - p) ** 2 * math.log(p) + 0.75 * p**2 * math.log(1 - p)
     l1 = sum(abs(float(a) - float(b)) for a, b in zip(box, target))
-    return WEIGHTS['cls'] * cls + WEIGHTS['bbox'] * l1 - WEIGHTS['giou'] * iou_and_giou(box, target)[1]
+    return (
+        WEIGHTS['cls'] * cls + WEIGHTS['bbox'] * l1 - WEIGHTS['giou'] * iou_and_giou(box, target)[1]
+    )
 
 
 def best_matching(logits, boxes, targets):

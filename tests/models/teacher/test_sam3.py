@@ -220,9 +220,7 @@ def test_the_label_is_the_class_whatever_it_is_called(folder):
     """A class by another text is what a class of that name is."""
     named = sam3(folder, classes=['a', 'traffic light'])
     prompted = sam3(folder, classes=['a', 'ampel'], prompts=dict(ampel='traffic_light'))
-    expected, pred = (
-        predict(each.eval(), image_of(SIZES[1]))[0] for each in (named, prompted)
-    )
+    expected, pred = (predict(each.eval(), image_of(SIZES[1]))[0] for each in (named, prompted))
     assert torch.equal(expected.scores, pred.scores) and torch.equal(expected.labels, pred.labels)
 
 

@@ -231,7 +231,6 @@ def test_metas_checkpoint_becomes_transformers(state, tmp_path, prefix):
 def test_transformers_checkpoints(source, state, tmp_path, layout):
     path = tmp_path
     if layout == 'folder':
-        Sam3Model.from_pretrained(None, config=source.network.config, state_dict=state)
         source.network.save_pretrained(tmp_path)
     elif layout == 'file':
         path = tmp_path / 'sam3.safetensors'
@@ -248,9 +247,7 @@ def test_transformers_checkpoints(source, state, tmp_path, layout):
 def test_the_step_makes_a_checkpoint_that_loads(source, state, tmp_path):
     save_file(state, tmp_path / 'model.safetensors')
     config = sam3_config(tmp_path)
-    made = prepare_sam3_weights(
-        tmp_path / 'start', sam3=str(tmp_path), tokenizer=config.tokenizer
-    )
+    made = prepare_sam3_weights(tmp_path / 'start', sam3=str(tmp_path), tokenizer=config.tokenizer)
     assert made == dict(
         teacher=str(tmp_path / 'start/teacher.pth'), tokenizer=config.tokenizer, dinov2=''
     )
