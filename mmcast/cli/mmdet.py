@@ -197,6 +197,7 @@ def _configs_for(tool: str) -> Iterator[None]:
                 'as toy/toy_student_refine.py; mmcast train runs pipelines'
             )
         _ADAPTATIONS.get(tool, lambda cfg: None)(cfg)
+        _keep_adapters(tool, cfg)
         return cfg
 
     Config.fromfile = staticmethod(fromfile)
@@ -224,6 +225,17 @@ def _use_plain_loading(cfg: Any) -> None:
 def _add_visualization(cfg: Any) -> None:
     """--show-dir switches on the hook that draws, which mmdet's own configs have among theirs."""
     cfg.default_hooks.setdefault('visualization', dict(type='DetVisualizationHook'))
+
+
+def _keep_adapters(tool: str, cfg: Any) -> None:
+    """Training with LoRA loads and saves adapters by hooks; other tools take them merged."""
+    if (cfg.get('model') or {}).get('lora') is None:
+        return
+    if tool != 'train':
+        del cfg.model.lora
+        return
+    hooks = [dict(type='mmcast.AdapterLoadingHook'), dict(type='mmcast.AdapterSavingHook')]
+    cfg.custom_hooks = [*hooks, *(cfg.get('custom_hooks') or [])]
 
 
 def _resemble_a_plain_detector(cfg: Any) -> None:
