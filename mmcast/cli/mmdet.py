@@ -182,12 +182,15 @@ def _config_path(arg: str) -> str:
 
 @contextmanager
 def _configs_for(tool: str) -> Iterator[None]:
-    """Loads our registries, and makes ``Config.fromfile`` return what a tool can work with."""
+    """Loads our registries, and makes ``Config.fromfile`` and ``Runner.from_cfg`` return what a tool
+    can work with.
+    """
     from mmengine.config import Config
+    from mmengine.runner import Runner
 
     import mmcast.registry  # noqa: F401  a config's default_scope finds it then
 
-    original = Config.fromfile
+    original, build = Config.fromfile, vars(Runner)['from_cfg']
 
     def fromfile(filename: Any, *args: Any, **kwargs: Any) -> Config:
         cfg = original(filename, *args, **kwargs)
@@ -197,14 +200,17 @@ def _configs_for(tool: str) -> Iterator[None]:
                 'as toy/toy_student_refine.py; mmcast train runs pipelines'
             )
         _ADAPTATIONS.get(tool, lambda cfg: None)(cfg)
-        _keep_adapters(tool, cfg)
         return cfg
 
-    Config.fromfile = staticmethod(fromfile)
+    def from_cfg(cls: type[Runner], cfg: Config) -> Runner:
+        _keep_adapters(tool, cfg)
+        return build.__func__(cls, cfg)
+
+    Config.fromfile, Runner.from_cfg = staticmethod(fromfile), classmethod(from_cfg)
     try:
         yield
     finally:
-        Config.fromfile = staticmethod(original)
+        Config.fromfile, Runner.from_cfg = staticmethod(original), build
 
 
 # ---- what a tool expects of a config that mmcast's say otherwise

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
@@ -187,6 +187,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         runner.train()
     if cfg.get('val_cfg') is not None and not is_validated(runner):
         runner.val_loop.run()  # training was stopped early
+    barrier()  # the first process may still be writing
     metrics, best = best_validation(runner) or (latest_metrics(runner), None)
     checkpoint = last_checkpoint(runner)
     if one_is_kept:

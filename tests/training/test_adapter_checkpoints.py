@@ -3,19 +3,24 @@ from them.
 """
 
 import copy
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmengine.config import ConfigDict
-from mmengine.registry import DATASETS
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS
 from tiny_teacher import teacher_config
 from torch.utils.data import Dataset
 from toy_run import config
 
-from mmcast.adapter_files import is_adapter, load_whole
+from mmcast.adapter_files import is_adapter
 from mmcast.checkpoints import load_plain
+from mmcast.cli.mmdet import main
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
 from mmcast.models.weights.loading import load_weights
@@ -46,6 +51,15 @@ class Rectangles(Dataset):
     def __getitem__(self, index):
         image, sample = self.items[index]
         return dict(inputs=image, data_samples=sample.clone())
+
+
+@HOOKS.register_module()
+class ReplaceBase(Hook):
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.path.write_bytes(self.path.read_bytes()[:-1] + b'x')
 
 
 @pytest.fixture(scope='module')
@@ -81,19 +95,19 @@ def with_lora(model, **lora):
 
 
 def test_a_checkpoint_of_the_teacher_with_the_optimizer_has_under_2_percent(tmp_path):
-    """Of a tiny one that is wide enough: an adapter of rank 1 of a layer of width 512 has 0.4 %."""
+    """Of a tiny one that is wide enough: an adapter of rank 1 has 0.4 % of a 512 x 512 layer."""
     detector = teacher_config(tmp_path)
     detector.sam2.encoder.hidden_size = 128  # 1024 in the last stage
     model = ConfigDict(type='CASTDetector', detector=detector)
     start = build_model(copy.deepcopy(model))
     torch.save(start.state_dict(), tmp_path / 'start.pth')
-    model.lora = dict(rank=1, layers=[r'sam2\.model\.vision_encoder', r'grounding_dino\.decoder'])
+    model.lora = dict(rank=1)
     changes = dict(load_from=str(tmp_path / 'start.pth'), size=(64, 96))
     path = run(tmp_path / 'run', model, iterations=1, **changes)
     assert path.stat().st_size <= 0.02 * (tmp_path / 'start.pth').stat().st_size
     content = load_plain(path)
     assert {'optimizer', 'message_hub', 'meta'} <= content.keys()
-    assert all(map(is_adapter, content['state_dict']))
+    assert sum(not is_adapter(name) for name in content['state_dict']) == 3  # biases of the scores
     assert content['lora']['base']['sha256'] == sha256_of_file(tmp_path / 'start.pth')
     assert read_state_dict(path).keys() == start.state_dict().keys()
 
@@ -197,6 +211,45 @@ def test_a_frozen_online_teacher_gets_them_merged(student, base, tmp_path):
         assert all(value.equal(found[name]) for name, value in merged.items())
 
 
+def test_mmdets_own_training_saves_adapters_too(student, base, tmp_path, capsys):
+    """And its own test, as all that only predicts, takes them merged."""
+    data = dict(dataset=dict(type='Rectangles', _delete_=True))
+    changes = dict(model=ConfigDict(student, _delete_=True), train_dataloader=data)
+    changes |= dict(val_cfg=None, val_dataloader=None, val_evaluator=None, load_from=str(base))
+    config(tmp_path / 'run', 1, **changes).dump(tmp_path / 'config.py')
+    options = ['--cfg-options', 'model.lora.rank=2']
+    main(['train', str(tmp_path / 'config.py'), *options])
+    content = load_plain(tmp_path / 'run/iter_1.pth')
+    assert content['lora']['base']['sha256'] == sha256_of_file(base)
+    assert any(map(is_adapter, content['state_dict']))
+    capsys.readouterr()
+
+
+# ---- two processes
+
+
+def distributed_run(rank, folder, base):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
+    model = with_lora(tiny_cast_config(pixel_weight=0.1))
+    changes = dict(load_from=base, launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo')))
+    path = run(Path(folder, 'run'), model, 2, **changes)
+    torch.save(read_state_dict(path), f'{folder}/rank{rank}.pth')
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_the_same_adapters_and_one_saves_them(base, tmp_path):
+    mp.spawn(distributed_run, (str(tmp_path), str(base)), nprocs=2)
+    content = load_plain(tmp_path / 'run/iter_2.pth')
+    assert content['lora']['base']['sha256'] == sha256_of_file(base)
+    assert sum(map(is_adapter, content['state_dict'])) > 20
+    ours, theirs = (torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2))
+    assert all(value.equal(theirs[name]) for name, value in ours.items())
+
+
 # ---- where the base weights are
 
 
@@ -254,8 +307,10 @@ def test_an_interrupted_run_without_its_base_is_an_error_and_no_new_start(moved,
         run(path.parent, with_lora(student), 2, resume_from=path)
 
 
-def test_base_weights_that_were_replaced_during_a_run_stop_it(moved, student, monkeypatch):
-    path, start = moved
-    start.write_bytes(start.read_bytes()[::-1])
-    with pytest.raises(CASTError):
-        load_whole(path)
+def test_base_weights_that_are_replaced_during_a_run_stop_it(student, base, tmp_path):
+    """What they were is lost, so adapters alone would be worth nothing."""
+    start = Path(shutil.copy(base, tmp_path / 'start.pth'))
+    replaced = dict(type='ReplaceBase', path=str(start))
+    with pytest.raises(CASTError, match=f'only adapters are saved.* {start} has another content'):
+        run(tmp_path / 'run', with_lora(student), load_from=str(start), custom_hooks=[replaced])
+    assert not list((tmp_path / 'run').glob('*.pth'))
