@@ -17,7 +17,7 @@ from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from mmcast.spelling import hint
 
 _OPTIONS = {'lr_mult', 'weight_decay', 'layer_decay', 'decay_norm_and_bias'}
-_OF_ADAPTERS = {'lr_mult', 'weight_decay'}
+_OF_ADAPTERS = ('lr_mult', 'weight_decay')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -51,7 +51,7 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = {name: name.removeprefix('detector.') for name, _ in module.named_parameters()}
         part_of = {name: _longest_prefix(short, parts) for name, short in names.items()}
         distances = _distances_from_the_end(module)
-        if unknown := sorted({*adapters} - _OF_ADAPTERS):
+        if unknown := [option for option in adapters if option not in _OF_ADAPTERS]:
             raise CASTError(
                 f'paramwise_cfg.adapters has no {unknown[0]}; {hint(unknown[0], _OF_ADAPTERS)}'
             )
