@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.masks.overlaps import resolve_overlaps
+from mmcast.models.lora import LoRA, adapters_put_aside, add_adapters, plain_state
 from mmcast.models.losses.pixel_contrastive_loss import NonFiniteInputError
 from mmcast.models.outputs import NetworkOutputs, PixelDecodingNetwork
 from mmcast.models.preprocessing import prepare_for
@@ -42,6 +43,9 @@ class CASTDetector(BaseDetector):
         semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher
             ``score_thr`` (default 0.3) and ``min_area`` in pixels (default 0).
         semi_test_cfg: ``predict_on``: ``student`` (default) or ``teacher``.
+        lora: Settings of :class:`~mmcast.models.lora.LoRA`: ``detector`` learns by adapters beside
+            frozen weights, and so does a ``teacher`` of the same config, which ``EMATeacherHook``
+            needs. ``None`` trains the weights themselves.
         data_preprocessor: Overrides the detector's.
         init_cfg: As everywhere in MMEngine.
 
@@ -57,14 +61,20 @@ class CASTDetector(BaseDetector):
         pixel_contrast: OptConfigType = None,
         semi_train_cfg: OptConfigType = None,
         semi_test_cfg: OptConfigType = None,
+        lora: OptConfigType = None,
         data_preprocessor: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(data_preprocessor or detector.get('data_preprocessor'), init_cfg)
+        same = bool(teacher) and _network_of(teacher) == _network_of(detector)
         if data_preprocessor:  # a network that resizes by itself has to know how it was normalised
             detector = dict(detector, data_preprocessor=data_preprocessor)
         self.detector = MODELS.build(detector)
         self.teacher = MODELS.build(teacher) if teacher else None
+        self.lora = None if lora is None else LoRA.of(lora)
+        if self.lora is not None:
+            for network in (self.detector, self.teacher) if same else (self.detector,):
+                add_adapters(network, self.lora)
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
         self.pixel_contrast = None
@@ -92,6 +102,11 @@ class CASTDetector(BaseDetector):
                 'with teacher= set'
             )
         self._register_load_state_dict_pre_hook(_accept_plain_detector, with_module=True)
+
+    def init_weights(self) -> None:
+        """As the networks do, whose own initialisation must not reach the adapters."""
+        with adapters_put_aside(self):
+            super().init_weights()
 
     def train(self, mode: bool = True) -> 'CASTDetector':
         """Training mode for everything but the teacher."""
@@ -236,9 +251,13 @@ class CASTDetector(BaseDetector):
         return self.detector.extract_feat(batch_inputs)
 
 
+def _network_of(config: ConfigType) -> dict:
+    return {key: value for key, value in config.items() if key != 'data_preprocessor'}
+
+
 def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_: Any) -> None:
     """Let a plain detector's checkpoint, such as a foundation teacher's, load into ``detector``."""
-    names = model.detector.state_dict().keys()
+    names = plain_state(model.detector).keys()
     if not any(f'{prefix}detector.{name}' in state_dict for name in names):
         for name in names:
             if prefix + name in state_dict:
