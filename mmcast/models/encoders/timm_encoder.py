@@ -209,7 +209,9 @@ def _create(name: str, kwargs: dict) -> nn.Module:
     """A model with a classifier of one class: what is to follow the maps has a depth of its own."""
     name = name.partition('.')[0]
     if not timm.is_model(name):
-        raise CASTError(f'timm {timm.__version__} has no model {name}: {hint(name, timm.list_models())}')
+        raise CASTError(
+            f'timm {timm.__version__} has no model {name}: {hint(name, timm.list_models())}'
+        )
     if 'img_size' not in kwargs:
         try:
             return timm.create_model(name, num_classes=1, **{'dynamic_img_size': True} | kwargs)
@@ -238,7 +240,11 @@ def _choose_maps(name: str, strides: list[int], wanted: Sequence[int] | None) ->
     """Indices of the maps: those that were asked for, or those of the class's description."""
     count = len(strides)
     if wanted is not None:
-        if list(wanted) != sorted(set(wanted)) or not wanted or not 0 <= wanted[0] <= wanted[-1] < count:
+        if (
+            list(wanted) != sorted(set(wanted))
+            or not wanted
+            or not 0 <= wanted[0] <= wanted[-1] < count
+        ):
             raise CASTError(
                 f"out_indices={tuple(wanted)} of timm's {name}: give ascending numbers from 0 to "
                 f'{count - 1}; the strides of these maps are {strides}'
