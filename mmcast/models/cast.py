@@ -40,6 +40,7 @@ class CASTDetector(BaseDetector):
             stays in eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``. It
             sees images as its own data preprocessor makes them; without one, as the student's.
         pixel_contrast: Config of :class:`PixelContrast`; ``None`` or a weight of 0 is l_pxl = 0.
+            ``in_channels=None`` stands for those of the encoder's map.
         semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher
             ``score_thr`` (default 0.3) and ``min_area`` in pixels (default 0).
         semi_test_cfg: ``predict_on``: ``student`` (default) or ``teacher``.
@@ -79,7 +80,7 @@ class CASTDetector(BaseDetector):
             self.teacher.requires_grad_(False).eval()
         self.pixel_contrast = None
         if pixel_contrast and pixel_contrast.get('loss_weight', 1) > 0:
-            self.pixel_contrast = MODELS.build(dict(dict(type='PixelContrast'), **pixel_contrast))
+            self.pixel_contrast = MODELS.build(_fit_projector(pixel_contrast, self.detector))
             if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
                 raise CASTError(
                     'pixel_contrast makes strong views of pixels, so it must know how they were '
@@ -284,6 +285,20 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def _fit_projector(pixel_contrast: ConfigType, detector: nn.Module) -> dict:
+    """The config of :class:`PixelContrast` with ``in_channels``, from the encoder where None."""
+    config = dict(dict(type='PixelContrast'), **pixel_contrast)
+    if config.get('in_channels', 0) is not None:
+        return config
+    channels = getattr(getattr(detector, 'backbone', None), 'channels', None)
+    if not channels or config.get('source', 'encoder') != 'encoder':
+        raise CASTError(
+            'pixel_contrast.in_channels is None, which stands for the channels of the maps of a '
+            'TimmEncoder or DINOv2: write the number of channels'
+        )
+    return config | dict(in_channels=channels[config.get('feature_index', -1)])
 
 
 def training_progress() -> float:

@@ -29,7 +29,8 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``decay_norm_and_bias`` (True) and ``layer_decay`` (1): each block of an encoder learns by this
     factor less than the next one, the embedding less than the first block and what follows the
     blocks in full (BEiT, arXiv 2106.08254). How deep a parameter is, the encoder's own
-    ``get_layer_depth(name, prefix)`` says; mmpretrain's encoders and ``BoxPromptedSAM2`` have it.
+    ``get_layer_depth(name, prefix)`` says; ``TimmEncoder``, mmpretrain's encoders and
+    ``BoxPromptedSAM2`` have it.
 
     ``paramwise_cfg=dict(adapters=dict(lr_mult=..., weight_decay=...))`` is for LoRA adapters: their
     learning rate is that of their part times ``lr_mult`` (1), in all layers alike, and
@@ -172,6 +173,8 @@ def _distances_from_the_end(module: nn.Module) -> dict[str, int]:
     for name, _ in module.named_parameters():
         prefix = _longest_prefix(name, encoders)
         if prefix is not None:
-            depth, number_of_layers = encoders[prefix](name, prefix)
-            distances[name] = number_of_layers - 1 - depth
+            known = encoders[prefix](name, prefix)
+            if known is not None:
+                depth, number_of_layers = known
+                distances[name] = number_of_layers - 1 - depth
     return distances
