@@ -74,7 +74,9 @@ def match_queries(logits: Tensor, boxes: Tensor, targets: Sequence[Tensor]) -> M
         for layer, cost in enumerate(flat[begin:end].reshape(layers, queries, count)):
             rows, columns = linear_sum_assignment(cost)
             matched.append(
-                np.stack([np.full_like(rows, layer), np.full_like(rows, pair), rows, columns + first])
+                np.stack(
+                    [np.full_like(rows, layer), np.full_like(rows, pair), rows, columns + first]
+                )
             )
         begin, first = end, first + count
     return Matches(*torch.from_numpy(np.concatenate(matched, axis=1)).to(logits.device))
@@ -127,9 +129,9 @@ def query_losses(
     goals = torch.zeros_like(logits)
     with torch.no_grad():
         iou = bbox_overlaps(*corners, is_aligned=True).clamp(0, 1)
-        goals[at] = (
-            logits[at].sigmoid() ** SCORE_POWER * iou ** (1 - SCORE_POWER)
-        ).clamp(min=LEAST_TARGET)
+        goals[at] = (logits[at].sigmoid() ** SCORE_POWER * iou ** (1 - SCORE_POWER)).clamp(
+            min=LEAST_TARGET
+        )
     is_matched = goals > 0
     of_query = torch.where(
         is_matched,

@@ -150,7 +150,9 @@ def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         CASTError: the file is missing, unreadable, or another network's.
     """
-    state = convert_sam2_state_dict(read_state_dict(find_weights(source, 'SAM2', SAM2_SOURCE), SAM2_SOURCE))
+    state = convert_sam2_state_dict(
+        read_state_dict(find_weights(source, 'SAM2', SAM2_SOURCE), SAM2_SOURCE)
+    )
     needed = (
         'vision_encoder.backbone.',
         'vision_encoder.neck.',
@@ -185,7 +187,9 @@ def find_weights(
     if path.is_dir():
         found = [path / file for file in files if (path / file).is_file()]
         if not found:
-            raise CASTError(f'{path} has neither {" nor ".join(files)}; download {download} into it')
+            raise CASTError(
+                f'{path} has neither {" nor ".join(files)}; download {download} into it'
+            )
         return found[0]
     is_file_name = path.suffix in ('.pt', '.pth', '.bin', '.safetensors')
     if path.exists() or is_file_name or not is_hub_name(str(source)):

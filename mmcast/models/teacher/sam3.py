@@ -28,17 +28,16 @@ from mmcast.models.outputs import NetworkOutputs, OnDemand
 from mmcast.models.pixel_confidence import confidence_of
 from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.models.teacher.class_texts import ClassTexts
-from mmcast.models.teacher.prompted_sam3 import (
+from mmcast.models.teacher.sam3_outputs import (
     ImageMaps,
     PairOutputs,
-    PromptedSAM3,
     binary_masks,
     byte_probabilities,
     logits_of_size,
     mask_ious,
     mask_quality,
-    sam3_config,
 )
+from mmcast.optional import require
 from mmcast.registry import MODELS
 from mmcast.spelling import hint
 
@@ -87,7 +86,7 @@ class SAM3(BaseDetector):
         image_size: Side of the square in pixels, a multiple of 14.
         network: Options of ``transformers.Sam3Config`` that win over the published ones, nested.
         geometry_token: Whether the network reads a text as Meta's own does, or as the library's,
-            see :class:`PromptedSAM3`.
+            see ``mmcast.models.teacher.prompted_sam3.PromptedSAM3``.
         frozen: Components that do not learn: ``text_encoder``, ``vision_encoder``.
         texts_per_chunk: So many texts are asked for at a time in prediction.
         masks_per_chunk: So many masks are brought to full size at a time.
@@ -118,9 +117,17 @@ class SAM3(BaseDetector):
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        lora_layers: Layers that LoRA adapts: all linear ones that text prompts reach, but for those
+            of the text encoder, which is frozen in most runs.
+        lora_learn_in_full: Nothing beside them.
     """
 
     mask_probabilities = False
+    lora_layers = (
+        r'network\.vision_encoder\.backbone\.',
+        r'network\.(detr_encoder|detr_decoder|dot_product_scoring|mask_decoder|text_projection)\b',
+    )
+    lora_learn_in_full = ()
 
     def __init__(
         self,
@@ -156,6 +163,9 @@ class SAM3(BaseDetector):
         _check_names('score_factors', score_factors, SCORE_FACTORS)
         _check_names('loss_weights', loss_weights or (), LOSS_WEIGHTS)
         _check_names('test_cfg', test_cfg or (), TEST_CFG)
+        require('transformers.models.sam3', 'pip install "transformers>=5.24"')
+        from mmcast.models.teacher.prompted_sam3 import PromptedSAM3, sam3_config
+
         self.network = PromptedSAM3(sam3_config(image_size, network), geometry_token)
         length = self.network.config.text_config.max_position_embeddings
         self.texts = ClassTexts(classes, prompts, tokenizer, length)
@@ -281,13 +291,14 @@ class SAM3(BaseDetector):
         ]
         height, width = encoded.maps[0].shape[-2:]
         texts = texts.to(order.device)[pairs]
+        none = found.memory.new_zeros((0, height, width), dtype=torch.float32)
         return InstanceData(
             scores=found.scores[pairs, queries],
             labels=self.texts.labels.to(order.device)[texts],
             texts=texts,
             class_scores=found.presence[-1].float().sigmoid()[pairs],
             bboxes=bbox_cxcywh_to_xyxy(found.boxes[-1].float())[pairs, queries],
-            logits=torch.cat(masks) if masks else found.memory.new_zeros((0, height, width)).float(),
+            logits=torch.cat(masks) if masks else none,
         )
 
     def _unlike_synonyms(self, found: InstanceData) -> Tensor:

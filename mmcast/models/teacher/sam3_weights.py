@@ -138,9 +138,7 @@ def prepare_sam3_weights(
         read_state_dict(dinov2, DINOV2_SOURCE)
     read_clip_tokenizer(tokenizer)
     teacher = Path(out_dir, 'teacher.pth')
-    write_state_dict(
-        teacher, {f'network.{key}': value for key, value in read_sam3(sam3).items()}
-    )
+    write_state_dict(teacher, {f'network.{key}': value for key, value in read_sam3(sam3).items()})
     return dict(teacher=str(teacher), tokenizer=tokenizer, dinov2=dinov2)
 
 
