@@ -420,9 +420,9 @@ def _student_view(
     overlap = min(rounded(facts.large_extent * size, 32), window // 2) if window else 0
     most = data.most_in_windows(window / size, overlap / size) if window else facts.most_instances
     if window:
-        decisions.add(
-            'window_overlap', overlap, 'a large object (95th percentile) is whole in one of them'
-        )
+        extent = f'large objects (95th percentile) are {facts.large_extent * size:.0f} px long: '
+        whole = 'each is whole in a window' if overlap < window // 2 else 'some are put together'
+        decisions.add('window_overlap', overlap, extent + whole)
 
     def queries() -> tuple[int, str]:
         where = 'window' if window else 'image'
