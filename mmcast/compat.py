@@ -160,7 +160,8 @@ def _format_texts_once(api: Any) -> None:
     MMEngine has it format the same config five times a run and once a checkpoint, each of which
     takes one to two seconds.
     """
-    original, formatted = api.FormatCode, {}
+    original = api.FormatCode
+    formatted: dict[tuple, Any] = {}
 
     @functools.wraps(original)
     def format_code(text: str, *args: Any, **kwargs: Any) -> Any:

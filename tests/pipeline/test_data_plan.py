@@ -1,4 +1,4 @@
-"""The rules of the plan step: what they choose for data of known sizes; configs know the options."""
+"""The rules of the plan step: what they choose for data of known sizes."""
 
 import json
 from pathlib import Path
