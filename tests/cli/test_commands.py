@@ -34,6 +34,7 @@ TOOLS = {
     'dataset_converters/toy_cityscapes.py': 'convert toy_cityscapes',
     'dataset_converters/voc.py': 'convert voc',
     'dataset_converters/yolo.py': 'convert yolo',
+    'export_labels.py': 'export-labels',
     'export_onnx.py': 'onnx',
     'export_student.py': 'export',
     'inspect_pseudo_labels.py': 'inspect',
