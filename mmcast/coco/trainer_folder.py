@@ -186,11 +186,16 @@ def check_link(link: str) -> None:
 
 def is_complete(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether a folder was written whole by the same call."""
+    return _read_manifest(folder).get('fingerprint') == sha256_of_json(about)
+
+
+def _read_manifest(folder: Path) -> dict:
+    """A folder's manifest; empty where there is none."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get('fingerprint') == sha256_of_json(about)
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def check_vacant(folder: Path, force: bool) -> None:
@@ -339,14 +344,15 @@ class _Writer:
         Raises:
             CASTError: it is no such folder.
         """
-        marker, wanted = self.folder / '.begun', sha256_of_json(about)
+        marker, wanted = self.folder / MANIFEST, dict(kind=KIND, fingerprint=sha256_of_json(about))
         there = [path for path in self.folder.iterdir() if path.name != '.lock']
-        if there and not marker.is_file():
+        found = _read_manifest(self.folder)
+        if there and found.get('kind') != KIND:
             raise CASTError(f'{self.folder} is in the way: move it elsewhere')
-        if there and marker.read_text() != wanted:
+        if found.get('fingerprint') != wanted['fingerprint']:
             for path in there:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_atomically(marker, wanted)
+        write_atomically(marker, json.dumps(wanted))
 
     def write(self, split: str, sources: Sequence[LabelSource]) -> SplitCounts:
         """Writes images, labels and the COCO file of a split."""
@@ -394,8 +400,7 @@ class _Writer:
             images=self.origins,
         )
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
-        (self.folder / MANIFEST).write_text(text, encoding='utf-8')
-        (self.folder / '.begun').unlink()
+        write_atomically(self.folder / MANIFEST, text)
         if hasattr(os, 'sync'):
             os.sync()
 
