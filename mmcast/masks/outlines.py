@@ -24,6 +24,9 @@ from scipy.spatial import KDTree
 INSET = 0.02
 #: Between points that must differ but are drawn as one, in pixels.
 BESIDE = 0.0005
+#: Where a point is put on the line through a corner of four pixels: readers put further ones on
+#: halves and thirds of a line, and none of them is to be on that corner.
+_NOT_HALF = 0.3183
 _MOST_DISTANCES = 20_000_000  # a second's work
 _DROPPED = 2  # so many points at the end of a line lightly-train does not draw
 
@@ -51,19 +54,21 @@ class _Ring:
         points = np.roll(self.points, -start, axis=0)
         steps = np.roll(points, -1, axis=0) - points
         kept = (steps != np.roll(steps, 1, axis=0)).any(1)
-        kept[0] = True
-        joints = sorted(
-            (((place - start) % len(points), hole) for place, hole in self.holes),
-            key=lambda joint: joint[0],
-        )
-        exact, pieces, begin = _to_pixels(points), [], 0
-        for place, hole in joints:
-            chosen = np.flatnonzero(kept[begin:place]) + begin
-            pieces += [exact[chosen], exact[[place]], hole]
-            pieces.append(exact[[place]] + BESIDE * steps[place])
+        exact = _to_pixels(points)
+        across = (np.roll(exact, -1, axis=0) - exact) * _NOT_HALF
+        diagonal = np.flatnonzero(steps.all(1))
+        inserted: list[tuple[int, np.ndarray]] = []
+        for place, hole in self.holes:
+            here = (place - start) % len(points)
+            beside = exact[[here]] + BESIDE * steps[here]
+            inserted.append((here, np.concatenate([hole, beside])))
+        inserted += [(place, exact[[place]] + across[place]) for place in diagonal.tolist()]
+        kept[[0, *(place for place, _ in inserted)]] = True
+        pieces, begin = [], 0
+        for place, more in sorted(inserted, key=lambda item: item[0]):
+            pieces += [exact[begin : place + 1][kept[begin : place + 1]], more]
             begin = place + 1
-        pieces.append(exact[begin:][kept[begin:]])
-        return np.concatenate(pieces)
+        return np.concatenate([*pieces, exact[begin:][kept[begin:]]])
 
     def beside(self, place: int, times: int) -> np.ndarray:
         """(2,) in pixels, a point a little before (below 0) or behind one of the ring."""
@@ -118,9 +123,26 @@ def _find_parts(crop: np.ndarray) -> list[_Part]:
     outlines, tree = cv2.findContours(quarters, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings: dict[int, list[_Ring]] = {}
     for number, (points, parent) in enumerate(zip(outlines, tree[0, :, 3].tolist())):
-        rings.setdefault(parent if parent >= 0 else number, []).append(_Ring(points[:, 0]))
+        ring = _Ring(_with_corners(points[:, 0], quarters))
+        rings.setdefault(parent if parent >= 0 else number, []).append(ring)
     parts = [_join_holes(group, quarters) for group in rings.values()]
     return sorted(parts, key=lambda part: -len(part.outer.points))
+
+
+def _with_corners(points: np.ndarray, quarters: np.ndarray) -> np.ndarray:
+    """An outline that OpenCV cuts short at inner corners, with these.
+
+    A reader that puts further points on the line would else put one on the corner of four pixels,
+    and so into the pixel outside.
+    """
+    following = np.roll(points, -1, axis=0)
+    diagonal = np.flatnonzero((following != points).all(1))
+    first = np.stack([following[diagonal, 0], points[diagonal, 1]], axis=1)
+    second = np.stack([points[diagonal, 0], following[diagonal, 1]], axis=1)
+    inside = [quarters[corners[:, 1], corners[:, 0]] > 0 for corners in (first, second)]
+    corners = np.where(inside[0][:, None], first, second)
+    chosen = inside[0] | inside[1]  # the others are pixels that touch at a corner
+    return np.insert(points, diagonal[chosen] + 1, corners[chosen], axis=0)
 
 
 def _join_holes(rings: Sequence[_Ring], quarters: np.ndarray) -> _Part:

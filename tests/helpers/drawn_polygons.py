@@ -26,10 +26,17 @@ def draw_even_odd(polygon, height, width):
 
 
 def draw_ultralytics(polygon, height, width, times=1):
-    """``polygon2mask`` in an image enlarged so many times: 32 bits, cut to whole pixels."""
+    """``resample_segments`` and ``polygon2mask`` in an image enlarged so many times: 32 bits, up to
+    1000 points, further ones on the lines between; cut to whole pixels.
+    """
     values = np.array(as_written(polygon, height, width), np.float32).reshape(-1, 2)
+    closed = np.concatenate([values, values[:1]])
+    numbers, most = np.arange(len(closed)), max(1000, len(closed))
+    more = np.linspace(0, len(closed) - 1, most - len(closed))
+    places = np.sort(np.concatenate([numbers, more]))
+    values = np.stack([np.interp(places, numbers, closed[:, axis]) for axis in (0, 1)], axis=1)
     mask = np.zeros((height * times, width * times), np.uint8)
-    points = values * np.array([width * times, height * times], np.float32)
+    points = values.astype(np.float32) * np.array([width * times, height * times], np.float32)
     cv2.fillPoly(mask, [points.astype(np.int32)], 1)
     return mask.astype(bool)
 
