@@ -387,8 +387,8 @@ class _Writer:
 
     def finish(self, about: Mapping[str, Any], counts: Mapping[str, SplitCounts]) -> None:
         """Writes ``data.yaml`` and the manifest, and waits until all is on the disk."""
-        content = {split: f'{FOLDERS[split]}/images' for split in counts}
-        content['names'] = dict(enumerate(self.names))
+        folders = {split: f'{FOLDERS[split]}/images' for split in counts}
+        content = dict(folders, names=dict(enumerate(self.names)))
         (self.folder / 'data.yaml').write_text(
             yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding='utf-8'
         )

@@ -1,7 +1,9 @@
 """Labels for other trainers: what is in the folder, what is not, and what is refused."""
 
+import inspect
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from PIL import Image
 from stored_labels import CAR, HEIGHT, PERSON, WIDTH, label, rectangle, write_labels
 
 from mmcast.cli.main import main
+from mmcast.cli.train import train
 from mmcast.coco.converters.yolo import convert_yolo
 from mmcast.coco.trainer_folder import SourceImage, flat_names
 from mmcast.errors import CASTError
+from mmcast.pipeline.plan import Plan
 from mmcast.pseudo_labels.dataset import PseudoLabelDataset
 from mmcast.pseudo_labels.trainers import export_labels
 
@@ -317,6 +321,33 @@ def test_refused_before_anything_is_there(data, tmp_path, options, said):
     with pytest.raises(CASTError, match=said):
         export(tmp_path / 'out', data, **paths)
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_step_of_a_pipeline(data, tmp_path):
+    """Its outputs are there for other steps; called again, it stays as it is."""
+    kwargs = {name: str(path) for name, path in data.items()}
+    kwargs = dict(kwargs, out_dir='{work_dir}/labels', progress=False)
+    step = dict(kind='call', function='mmcast.pseudo_labels.trainers.export_labels', kwargs=kwargs)
+    config = tmp_path / 'my_pipeline.py'
+    config.write_text(f'steps = dict(labels={step!r})')
+    for _ in range(2):
+        train(config, tmp_path / 'work')
+    state = json.loads((tmp_path / 'work/pipeline.json').read_text())
+    outputs = state['steps']['labels']['outputs']
+    assert outputs['train'] == '{work_dir}/labels/train/_annotations.coco.json'
+    assert (tmp_path / 'work/labels/train/_annotations.coco.json').is_file()
+
+
+def test_the_pipeline_of_the_page(tmp_path):
+    """docs/labels.md: the step comes where it says, and takes what the function takes."""
+    page = Path(__file__).parents[2] / 'docs/labels.md'
+    (code,) = re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
+    config = tmp_path / 'my_pipeline.py'
+    config.write_text(code)
+    plan = Plan(config, tmp_path / 'work')
+    names = list(plan.definitions)
+    assert names.index('labels') == names.index('pseudo_label_2') + 1
+    inspect.signature(export_labels).bind(**plan.definitions['labels']['kwargs'])
 
 
 def test_names_in_one_folder():
