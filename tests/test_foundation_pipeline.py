@@ -168,6 +168,10 @@ def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own):
     for page in ('report.html', 'student/model_card.md'):
         text = (run / page).read_text()
         assert 'Settings and why' in text and 'short side 67 px' in text
+    card = (run / 'student/model_card.md').read_text()
+    assert ('SAM License, Meta' in card) == (teacher == 'sam3')
+    assert ('grounding_dino.pth' in card) == (teacher == 'grounded_sam')
+    assert ('dinov2.pth' in card) == (student == 'cast_student')
     student = Config.fromfile(run / 'student/student.py').model
     assert student.panoptic_head.num_things_classes == 3
     assert student.panoptic_head.num_queries == 30

@@ -52,14 +52,14 @@ class Student:
         divisor: Sides of its input are multiples of it.
         passes: So often it sees an image in step ``transfer``.
         fewest, most: Optimiser's steps, whatever the number of images.
-        least_queries: Fewest it can have.
+        start_queries: So many its start weights have, and all of them stay.
     """
 
     divisor: int
     passes: int = 242
     fewest: int = 5000
     most: int = 90000
-    least_queries: int = 30
+    start_queries: int = 0
 
 
 TEACHERS = dict(
@@ -69,7 +69,7 @@ TEACHERS = dict(
 STUDENTS = dict(
     cast_student=Student(14),
     cast_lite=Student(32),
-    mask2former_r50_coco=Student(32, passes=60, fewest=2500, most=40000, least_queries=100),
+    mask2former_r50_coco=Student(32, passes=60, fewest=2500, most=40000, start_queries=100),
 )
 # Side of a training crop in pixels and images that go through a student at a time, by GB.
 CROPS = {16: 512, 24: 640, 80: 1024}
@@ -426,9 +426,9 @@ def _student_view(
 
     def queries() -> tuple[int, str]:
         where = 'window' if window else 'image'
-        found = max(queries_for(np.array([most]), max_queries), student.least_queries)
+        found = max(queries_for(np.array([most]), max_queries), student.start_queries)
         why = f'a tenth more than the {most} objects of the fullest {where}, in tens; '
-        return found, why + f'{student.least_queries} to {max_queries}'
+        return found, why + f'{max(30, student.start_queries)} to {max_queries}'
 
     return View(
         short=size,
@@ -437,7 +437,7 @@ def _student_view(
         ratios=(0.8, 1.25) if window else (0.5, 2.0),
         window=window,
         overlap=overlap,
-        num_queries=int(decisions.choose('num_queries', queries)),
+        num_queries=int(decisions.choose('num_queries', queries, max(1, student.start_queries))),
     )
 
 

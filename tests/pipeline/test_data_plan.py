@@ -8,7 +8,7 @@ import pytest
 from data_plans import any_plan, plan_of
 
 from mmcast.errors import CASTError
-from mmcast.pipeline.data_plan import CROPS, TEACHERS
+from mmcast.pipeline.data_plan import CROPS, STUDENTS, TEACHERS
 from mmcast.pipeline.plan import Plan
 from mmcast.typed_values import Typed
 
@@ -175,7 +175,7 @@ class Finished:
         return json.loads(json.dumps(self.left[step]))  # as they come back from the state's file
 
 
-@pytest.mark.parametrize('student', ['cast_student', 'cast_lite'])
+@pytest.mark.parametrize('student', STUDENTS)
 @pytest.mark.parametrize('teacher', TEACHERS)
 def test_step_configs_know_all_options_and_get_the_sizes(tmp_path, teacher, student):
     names = {'variables.teacher': Typed(teacher), 'variables.student': Typed(student)}
