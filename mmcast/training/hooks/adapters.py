@@ -50,8 +50,8 @@ class AdapterLoadingHook(Hook):
             mismatch = f'alpha / rank is {found["scaling"]}, needs {model.lora.scaling}'
         if mismatch:
             raise CASTError(
-                f'load_from: the adapters of the checkpoint are not those of model.lora ({mismatch}); '
-                'give the same lora, or load what mmcast export makes of the checkpoint'
+                f'load_from: the adapters of the checkpoint are not those of model.lora '
+                f'({mismatch}); give the same lora, or load what mmcast export makes of it'
             )
         checkpoint.update(found['own'])
 
