@@ -78,7 +78,7 @@ def plain_name(name: str) -> str:
 # ---- reading
 
 
-def load_whole(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
+def load_whole(path: str | Path, map_location: Any = 'cpu') -> Any:
     """The content of a weights file, see :func:`~mmcast.checkpoints.load_plain`, with all weights.
 
     Adapters are merged into the weights that they adapt: the states have the names of the network
