@@ -105,8 +105,8 @@ class AdapterSavingHook(Hook):
         idle = [name for name, part in second.items() if not part.any()]
         if second and len(idle) == len(second):
             raise CASTError(
-                f'no adapter has learned in {_CHECKED_AFTER} updates: no gradient reaches them; use '
-                'activation_checkpointing of the network instead of reentrant checkpointing, and '
+                f'no adapter has learned in {_CHECKED_AFTER} updates: no gradient reaches them; '
+                'use activation_checkpointing of the network instead of reentrant checkpointing, and '
                 'check the learning rate'
             )
         if idle:
