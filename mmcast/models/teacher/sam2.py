@@ -136,8 +136,8 @@ class BoxPromptedSAM2(BaseModule):
                 part.requires_grad_(False)
         if cache_gb and not freeze_encoder:
             raise CASTError(
-                'BoxPromptedSAM2: cache_gb keeps what a frozen image encoder makes of an image; set '
-                'freeze_encoder=True too'
+                'BoxPromptedSAM2: cache_gb keeps what a frozen image encoder makes of an image; '
+                'set freeze_encoder=True too'
             )
         if cache_gb:
             self.embedding_cache = EmbeddingCache(cache_gb)
