@@ -158,7 +158,7 @@ def write_trainer_folder(
             image is missing, unreadable, of another size than its label file says, or in two
             splits.
     """
-    folder = Path(out_dir)
+    folder = Path(os.path.abspath(out_dir))
     check_link(link)
     about = json.loads(json.dumps(dict(about, classes=list(names), link=link)))
     if is_complete(folder, about):
@@ -169,7 +169,7 @@ def write_trainer_folder(
     partial_folder = folder.with_name(f'{folder.name}.partial')
     lock = partial_folder / '.lock'
     in_use = f'{partial_folder} is being written by another run (process {{owner}}); wait for it'
-    with naming(folder):
+    with naming(folder, partial_folder):
         with hold_lock(lock, in_use):
             writer = _Writer(partial_folder, names, link, value_range, num_workers, progress)
             writer.begin(about)

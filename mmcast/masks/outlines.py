@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.spatial import KDTree
 
 #: By how much outlines are moved into the object, in pixels: enough for coordinates of 32 bits,
 #: and less than half a pixel in an image enlarged twenty times.
@@ -220,6 +219,8 @@ def _tree_of(parts: Sequence[_Part]) -> _Node:
     """Joins each part to the nearest that is joined already, at its one point; the first two at
     those that are nearest to each other.
     """
+    from scipy.spatial import KDTree  # here, as few objects have parts
+
     # Of thousands of parts, which is noise, some points will do.
     stride = 1 + len(parts) * sum(len(part.anchors) for part in parts) // _MOST_DISTANCES
     anchors = [part.anchors[::stride] for part in parts]
