@@ -175,8 +175,7 @@ def merge_review(
     )
     contents[files['manifest']] = manifest
     write_json_files(contents, force)
-    notes = [*old.notes, *(f'{number} {what}' for what, number in returned.notes.items())]
-    return Merged(manifest, files, base, task, compared, notes)
+    return Merged(manifest, files, base, task, compared, [*old.notes, *returned.notes])
 
 
 def _check_outputs(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.coco.converters.cvat import read_cvat, read_cvat_labels
-from mmcast.coco.converters.exports import ImageLabels, raise_faults, read_json
+from mmcast.coco.converters.exports import MERGED, ImageLabels, raise_faults, read_json
 from mmcast.coco.converters.label_studio import (
+    NO_ANNOTATION,
     UPLOAD,
     image_names,
     read_label_studio_labels,
@@ -27,6 +28,9 @@ FORMATS = {
     'labelme': 'JSON files of Labelme',
     'coco': 'COCO JSON',
 }
+
+# What the manifest counts better: tasks that nobody submitted, and proposals in several parts.
+_EXPECTED = (NO_ANNOTATION, MERGED)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,13 @@ class Returned:
         objects: of every image that came back.
         reviewed: images that the tool says are done; None where it does not say.
         by: who reviewed an image, where the tool says so.
-        notes: what was left out or mended, by words.
+        notes: what was left out or mended, in lines.
     """
 
     objects: dict[str, list[ReturnedObject]] = field(default_factory=dict)
     reviewed: set[str] | None = None
     by: dict[str, str] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, other: 'Returned', path: Path) -> None:
         """Appends what another export says; raises CASTError where both have an image."""
@@ -93,6 +97,11 @@ def read_returned(
         CASTError: an export cannot be read, or has an image that was not handed out.
     """
     formats = [format_of(path) for path in exports]
+    if 'coco' in formats and task.tool == 'label_studio':
+        raise CASTError(
+            f"{exports[formats.index('coco')]}: Label Studio's COCO export of brush masks fills "
+            'holes and takes objects apart: export as JSON'
+        )
     if jobs and set(formats) != {'cvat'}:
         raise CASTError(f'{jobs}: only exports as CVAT for images have jobs: leave --jobs out')
     result = Returned()
@@ -147,13 +156,14 @@ def _task_name(texts: Sequence[str], names: Collection[str], path: Path) -> str:
 
 
 def _collect(labels: Sequence[ImageLabels]) -> Returned:
-    result = Returned()
+    result, notes = Returned(), Counter[str]()
     for image in labels:
         name = posixpath.basename(image.file_name)
         if name in result.objects:
             raise CASTError(f'the image {name} has labels twice: keep one of them')
         result.objects[name] = [ReturnedObject(label, rle) for label, rle in image.objects]
-        result.notes += image.notes
+        notes += image.notes
+    result.notes = [f'{number} {what}' for what, number in notes.items() if what not in _EXPECTED]
     return result
 
 
@@ -255,7 +265,7 @@ def _from_labelme(folder: Path, names: set[str]) -> Returned:
 
 def _from_coco(path: Path, images: Path, names: set[str]) -> Returned:
     labels = read_labels(path, lambda _: images)
-    result = Returned(notes=Counter(labels.mended))
+    result = Returned(notes=labels.mended)
     labels_of = {category['id']: category['name'] for category in labels.content['categories']}
     entries = {image['id']: image for image in labels.content['images']}
     name_of = {key: _task_name([entry['file_name']], names, path) for key, entry in entries.items()}

@@ -35,10 +35,12 @@ TOOLS = {
     'dataset_converters/voc.py': 'convert voc',
     'dataset_converters/yolo.py': 'convert yolo',
     'export_onnx.py': 'onnx',
+    'export_review.py': 'review export',
     'export_student.py': 'export',
     'inspect_pseudo_labels.py': 'inspect',
     'make_splits.py': 'split',
     'make_toy_weights.py': None,
+    'merge_review.py': 'review merge',
     'predict.py': 'predict',
     'pseudo_label.py': 'label',
     'test.py': 'test',
@@ -78,7 +80,7 @@ def mmcast(*arguments: str | Path, **options) -> subprocess.CompletedProcess:
 # ---- help
 
 
-@pytest.mark.parametrize('arguments', [*COMMANDS, *TOOLS, '', 'convert'])
+@pytest.mark.parametrize('arguments', [*COMMANDS, *TOOLS, '', 'convert', 'review'])
 def test_help_begins_with_examples_and_waits_for_no_network(arguments):
     called = [f'tools/{arguments}'] if arguments in TOOLS else ['-m', 'mmcast', *arguments.split()]
     done = run('-X', 'importtime', *called, '--help')

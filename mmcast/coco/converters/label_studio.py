@@ -40,7 +40,7 @@ _NO_SHAPE = {
     'taxonomy', 'textarea',
 }  # fmt: skip
 _AREAS = ('polygon', 'brush', 'rectangle', 'ellipse')
-_NO_ANNOTATION = 'tasks without an annotation left out'
+NO_ANNOTATION = 'tasks without an annotation left out'
 UPLOAD = re.compile(r'[0-9a-f]{8}-')  # in front of the names of uploaded files
 
 
@@ -124,7 +124,7 @@ def read_label_studio_labels(
     """
     read = partial(_read_task, ImageFinder(folder), path)
     return read_all(
-        read, tasks, f'Label Studio, {path}', num_workers, progress, left_out=_NO_ANNOTATION
+        read, tasks, f'Label Studio, {path}', num_workers, progress, left_out=NO_ANNOTATION
     )
 
 
