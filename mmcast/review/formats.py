@@ -22,6 +22,7 @@ from mmcast.coco.converters.labelme import REVIEWED, shape_mask
 from mmcast.masks.drawing import class_colour
 from mmcast.review.task import Task, TaskImage
 
+_INSIDE = 1e-3  # pixels
 _COUNT_BITS = (3, 4, 8, 16)  # of Label Studio's run lengths
 
 
@@ -162,14 +163,19 @@ def brush_rle(mask: np.ndarray) -> list[int]:
 
 
 def coco_files(task: Task) -> dict[str, bytes]:
-    """COCO JSON with RLE and scores; file names relative to the folder of images."""
+    """COCO JSON with RLE and scores; file names relative to the folder of images.
+
+    FiftyOne (1.22) keeps boxes as fractions and rounds them down when it writes masks, and 61 / 224
+    of 224 is less than 61: for it boxes begin a thousandth of a pixel further inside.
+    """
+    inside = [_INSIDE, _INSIDE, 0, 0] if task.tool == 'fiftyone' else [0, 0, 0, 0]
     ids = {name: number for number, name in enumerate(task.classes, start=1)}
     annotations = [
         dict(
             image_id=number,
             category_id=ids[proposal.label],
             segmentation=proposal.segmentation,
-            bbox=mask_api.toBbox(proposal.segmentation).tolist(),
+            bbox=(mask_api.toBbox(proposal.segmentation) + inside).tolist(),
             area=int(mask_api.area(proposal.segmentation)),
             iscrowd=0,
             score=proposal.score,
