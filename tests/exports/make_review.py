@@ -96,7 +96,9 @@ def label_studio(task: Path) -> None:
     config = (task / 'labeling_config.xml').read_text()
     for name in ('unchanged', 'corrected'):
         project = ask('POST', '/api/projects/', dict(title=name, label_config=config))['id']
-        ask('POST', f'/api/projects/{project}/import', json.loads((task / 'tasks.json').read_text()))
+        ask(
+            'POST', f'/api/projects/{project}/import', json.loads((task / 'tasks.json').read_text())
+        )
         found = ask('GET', f'/api/tasks?project={project}&fields=all')['tasks']
         for each in found:
             result = each['predictions'][0]['result']

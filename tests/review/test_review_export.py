@@ -1,4 +1,4 @@
-"""The task that people get: which images, which proposals, and that every tool's files hold them."""
+"""The task that people get: which images and proposals, and that every tool's files hold them."""
 
 import json
 import shutil
@@ -200,5 +200,3 @@ def test_an_image_of_another_size_is_left_out_and_a_missing_one_is_an_error(tmp_
     assert len(done.task.images) == 2 and 'is 48x33' in done.left_out['new/c.png']
     with pytest.raises(CASTError, match='not found: name the folder of the images with --img-dir'):
         export_review(tmp_path / 'pseudo.json', tmp_path, tmp_path / 'task2', 'coco')
-
-

@@ -262,7 +262,9 @@ def test_images_that_are_labeled_already_are_refused_replaced_or_skipped(tmp_pat
     with pytest.raises(CASTError, match='1 reviewed images, such as a.png, or copies of them'):
         merge(tmp_path, export)
     done = merge(tmp_path, export, already_labeled='skip')
-    assert done.manifest['images']['labeled_already'] == 1 and done.manifest['images']['merged'] == 2
+    assert (
+        done.manifest['images']['labeled_already'] == 1 and done.manifest['images']['merged'] == 2
+    )
     assert merged_objects(tmp_path).keys() == {'old/d.png', 'new/b.png', 'new/c.png'}
     done = merge(tmp_path, export, already_labeled='replace', force=True)
     assert done.manifest['images']['replaced'] == 1 and done.manifest['images']['merged'] == 3
@@ -298,7 +300,10 @@ def test_the_unlabeled_images_that_are_left(tmp_path):
     )
     export = write_export(tmp_path, {'b.png': SCENE['b.png']})
     done = merge(
-        tmp_path, export, unlabeled=tmp_path / 'unlabeled.json', unlabeled_out=tmp_path / 'rest.json'
+        tmp_path,
+        export,
+        unlabeled=tmp_path / 'unlabeled.json',
+        unlabeled_out=tmp_path / 'rest.json',
     )
     rest = json.loads((tmp_path / 'rest.json').read_text())
     assert [each['file_name'] for each in rest['images']] == ['new/a.png', 'new/c.png']
