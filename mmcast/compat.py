@@ -124,12 +124,12 @@ def _read_checkpoints_safely(checkpoint: Any) -> None:
     """
 
     def load_from_local(filename: str, map_location: Any) -> Any:
-        from mmcast.checkpoints import load_plain
+        from mmcast.adapter_files import load_whole
 
         path = os.path.expanduser(filename)
         if not os.path.exists(path):
             raise CASTError(f'weights file {path} not found: check the path')
-        return load_plain(path, map_location)
+        return load_whole(path, map_location)
 
     def load_url(url: str, *args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         from mmcast.checkpoints import load_url
@@ -149,10 +149,35 @@ def _read_checkpoints_safely(checkpoint: Any) -> None:
 
 
 def _leave_out_multimodal(dependency: Any) -> None:
-    """mmpretrain's multimodal models take seconds to import, and upstream's 1.2.0 fail to with
-    transformers 4.56.
-    """
+    """mmpretrain's multimodal models take seconds to import, and fail to with transformers 5."""
     dependency.WITH_MULTIMODAL = False
+
+
+def _keep_batch_encode_plus(tokenization: Any) -> None:
+    """mmdet's language models call a method of tokenizers that transformers 5 has no more."""
+    tokenizer = tokenization.PreTrainedTokenizerBase
+    if not hasattr(tokenizer, 'batch_encode_plus'):
+        tokenizer.batch_encode_plus = tokenizer.__call__
+
+
+def _mask_pairs_of_tokens(bert: Any) -> None:
+    """Lets BERT take what mmdet's Grounding-DINO gives it: a mask (B, T, T), True where a token
+    sees another one.
+
+    transformers 5 takes padding (B, T), or (B, 1, T, T) to be added to the attention's scores.
+    """
+    if hasattr(bert.BertModel, 'get_extended_attention_mask'):  # transformers 4 makes that of it
+        return
+    original = bert.BertModel.forward
+
+    @functools.wraps(original)
+    def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, **inputs: Any) -> Any:
+        if attention_mask is not None and attention_mask.dim() == 3:
+            hidden = ~attention_mask[:, None].bool()
+            attention_mask = hidden * bert.torch.finfo(self.dtype).min
+        return original(self, input_ids, attention_mask, **inputs)
+
+    bert.BertModel.forward = forward
 
 
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
@@ -160,6 +185,8 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.hub.hub': _serve_shipped_configs,
     'mmengine.runner.checkpoint': _read_checkpoints_safely,
     'mmpretrain.utils.dependency': _leave_out_multimodal,
+    'transformers.models.bert.modeling_bert': _mask_pairs_of_tokens,
+    'transformers.tokenization_utils_base': _keep_batch_encode_plus,
 }
 
 

@@ -236,7 +236,7 @@ def _required(versions: dict[str, str], name: str) -> Check:
 
 
 def _satisfies(version: str, specifier: str) -> bool:
-    """Whether a version is within a specifier such as '>=4.57,<5'."""
+    """Whether a version is within a specifier such as '>=4.57,<6'."""
     tests = {'==': operator.eq, '>=': operator.ge, '<=': operator.le, '<': operator.lt}
     for part in filter(None, specifier.split(',')):
         sign = ''.join(re.findall('[<>=]', part))

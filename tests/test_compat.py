@@ -343,3 +343,37 @@ def test_only_the_onedl_line_is_dropped(capsys):
     print_log('Could not import OneDL')
     print_log('Could not import OneDL as asked')
     assert capsys.readouterr().out == 'Could not import OneDL as asked\n'
+
+
+# ---- transformers 5
+
+
+@pytest.mark.parametrize('attention', ['sdpa', 'eager'])
+def test_bert_takes_a_mask_of_pairs_of_tokens(attention):
+    """Two sentences in a row that do not see each other are those two sentences alone."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        attn_implementation=attention,
+    )
+    torch.manual_seed(0)
+    model = BertModel(config, add_pooling_layer=False).eval()
+    first, second = torch.tensor([[3, 7, 4]]), torch.tensor([[5, 5, 9, 11]])
+    pairs = torch.block_diag(torch.ones(3, 3), torch.ones(4, 4)).bool()[None]
+    with torch.no_grad():
+        both = model(
+            torch.cat([first, second], 1),
+            attention_mask=pairs,
+            position_ids=torch.tensor([[0, 1, 2, 0, 1, 2, 3]]),
+        ).last_hidden_state
+        alone = torch.cat([model(ids).last_hidden_state for ids in (first, second)], 1)
+        padded = model(
+            torch.cat([first, second], 1), attention_mask=torch.tensor([[1, 1, 1, 0, 0, 0, 0]])
+        ).last_hidden_state
+    torch.testing.assert_close(both, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(padded[:, :3], alone[:, :3], rtol=0, atol=1e-5)

@@ -19,7 +19,12 @@ from mmcast.registry import DATA_SAMPLERS
 from mmcast.registry import MODELS as MODELS_REGISTRY
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
-from mmcast.testing.teacher import shrink_teacher, write_tiny_bert
+from mmcast.testing.teacher import (
+    shrink_sam3,
+    shrink_teacher,
+    write_tiny_bert,
+    write_tiny_clip,
+)
 from mmcast.training.optimizers import check_parameter_groups
 from mmcast.training.runner import use_full_precision
 
@@ -28,6 +33,7 @@ FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.par
 PIPELINES = [path for path in FILES if 'steps' in Config.fromfile(path)]
 BENCHMARKS = [path for path in FILES if 'benchmarks' in path.parts]
 MODELS = [path for path in FILES if path not in PIPELINES + BENCHMARKS]
+STUDENTS = sorted((ROOT / '_base_' / 'models').glob('cast_*.py'))
 
 #: A full-size student in miniature: same patch size, scales, losses and queries, less width and
 #: depth.
@@ -107,6 +113,10 @@ def build(path, folder):
         config.model.detector = shrink_teacher(detector, language_model(config, folder))
         config.model.detector.grounding_dino.test_cfg.update(score_thr=0.0, max_per_img=5)
         channels = {1536: 64}.get(channels, channels)  # Swin's; SAM2's are the same in miniature
+    elif detector.type == 'SAM3':
+        config.model.detector = shrink_sam3(detector, write_tiny_clip(folder))
+        config.model.detector.test_cfg.update(score_thr=0.0, max_per_img=5)
+        channels = channels and 32
     elif detector.backbone.get('arch') == 'dinov2-small':
         detector.backbone.pop('arch')  # a name, which a dict cannot be merged into
         config.merge_from_dict(dict(model=dict(detector=SMALL)))
@@ -119,11 +129,12 @@ def build(path, folder):
     return config, build_model(Config(without_pretrained(config.to_dict())).model)
 
 
-def batch(config, size):
+def batch(config, size, sources=None):
     """A labeled image and one of every other source that the config's data have."""
-    dataset = config.train_dataloader.dataset
-    kinds = [part.type for part in dataset.get('datasets', [dataset])]
-    sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
+    if sources is None:
+        dataset = config.train_dataloader.dataset
+        kinds = [part.type for part in dataset.get('datasets', [dataset])]
+        sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
     images, samples = make_samples([2, 1][: len(sources)], sources, size=size, num_classes=1)
     return dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
 
@@ -154,6 +165,35 @@ def test_config_trains_a_step_and_predicts(path, tmp_path):
     assert all(sample.pred_instances.masks.shape[1:] == (61, 75) for sample in predicted)
     labels = torch.cat([sample.pred_instances.labels for sample in predicted])
     assert labels.min() >= 0 and labels.max() < len(config.metainfo.classes)
+
+
+@pytest.mark.parametrize('path', STUDENTS, ids=relative)
+def test_student_trains_a_step_and_predicts(path):
+    """Each student that a config of one's own may inherit, with its pixel loss; ViTs in miniature."""
+    config = Config.fromfile(path)
+    detector = config.model.detector
+    config.model.pixel_contrast = dict(config.pixel_contrast, in_channels=None)
+    if detector.backbone.type == 'DINOv2' or detector.backbone.name.startswith('vit'):
+        small = dict(
+            SMALL, backbone={}, panoptic_head=dict(SMALL['panoptic_head'], in_channels=None)
+        )
+        config.merge_from_dict(dict(model=dict(detector=small)))
+        if detector.backbone.type == 'DINOv2':
+            detector.backbone.update(SMALL['backbone'])
+        else:
+            detector.backbone.update(embed_dim=16, depth=4, num_heads=2)
+    model = build_model(config.model)
+    images, samples = make_samples([2, 1], size=(61, 75), num_classes=8)
+    data = dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
+    data = model.data_preprocessor(data, True)
+    losses = model(**data, mode='loss')
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert total.isfinite() and 'loss_pxl' in losses
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    with torch.no_grad():
+        predicted = model.eval().test_step(batch(config, size=(61, 75), sources=['labeled']))
+    assert predicted[0].pred_instances.masks.shape[1:] == (61, 75)
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
@@ -196,6 +236,8 @@ def test_config_builds_in_full_size_with_the_optimizer_that_it_names(path, tmp_p
         vocabulary = Path(language_model(config, tmp_path))
         (vocabulary / 'config.json').unlink()  # bert-base is the default
         config.model.detector.grounding_dino.language_model.name = str(vocabulary)
+    if config.model.detector.type == 'SAM3':
+        config.model.detector.tokenizer = write_tiny_clip(tmp_path)
     model = build_without_memory(Config(without_pretrained(config.to_dict())).model)
     if config.optim_wrapper.type == 'AmpOptimWrapper':
         use_full_precision(config.optim_wrapper)
@@ -207,6 +249,9 @@ def test_images_divide_into_the_encoders_patches(path):
     detector = Config.fromfile(path).model.detector
     if detector.type == 'GroundedSAM':  # brings images to its own sizes
         assert detector.sam2.get('image_size', 1024) % 32 == 0
+        return
+    if detector.type == 'SAM3':
+        assert detector.image_size % 14 == 0
         return
     assert (
         detector.data_preprocessor.pad_size_divisor % detector.backbone.get('patch_size', 32) == 0

@@ -58,7 +58,7 @@ def wrong(machine: Machine):
 
 
 def test_a_requirement_is_a_name_and_its_specifier():
-    assert read_requirements('runtime')['transformers'] == '>=4.57,<5'
+    assert read_requirements('runtime')['transformers'] == '>=4.57,<6'
     assert read_requirements('runtime')['pycocotools'] == ''
     assert read_requirements('mminstall')['onedl-mmdetection'] == '==3.4.5'
 
@@ -145,8 +145,8 @@ def test_a_local_build_of_torch_counts_as_tested():
             'mmcv',
             'pip uninstall -y onedl-mmcv mmcv && pip install onedl-mmcv==2.3.6',
         ),
-        (dict(transformers='5.1.0'), 'transformers', 'pip install transformers==4.57.6'),
-        (dict(transformers='4.53.3'), 'transformers', 'pip install transformers==4.57.6'),
+        (dict(transformers='6.0.0'), 'transformers', 'pip install transformers==5.24.0'),
+        (dict(transformers='4.53.3'), 'transformers', 'pip install transformers==5.24.0'),
         (dict(faster_coco_eval=None), 'faster-coco-eval', 'pip install faster-coco-eval==1.8.0'),
         (dict(filelock='3.29.1'), 'filelock', 'pip install "filelock>=3.30"'),
         (dict(opencv_python_headless=None), 'OpenCV', 'pip install opencv-python'),
@@ -276,7 +276,7 @@ def test_the_tool_in_an_environment_without_any_package():
 
 def test_the_tool_in_a_broken_environment(tmp_path):
     other = 'onedl-mmdetection' if 'mmdet' in look().versions else 'mmdet'
-    for name, version in [(other, '3.3.0'), ('transformers', '5.0.0')]:
+    for name, version in [(other, '3.3.0'), ('transformers', '4.50.0')]:
         folder = tmp_path / f'{name}-{version}.dist-info'
         folder.mkdir()
         (folder / 'METADATA').write_text(
@@ -287,4 +287,4 @@ def test_the_tool_in_a_broken_environment(tmp_path):
     problems = [row['problem'] for row in report['checks'] if row['status'] == WRONG]
     assert done.returncode == 1 and not report['ok']
     assert '2 distributions own the module mmdet' in problems
-    assert 'mmcast needs >=4.57,<5' in problems
+    assert 'mmcast needs >=4.57,<6' in problems

@@ -170,8 +170,8 @@ def texts_of_classes(
     for name in prompts:
         if name not in classes:
             raise CASTError(f'prompts: no class {name!r}; {hint(name, classes)}')
-    texts = [prompts.get(name, name) for name in classes]
-    texts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    found = [prompts.get(name, name) for name in classes]
+    texts = [(text,) if isinstance(text, str) else tuple(text) for text in found]
     for name, of_class in zip(classes, texts):
         if not of_class or not all(isinstance(text, str) and text.strip() for text in of_class):
             raise CASTError(f'prompts: class {name!r} needs at least one text, and none empty')

@@ -11,7 +11,7 @@ from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as image_functional
-from transformers import Sam2Config, Sam2Model
+from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model
 
 from mmcast.errors import CASTError
 from mmcast.models.losses.prompted_masks import prompted_mask_losses
@@ -115,6 +115,9 @@ class BoxPromptedSAM2(BaseModule):
         self.model = Sam2Model(
             _config(dict(SIZES[size], **(encoder or {})), image_size, decoder or {})
         )
+        # One random matrix, which is a buffer of two modules; transformers 5 draws it twice.
+        shared = self.model.shared_image_embedding.positional_embedding
+        self.model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
         # A box always has an object, and without re-prompting no mask prompts it: these would get
         # no gradient.
         self.model.prompt_encoder.mask_embed.requires_grad_(reprompts > 0)
@@ -136,7 +139,8 @@ class BoxPromptedSAM2(BaseModule):
         and 16.
         """
         model = self.model
-        maps = model.get_image_features(self.preprocess(pixels))[0]  # each (HW, B, C)
+        found = model.get_image_features(self.preprocess(pixels))
+        maps = found[0] if isinstance(found, tuple) else found.fpn_hidden_states  # each (HW, B, C)
         maps[-1] = maps[-1] + model.no_memory_embedding
         sides = [size[0] for size in model.backbone_feature_sizes]
         return [part.permute(1, 2, 0).unflatten(2, (side, side)) for part, side in zip(maps, sides)]
@@ -314,7 +318,7 @@ def _config(backbone: dict, image_size: int, decoder: dict) -> Sam2Config:
         **backbone,
     )
     vision = dict(
-        backbone_config=backbone,
+        backbone_config=Sam2HieraDetConfig(**backbone),
         backbone_channel_list=widths[::-1],
         backbone_feature_sizes=[[image_size // stride] * 2 for stride in (4, 8, 16)],
     )
