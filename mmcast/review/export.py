@@ -1,9 +1,10 @@
 """Writes a review task: the least sure images, and their pseudo-labels as proposals."""
 
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,7 @@ from mmcast.review.task import TASK_FILE, TOOLS, Proposal, Task, TaskImage, read
 
 # What every browser and tool shows as it is.
 _PLAIN = ('BMP', 'JPEG', 'PNG', 'WEBP')
+_LOCK, _UNFINISHED = '.lock', '.unfinished'
 _SAFE = re.compile(r'[^A-Za-z0-9._-]+')
 
 
@@ -95,13 +97,7 @@ def export_review(
     Raises:
         CASTError: a file cannot be used, no image is left, or the folder has another task.
     """
-    if tool not in TOOLS:
-        raise CASTError(f'there is no tool {tool}: choose one of {", ".join(TOOLS)}')
-    if number < 1 or not 0 <= random_share <= 1:
-        raise CASTError(
-            f'{number} images with a random share of {random_share:g} cannot be chosen: give a '
-            'number from 1 and a share from 0 to 1'
-        )
+    _check_options(tool, number, random_share)
     folder = Path(folder)
     content = read_pseudo_labels(store)
     thresholds = thresholds or dict(score=0.3)
@@ -110,11 +106,9 @@ def export_review(
     settings = dict(
         number=number, criterion=criterion, margin=margin, random_share=random_share, seed=seed,
         spread_classes=spread_classes, thresholds=thresholds, min_area=min_area,
-        min_visible=min_visible, top_k=top_k, labeled=_described(labeled),
+        min_visible=min_visible, top_k=top_k, labeled=_described(labeled) if labeled else None,
         image_url=image_url or f'/data/local-files/?d={folder.name}/images/',
     )  # fmt: skip
-    described = _described(store)
-    assert described is not None
     usable = _Usable(content, Path(img_dir), labeled, labeled_images)
     chosen = _choose(content, limits, settings, usable)
     images = _task_images(chosen, content, choose, usable)
@@ -125,14 +119,24 @@ def export_review(
             + (f', the first that cannot is {why[0]}: {why[1]}' if why else '')
         )
     classes = [category['name'] for category in content['categories']]
-    source = described | dict(info=content['info'])
+    source = dict(_described(store), info=content['info'])
     task = Task(tool, classes, source, settings, os.path.abspath(img_dir), images)
     return _write(task, folder, usable.left_out, force)
 
 
-def _described(path: str | os.PathLike | None) -> dict | None:
+def _check_options(tool: str, number: int, random_share: float) -> None:
+    if tool not in TOOLS:
+        raise CASTError(f'there is no tool {tool}: choose one of {", ".join(TOOLS)}')
+    if number < 1 or not 0 <= random_share <= 1:
+        raise CASTError(
+            f'{number} images with a random share of {random_share:g} cannot be chosen: give a '
+            'number from 1 and a share from 0 to 1'
+        )
+
+
+def _described(path: str | os.PathLike) -> dict:
     """Name and content of a file, in few words."""
-    return dict(file=Path(path).name, sha256=sha256_of_file(path)) if path else None
+    return dict(file=Path(path).name, sha256=sha256_of_file(path))
 
 
 def _limits(content: dict, thresholds: dict[str, float]) -> dict[str, dict[int, float]]:
@@ -153,17 +157,26 @@ def _choose(content: dict, limits: dict, settings: dict, usable: '_Usable') -> l
         sure = LabelFilter(limits, resolve_overlaps=False)(known)
         ids = {ann['id'] for ann in sure}
         labels[key] = ScoredLabels(sure, [ann for ann in known if ann['id'] not in ids], score)
-    classes = {
-        key: {ann['category_id'] for ann in annotations} for key, annotations in stored.items()
-    }
     return choose_images(
         uncertainties(labels, settings['criterion'], settings['margin']),
         settings['number'],
         settings['random_share'],
         settings['seed'],
         usable,
-        classes if settings['spread_classes'] else None,
+        _classes_of(labels) if settings['spread_classes'] else None,
     )
+
+
+def _classes_of(labels: Mapping[int, ScoredLabels]) -> dict[int, set[int]]:
+    """The classes that each image shows: those of its labels that pass the thresholds. Of a class of
+    which none passes anywhere, all stored labels count.
+    """
+    passing = {ann['category_id'] for own in labels.values() for ann in own.sure}
+    return {
+        key: {ann['category_id'] for ann in own.sure}
+        | {ann['category_id'] for ann in own.unsure if ann['category_id'] not in passing}
+        for key, own in labels.items()
+    }
 
 
 class _Usable:
@@ -312,25 +325,37 @@ def _write(task: Task, folder: Path, left_out: dict[str, str], force: bool) -> E
     files = task_files(task)
     result = Exported(task, folder, [*files], left_out)
     with hold_lock(
-        folder / '.lock', f'{folder} is being written by process {{owner}}: wait until it ends'
+        folder / _LOCK, f'{folder} is being written by process {{owner}}: wait until it ends'
     ):
         path = folder / TASK_FILE
-        if path.exists():
-            result.unchanged = read_task(folder) == task
-            if not result.unchanged and not force:
-                raise CASTError(
-                    f'{folder} has another review task: choose another --out, or use --force, '
-                    'which moves its files aside'
-                )
-            if not result.unchanged:
-                _move_aside(folder)
+        result.unchanged = path.exists() and read_task(folder) == task
+        if not result.unchanged:
+            _make_room(folder, task, force)
         for image in task.images:
             _copy_image(image, Path(task.img_dir), folder / task.image_folder)
         if not result.unchanged:
             for name, data in files.items():
                 write_atomically(folder / name, data)
             write_atomically(path, task.to_json())
+            (folder / _UNFINISHED).unlink(missing_ok=True)
     return result
+
+
+def _make_room(folder: Path, task: Task, force: bool) -> None:
+    """Sees to it that a folder has nothing but what an interrupted call wrote of this task, and a
+    mark that it is not finished.
+    """
+    mark, digest = folder / _UNFINISHED, hashlib.sha256(task.to_json()).hexdigest()
+    if mark.exists() and mark.read_text() == digest:
+        return
+    if any(path.name != _LOCK for path in folder.iterdir()):
+        if not force:
+            raise CASTError(
+                f'{folder} has another review task, or other files: choose another --out, or use '
+                '--force, which moves its files aside'
+            )
+        _move_aside(folder)
+    write_atomically(mark, digest)
 
 
 def _move_aside(folder: Path) -> None:
@@ -341,7 +366,7 @@ def _move_aside(folder: Path) -> None:
     target.mkdir()
     # task.json first: without it, what is left half moved is not a finished task.
     for path in sorted(folder.iterdir(), key=lambda each: each.name != TASK_FILE):
-        if path.name != '.lock':
+        if path.name != _LOCK:
             path.rename(target / path.name)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pycocotools import mask as mask_api
 
+from mmcast.coco.custom import check_sizes
 from mmcast.coco.reading import read_image_list, read_labels
 from mmcast.coco.splits import manifest_path, read_names
 from mmcast.errors import CASTError
@@ -31,6 +32,7 @@ from mmcast.version import __version__
 
 KIND = 'mmcast review manifest'
 FORMAT_VERSION = 1
+_SIZES_CHECKED = 5000  # labeled images whose headers are read
 # What an image may be called in a manifest.
 CORRECTED, EMPTY, NOT_REVIEWED, MISSING, SKIPPED = (
     'corrected',
@@ -155,27 +157,45 @@ def merge_review(
             crowds=crowds, reviewed=_told_by(reviewed, jobs, formats),
         ),
         reviewer=reviewer,
+        **_sources(folder, task, paths, formats, labeled),
+        merged=dict(
+            file=out_file.name,
+            images=len(content['images']),
+            annotations=len(content['annotations']),
+        ),
+    )  # fmt: skip
+    content['info'] = _history(old.content.get('info') or {}, manifest, len(compared))
+    files: dict[str, Path] = dict(labeled=out_file, manifest=manifest_path(out_file))
+    contents: dict[str | os.PathLike, dict] = {out_file: content, files['manifest']: manifest}
+    if unlabeled and unlabeled_out:
+        files['unlabeled'] = Path(unlabeled_out)
+        contents[unlabeled_out] = _rest(unlabeled, originals, task, compared)
+    write_json_files(contents, force)
+    return Merged(manifest, files, base, task, compared, [*old.notes, *returned.notes])
+
+
+def _sources(
+    folder: Path,
+    task: Task,
+    exports: Sequence[Path],
+    formats: Sequence[str],
+    labeled: str | os.PathLike | None,
+) -> dict:
+    """What was merged, by names and content."""
+    return dict(
         task=dict(folder=folder.name, tool=task.tool, sha256=sha256_of_file(folder / TASK_FILE)),
         exports=[
             dict(file=path.name, format=kind, sha256=_hash(path))
-            for path, kind in zip(paths, formats)
+            for path, kind in zip(exports, formats)
         ],
         labeled=dict(file=Path(labeled).name, sha256=sha256_of_file(labeled)) if labeled else None,
-    )  # fmt: skip
-    history = [*(old.content.get('info') or {}).get('reviews', ())]
-    history.append(dict(task=manifest['task'], exports=manifest['exports'], images=len(compared)))
-    content['info'] = dict(old.content.get('info') or {}, reviews=history)
-    files: dict[str, Path] = dict(labeled=out_file, manifest=manifest_path(out_file))
-    contents: dict[str | os.PathLike, dict] = {out_file: content}
-    if unlabeled and unlabeled_out:
-        files['unlabeled'] = Path(unlabeled_out)
-        contents[files['unlabeled']] = _rest(unlabeled, originals, task, compared)
-    manifest['merged'] = dict(
-        file=out_file.name, images=len(content['images']), annotations=len(content['annotations'])
     )
-    contents[files['manifest']] = manifest
-    write_json_files(contents, force)
-    return Merged(manifest, files, base, task, compared, [*old.notes, *returned.notes])
+
+
+def _history(info: dict, manifest: dict, images: int) -> dict:
+    """COCO's ``info`` of the merged set: that of the labeled one, and this merge."""
+    this = dict(task=manifest['task'], exports=manifest['exports'], images=images)
+    return dict(info, reviews=[*info.get('reviews', ()), this])
 
 
 def _check_outputs(
@@ -297,21 +317,35 @@ def _read_labeled(
     found: list[Path] = []
 
     def find(images: list[dict]) -> Path:
-        places = [Path(folder)] if folder else [originals, Path(labeled).parent]
-        for place in places:
-            if all((place / image['file_name']).is_file() for image in images):
-                found.append(place)
-                return place
-        first = places[0] / images[0]['file_name'] if images else places[0]
-        raise CASTError(
-            f'{labeled}: not all of its images are in {" or ".join(map(str, places))}, such as '
-            f'{first}: name their folder with --labeled-images'
-        )
+        if not found:
+            places = [Path(folder)] if folder else [originals, Path(labeled).parent]
+            found.append(_only_folder(images, places, labeled))
+        return found[0]
 
     labels = read_labels(labeled, find)
-    if not found:
-        find(labels.content['images'])
-    return _Labeled(labels.content, found[0], labels.mended)
+    place = find(labels.content['images'])
+    check_sizes(labels.content['images'][:_SIZES_CHECKED], place, Path(labeled), deep_is_fine=True)
+    return _Labeled(labels.content, place, labels.mended)
+
+
+def _only_folder(images: list[dict], places: Sequence[Path], labeled: str | os.PathLike) -> Path:
+    """The one of some folders that has all images of a label file."""
+    complete = {
+        place.resolve(): place
+        for place in reversed(places)
+        if all((place / image['file_name']).is_file() for image in images)
+    }
+    fix = 'name their folder with --labeled-images'
+    if len(complete) > 1:
+        raise CASTError(
+            f'{labeled}: images of these names are in {" and ".join(map(str, places))}: {fix}'
+        )
+    if not complete:
+        first = f', such as {images[0]["file_name"]}' if images else ''
+        raise CASTError(
+            f'{labeled}: not all of its images are in {" or ".join(map(str, places))}{first}: {fix}'
+        )
+    return next(iter(complete.values()))
 
 
 def _already_labeled(task: Task, done: set[str], old: _Labeled, originals: Path) -> dict[str, int]:

@@ -116,8 +116,21 @@ def read_returned(
             found = _from_labelme(path, names)
         else:
             found = _from_coco(path, images, names)
+        _check_masks(found, task, path)
         result.add(found, path)
     return result, formats
+
+
+def _check_masks(found: Returned, task: Task, path: Path) -> None:
+    """Raises CASTError if a mask is not of the size of its image: compiled code compares them."""
+    for image in task.images:
+        for each in found.objects.get(image.name, ()):
+            height, width = each.segmentation['size']
+            if (height, width) != (image.height, image.width):
+                raise CASTError(
+                    f'{path}: {image.name} has masks of {width}x{height} pixels and was handed out '
+                    f'as {image.width}x{image.height}: export it at its own size'
+                )
 
 
 def format_of(path: Path) -> str:
@@ -155,12 +168,12 @@ def _task_name(texts: Sequence[str], names: Collection[str], path: Path) -> str:
     )
 
 
-def _collect(labels: Sequence[ImageLabels]) -> Returned:
+def _collect(labels: Sequence[ImageLabels], path: Path) -> Returned:
     result, notes = Returned(), Counter[str]()
     for image in labels:
         name = posixpath.basename(image.file_name)
         if name in result.objects:
-            raise CASTError(f'the image {name} has labels twice: keep one of them')
+            raise CASTError(f'{path}: the image {name} has labels twice: keep one of them')
         result.objects[name] = [ReturnedObject(label, rle) for label, rle in image.objects]
         notes += image.notes
     result.notes = [f'{number} {what}' for what, number in notes.items() if what not in _EXPECTED]
@@ -175,7 +188,7 @@ def _from_cvat(path: Path, images: Path, names: set[str], jobs: Path | None) -> 
     frames = {}
     for attributes, _ in content.images:
         frames[_task_name([attributes.get('name', '')], names, path)] = attributes.get('id', '')
-    result = _collect(read_cvat_labels(content, path, images, progress=False))
+    result = _collect(read_cvat_labels(content, path, images, progress=False), path)
     if jobs:
         ranges = _completed(jobs)
         faults = [name for name, number in frames.items() if not number.isdecimal()]
@@ -217,7 +230,7 @@ def _from_label_studio(path: Path, images: Path, names: set[str]) -> Returned:
         _task_name(image_names(task, f'{path}, task {task.get("id")}'), names, path)
         for task in tasks
     ]
-    result = _collect(read_label_studio_labels(tasks, path, images, progress=False))
+    result = _collect(read_label_studio_labels(tasks, path, images, progress=False), path)
     result.reviewed = {*result.objects}
     for name, task in zip(handed_out, tasks):
         result.objects.setdefault(name, [])
@@ -255,7 +268,7 @@ def _from_labelme(folder: Path, names: set[str]) -> Returned:
         if isinstance(flags, dict) and flags.get(REVIEWED) is True:
             reviewed.add(image.file_name)
     raise_faults(faults)
-    result = _collect(labels)
+    result = _collect(labels, folder)
     result.reviewed = reviewed
     return result
 

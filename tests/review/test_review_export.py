@@ -1,5 +1,6 @@
 """The task that people get: which images and proposals, and that every tool's files hold them."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -139,16 +140,29 @@ def test_calling_again_resumes_and_another_task_is_refused(tmp_path):
     assert (folder / 'images/a.json').read_text() == 'what a person saved'
     with pytest.raises(CASTError, match='has another review task'):
         write_task(tmp_path, 'labelme', seed=1)
-    write_task(tmp_path, 'labelme', seed=1, force=True)
+    done = write_task(tmp_path, 'labelme', seed=1, force=True)
     assert (tmp_path / 'task.old1/images/a.json').read_text() == 'what a person saved'
     assert read_task(tmp_path / 'task.old1').settings['seed'] == 0
     # Interrupted: no task.json, an image cut short.
+    (folder / '.unfinished').write_text(hashlib.sha256(done.task.to_json()).hexdigest())
     (folder / 'task.json').unlink()
     (folder / 'images/a.png').write_bytes(b'half')
     with pytest.raises(CASTError, match='is not a finished review task'):
         read_task(folder)
     assert not write_task(tmp_path, 'labelme', seed=1).unchanged
+    assert not (folder / '.unfinished').exists()
     assert cv2.imread(str(folder / 'images/a.png')).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / 'task/images').mkdir(parents=True)
+    (tmp_path / 'task/images/a.png').write_bytes(b"somebody's")
+    with pytest.raises(CASTError, match='has another review task, or other files'):
+        write_task(tmp_path, 'coco')
+    assert (tmp_path / 'task/images/a.png').read_bytes() == b"somebody's"
+    (tmp_path / 'task/.unfinished').write_text('of another task')
+    with pytest.raises(CASTError, match='has another review task, or other files'):
+        write_task(tmp_path, 'coco')
 
 
 def test_names_are_safe_and_unique_whatever_tools_make_of_them():

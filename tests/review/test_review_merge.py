@@ -284,6 +284,20 @@ def test_sets_in_two_folders_get_the_one_above_both(tmp_path):
     assert all((done.img_dir / name).is_file() for name in merged_objects(tmp_path))
 
 
+def test_a_folder_that_has_the_labeled_names_by_chance_is_not_guessed(tmp_path):
+    write_task(tmp_path, 'coco')
+    shutil.copytree(tmp_path / 'photos/old', tmp_path / 'old')
+    with pytest.raises(CASTError, match='name their folder with --labeled-images'):
+        merge(tmp_path, write_export(tmp_path, SCENE), labeled_images=None)
+    export = write_export(tmp_path, SCENE)
+    labeled = json.loads((tmp_path / 'labeled.json').read_text())
+    labeled['images'][0]['height'] += 1
+    labeled['annotations'][0]['segmentation'] = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    (tmp_path / 'labeled.json').write_text(json.dumps(labeled))
+    with pytest.raises(CASTError, match='d.png is 48x32, its label says 48x33'):
+        merge(tmp_path, export)
+
+
 def test_without_a_labeled_set_the_reviewed_images_are_one(tmp_path):
     write_task(tmp_path, 'coco')
     merge(tmp_path, write_export(tmp_path, SCENE), labeled=None, labeled_images=None)
@@ -311,6 +325,15 @@ def test_the_unlabeled_images_that_are_left(tmp_path):
 
 
 # ---- what is refused
+
+
+def test_masks_of_another_size_are_refused(tmp_path):
+    write_task(tmp_path, 'coco')
+    content = coco_of({'a.png': [('cell', np.ones((2 * HEIGHT, WIDTH), bool))]})
+    content['images'][0]['height'] *= 2
+    (tmp_path / 'export.json').write_text(json.dumps(content))
+    with pytest.raises(CASTError, match='a.png has masks of 48x64 pixels and was handed out as 48'):
+        merge(tmp_path, tmp_path / 'export.json')
 
 
 def test_crowds_are_asked_about(tmp_path):

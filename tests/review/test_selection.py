@@ -91,5 +91,5 @@ def test_unusable_images_are_replaced_and_asked_about_once():
 
 def test_classes_take_turns():
     classes = {1: {1}, 2: {1}, 3: {1}, 4: {1, 2}, 5: {2}, 6: set(), 7: {3}}
-    # The rarest class, 3, first; then 2, whose least sure image shows 1 too, and 2 again, rarer than 1.
+    # The rarest class, 3, first; then 2, whose least sure image shows 1 too; 2 is rarer than 1.
     assert take_turns([1, 2, 3, 4, 5, 6, 7], classes) == [7, 4, 5, 1, 2, 3, 6]

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcast.cli.options import add_force, add_label_filters
+from mmcast.cli.options import add_force, add_label_filters, check_output_files
 
 if TYPE_CHECKING:
     from mmcast.review.export import Exported
@@ -82,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    page = args.page or args.out / 'review.html'
+    if not (args.out / 'task.json').exists():  # else the page is of an earlier call
+        check_output_files([args.page], force=args.force)
     from mmcast.reports.review import write_task_page
     from mmcast.review.export import export_review
 
@@ -111,7 +114,6 @@ def run(args: argparse.Namespace) -> None:
         image_url=args.image_url,
         force=args.force,
     )
-    page = args.page or args.out / 'review.html'
     write_task_page(done, page)
     for line in summary(done):
         print(line)

@@ -9,7 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from mmcast.cli.options import add_force
+from mmcast.cli.options import add_force, check_output_files
 
 _LABELED = 'data/toy_cityscapes/annotations/labeled_10percent_seed0.json'
 EXAMPLES = {
@@ -89,6 +89,9 @@ def run(args: argparse.Namespace) -> None:
         args.parser.error('give --unlabeled and --unlabeled-out together')
     if not 0.5 <= args.unchanged_iou <= 1:
         args.parser.error('--unchanged-iou is from 0.5 to 1')
+    page = args.page or args.out.with_suffix('.html')
+    if not args.out.exists():  # else the page is of an earlier call
+        check_output_files([page], force=args.force)
     from mmcast.reports.review import write_merge_page
     from mmcast.review.merge import merge_review
 
@@ -110,7 +113,6 @@ def run(args: argparse.Namespace) -> None:
         unlabeled_out=args.unlabeled_out,
         force=args.force,
     )
-    page = args.page or args.out.with_suffix('.html')
     write_merge_page(done, Path(args.task), page)
     print('\n'.join([*done.notes, *summary(done.manifest)]))
     print(*done.files.values(), page, sep='\n')
