@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import cv2
+import numpy as np
 
 from mmcast.coco.reading import read_image_list
 from mmcast.errors import CASTError
@@ -19,7 +20,7 @@ from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold
 from mmcast.pseudo_labels.store import read_pseudo_labels
 from mmcast.review.formats import task_files
-from mmcast.review.selection import Chosen, ScoredLabels, choose_images, uncertainties
+from mmcast.review.selection import LEAST_SURE, Chosen, ScoredLabels, choose_images, uncertainties
 from mmcast.review.task import TASK_FILE, TOOLS, Proposal, Task, TaskImage, read_task
 
 # What every browser and tool shows as it is.
@@ -60,6 +61,7 @@ def export_review(
     random_share: float = 0.2,
     seed: int = 0,
     spread_classes: bool = False,
+    max_similarity: float | None = None,
     thresholds: dict[str, float] | None = None,
     min_area: int = 0,
     min_visible: float = 0,
@@ -85,6 +87,8 @@ def export_review(
         random_share: fraction of the images that is drawn at random.
         seed: of the draw.
         spread_classes: let classes take turns.
+        max_similarity: correlation of :func:`thumbnail` with an image chosen before, above which
+            one is not taken as least sure; None takes all.
         thresholds: by score; labels above all are proposals. Default ``dict(score=0.3)``.
         min_area: smallest number of pixels of a proposal.
         min_visible: smallest fraction of its pixels that better labels leave to a proposal.
@@ -105,11 +109,12 @@ def export_review(
     choose = LabelFilter(limits, min_area, top_k, min_visible)
     settings = dict(
         number=number, criterion=criterion, margin=margin, random_share=random_share, seed=seed,
-        spread_classes=spread_classes, thresholds=thresholds, min_area=min_area,
-        min_visible=min_visible, top_k=top_k, labeled=_described(labeled) if labeled else None,
+        spread_classes=spread_classes, max_similarity=max_similarity, thresholds=thresholds,
+        min_area=min_area, min_visible=min_visible, top_k=top_k,
+        labeled=_described(labeled) if labeled else None,
         image_url=image_url or f'/data/local-files/?d={folder.name}/images/',
     )  # fmt: skip
-    usable = _Usable(content, Path(img_dir), labeled, labeled_images)
+    usable = _Usable(content, Path(img_dir), labeled, labeled_images, max_similarity)
     chosen = _choose(content, limits, settings, usable)
     images = _task_images(chosen, content, choose, usable)
     if not images:
@@ -168,8 +173,8 @@ def _choose(content: dict, limits: dict, settings: dict, usable: '_Usable') -> l
 
 
 def _classes_of(labels: Mapping[int, ScoredLabels]) -> dict[int, set[int]]:
-    """The classes that each image shows: those of its labels that pass the thresholds. Of a class of
-    which none passes anywhere, all stored labels count.
+    """The classes that each image shows: those of its labels that pass the thresholds. Of a class
+    none of whose labels passes anywhere, all count.
     """
     passing = {ann['category_id'] for own in labels.values() for ann in own.sure}
     return {
@@ -187,6 +192,7 @@ class _Usable:
         img_dir: folder of its images.
         labeled: COCO JSON of labeled images, or None.
         labeled_images: their folder, or None for ``img_dir``.
+        max_similarity: as in :func:`export_review`.
     """
 
     def __init__(
@@ -195,9 +201,11 @@ class _Usable:
         img_dir: Path,
         labeled: str | os.PathLike | None,
         labeled_images: str | os.PathLike | None,
+        max_similarity: float | None,
     ) -> None:
         self.entries = {image['id']: image for image in content['images']}
-        self.img_dir = img_dir
+        self.img_dir, self.max_similarity = img_dir, max_similarity
+        self._thumbnails: dict[str, np.ndarray] = {}
         self.left_out: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         self._labeled: dict[int, list[Path]] = {}
@@ -212,9 +220,10 @@ class _Usable:
                 )
             self._labeled.setdefault(path.stat().st_size, []).append(path)
 
-    def __call__(self, image_id: int) -> bool:
+    def __call__(self, image_id: int, why: str) -> bool:
         entry = self.entries[image_id]
-        reason = self._problem(entry, self.img_dir / entry['file_name'])
+        path = self.img_dir / entry['file_name']
+        reason = self._problem(entry, path) or self._alike(entry['file_name'], path, why)
         if reason:
             self.left_out[entry['file_name']] = reason
         return not reason
@@ -236,6 +245,30 @@ class _Usable:
             return f'a copy of {self.hashes[digest]}'
         self.hashes[digest] = entry['file_name']
         return ''
+
+    def _alike(self, name: str, path: Path, why: str) -> str:
+        if self.max_similarity is None:
+            return ''
+        own = thumbnail(read_image(path, 'percentile'))
+        for other, pixels in self._thumbnails.items() if why == LEAST_SURE else ():
+            similarity = float((own * pixels).sum())
+            if similarity > self.max_similarity:
+                return f'looks like {other} (similarity {similarity:.3f})'
+        self._thumbnails[name] = own
+        return ''
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """What an image looks like from afar: 16 x 16 grey values of mean 0 and norm 1, so that the sum
+    of the products of two is their correlation.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    small = np.asarray(cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA), np.float64)
+    small = small - small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-9)
 
 
 def _task_images(

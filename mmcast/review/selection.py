@@ -109,7 +109,7 @@ def choose_images(
     number: int,
     random_share: float,
     seed: int,
-    is_usable: Callable[[int], bool],
+    is_usable: Callable[[int, str], bool],
     classes: Mapping[int, set[int]] | None = None,
 ) -> list[Chosen]:
     """The images to hand out: first the random ones, then the least sure of the others.
@@ -122,7 +122,7 @@ def choose_images(
         number: how many to choose; fewer where there are no more.
         random_share: fraction of them that is drawn at random.
         seed: of the draw.
-        is_usable: asked before an image is taken, each at most once.
+        is_usable: asked with an id and a reason before an image is taken, each at most once.
         classes: classes of each image; given, they take turns, see :func:`take_turns`.
     """
     drawn = np.random.default_rng(seed).permutation(sorted(values)).tolist()
@@ -137,7 +137,7 @@ def choose_images(
             if len(found) >= count:
                 break
             if key not in known:
-                known[key] = is_usable(key)
+                known[key] = is_usable(key, reason)
                 if known[key]:
                     found.append(Chosen(key, values[key], reason))
         return found

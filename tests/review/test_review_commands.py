@@ -39,7 +39,6 @@ def test_a_task_is_exported_corrected_and_merged(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == 'task: 3 images, 1 of them random, with 5 proposals'
     assert len(pictures(tmp_path / 'task/review.html')) == 3
-    assert 'exported before' in mmcast(tmp_path, *export).stdout
 
     corrected = json.loads((tmp_path / 'task/annotations.json').read_text())
     removed = corrected['annotations'].pop(0)
@@ -62,7 +61,3 @@ def test_a_task_is_exported_corrected_and_merged(tmp_path):
         (tmp_path / 'merged.html').read_text()
     )
     assert len(pictures(tmp_path / 'merged.html')) == 4  # two images, before and after
-
-    (tmp_path / 'task/task.json').write_text('{"kind"')
-    done = mmcast(tmp_path, *merge, '--reviewed', 'all')
-    assert done.returncode == 1 and 'is not valid JSON' in done.stderr

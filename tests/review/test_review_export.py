@@ -132,6 +132,20 @@ def test_thresholds_and_images_that_are_labeled_or_there_twice(tmp_path):
         )
 
 
+def test_frames_that_look_alike_are_handed_out_once(tmp_path):
+    write_scene(tmp_path)
+    pixels = picture('a.png')
+    pixels[5:8, 40:45] = 130  # almost the same picture
+    cv2.imwrite(str(tmp_path / 'photos/new/c.png'), pixels[..., ::-1])
+    options = dict(number=3, max_similarity=0.95)
+    scene = tmp_path / 'pseudo.json', tmp_path / 'photos'
+    done = export_review(*scene, tmp_path / 'task', 'coco', random_share=0, **options)
+    assert [image.name for image in done.task.images] == ['a.png', 'b.png']
+    assert done.left_out['new/c.png'].startswith('looks like new/a.png (similarity 0.9')
+    done = export_review(*scene, tmp_path / 'random', 'coco', random_share=1, **options)
+    assert len(done.task.images) == 3 and not done.left_out
+
+
 def test_calling_again_resumes_and_another_task_is_refused(tmp_path):
     write_task(tmp_path, 'labelme')
     folder = tmp_path / 'task'

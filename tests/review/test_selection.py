@@ -25,7 +25,7 @@ def scored(sure, unsure=(), **fields):
 
 
 def all_of(keys):
-    return lambda key: key in keys
+    return lambda key, reason: key in keys
 
 
 def test_criteria_are_what_they_say():
@@ -79,7 +79,7 @@ def test_the_least_sure_come_first_and_the_random_ones_are_drawn_from_all():
 def test_unusable_images_are_replaced_and_asked_about_once():
     asked = []
 
-    def usable(key):
+    def usable(key, reason):
         asked.append(key)
         return key % 2 == 0
 

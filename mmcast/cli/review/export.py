@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--spread-classes', action='store_true', help='let classes take turns, rare ones first'
     )
     choice.add_argument(
+        '--max-similarity',
+        type=float,
+        metavar='CORRELATION',
+        help='leave out what looks like an image chosen before, such as the next frame of a video: '
+        'correlation of thumbnails above this, such as 0.95',
+    )
+    choice.add_argument(
         '--labeled', metavar='JSON', help='COCO JSON of labeled images, which are left out'
     )
     choice.add_argument('--labeled-images', help='their folder (default --img-dir)')
@@ -105,6 +112,7 @@ def run(args: argparse.Namespace) -> None:
         random_share=args.random_share,
         seed=args.seed,
         spread_classes=args.spread_classes,
+        max_similarity=args.max_similarity,
         thresholds={name: value for name, value in given.items() if value is not None},
         min_area=args.min_area,
         min_visible=args.min_visible,
