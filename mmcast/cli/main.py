@@ -114,6 +114,7 @@ SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
                 ),
             },
             REVIEW,
+        ),
         'export-labels': Command(
             'labels for RF-DETR, YOLO, lightly-train, mmdet', 'mmcast.cli.export_labels'
         ),
