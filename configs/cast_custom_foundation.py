@@ -1,7 +1,7 @@
 # The whole method on your own images with a foundation teacher, for one GPU: set the first four values, here or
 # with --cfg-options variables.NAME=VALUE. docs/custom_data.md walks through it and says where weights come from.
 # Step `plan` looks at the data, decides what is None below, and prints why.
-_base_ = './_base_/pipelines/cast_own_images.py'
+_base_ = ['./_base_/pipelines/cast_own_images.py', './_base_/presets.py']
 work_dir = 'work_dirs/cast_custom_foundation'
 variables = dict(
     data_root='data/my_data',
@@ -54,7 +54,7 @@ given = (
 plan = dict(
     out_dir='{work_dir}/02_plan', labeled='{data.labeled}', val='{data.val}', unlabeled='{data.unlabeled}',
     classes='{data.classes}', teacher='{teacher}', student='{student}', gpu='{gpu}', prompts='{prompts}',
-    given={name: '{' + name + '}' for name in given}, max_queries='{max_queries}',
+    presets=_base_.presets, given={name: '{' + name + '}' for name in given}, max_queries='{max_queries}',
     weights=dict(dinov2='{dinov2}', language_model='{language_model}', tokenizer='{tokenizer}'),
     teacher_options='{teacher_options}', student_options='{student_options}')
 downloads = (

@@ -207,7 +207,8 @@ def plan_from_data(
         num_queries=shown.num_queries,
         decisions=[vars(row) for row in decisions.rows],
     )
-    return dict(outputs, table=_write(Path(out_dir), outputs, data.facts))
+    # It only names weights: step `start` says which were used.
+    return dict(outputs, table=_write(Path(out_dir), outputs, data.facts), weights=[])
 
 
 def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
