@@ -79,6 +79,7 @@ TEACHER_PASSES, TEACHER_STEPS = 27, (250, 1000)
 LARGEST_TEACHER_INPUT = (1024, 2048)  # no teacher looks at more pixels of a whole image
 FINEST_WINDOW = 6  # windows of a teacher along the short side, without overlap, at most
 ENOUGH = 20  # labeled images, and objects of a class, from which a class's frequency is estimated
+SMALLEST_IMAGE = 256  # pixels: short side that a student gets images in, at least
 LARGEST_NUMBER_OF_POINTS = 12544  # the recipe's, of a mask; three quarters of a smaller crop's
 WHOLE = 100_000  # pixels, longer than any side
 
@@ -445,7 +446,7 @@ def _student_view(
 def _student_size(facts: DataFacts, limit: int, gpu: int) -> tuple[int, str]:
     """Short side in pixels that the student gets images in."""
     needed, native = SMALLEST / facts.small_side, facts.short_side
-    usual = min(max(native, 256), limit)
+    usual = min(max(native, SMALLEST_IMAGE), limit)
     size = max(usual, min(needed, 2 * native))
     if size > limit and facts.large_extent * size > limit / 2:
         size = max(limit, limit / 2 / facts.large_extent)
@@ -453,6 +454,8 @@ def _student_size(facts: DataFacts, limit: int, gpu: int) -> tuple[int, str]:
         why += 'ones'
     elif size == native:
         why = 'that of the images; small objects'
+    elif size == SMALLEST_IMAGE:
+        why = f'the images have {native:.0f}, too little for an encoder; small objects'
     elif size > usual:
         why = f'the images have {native:.0f}; small objects want more: they'
     else:
