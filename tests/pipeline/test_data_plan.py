@@ -157,6 +157,15 @@ def test_a_value_that_is_none_is_refused(options, message):
         any_plan(**options)
 
 
+@pytest.mark.parametrize(
+    'name, value, meant',
+    [('teacher', 'sam33', 'foundation_sam3_adapt_labeled'), ('student', 'cast_ligt', 'cast_lite')],
+)
+def test_a_network_that_has_no_configs_is_refused_with_the_nearest(name, value, meant):
+    with pytest.raises(CASTError, match=f'is foundation/.*{value}.* did you mean .*{meant}'):
+        Plan('cast_custom_foundation.py', cfg_options={f'variables.{name}': Typed(value)})
+
+
 class Finished:
     """A pipeline's state after its data and its plan."""
 
