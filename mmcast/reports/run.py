@@ -72,6 +72,7 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
         columns=COLUMNS,
         cell=cell,
         overlays=overlays,
+        decisions=run.decisions,
         inspection=inspection,
         percent=percent,
         curves=_curve_images(run),

@@ -245,6 +245,15 @@ class BoxPromptedSAM2(BaseModule):
         empty = torch.zeros(0, *size, dtype=torch.bool, device=mask_logits.device)
         return torch.cat(masks) if masks else empty
 
+    def logits_of_size(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (N, H, W) of float16 from logits (N, h, w)."""
+        parts = [
+            F.interpolate(chunk[None].float(), size, mode='bilinear')[0].half()
+            for chunk in mask_logits.split(self.boxes_per_chunk)
+            if len(chunk)
+        ]
+        return torch.cat(parts) if parts else mask_logits.new_zeros((0, *size), dtype=torch.half)
+
     def probabilities(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Probabilities (N, h', w') of uint8, 255 is 1, of a size, from logits (N, h, w)."""
         parts = [
