@@ -152,9 +152,9 @@ class GroundedSAM(BaseDetector):
                     *(layer for part in transformer for layer in part.layers),
                     *transformer[0].fusion_layers,
                     *(block for stage in swin for block in stage.blocks),
-                    *self.sam2.blocks,
                 ]
             )
+            self.sam2.checkpoint_activations()
 
     def train(self, mode: bool = True) -> 'GroundedSAM':
         """Training mode for what learns; a frozen component stays in evaluation."""
