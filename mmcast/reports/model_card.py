@@ -111,6 +111,7 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         for path, (digest, _) in inputs.items()
         if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
     ]
+    weights += _encoders(run, licences)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -188,6 +189,21 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
             if path.endswith(tuple(read)):
                 files.setdefault(path, (digest, []))[1].append(name)
     return files
+
+
+def _encoders(run: PipelineRun, licences: dict[str, str]) -> list[dict]:
+    """Weights of encoders that a step was given as the name of a package or on Hugging Face."""
+    found = {}
+    for name, definition in run.plan.definitions.items():
+        settings = run.state.read_fingerprint(name).settings
+        for key, value in settings.items() if definition['kind'] == 'call' else ():
+            source = value.strip("'")
+            is_file = source.endswith(_FILES) or source == 'None'
+            if key.startswith('step.kwargs.encoders.') and not is_file:
+                digest = sha256_of_file(find_encoder_weights(source))
+                licence = licences.get(source, _NO_LICENCE)
+                found[source] = dict(path=source, sha256=digest, licence=licence)
+    return list(found.values())
 
 
 def _labels(run: PipelineRun, inputs: dict[str, tuple[str, list[str]]]) -> list[dict]:

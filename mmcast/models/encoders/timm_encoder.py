@@ -1,5 +1,6 @@
 """Any encoder of timm with feature maps: CNNs, hierarchical and plain transformers."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,7 +118,9 @@ class TimmEncoder(BaseModule):
             images = images.contiguous(memory_format=torch.channels_last)
         try:
             maps = self._maps(images)
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not re.search('shape|size of tensor', str(error)):
+                raise
             raise CASTError(
                 f"timm's {self.name} does not take inputs of {(height, width)} pixels ({error}): "
                 'give the size as img_size among its arguments, or choose an encoder of any size'
