@@ -1,9 +1,10 @@
-"""Encoders of timm that were tried as `backbone`: size, maps, work and what sizes of images they take.
+"""Encoders of timm that were tried: size, maps, work and what sizes of images they take.
 
     python benchmarks/encoders.py                       # the table of docs/encoders.md
     python benchmarks/encoders.py convnext_small regnety_008
 
-Random weights: none is downloaded. Each is built, run at two sizes that are no square, and differentiated.
+Random weights: none is downloaded. Each is built, run at two sizes that are no square, and
+differentiated.
 """
 
 import argparse
@@ -23,7 +24,14 @@ NAMES = [
     *('efficientformerv2_s0', 'hiera_tiny_224', 'maxvit_tiny_tf_224'),
 ]
 HEIGHT, WIDTH = 512, 1024
-HEADERS = ('encoder', 'parameters (M)', 'strides', 'channels', 'sides', f'GFLOPs at {HEIGHT}x{WIDTH}')
+HEADERS = (
+    'encoder',
+    'parameters (M)',
+    'strides',
+    'channels',
+    'sides',
+    f'GFLOPs at {HEIGHT}x{WIDTH}',
+)
 
 
 def row(name: str) -> tuple[str, ...]:
@@ -37,7 +45,11 @@ def row(name: str) -> tuple[str, ...]:
     encoder = TimmEncoder(name).train()
     count = sum(p.numel() for p in encoder.parameters()) / 1e6
     strides = encoder.strides
-    shown = f'{strides[0]}, {len(strides)} maps' if len(set(strides)) == 1 else '/'.join(map(str, strides))
+    shown = (
+        f'{strides[0]}, {len(strides)} maps'
+        if len(set(strides)) == 1
+        else '/'.join(map(str, strides))
+    )
     return (
         f'`{name}`',
         f'{count:.2f}',
@@ -80,7 +92,9 @@ def flops(name: str, divisor: int) -> str:
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('names', nargs='*', metavar='NAME', help='of timm; default those of the docs')
+    parser.add_argument(
+        'names', nargs='*', metavar='NAME', help='of timm; default those of the docs'
+    )
     names = parser.parse_args().names or NAMES
     print(f'| {" | ".join(HEADERS)} |')
     print('|---' * len(HEADERS) + '|')

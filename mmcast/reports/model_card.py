@@ -193,6 +193,8 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
 
 def _encoders(run: PipelineRun, licences: dict[str, str]) -> list[dict]:
     """Weights of encoders that a step was given as the name of a package or on Hugging Face."""
+    from mmcast.models.encoders.encoder_weights import find_encoder_weights  # with mmpretrain
+
     found = {}
     for name, definition in run.plan.definitions.items():
         settings = run.state.read_fingerprint(name).settings

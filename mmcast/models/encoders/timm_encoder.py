@@ -119,7 +119,9 @@ class TimmEncoder(BaseModule):
         try:
             maps = self._maps(images)
         except (AssertionError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not re.search('shape|size of tensor', str(error)):
+            if isinstance(error, RuntimeError) and not re.search(
+                'shape|size of tensor', str(error)
+            ):
                 raise
             raise CASTError(
                 f"timm's {self.name} does not take inputs of {(height, width)} pixels ({error}): "
