@@ -11,6 +11,7 @@ from mmcast.models.teacher.bert import BertTextEncoder
 from mmcast.models.teacher.grounded_sam import GroundedSAM
 from mmcast.models.teacher.grounding_dino import PromptedGroundingDINO
 from mmcast.models.teacher.sam2 import BoxPromptedSAM2
+from mmcast.models.teacher.sam3 import SAM3
 
 __all__ = [
     'BertTextEncoder',
@@ -24,4 +25,5 @@ __all__ = [
     'PixelContrast',
     'PixelContrastiveLoss',
     'PromptedGroundingDINO',
+    'SAM3',
 ]

@@ -101,3 +101,73 @@ def tiny_teacher_sizes() -> dict:
         decoder=dict(mlp_dim=32),
     )
     return dict(grounding_dino=grounding_dino, sam2=sam2)
+
+
+def write_tiny_clip(folder: str | Path, words: Sequence[str] = ()) -> str:
+    """The files of CLIP's tokenizer that SAM3 needs, with a vocabulary of letters and words."""
+    letters = [*string.ascii_lowercase, *string.digits, '.', '?', ',', '-']
+    tokens = [*letters, *(f'{letter}</w>' for letter in letters)]
+    merges = []
+    for word in dict.fromkeys(words):
+        parts = [*word[:-1], f'{word[-1]}</w>']
+        while len(parts) > 1:
+            pair, joined = f'{parts[0]} {parts[1]}', parts[0] + parts[1]
+            if pair not in merges:
+                merges.append(pair)
+            if joined not in tokens:
+                tokens.append(joined)
+            parts = [joined, *parts[2:]]
+    tokens += ['<|startoftext|>', '<|endoftext|>']
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = json.dumps({token: number for number, token in enumerate(tokens)})
+    (folder / 'vocab.json').write_text(vocabulary, encoding='utf-8')
+    (folder / 'merges.txt').write_text('\n'.join(['#version: 0.2', *merges, '']), encoding='utf-8')
+    return str(folder)
+
+
+def shrink_sam3(detector: ConfigDict, tokenizer: str) -> ConfigDict:
+    """A copy of a ``SAM3``'s config with 0.2 M parameters, for squares of 56 pixels.
+
+    Numbers of maps, auxiliary losses and texts work as in the full size.
+
+    Args:
+        detector: The config.
+        tokenizer: What :func:`write_tiny_clip` wrote.
+    """
+    config = Config(dict(detector=detector))
+    config.merge_from_dict(dict(detector=tiny_sam3_sizes()))
+    config.detector.tokenizer = tokenizer
+    return config.detector
+
+
+def tiny_sam3_sizes() -> dict:
+    """What :func:`shrink_sam3` changes, but for the tokenizer's folder."""
+    dims, narrow = 32, dict(hidden_size=32, num_attention_heads=2)
+    layers = dict(narrow, intermediate_size=32, num_layers=2)
+    backbone = dict(
+        narrow,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        window_size=2,
+        global_attn_indexes=[2],
+        pretrain_image_size=28,
+    )
+    text = dict(
+        narrow,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        projection_dim=16,
+        vocab_size=400,
+        bos_token_id=398,
+        eos_token_id=399,
+    )
+    network = dict(
+        vision_config=dict(backbone_config=backbone, fpn_hidden_size=dims),
+        text_config=text,
+        geometry_encoder_config=dict(layers, num_layers=1),
+        detr_encoder_config=layers,
+        detr_decoder_config=dict(layers, num_queries=12),
+        mask_decoder_config=narrow,
+    )
+    return dict(image_size=56, network=network, texts_per_chunk=2, masks_per_chunk=3)

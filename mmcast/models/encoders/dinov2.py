@@ -12,6 +12,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
 from mmcast.errors import CASTError
+from mmcast.models.lora import plain_state
 from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import MODELS
@@ -158,7 +159,7 @@ class DINOv2(VisionTransformer):
                 f'{WEIGHTS_SOURCE}'
             )
         self._fit_pos_embed(state)
-        mismatch = describe_mismatch(self.state_dict(), state)
+        mismatch = describe_mismatch(plain_state(self), state)
         if mismatch:
             raise CASTError(
                 f'{path} does not fit this DINOv2 ({self.num_layers} layers of width '

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, cat
@@ -149,7 +150,9 @@ def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         CASTError: the file is missing, unreadable, or another network's.
     """
-    state = convert_sam2_state_dict(read_state_dict(find_sam2(source), SAM2_SOURCE))
+    state = convert_sam2_state_dict(
+        read_state_dict(find_weights(source, 'SAM2', SAM2_SOURCE), SAM2_SOURCE)
+    )
     needed = (
         'vision_encoder.backbone.',
         'vision_encoder.neck.',
@@ -166,18 +169,26 @@ def read_sam2(source: str | os.PathLike) -> dict[str, Tensor]:
     return state
 
 
-def find_sam2(source: str | os.PathLike) -> Path:
+def find_weights(
+    source: str | os.PathLike, name: str, download: str, files: Sequence[str] = _FILES
+) -> Path:
     """The weights file of a path, or of a name on Hugging Face, from where it is downloaded once.
+
+    Args:
+        source: The path or name.
+        name: Of the network, for messages.
+        download: Where its weights are to be had, for messages.
+        files: What a folder may have, in this order; of a name on Hugging Face the first.
 
     Raises:
         CASTError: a folder without weights, or Hugging Face does not give the file.
     """
     path = Path(source)
     if path.is_dir():
-        found = [path / name for name in _FILES if (path / name).is_file()]
+        found = [path / file for file in files if (path / file).is_file()]
         if not found:
             raise CASTError(
-                f'{path} has neither {" nor ".join(_FILES)}; download {SAM2_SOURCE} into it'
+                f'{path} has neither {" nor ".join(files)}; download {download} into it'
             )
         return found[0]
     is_file_name = path.suffix in ('.pt', '.pth', '.bin', '.safetensors')
@@ -187,11 +198,11 @@ def find_sam2(source: str | os.PathLike) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(hf_hub_download(str(source), _FILES[0]))
+        return Path(hf_hub_download(str(source), files[0]))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
         raise CASTError(
-            f'SAM2 weights {source}: no such folder here, and Hugging Face gave none '
-            f'({type(error).__name__}); download {SAM2_SOURCE} and give its path'
+            f'{name} weights {source}: no such folder here, and Hugging Face gave none '
+            f'({type(error).__name__}); download {download} and give its path'
         ) from error
 
 

@@ -12,7 +12,8 @@ from tiny_teacher import teacher, teacher_config
 
 from mmcast.errors import CASTError
 from mmcast.models.teacher.foundation_weights import (
-    find_sam2,
+    SAM2_SOURCE,
+    find_weights,
     merge_teacher_weights,
     read_grounding_dino,
     read_sam2,
@@ -188,7 +189,7 @@ def test_without_network_the_message_says_where_to_get_it():
         with pytest.raises(
             CASTError, match='facebook/sam2.1-hiera-large.*download https://dl.fbaipublicfiles'
         ):
-            find_sam2('facebook/sam2.1-hiera-large')
+            find_weights('facebook/sam2.1-hiera-large', 'SAM2', SAM2_SOURCE)
 
 
 def test_an_empty_folder_says_what_belongs_there(tmp_path):
