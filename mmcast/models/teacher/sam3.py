@@ -21,16 +21,20 @@ from torchvision.transforms.v2 import functional as image_functional
 
 from mmcast.errors import CASTError
 from mmcast.masks.confidence import map_size
+from mmcast.masks.tiling import Windows
+from mmcast.models.embedding_cache import EmbeddingCache
 from mmcast.models.losses.prompted_masks import focal_and_dice
 from mmcast.models.losses.text_prompted import Matches, match_queries, query_losses
 from mmcast.models.outputs import NetworkOutputs, OnDemand
 from mmcast.models.pixel_confidence import confidence_of
+from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.models.teacher.class_texts import ClassTexts
 from mmcast.models.teacher.sam3_outputs import (
     ImageMaps,
     PairOutputs,
     binary_masks,
     byte_probabilities,
+    logits_of_size,
     mask_ious,
     mask_quality,
 )
@@ -84,7 +88,11 @@ class SAM3(BaseDetector):
         network: Options of ``transformers.Sam3Config`` that win over the published ones, nested.
         geometry_token: Whether the network reads a text as Meta's own does, or as the library's,
             see ``mmcast.models.teacher.prompted_sam3.PromptedSAM3``.
-        frozen: Components that do not learn: ``text_encoder``, ``vision_encoder``.
+        frozen: Components that do not learn: ``text_encoder``, ``vision_encoder``. The pixel loss
+            needs the latter to learn.
+        cache_gb: With ``vision_encoder`` frozen, most main memory in GB for embeddings of training
+            images, which are then made once; 0 for none. An image of the published network has
+            112 MB, in bf16 half of that.
         texts_per_chunk: So many texts are asked for at a time in prediction.
         masks_per_chunk: So many masks are brought to full size at a time.
         texts_per_image: In training, an image is asked for so many classes at most: those that it
@@ -99,6 +107,9 @@ class SAM3(BaseDetector):
         num_pixel_queries: K of the pixel loss, the queries with the highest scores.
         score_factors: What ``scores`` are the product of, in addition to SAM3's scores:
             ``mask_quality``, ``agreement``.
+        windows: Predict in overlapping windows of the image that the test pipeline gives, options
+            of :class:`~mmcast.masks.tiling.Windows`; each window is stretched to the square.
+            Default: the whole image.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         test_cfg: ``score_thr`` (0.05), ``max_per_img`` (100), and ``synonym_iou`` (0.5), from where
             on the masks of two texts of a class are of one object.
@@ -132,6 +143,7 @@ class SAM3(BaseDetector):
         network: dict | None = None,
         geometry_token: bool = False,
         frozen: Sequence[str] = ('text_encoder',),
+        cache_gb: float = 0.0,
         texts_per_chunk: int = 8,
         masks_per_chunk: int = 32,
         texts_per_image: int = 8,
@@ -141,6 +153,7 @@ class SAM3(BaseDetector):
         loss_weights: Mapping[str, float] | None = None,
         num_pixel_queries: int = 50,
         score_factors: Sequence[str] = (),
+        windows: dict | None = None,
         activation_checkpointing: bool = False,
         test_cfg: dict | None = None,
         data_preprocessor: OptConfigType = None,
@@ -171,9 +184,16 @@ class SAM3(BaseDetector):
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         self.num_pixel_queries = num_pixel_queries
         self.score_factors = tuple(score_factors)
+        self.windows = Windows(**windows) if windows else None
         self.test_cfg = {**TEST_CFG, **(test_cfg or {})}
         for name in self.frozen:
             getattr(self.network, name).requires_grad_(False).eval()
+        if cache_gb and 'vision_encoder' not in frozen:
+            raise CASTError(
+                'SAM3: cache_gb keeps what a frozen image encoder makes of an image; put '
+                'vision_encoder into frozen too'
+            )
+        self.embedding_cache = EmbeddingCache(cache_gb) if cache_gb else None
         if activation_checkpointing:
             self.network.checkpoint_activations()
 
@@ -217,11 +237,40 @@ class SAM3(BaseDetector):
             query's score times presence, times ``score_factors``. What two classes claim is in
             there twice.
         """
+        if self.windows is None:
+            return self.predict_whole(batch_inputs, batch_data_samples, rescale)
+        return predict_in_windows(
+            self.predict_whole,
+            batch_inputs,
+            batch_data_samples,
+            self.windows,
+            rescale,
+            self.mask_probabilities,
+        )
+
+    def predict_whole(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+        logits_above: float | None = None,
+    ) -> SampleList:
+        """:meth:`predict` on whole images.
+
+        Args:
+            batch_inputs: As of :meth:`predict`.
+            batch_data_samples: As of :meth:`predict`.
+            rescale: As of :meth:`predict`.
+            logits_above: Predict the mask ``logits`` (N, H, W) as well, but only instances whose
+                score is above this.
+        """
         for pixels, sample in zip(self._pixels(batch_inputs), batch_data_samples):
             height, width = sample.img_shape[:2]
             size = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
-            encoded = self.network.encode(pixels[None, :, :height, :width])
-            sample.pred_instances = self._finish(self._detect(encoded), size)
+            found = self._detect(self.network.encode(pixels[None, :, :height, :width]))
+            if logits_above is not None:  # factors of scores are at most 1
+                found = found[found.scores > logits_above]
+            sample.pred_instances = self._finish(found, size, logits_above is not None)
         return batch_data_samples
 
     def _detect(self, encoded: ImageMaps) -> InstanceData:
@@ -284,7 +333,9 @@ class SAM3(BaseDetector):
             kept[places] = alive.to(kept.device)
         return kept
 
-    def _finish(self, found: InstanceData, size: tuple[int, int]) -> InstanceData:
+    def _finish(
+        self, found: InstanceData, size: tuple[int, int], with_logits: bool = False
+    ) -> InstanceData:
         """Instances in an image of a size, from those in the square."""
         whole = found.bboxes.new_tensor([size[1], size[0]]).repeat(2)
         boxes = (found.bboxes * whole).clamp(min=0).minimum(whole)
@@ -298,7 +349,9 @@ class SAM3(BaseDetector):
             mask_quality=mask_quality(found.logits),
             agreement=bbox_overlaps(boxes, mask2bbox(masks), is_aligned=True),
         )
-        if self.mask_probabilities:
+        if with_logits:
+            instances.logits = logits_of_size(found.logits, size, self.masks_per_chunk)
+        elif self.mask_probabilities:
             instances.probabilities = byte_probabilities(
                 found.logits, map_size(size), self.masks_per_chunk
             )
@@ -315,11 +368,16 @@ class SAM3(BaseDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """One map (B, C, S / 14, S / 14) of the image encoder's neck."""
+        if 'vision_encoder' in self.frozen:
+            raise CASTError(
+                "the pixel loss needs an encoder that learns, and SAM3's is frozen: set "
+                'pixel_contrast=None'
+            )
         return (self.network.coarsest_map(self._pixels(batch_inputs)),)
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> SAM3Outputs:
         """Encode images (B, 3, H, W) and ask each for some classes."""
-        encoded = self.network.encode(self._pixels(batch_inputs))
+        encoded = self._encode(self._pixels(batch_inputs))
         labels = [self._draw_classes(sample) for sample in batch_data_samples]
         images = torch.cat([torch.full_like(each, i) for i, each in enumerate(labels)])
         labels = torch.cat(labels)
@@ -334,6 +392,19 @@ class SAM3(BaseDetector):
             images=images,
             labels=labels,
         )
+
+    def _encode(self, pixels: Tensor) -> ImageMaps:
+        """Maps of training images (B, 3, H, W) of uint8, made before if they are kept."""
+        if self.embedding_cache is None:
+            return self.network.encode(pixels)
+
+        def encode(some: Tensor) -> list[Tensor]:
+            encoded = self.network.encode(some)
+            return [*encoded.maps, encoded.position, encoded.tokens]
+
+        frozen = [self.network.vision_encoder, self.network.geometry_encoder]
+        *maps, position, tokens = self.embedding_cache.get(pixels, encode, frozen)
+        return ImageMaps(maps, position, tokens)
 
     def _draw_classes(self, sample: DetDataSample) -> Tensor:
         """The classes that a training image is asked for, on the CPU: some that it has, others that
