@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
+from mmcast.models.weights.sources import describe_encoder_weights
 from mmcast.registry import MODELS
 
 QUERIES = ('panoptic_head.query_embed.weight', 'panoptic_head.query_feat.weight')
@@ -75,8 +76,6 @@ def fit_start_weights(
     named = {source for source in (encoders or {}).values() if source}
     sources = {source for source in named if not Path(source).is_file()}  # files are known
     if sources:
-        from mmcast.models.encoders.encoder_weights import describe_encoder_weights
-
         written['weights'] = [describe_encoder_weights(source) for source in sorted(sources)]
     return written
 

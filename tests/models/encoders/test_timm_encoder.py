@@ -13,8 +13,8 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from mmcast.errors import CASTError
-from mmcast.models.encoders.encoder_weights import find_encoder_weights
 from mmcast.models.encoders.timm_encoder import TimmEncoder
+from mmcast.models.weights.sources import find_encoder_weights
 from mmcast.registry import MODELS
 
 SWIN = dict(embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
