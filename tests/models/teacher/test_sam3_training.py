@@ -303,8 +303,9 @@ def test_copies_and_pickles_learn_from_their_own_weights(folder):
         assert all(torch.equal(gradients[name], part) for name, part in expected[1].items())
 
 
-def test_half_precision_gives_finite_losses_in_full_precision(folder):
-    model = cast(folder, semi_weight=1.0)
+@pytest.mark.parametrize('token', [False, True])
+def test_half_precision_gives_finite_losses_in_full_precision(folder, token):
+    model = cast(folder, semi_weight=1.0, geometry_token=token)
     with torch.autocast('cpu', torch.bfloat16):
         losses = model.loss(*make_samples([2, 1], ['labeled', 'pseudo'], size=SIZE))
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
