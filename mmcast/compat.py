@@ -124,12 +124,12 @@ def _read_checkpoints_safely(checkpoint: Any) -> None:
     """
 
     def load_from_local(filename: str, map_location: Any) -> Any:
-        from mmcast.checkpoints import load_plain
+        from mmcast.adapter_files import load_whole
 
         path = os.path.expanduser(filename)
         if not os.path.exists(path):
             raise CASTError(f'weights file {path} not found: check the path')
-        return load_plain(path, map_location)
+        return load_whole(path, map_location)
 
     def load_url(url: str, *args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         from mmcast.checkpoints import load_url

@@ -56,7 +56,12 @@ LOOPS = _child('LOOPS', 'mmdet.engine')
 METRICS = _child('METRICS', 'mmdet.evaluation', 'mmcast.data')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'mmdet.models')
 MODELS = _child(
-    'MODELS', 'mmdet.models', 'mmcast.models', lazy=dict(DINOv2='mmcast.models.encoders.dinov2')
+    'MODELS',
+    'mmdet.models',
+    'mmcast.models',
+    lazy=dict(
+        DINOv2='mmcast.models.encoders.dinov2', TimmEncoder='mmcast.models.encoders.timm_encoder'
+    ),
 )
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'OPTIM_WRAPPER_CONSTRUCTORS', 'mmdet.engine', 'mmcast.training.optimizers'

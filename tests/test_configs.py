@@ -33,6 +33,7 @@ FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.par
 PIPELINES = [path for path in FILES if 'steps' in Config.fromfile(path)]
 BENCHMARKS = [path for path in FILES if 'benchmarks' in path.parts]
 MODELS = [path for path in FILES if path not in PIPELINES + BENCHMARKS]
+STUDENTS = sorted((ROOT / '_base_' / 'models').glob('cast_*.py'))
 
 #: A full-size student in miniature: same patch size, scales, losses and queries, less width and
 #: depth.
@@ -128,11 +129,12 @@ def build(path, folder):
     return config, build_model(Config(without_pretrained(config.to_dict())).model)
 
 
-def batch(config, size):
+def batch(config, size, sources=None):
     """A labeled image and one of every other source that the config's data have."""
-    dataset = config.train_dataloader.dataset
-    kinds = [part.type for part in dataset.get('datasets', [dataset])]
-    sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
+    if sources is None:
+        dataset = config.train_dataloader.dataset
+        kinds = [part.type for part in dataset.get('datasets', [dataset])]
+        sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
     images, samples = make_samples([2, 1][: len(sources)], sources, size=size, num_classes=1)
     return dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
 
@@ -163,6 +165,35 @@ def test_config_trains_a_step_and_predicts(path, tmp_path):
     assert all(sample.pred_instances.masks.shape[1:] == (61, 75) for sample in predicted)
     labels = torch.cat([sample.pred_instances.labels for sample in predicted])
     assert labels.min() >= 0 and labels.max() < len(config.metainfo.classes)
+
+
+@pytest.mark.parametrize('path', STUDENTS, ids=relative)
+def test_student_trains_a_step_and_predicts(path):
+    """Each student that a config of one's own may inherit, with its pixel loss; ViTs in miniature."""
+    config = Config.fromfile(path)
+    detector = config.model.detector
+    config.model.pixel_contrast = dict(config.pixel_contrast, in_channels=None)
+    if detector.backbone.type == 'DINOv2' or detector.backbone.name.startswith('vit'):
+        small = dict(
+            SMALL, backbone={}, panoptic_head=dict(SMALL['panoptic_head'], in_channels=None)
+        )
+        config.merge_from_dict(dict(model=dict(detector=small)))
+        if detector.backbone.type == 'DINOv2':
+            detector.backbone.update(SMALL['backbone'])
+        else:
+            detector.backbone.update(embed_dim=16, depth=4, num_heads=2)
+    model = build_model(config.model)
+    images, samples = make_samples([2, 1], size=(61, 75), num_classes=8)
+    data = dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
+    data = model.data_preprocessor(data, True)
+    losses = model(**data, mode='loss')
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    assert total.isfinite() and 'loss_pxl' in losses
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    with torch.no_grad():
+        predicted = model.eval().test_step(batch(config, size=(61, 75), sources=['labeled']))
+    assert predicted[0].pred_instances.masks.shape[1:] == (61, 75)
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)

@@ -45,6 +45,7 @@ def draw_boxes(folder: Path, names: list[str], portrait: bool = False, deep: boo
     )
 
 
+@pytest.mark.encoders
 def test_own_data_needs_no_edited_config(tmp_path):
     """A JSON of microscope images, and a folder of photos of another orientation, given on the
     command line.

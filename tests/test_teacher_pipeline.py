@@ -10,11 +10,16 @@ import torch
 from mmengine.config import Config
 from tiny_teacher import teacher
 
+from mmcast.checkpoints import load_plain
 from mmcast.configs import find_config
+from mmcast.files import sha256_of_file
 from mmcast.models.encoders.dinov2 import DINOv2
+from mmcast.pipeline.pipeline import run_pipeline
 from mmcast.pipeline.plan import Plan
 from mmcast.testing.teacher import tiny_teacher_sizes, write_tiny_bert
 from mmcast.toy.cityscapes import generate_toy_cityscapes
+from mmcast.training.overrides import nested
+from mmcast.typed_values import Typed
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCH = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
@@ -113,7 +118,7 @@ def sizes(path, iterations):
     return options
 
 
-def tiny_pipeline(name, folder, downloads, iterations=2):
+def tiny_pipeline(name, folder, downloads, iterations=2, **teacher_options):
     """A config of one's own that inherits the shipped pipeline: nothing but sizes, iterations and
     paths differ.
     """
@@ -123,7 +128,7 @@ def tiny_pipeline(name, folder, downloads, iterations=2):
         if 'config' in definition:
             small = sizes(find_config(plan.resolve(definition['config'], step)), iterations)
             own = (
-                plan.config.variables.teacher_options
+                {**plan.config.variables.teacher_options, **teacher_options}
                 if definition.get('cfg_options') == '{teacher_options}'
                 else definition.get('cfg_options', {})
             )
@@ -158,6 +163,41 @@ def test_the_pipeline_goes_from_downloads_to_the_table(tmp_path, downloads):
     assert steps == ['zero_shot', 'adapt_labeled', 'adapt_self_training', 'transfer', 'refine']
     assert rows[0]['parameters'] > 10 * rows[-1]['parameters']
     assert (tmp_path / 'run/report.html').exists()
+
+
+def test_adapters_go_from_step_to_step(tmp_path, downloads):
+    """On one GPU the boxes' adapters are learned first and stay as they are while the masks' learn;
+    the teacher then labels with both. The checkpoints of neither hold the teacher.
+    """
+    path = tiny_pipeline(
+        'cast_cityscapes_single_gpu.py', tmp_path, downloads, 1, model=dict(lora=dict(rank=1))
+    )
+    steps = ['data', 'start', 'boxes_labeled', 'adapt_labeled', 'pseudo_label_1']
+    run_pipeline(path, step=steps)
+    records = json.loads((tmp_path / 'run/pipeline.json').read_text())['steps']
+    boxes, both = (
+        load_plain(records[step]['outputs']['checkpoint'].format(work_dir=tmp_path / 'run'))
+        for step in steps[2:4]
+    )
+    start = tmp_path / 'run/start/teacher.pth'
+    for content in (boxes, both):
+        assert content['lora']['base']['sha256'] == sha256_of_file(start)
+    for name, value in boxes['state_dict'].items():
+        if name.startswith('detector.grounding_dino.'):
+            assert value.equal(both['state_dict'][name])
+    learned = [name for name in both['state_dict'] if name.startswith('detector.sam2.')]
+    assert any(not both['state_dict'][name].equal(boxes['state_dict'][name]) for name in learned)
+
+
+def test_one_option_lets_a_foundation_pipeline_adapt_by_lora():
+    option = {'variables.teacher_options.model.lora.rank': Typed('2')}
+    plan = Plan('cast_ade20k_single_gpu.py', cfg_options=option)
+    for name in ('boxes_labeled', 'adapt_labeled', 'boxes_self_training', 'adapt_self_training'):
+        definition = plan.definitions[name]
+        config = Config.fromfile(find_config(plan.resolve(definition['config'], name)))
+        assert definition['cfg_options'] == '{teacher_options}'
+        config.merge_from_dict(nested(plan.config.variables.teacher_options))
+        assert config.model.lora == dict(rank=2)
 
 
 def test_a_missing_download_stops_the_pipeline_before_anything_trains(tmp_path, downloads):

@@ -3,5 +3,6 @@ _base_ = ['../_base_/models/custom_student.py', '../_base_/datasets/custom.py', 
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'work_dirs/cast_custom/start/student.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(max_iters=2400, val_interval=2400)
 train_dataloader = dict(_base_.semi_dataloader, _delete_=True)

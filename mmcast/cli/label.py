@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 
-from mmcast.cli.options import add_config_options, add_launcher, set_local_rank
+from mmcast.cli.options import add_base_weights, add_config_options, add_launcher, set_local_rank
 
 _TEACHER = (
     'toy/toy_teacher_adapt_self_training.py work_dirs/cast_toy/05_adapt_self_training/iter_200.pth'
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--limit', type=int, help='only the first so many images')
     add_config_options(parser, 'model.test_cfg.max_per_image=50')
+    add_base_weights(parser)
     add_launcher(parser)
 
 

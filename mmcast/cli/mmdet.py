@@ -182,12 +182,15 @@ def _config_path(arg: str) -> str:
 
 @contextmanager
 def _configs_for(tool: str) -> Iterator[None]:
-    """Loads our registries, and makes ``Config.fromfile`` return what a tool can work with."""
+    """Loads our registries, and makes ``Config.fromfile`` and ``Runner.from_cfg`` return what a tool
+    can work with.
+    """
     from mmengine.config import Config
+    from mmengine.runner import Runner
 
     import mmcast.registry  # noqa: F401  a config's default_scope finds it then
 
-    original = Config.fromfile
+    original, build = Config.fromfile, vars(Runner)['from_cfg']
 
     def fromfile(filename: Any, *args: Any, **kwargs: Any) -> Config:
         cfg = original(filename, *args, **kwargs)
@@ -199,11 +202,15 @@ def _configs_for(tool: str) -> Iterator[None]:
         _ADAPTATIONS.get(tool, lambda cfg: None)(cfg)
         return cfg
 
-    Config.fromfile = staticmethod(fromfile)
+    def from_cfg(cls: type[Runner], cfg: Config) -> Runner:
+        _keep_adapters(tool, cfg)
+        return build.__func__(cls, cfg)
+
+    Config.fromfile, Runner.from_cfg = staticmethod(fromfile), classmethod(from_cfg)
     try:
         yield
     finally:
-        Config.fromfile = staticmethod(original)
+        Config.fromfile, Runner.from_cfg = staticmethod(original), build
 
 
 # ---- what a tool expects of a config that mmcast's say otherwise
@@ -224,6 +231,17 @@ def _use_plain_loading(cfg: Any) -> None:
 def _add_visualization(cfg: Any) -> None:
     """--show-dir switches on the hook that draws, which mmdet's own configs have among theirs."""
     cfg.default_hooks.setdefault('visualization', dict(type='DetVisualizationHook'))
+
+
+def _keep_adapters(tool: str, cfg: Any) -> None:
+    """Training with LoRA loads and saves adapters by hooks; other tools take them merged."""
+    if (cfg.get('model') or {}).get('lora') is None:
+        return
+    if tool != 'train':
+        del cfg.model.lora
+        return
+    hooks = [dict(type='mmcast.AdapterLoadingHook'), dict(type='mmcast.AdapterSavingHook')]
+    cfg.custom_hooks = [*hooks, *(cfg.get('custom_hooks') or [])]
 
 
 def _resemble_a_plain_detector(cfg: Any) -> None:

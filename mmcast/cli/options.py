@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.errors import CASTError
+from mmcast.files import BASE_WEIGHTS
 from mmcast.typed_values import Typed
 
 
@@ -48,6 +49,31 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+class _BaseWeights(argparse.Action):
+    """Tells this process, and those that it starts, where base weights are."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if not os.path.exists(str(values)):
+            parser.error(f'{option_string}: there is no {values}')
+        os.environ[BASE_WEIGHTS] = os.path.abspath(str(values))
+
+
+def add_base_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--base-weights``."""
+    parser.add_argument(
+        '--base-weights',
+        action=_BaseWeights,
+        metavar='PATH',
+        help='file or folder of the weights that LoRA adapters belong to, where it was moved',
+    )
+
+
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """Adds what a launcher of several processes says."""
     parser.add_argument(
@@ -82,6 +108,7 @@ def add_source(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument(
         '--step', help='of the pipeline; default the last one that trained the student'
     )
+    add_base_weights(parser)
 
 
 def check_source(args: argparse.Namespace) -> None:

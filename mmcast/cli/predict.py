@@ -9,6 +9,8 @@ if a video ends before its header says, and 130 after Ctrl-C.
 import argparse
 import sys
 
+from mmcast.cli.options import add_base_weights
+
 EXAMPLES = {
     'a folder of images, by an ONNX file': (
         '{command} student.onnx data/toy_cityscapes/leftImg8bit/val --out found'
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--device', help='cpu, cuda, cuda:1 ...; default the accelerator if there is one'
     )
+    add_base_weights(parser)
     parser.add_argument(
         '--force',
         action='store_true',

@@ -4,7 +4,7 @@
 
 import argparse
 
-from mmcast.cli.options import add_config_options, add_launcher, set_local_rank
+from mmcast.cli.options import add_base_weights, add_config_options, add_launcher, set_local_rank
 
 EXAMPLES = {
     'the student that cast_toy.py trained': (
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'the predictions',
     )
     add_config_options(parser, 'test_dataloader.batch_size=1')
+    add_base_weights(parser)
     add_launcher(parser)
 
 

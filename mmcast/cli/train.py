@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcast.cli.options import add_config_options, add_launcher, set_local_rank
+from mmcast.cli.options import add_base_weights, add_config_options, add_launcher, set_local_rank
 
 EXAMPLES = {
     'the whole method on synthetic street scenes, about 10 minutes without a GPU': (
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'train_cfg.max_iters=100; in a pipeline config variables.data_root=... or '
         'step_options.KEY=...',
     )
+    add_base_weights(parser)
     add_launcher(parser)
 
 

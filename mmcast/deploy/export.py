@@ -25,6 +25,7 @@ from mmcast.files import (
     sha256_of_file,
     write_atomically,
 )
+from mmcast.models.lora import without_adapters
 from mmcast.models.weights.loading import TRAINING_ONLY
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.pipeline.state import STATE_FILE, Fingerprint, read_fingerprint, read_state
@@ -304,7 +305,7 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], source: Source) 
 def build_network(cfg: Config) -> nn.Module:
     """The network of an exported or any other mmdet config, with random weights, in eval mode."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
-        return registry.MODELS.build(ConfigDict(cfg.model)).eval()
+        return registry.MODELS.build(ConfigDict(without_adapters(cfg.model))).eval()
 
 
 def dataset_meta(cfg: Config) -> dict[str, list]:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcast.errors import CASTError, NonFiniteError
 from mmcast.masks.overlaps import resolve_overlaps
+from mmcast.models.lora import LoRA, adapters_put_aside, add_adapters, plain_state
 from mmcast.models.losses.pixel_contrastive_loss import NonFiniteInputError
 from mmcast.models.outputs import NetworkOutputs, PixelDecodingNetwork
 from mmcast.models.preprocessing import prepare_for
@@ -39,9 +40,13 @@ class CASTDetector(BaseDetector):
             stays in eval mode, and is managed by ``FrozenTeacherHook`` or ``EMATeacherHook``. It
             sees images as its own data preprocessor makes them; without one, as the student's.
         pixel_contrast: Config of :class:`PixelContrast`; ``None`` or a weight of 0 is l_pxl = 0.
+            ``in_channels=None`` stands for those of the encoder's map.
         semi_train_cfg: ``semi_weight`` (l_semi, default 0), and for the online teacher
             ``score_thr`` (default 0.3) and ``min_area`` in pixels (default 0).
         semi_test_cfg: ``predict_on``: ``student`` (default) or ``teacher``.
+        lora: Settings of :class:`~mmcast.models.lora.LoRA`: ``detector`` learns by adapters beside
+            frozen weights, and so does a ``teacher`` of the same config, which ``EMATeacherHook``
+            needs. ``None`` trains the weights themselves.
         data_preprocessor: Overrides the detector's.
         init_cfg: As everywhere in MMEngine.
 
@@ -57,19 +62,25 @@ class CASTDetector(BaseDetector):
         pixel_contrast: OptConfigType = None,
         semi_train_cfg: OptConfigType = None,
         semi_test_cfg: OptConfigType = None,
+        lora: OptConfigType = None,
         data_preprocessor: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(data_preprocessor or detector.get('data_preprocessor'), init_cfg)
+        same = bool(teacher) and _network_of(teacher) == _network_of(detector)
         if data_preprocessor:  # a network that resizes by itself has to know how it was normalised
             detector = dict(detector, data_preprocessor=data_preprocessor)
         self.detector = MODELS.build(detector)
         self.teacher = MODELS.build(teacher) if teacher else None
+        self.lora = None if lora is None else LoRA.of(lora)
+        if self.lora is not None:
+            for network in (self.detector, self.teacher) if same else (self.detector,):
+                add_adapters(network, self.lora)
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
         self.pixel_contrast = None
         if pixel_contrast and pixel_contrast.get('loss_weight', 1) > 0:
-            self.pixel_contrast = MODELS.build(dict(dict(type='PixelContrast'), **pixel_contrast))
+            self.pixel_contrast = MODELS.build(_fit_projector(pixel_contrast, self.detector))
             if any(getattr(self.data_preprocessor, name, None) is None for name in ('mean', 'std')):
                 raise CASTError(
                     'pixel_contrast makes strong views of pixels, so it must know how they were '
@@ -92,6 +103,11 @@ class CASTDetector(BaseDetector):
                 'with teacher= set'
             )
         self._register_load_state_dict_pre_hook(_accept_plain_detector, with_module=True)
+
+    def init_weights(self) -> None:
+        """As the networks do, whose own initialisation must not reach the adapters."""
+        with adapters_put_aside(self):
+            super().init_weights()
 
     def train(self, mode: bool = True) -> 'CASTDetector':
         """Training mode for everything but the teacher."""
@@ -236,9 +252,13 @@ class CASTDetector(BaseDetector):
         return self.detector.extract_feat(batch_inputs)
 
 
+def _network_of(config: ConfigType) -> dict:
+    return {key: value for key, value in config.items() if key != 'data_preprocessor'}
+
+
 def _accept_plain_detector(model: CASTDetector, state_dict: dict, prefix: str, *_: Any) -> None:
     """Let a plain detector's checkpoint, such as a foundation teacher's, load into ``detector``."""
-    names = model.detector.state_dict().keys()
+    names = plain_state(model.detector).keys()
     if not any(f'{prefix}detector.{name}' in state_dict for name in names):
         for name in names:
             if prefix + name in state_dict:
@@ -265,6 +285,20 @@ def running_statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def _fit_projector(pixel_contrast: ConfigType, detector: nn.Module) -> dict:
+    """The config of :class:`PixelContrast` with ``in_channels``, from the encoder where None."""
+    config = dict(dict(type='PixelContrast'), **pixel_contrast)
+    if config.get('in_channels', 0) is not None:
+        return config
+    channels = getattr(getattr(detector, 'backbone', None), 'channels', None)
+    if not channels or config.get('source', 'encoder') != 'encoder':
+        raise CASTError(
+            'pixel_contrast.in_channels is None, which stands for the channels of the maps of a '
+            'TimmEncoder or DINOv2: write the number of channels'
+        )
+    return config | dict(in_channels=channels[config.get('feature_index', -1)])
 
 
 def training_progress() -> float:

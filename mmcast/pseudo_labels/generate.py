@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import DefaultScope
@@ -32,6 +32,7 @@ from mmcast.files import sha256_of_file, sha256_of_json, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.masks.confidence import confidence_map, encode_map
 from mmcast.masks.rle import encode_mask, mask_areas
+from mmcast.models.lora import without_adapters
 from mmcast.models.weights.loading import load_weights
 from mmcast.pseudo_labels.images import (
     ImagesToLabel,
@@ -305,7 +306,7 @@ def _label(
     ]
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         images = ImagesToLabel(str(job.listing), job.img_dir, pipeline=pipeline, **options)
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(ConfigDict(without_adapters(cfg.model)))
     load_weights(model, str(checkpoint))
     if job.info.get('confidence'):
         ask_for_probabilities(model)

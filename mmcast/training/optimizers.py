@@ -11,11 +11,13 @@ from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmcast.adapter_files import is_adapter
 from mmcast.errors import CASTError
 from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from mmcast.spelling import hint
 
 _OPTIONS = {'lr_mult', 'weight_decay', 'layer_decay', 'decay_norm_and_bias'}
+_OF_ADAPTERS = ('lr_mult', 'weight_decay')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -27,7 +29,12 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``decay_norm_and_bias`` (True) and ``layer_decay`` (1): each block of an encoder learns by this
     factor less than the next one, the embedding less than the first block and what follows the
     blocks in full (BEiT, arXiv 2106.08254). How deep a parameter is, the encoder's own
-    ``get_layer_depth(name, prefix)`` says; mmpretrain's encoders and ``BoxPromptedSAM2`` have it.
+    ``get_layer_depth(name, prefix)`` says; ``TimmEncoder``, mmpretrain's encoders and
+    ``BoxPromptedSAM2`` have it.
+
+    ``paramwise_cfg=dict(adapters=dict(lr_mult=..., weight_decay=...))`` is for LoRA adapters: their
+    learning rate is that of their part times ``lr_mult`` (1), in all layers alike, and
+    ``weight_decay`` takes the place of the part's.
 
     Raises:
         CASTError: On an unknown option, a prefix that no parameter has, or layer decay of a part
@@ -41,10 +48,14 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """One group per pair of learning rate and weight decay; frozen parameters are in none."""
-        parts = self.paramwise_cfg['parts']
+        parts, adapters = self.paramwise_cfg['parts'], self.paramwise_cfg.get('adapters') or {}
         names = {name: name.removeprefix('detector.') for name, _ in module.named_parameters()}
         part_of = {name: _longest_prefix(short, parts) for name, short in names.items()}
         distances = _distances_from_the_end(module)
+        if unknown := [option for option in adapters if option not in _OF_ADAPTERS]:
+            raise CASTError(
+                f'paramwise_cfg.adapters has no {unknown[0]}; {hint(unknown[0], _OF_ADAPTERS)}'
+            )
         _check_parts(parts, list(names.values()), {part_of[name] for name in distances})
         undecayed = _norms_and_biases(module)
         groups: dict[tuple[float, float], dict] = {}
@@ -53,8 +64,12 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 continue
             options = parts.get(part_of[name], {})
             lr = self.base_lr * options.get('lr_mult', 1.0)
-            lr *= options.get('layer_decay', 1.0) ** distances.get(name, 0)
             decay = options.get('weight_decay', self.base_wd)
+            if is_adapter(name) and adapters:
+                lr *= adapters.get('lr_mult', 1.0)
+                decay = adapters.get('weight_decay', decay)
+            else:
+                lr *= options.get('layer_decay', 1.0) ** distances.get(name, 0)
             if not options.get('decay_norm_and_bias', True) and name in undecayed:
                 decay = 0.0
             group = groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))
@@ -158,6 +173,8 @@ def _distances_from_the_end(module: nn.Module) -> dict[str, int]:
     for name, _ in module.named_parameters():
         prefix = _longest_prefix(name, encoders)
         if prefix is not None:
-            depth, number_of_layers = encoders[prefix](name, prefix)
-            distances[name] = number_of_layers - 1 - depth
+            known = encoders[prefix](name, prefix)
+            if known is not None:
+                depth, number_of_layers = known
+                distances[name] = number_of_layers - 1 - depth
     return distances

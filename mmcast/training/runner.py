@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
@@ -21,6 +21,7 @@ from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
 from mmcast.files import naming, replace_durably
+from mmcast.models.lora import without_adapters
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
 from mmcast.spelling import hint
@@ -35,6 +36,7 @@ from mmcast.training.checkpoints import (
 )
 from mmcast.training.curves import number_start
 from mmcast.training.distributed import say
+from mmcast.training.hooks.adapters import AdapterLoadingHook, AdapterSavingHook
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
@@ -172,6 +174,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)
     for hook in (
+        AdapterLoadingHook(),
+        AdapterSavingHook(),
         ValidationsHook(),
         MissedValidationHook(),
         LoadedWeightsHook(new_parameters),
@@ -183,6 +187,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         runner.train()
     if cfg.get('val_cfg') is not None and not is_validated(runner):
         runner.val_loop.run()  # training was stopped early
+    barrier()  # the first process may still be writing
     metrics, best = best_validation(runner) or (latest_metrics(runner), None)
     checkpoint = last_checkpoint(runner)
     if one_is_kept:
@@ -203,6 +208,7 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
     """
     cfg.load_from = str(checkpoint)
     cfg.resume = False
+    cfg.model = without_adapters(cfg.model)
     runner = build_runner(cfg)
     load_weights(runner.model, cfg.load_from)
     runner.register_hook(LoadedWeightsHook())

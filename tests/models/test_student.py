@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmcast.deploy.flops import count_flops
 from mmcast.errors import CASTError
 from mmcast.models.student.lazy_masks import LazyMasks
 from mmcast.registry import MODELS
@@ -28,6 +29,51 @@ def test_shipped_student_has_52_million_parameters():
     assert count(student) == pytest.approx(52.0, abs=1.0)
     assert count(student.backbone) == pytest.approx(22.0, abs=0.5)
     assert count(student.panoptic_head.pixel_decoder) == pytest.approx(22.0, abs=8.0)
+
+
+MODEL_FILES = dict(cast_lite=4.05, lite_teacher=5.45, cast_student_dinov3=51.49)
+
+
+@pytest.mark.parametrize('name', MODEL_FILES)
+def test_shipped_networks_on_timms_encoders_have_their_size(name):
+    """The decoder fits the encoder's maps without channels or strides in the config."""
+    init_default_scope('mmcast')
+    with torch.device('meta'):
+        network = MODELS.build(Config.fromfile(CONFIG.with_stem(name)).model.detector)
+    assert count(network) == pytest.approx(MODEL_FILES[name], abs=0.01)
+    head, encoder = network.panoptic_head, network.backbone
+    assert [level[0].in_channels for level in head.pixel_decoder.reassemble] == encoder.channels
+    plain = name == 'cast_student_dinov3'
+    kinds = [type(level[1]).__name__ for level in head.pixel_decoder.reassemble]
+    pyramid = ['ConvTranspose2d', 'ConvTranspose2d', 'Identity', 'Conv2d']
+    assert kinds == (pyramid if plain else ['Identity'] * 4)
+
+
+def test_cast_lite_has_an_eighth_of_the_students_operations():
+    """At 512x1024 (divided by 14 for the student), as ``mmcast benchmark`` counts, without the
+    resizing of masks, which both have.
+    """
+    counts = []
+    for name, size in (('cast_lite', (512, 1024)), ('cast_student', (518, 1036))):
+        init_default_scope('mmcast')
+        with torch.device('meta'):
+            network = MODELS.build(Config.fromfile(CONFIG.with_stem(name)).model.detector)
+            inputs = torch.empty(1, 3, *size)
+
+        def run(network=network, inputs=inputs):
+            pixels = network.panoptic_head.pixel_decoder(network.extract_feat(inputs))
+            network.panoptic_head.decode(*pixels, every_layer=False)
+
+        counts.append(count_flops(network.eval(), run)['total'])
+    assert counts[0] < counts[1] / 8
+
+
+def test_an_encoder_that_does_not_know_its_maps_asks_for_them():
+    config = tiny_student_config()
+    config.backbone = dict(type='mmdet.ResNet', depth=18)
+    config.panoptic_head.in_channels = None
+    with pytest.raises(CASTError, match='panoptic_head.in_channels: ResNet does not say what'):
+        build_model(config)
 
 
 def test_every_parameter_gets_a_gradient():

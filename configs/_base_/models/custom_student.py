@@ -1,2 +1,2 @@
-_base_ = ['./toy_student.py', './custom_classes.py']
-model = dict(detector=_base_.custom)
+_base_ = ['./cast_lite.py', './custom_classes.py']
+model = dict(detector=_base_.custom, pixel_contrast=_base_.pixel_contrast)

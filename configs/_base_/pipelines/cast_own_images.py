@@ -2,7 +2,8 @@
 _base_ = './cast.py'
 variables = dict(
     val=None, classes=None, image_size=256, labeled_images=None, val_images=None,
-    crowd_as_instances=False, max_queries=300, value_range=None)
+    crowd_as_instances=False, max_queries=300, value_range=None,
+    teacher_encoder=None, student_encoder=None)
 datasets = dict(
     _delete_=True,  # a dict cannot be merged into the base's string
     labeled='{data.labeled}', train_images='{data.train_images}',
@@ -36,6 +37,9 @@ steps = dict(
         kind='call',
         function='mmcast.models.weights.start.fit_start_weights',
         kwargs=dict(
-            out_dir='{work_dir}/02_start', num_queries='{data.num_queries}',
-            teacher='{teacher_weights}', student='{student_weights}')),
+            out_dir='{work_dir}/02_start', num_queries='{data.num_queries}', seed='{seed}',
+            teacher='{teacher_weights}', student='{student_weights}',
+            configs=dict(teacher='{teacher}_adapt_labeled.py', student='{student}_transfer.py'),
+            encoders=dict(teacher='{teacher_encoder}', student='{student_encoder}'),
+            config_dir='{config_dir}')),
     zero_shot=None)

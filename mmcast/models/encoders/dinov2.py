@@ -12,6 +12,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
 from mmcast.errors import CASTError
+from mmcast.models.lora import plain_state
 from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import MODELS
@@ -91,6 +92,8 @@ class DINOv2(VisionTransformer):
             **kwargs,
         )
         self.patch_size = patch_size
+        self.channels = [self.embed_dims] * len(out_indices)
+        self.strides = [patch_size] * len(out_indices)
         if list(out_indices) != sorted(set(out_indices)) or out_indices[-1] != self.num_layers - 1:
             raise ValueError(
                 f'DINOv2 out_indices={tuple(out_indices)} must ascend and end with the last layer, '
@@ -151,11 +154,12 @@ class DINOv2(VisionTransformer):
         state = convert_dinov2_state_dict(state)
         if 'register_tokens' in state:
             raise CASTError(
-                f'{path} is a DINOv2 variant with register tokens, which is not supported; use '
+                f'{path} is a DINOv2 with register tokens: set backbone to '
+                "dict(type='TimmEncoder', name='vit_small_patch14_reg4_dinov2'), or use "
                 f'{WEIGHTS_SOURCE}'
             )
         self._fit_pos_embed(state)
-        mismatch = describe_mismatch(self.state_dict(), state)
+        mismatch = describe_mismatch(plain_state(self), state)
         if mismatch:
             raise CASTError(
                 f'{path} does not fit this DINOv2 ({self.num_layers} layers of width '
@@ -188,10 +192,15 @@ def convert_dinov2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     The mask token is dropped. Hugging Face keys may start with ``dinov2.``.
     """
-    state = {key.removeprefix('dinov2.'): value for key, value in state.items()}
-    state = _rename(_join_qkv(state), _HF_TO_META)
+    state = hugging_face_to_meta(state)
     state.pop('mask_token', None)
     return _rename(state, _META_TO_OWN)
+
+
+def hugging_face_to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Transformers' DINOv2, with or without registers, under Meta's names; unknown ones stay."""
+    state = {key.removeprefix('dinov2.'): value for key, value in state.items()}
+    return _rename(_join_qkv(state), _HF_TO_META)
 
 
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from mmdet.models.detectors import Mask2Former
 from mmdet.structures import SampleList
+from mmdet.utils import ConfigType, OptConfigType
 from mmengine.config import ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcast.errors import CASTError
 from mmcast.masks.tiling import Windows
 from mmcast.models.outputs import NetworkOutputs
 from mmcast.models.pixel_confidence import confidence_of
+from mmcast.models.student.dpt import VIT_SCALES
 from mmcast.models.student.postprocess import make_instances, path_weights, sizes_of
 from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.registry import MODELS
@@ -28,8 +30,9 @@ class CASTMask2Former(Mask2Former):
     """Mask2Former that exposes its pixel outputs and takes its losses on a part of the batch.
 
     Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the
-    backbone ``DINOv2`` and the pixel decoder ``DPTPixelDecoder``: 52 M parameters with the configs
-    shipped. ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
+    backbone ``DINOv2`` or ``TimmEncoder`` and the pixel decoder ``DPTPixelDecoder``. Where
+    ``panoptic_head.in_channels`` or ``panoptic_head.pixel_decoder.scales`` are None, they follow from
+    the encoder, see :func:`fit_head`. ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
 
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
@@ -38,8 +41,14 @@ class CASTMask2Former(Mask2Former):
 
     mask_probabilities = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, backbone: ConfigType, neck: OptConfigType = None, *args: Any, **kwargs: Any
+    ) -> None:
+        if not neck and kwargs.get('panoptic_head'):
+            encoder = MODELS.build(backbone)
+            backbone = dict(type=lambda: encoder)
+            kwargs['panoptic_head'] = fit_head(kwargs['panoptic_head'], encoder)
+        super().__init__(backbone, neck, *args, **kwargs)
         fusion = self.panoptic_fusion_head
         pairs = self.panoptic_head.num_queries * fusion.num_classes
         if (
@@ -179,3 +188,47 @@ class CASTMask2Former(Mask2Former):
         """Whether predictions are instances without a panoptic map, as mmdet decides it."""
         config = self.panoptic_fusion_head.test_cfg
         return config.get('instance_on', False) and not config.get('panoptic_on', True)
+
+
+def fit_head(head: ConfigType, encoder: nn.Module) -> ConfigDict:
+    """A head's config with what None leaves to the encoder.
+
+    ``in_channels`` are those of the encoder's maps. ``pixel_decoder.scales`` leave a pyramid as it
+    is, and make one of a plain ViT's four maps.
+
+    Args:
+        head: Of ``CASTMask2FormerHead``.
+        encoder: With ``channels`` and ``strides`` of its maps, as ``TimmEncoder`` and ``DINOv2``
+            have them, where something is left to it.
+
+    Raises:
+        CASTError: It has not, or its maps make no pyramid; says what to write.
+    """
+    head = ConfigDict(head)
+    decoder = head.get('pixel_decoder') or {}
+    wanted = {
+        'in_channels': head.get('in_channels', 0) is None,
+        'pixel_decoder.scales': decoder.get('scales', 0) is None,
+    }
+    if not any(wanted.values()):
+        return head
+    channels, strides = (getattr(encoder, name, None) for name in ('channels', 'strides'))
+    if not channels or not strides:
+        names = ' and '.join(f'panoptic_head.{name}' for name, missing in wanted.items() if missing)
+        raise CASTError(
+            f'{names}: {type(encoder).__name__} does not say what its maps are like; write one '
+            'number for each of them, the finest first'
+        )
+    if wanted['in_channels']:
+        head.in_channels = list(channels)
+    if wanted['pixel_decoder.scales']:
+        is_plain = len(set(strides)) == 1
+        if is_plain and len(strides) != len(VIT_SCALES):
+            raise CASTError(
+                f'panoptic_head.pixel_decoder.scales: the {len(strides)} maps of the encoder have '
+                f'one stride, {strides[0]}; write a factor for each, out of 4, 2, 1 and 0.5'
+            )
+        head.pixel_decoder = ConfigDict(
+            decoder, scales=VIT_SCALES if is_plain else (1,) * len(strides)
+        )
+    return head

@@ -79,9 +79,18 @@ class GroundedSAM(BaseDetector):
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        lora_layers: Layers that LoRA adapts: all linear ones but those of the language model, which
+            never learns, and of SAM2's outputs that one mask for a box does not use.
+        lora_learn_in_full: The biases of the class scores, seven numbers.
     """
 
     mask_probabilities = False
+    lora_layers = (
+        r'grounding_dino\.(?!language_model\.)',
+        r'sam2\.model\.vision_encoder\.',
+        r'sam2\.model\.mask_decoder\.(transformer|output_hypernetworks_mlps\.0|iou_prediction_head)\.',
+    )
+    lora_learn_in_full = (r'grounding_dino\.bbox_head\.cls_branches\.',)
 
     def __init__(
         self,

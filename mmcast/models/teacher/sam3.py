@@ -111,9 +111,17 @@ class SAM3(BaseDetector):
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        lora_layers: Layers that LoRA adapts: all linear ones that text prompts reach, but for those
+            of the text encoder, which is frozen in most runs.
+        lora_learn_in_full: Nothing beside them.
     """
 
     mask_probabilities = False
+    lora_layers = (
+        r'network\.vision_encoder\.backbone\.',
+        r'network\.(detr_encoder|detr_decoder|dot_product_scoring|mask_decoder|text_projection)\b',
+    )
+    lora_learn_in_full = ()
 
     def __init__(
         self,

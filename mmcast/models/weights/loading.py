@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from mmengine.model import is_model_wrapper
 
+from mmcast.adapter_files import is_adapter, is_address
 from mmcast.checkpoints import download
 from mmcast.errors import CASTError
+from mmcast.models.lora import plain_state
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 
 # Parts that only training has: a checkpoint may have them or not, and the model's size is without
@@ -40,7 +42,7 @@ def load_weights(model: torch.nn.Module, path: str, new_parameters: Sequence[str
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        difference = describe_mismatch(model.state_dict(), state)
+        difference = describe_mismatch(plain_state(model), state)
         raise CASTError(
             f'{path} is a checkpoint of another architecture ({difference}); {fix}'
         ) from error
@@ -70,7 +72,7 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(
         value.numel()
         for name, value in model.named_parameters()
-        if not name.startswith(TRAINING_ONLY)
+        if not name.startswith(TRAINING_ONLY) and not is_adapter(name)
     )
 
 
@@ -80,8 +82,7 @@ def _in_network(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    is_address = str(path).startswith(('http://', 'https://'))
-    return read_state_dict(download(str(path)) if is_address else path)
+    return read_state_dict(download(str(path)) if is_address(path) else path)
 
 
 def _needed(keys: list[str], left_out: tuple[str, ...] = ()) -> list[str]:

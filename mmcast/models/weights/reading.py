@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmcast.checkpoints import load_plain, weights_in
+from mmcast.adapter_files import load_whole
+from mmcast.checkpoints import weights_in
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 
@@ -20,12 +21,13 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
 
     Args:
         path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is
-            unwrapped.
+            unwrapped, and one of LoRA adapters gives all weights, with the adapters merged.
         source: where such a file is to be had, for the message when it is missing.
 
     Raises:
         CASTError: the file is missing or no weights file, is damaged, or holds more than tensors
-            and plain data, or weights that are not finite.
+            and plain data, or weights that are not finite; or the base weights of adapters are not
+            found.
     """
     path = Path(path)
     if not path.exists():
@@ -35,7 +37,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
             else 'give the path of an existing checkpoint'
         )
         raise CASTError(f'weights file {path} not found; {fix}')
-    state = weights_in(load_plain(path))
+    state = weights_in(load_whole(path))
     if (
         not isinstance(state, Mapping)
         or not state

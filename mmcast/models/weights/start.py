@@ -1,12 +1,20 @@
-"""Weights to start from where another data set has other classes and more instances in an image."""
+"""Weights to start from where another data set has other classes and more instances in an image, or
+another network has another encoder.
+"""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
 
+from mmcast.configs import load_config
+from mmcast.errors import CASTError
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
+from mmcast.registry import MODELS
 
 QUERIES = ('panoptic_head.query_embed.weight', 'panoptic_head.query_feat.weight')
 CLASS_HEAD = 'panoptic_head.cls_embed.'
@@ -16,26 +24,36 @@ NOISE = (
 
 
 def fit_start_weights(
-    out_dir: str | os.PathLike, num_queries: int, seed: int = 0, **weights: str
+    out_dir: str | os.PathLike,
+    num_queries: int,
+    seed: int = 0,
+    configs: Mapping[str, str] | None = None,
+    encoders: Mapping[str, str] | None = None,
+    config_dir: str | os.PathLike = '',
+    **weights: str,
 ) -> dict[str, str]:
-    """A pipeline's step that fits weights of a plain Mask2Former-style detector to more queries and
-    other classes.
+    """A pipeline's step that fits weights of a plain Mask2Former-style detector to more queries,
+    other classes and, where a config is given, another network.
 
     Learned queries are repeated, with noise on the copies; the class head is left out, so a config
     that starts from such a file lists ``panoptic_head.cls_embed.`` under ``new_parameters``. All
-    else stays as it is.
+    else stays as it is, or is what :func:`fit_to_network` makes of it.
 
     Args:
         out_dir: folder of the new files.
         num_queries: of the new network, at least as many as an image has instances.
-        seed: of the noise.
+        seed: of the noise, and of what starts at random.
+        configs: step configs by name, whose networks are to start so.
+        encoders: weights of these networks' encoders by name, as ``read_encoder_weights`` takes
+            them, in place of those in the file; None or nothing leaves these.
+        config_dir: what relative paths of ``configs`` are relative to.
         weights: weights files by name.
 
     Returns:
         The new files by the same names.
 
     Raises:
-        CASTError: a file is missing or holds no weights.
+        CASTError: a file or package is missing or holds no weights, or an encoder takes none.
     """
     written = {}
     for name, path in weights.items():
@@ -46,9 +64,69 @@ def fit_start_weights(
             for key, value in state.items()
             if not key.startswith(CLASS_HEAD)
         }
+        if configs and name in configs:
+            network = build_start(load_config(configs[name], config_dir), num_queries, seed)
+            encoder = (encoders or {}).get(name)
+            fitted = fit_to_network(fitted, network, encoder, name)
         written[name] = str(Path(out_dir, f'{name}_{num_queries}queries.pth'))
         write_state_dict(written[name], fitted)
     return written
+
+
+def build_start(config: Config, num_queries: int, seed: int) -> nn.Module:
+    """A step config's network with its own start weights, random ones from ``seed``."""
+    settings = config.model.get('detector', config.model)
+    settings.panoptic_head.num_queries = num_queries
+    with (
+        DefaultScope.overwrite_default_scope('mmcast'),
+        torch.random.fork_rng(devices=[]),
+    ):
+        torch.manual_seed(seed)
+        network = MODELS.build(settings)
+        network.init_weights()
+    return network
+
+
+def fit_to_network(
+    state: Mapping[str, Tensor], network: nn.Module, encoder: str | None, name: str
+) -> dict[str, Tensor]:
+    """All weights of a network but its class head: those of ``state`` that have its name and shape,
+    the others its own; prints what starts at random.
+
+    Args:
+        state: of a similar network.
+        network: with random weights.
+        encoder: weights for its encoder, see :func:`fit_start_weights`.
+        name: of the network, for the message.
+
+    Raises:
+        CASTError: the encoder takes no weights, or not these.
+    """
+    if encoder:
+        if not hasattr(network.backbone, 'load_pretrained'):
+            raise CASTError(
+                f'{name}: weights {encoder} are for a TimmEncoder or DINOv2, the encoder of its '
+                f'config is a {type(network.backbone).__name__}: leave them out (None), or set '
+                "backbone to dict(type='TimmEncoder', name=...)"
+            )
+        network.backbone.load_pretrained(encoder)
+    own = {k: v for k, v in network.state_dict().items() if not k.startswith(CLASS_HEAD)}
+    given = {k: v for k, v in own.items() if encoder and k.startswith('backbone.')}
+    taken = {
+        key: state[key].to(value.dtype)
+        for key, value in own.items()
+        if key not in given and key in state and state[key].shape == value.shape
+    }
+    parts = dict.fromkeys(
+        key.rpartition('.')[0] for key in own if key not in given and key not in taken
+    )
+    shown = ', '.join(list(parts)[:6]) + (f' and {len(parts) - 6} more' if len(parts) > 6 else '')
+    print(
+        f'{name}: {f"encoder of {encoder}, " if encoder else ""}{len(taken)} of '
+        f'{len(own) - len(given)} {"other " if encoder else ""}tensors from the start weights; at '
+        f'random: {shown + ", " if shown else ""}the class head'
+    )
+    return own | taken
 
 
 def repeat_queries(queries: Tensor, number: int, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
+from mmcast.models.lora import plain_state
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import HOOKS
 
@@ -133,17 +134,19 @@ def update_ema(
 ) -> None:
     """``t <- m t + (1 - m) s`` for every tensor t of the teacher, in place.
 
+    A tensor that equals the student's stays as it is, bit for bit.
+
     Args:
         teacher: Its named parameters.
         student: Those of the student by the same names, s.
         momentum: m.
     """
     for name, tensor in teacher:
-        tensor.mul_(momentum).add_(student[name], alpha=1 - momentum)
+        tensor.lerp_(student[name], 1 - momentum)
 
 
 def _load_exactly(module: nn.Module, state: dict[str, Tensor], path: str) -> None:
-    mismatch = describe_mismatch(module.state_dict(), state)
+    mismatch = describe_mismatch(plain_state(module), state)
     if mismatch:
         raise CASTError(
             f'{path} does not fit the teacher {type(module).__name__}: {mismatch}; '

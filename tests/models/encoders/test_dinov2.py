@@ -202,7 +202,7 @@ def test_position_embedding_of_another_grid_is_interpolated_when_loading(tmp_pat
         (lambda w: w.update({'head.weight': torch.zeros(2)}), r'unexpected: head\.weight'),
         (
             lambda w: w.update({'register_tokens': torch.zeros(1, 4, 384)}),
-            'register tokens, which is not',
+            'register tokens: set backbone to',
         ),
         (
             lambda w: w.update({'pos_embed': torch.zeros(1, 1371, 384)}),

