@@ -111,7 +111,9 @@ def _complete(content: Mapping, path: Path) -> dict:
         lora['found'] = str(found)
         weights = read_base(found)
     lora['own'] = {
-        key: _fill(content[key], unchanged[key], weights, path) for key in STATES if key in unchanged
+        key: _fill(content[key], unchanged[key], weights, path)
+        for key in STATES
+        if key in unchanged
     }
     merged = {key: merge(state, scaling) for key, state in lora['own'].items()}
     return {**content, **merged, KEY: lora}
@@ -232,7 +234,9 @@ def leave_out_base(checkpoint: dict, base: BaseWeights | None, scaling: float) -
             unchanged[key] = [name for name in state if _is_unchanged(name, state[name], weights)]
             left_out = set(unchanged[key])
             checkpoint[key] = {name: state[name] for name in state if name not in left_out}
-    checkpoint[KEY] = dict(base=asdict(base) if base else None, scaling=scaling, unchanged=unchanged)
+    checkpoint[KEY] = dict(
+        base=asdict(base) if base else None, scaling=scaling, unchanged=unchanged
+    )
 
 
 def _is_unchanged(name: str, value: Any, weights: Mapping[str, Tensor]) -> bool:

@@ -115,7 +115,9 @@ def _layers(network: nn.Module, lora: LoRA) -> list[str]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
     ]
-    return _that_fit(linear, patterns, 'lora.layers', 'linear layer (nn.MultiheadAttention has none)')
+    return _that_fit(
+        linear, patterns, 'lora.layers', 'linear layer (nn.MultiheadAttention has none)'
+    )
 
 
 def _in_full(network: nn.Module, lora: LoRA) -> set[str]:

@@ -41,6 +41,7 @@ from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
 from mmcast.training.predictions import PredictionsFile
 from mmcast.training.randomness import SeedIterationsHook
+from mmcast.training.repeated_images import RepeatedImagesHook
 from mmcast.training.validations import (
     MissedValidationHook,
     ValidationsHook,
@@ -160,7 +161,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
             divided, the optimizer leaves out parameters that learn, no validation gives a metric of
             ``save_best``, a transform would leave masks behind, a loop would never end, weights
-            become NaN or infinite, or the disk is full.
+            become NaN or infinite, embeddings are kept of images that never come again, or the disk
+            is full.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
@@ -174,6 +176,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)
     for hook in (
+        RepeatedImagesHook(),  # before the batches are numbered
         AdapterLoadingHook(),
         AdapterSavingHook(),
         ValidationsHook(),

@@ -92,7 +92,14 @@ def test_a_command_is_told_where_the_base_weights_are(adapted, photos, tmp_path,
     start.rename(moved)
     arguments = [
         *('predict', str(source.config), str(tmp_path / 'photo.png')),
-        *('--checkpoint', str(source.checkpoint), '--out', str(tmp_path / 'out'), '--device', 'cpu'),
+        *(
+            '--checkpoint',
+            str(source.checkpoint),
+            '--out',
+            str(tmp_path / 'out'),
+            '--device',
+            'cpu',
+        ),
     ]
     try:
         with pytest.raises(SystemExit) as stop:

@@ -239,7 +239,10 @@ def test_a_teacher_of_the_same_config_gets_adapters_another_one_none():
         (dict(ranks=4), 'lora has no ranks; did you mean rank'),
         (dict(rank=0), 'lora.rank=0 must be a whole number above 0'),
         (dict(dropout=1.0), 'dropout=1.0 in'),
-        (dict(layers=['backbone.nothing']), 'no linear layer .* begins with backbone.nothing; names'),
+        (
+            dict(layers=['backbone.nothing']),
+            'no linear layer .* begins with backbone.nothing; names',
+        ),
         (dict(layers=['backbone.(']), r'backbone.\( is no regular expression'),
         (dict(learn_in_full=['head.']), 'lora.learn_in_full: no parameter .* begins with head'),
         (
@@ -266,9 +269,7 @@ def test_the_parts_of_multihead_attention_are_left_out():
 
 def groups(model, **adapters):
     paramwise = dict(parts={'backbone.': dict(lr_mult=0.1, layer_decay=0.5)}, **adapters)
-    settings = dict(
-        type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1)
-    )
+    settings = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1))
     wrapper = PartsOptimWrapperConstructor(settings, paramwise)(model)
     names = {id(part): name for name, part in model.named_parameters()}
     return {
@@ -294,5 +295,7 @@ def test_without_that_they_learn_as_their_layers():
 
 
 def test_an_unknown_option_of_adapters_is_refused():
-    with pytest.raises(CASTError, match='paramwise_cfg.adapters has no lr; there are lr_mult, weight_decay'):
+    with pytest.raises(
+        CASTError, match='paramwise_cfg.adapters has no lr; there are lr_mult, weight_decay'
+    ):
         groups(cast(tiny_student_config(), dict(rank=1)), adapters=dict(lr=1.0))

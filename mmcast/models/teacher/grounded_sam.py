@@ -64,7 +64,7 @@ class GroundedSAM(BaseDetector):
             out.
         pixel_encoder: The component whose features the pixel loss contrasts: ``sam2`` (one map of
             256 channels, stride 16 of its square) or ``grounding_dino`` (its backbone's maps).
-            Default ``sam2`` if it learns.
+            Default ``sam2`` if its encoder learns; where no encoder does, there is no pixel loss.
         num_pixel_queries: K of the pixel loss, the queries with the highest class scores.
         score_factors: What ``scores`` are the product of, in addition to the class scores:
             ``mask_quality``, ``agreement``.
@@ -112,12 +112,16 @@ class GroundedSAM(BaseDetector):
                 'set mean and std in data_preprocessor'
             )
         self.frozen = tuple(frozen)
-        self.pixel_encoder = pixel_encoder or ('grounding_dino' if 'sam2' in frozen else 'sam2')
-        if set(frozen) - set(COMPONENTS) or self.pixel_encoder not in set(COMPONENTS) - set(frozen):
+        learning = [name for name in COMPONENTS if name not in frozen]
+        encoders = [
+            name for name in learning if name != 'sam2' or not sam2.get('freeze_encoder', False)
+        ]
+        self.pixel_encoder = pixel_encoder or (encoders or [None])[-1]
+        if set(frozen) - set(COMPONENTS) or not learning or pixel_encoder not in (None, *encoders):
             raise CASTError(
                 f'GroundedSAM: frozen={self.frozen}, pixel_encoder={self.pixel_encoder!r}: the '
                 f'components are {" and ".join(COMPONENTS)}, at most one is frozen, '
-                'and the other one has the pixels'
+                'and one whose encoder learns has the pixels'
             )
         self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
         self.sam2 = MODELS.build(sam2)
@@ -223,6 +227,11 @@ class GroundedSAM(BaseDetector):
         So weak and strong view of a batch share their pixels.
         """
         pixels = self._pixels(batch_inputs)
+        if self.pixel_encoder is None:
+            raise CASTError(
+                'the pixel loss needs an encoder that learns, and none of GroundedSAM does: set '
+                'pixel_contrast=None'
+            )
         if self.pixel_encoder == 'sam2':
             return tuple(self.sam2.encode(pixels)[-1:])
         return tuple(
@@ -239,10 +248,10 @@ class GroundedSAM(BaseDetector):
             boxes = self.grounding_dino.forward_once(pixels, batch_data_samples)
         if 'sam2' not in self.frozen:
             embeddings = self.sam2.encode(pixels)
-        features = tuple(embeddings[-1:]) if self.pixel_encoder == 'sam2' else boxes.features
+        features = boxes.features if self.pixel_encoder == 'grounding_dino' else embeddings[-1:]
         queries = cache(partial(self._pixel_queries, pixels, boxes, embeddings))
         return TeacherOutputs(
-            features,
+            tuple(features),
             class_logits=OnDemand(lambda: queries()[1]),
             mask_logits=OnDemand(lambda: queries()[0]),
             boxes=boxes,

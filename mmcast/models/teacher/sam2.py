@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as image_functional
 from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model
 
 from mmcast.errors import CASTError
+from mmcast.models.embedding_cache import EmbeddingCache
 from mmcast.models.losses.prompted_masks import prompted_mask_losses
 from mmcast.models.pixel_confidence import confidence_of
 from mmcast.models.student.postprocess import to_bytes
@@ -78,10 +79,15 @@ class BoxPromptedSAM2(BaseModule):
         mask_weight: Of the focal loss.
         dice_weight: Of the dice loss.
         quality_weight: Of the IoU loss.
+        freeze_encoder: The image encoder does not learn, what the mask decoder makes of its maps
+            alone included (``conv_s0``, ``conv_s1``). The pixel loss then needs another encoder.
+        cache_gb: With a frozen encoder, most main memory in GB for embeddings of training images,
+            which are then made once; 0 for none. An image of the large network has 17 MB, in bf16
+            half of that.
         init_cfg: MMEngine's initialisation, of the checkpoint to start from for instance.
 
     Raises:
-        CASTError: On an unknown size.
+        CASTError: On an unknown size, or a cache for an encoder that learns.
     """
 
     def __init__(
@@ -97,6 +103,8 @@ class BoxPromptedSAM2(BaseModule):
         mask_weight: float = 20.0,
         dice_weight: float = 1.0,
         quality_weight: float = 1.0,
+        freeze_encoder: bool = False,
+        cache_gb: float = 0.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -122,6 +130,24 @@ class BoxPromptedSAM2(BaseModule):
         # no gradient.
         self.model.prompt_encoder.mask_embed.requires_grad_(reprompts > 0)
         self.model.mask_decoder.pred_obj_score_head.requires_grad_(False)
+        self.freeze_encoder, self.embedding_cache = freeze_encoder, None
+        if freeze_encoder:
+            for part in self._encoder_parts:
+                part.requires_grad_(False)
+        if cache_gb and not freeze_encoder:
+            raise CASTError(
+                'BoxPromptedSAM2: cache_gb keeps what a frozen image encoder makes of an image; '
+                'set freeze_encoder=True too'
+            )
+        if cache_gb:
+            self.embedding_cache = EmbeddingCache(cache_gb)
+
+    @property
+    def _encoder_parts(self) -> list[nn.Module | nn.Parameter]:
+        """All that :meth:`encode` runs."""
+        model = self.model
+        decoder = model.mask_decoder
+        return [model.vision_encoder, decoder.conv_s0, decoder.conv_s1, model.no_memory_embedding]
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """SAM2's own input (B, 3, S, S) from images (B, 3, H, W) of uint8, RGB: stretched and
@@ -136,8 +162,14 @@ class BoxPromptedSAM2(BaseModule):
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
         """Embeddings of images (B, 3, H, W) of uint8: (B, C_i, S / s, S / s) at strides s = 4, 8
-        and 16.
+        and 16; without gradient where the encoder is frozen.
         """
+        if self.training and self.embedding_cache is not None:
+            return self.embedding_cache.get(pixels, self._encode, self._encoder_parts)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
+            return self._encode(pixels)
+
+    def _encode(self, pixels: Tensor) -> list[Tensor]:
         model = self.model
         found = model.get_image_features(self.preprocess(pixels))
         maps = found[0] if isinstance(found, tuple) else found.fpn_hidden_states  # each (HW, B, C)

@@ -85,7 +85,9 @@ class AdapterSavingHook(Hook):
         if getattr(model, 'lora', None) is None:
             return
         learning = sum(part.numel() for part in model.parameters() if part.requires_grad)
-        saved = f'beside {self.base.path}' if self.base else 'with the whole model, without load_from'
+        saved = (
+            f'beside {self.base.path}' if self.base else 'with the whole model, without load_from'
+        )
         say(f'LoRA of rank {model.lora.rank}: {learning} parameters learn, saved {saved}')
 
     def after_train_iter(
