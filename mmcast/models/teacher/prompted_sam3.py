@@ -11,6 +11,7 @@ from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
 
 from mmcast.errors import CASTError
 from mmcast.models.activation_checkpointing import checkpoint_activations
+from mmcast.models.embedding_cache import EmbeddingCache
 from mmcast.models.teacher.sam3_outputs import ImageMaps, PairOutputs
 
 _MIDDLE = 127.5  # mean and standard deviation of SAM3's input, of pixels in 0..255
@@ -64,11 +65,15 @@ class PromptedSAM3(Sam3Model):
             prompts makes of the image where there is no such prompt. Meta's own network always has
             it (facebookresearch/sam3 at commit 99d02f2, ``Sam3Image._encode_prompt``), the library
             (transformers 5.24) leaves it out.
+
+    Attributes:
+        embedding_cache: Maps of training images that a frozen encoder has made.
     """
 
     def __init__(self, config: Sam3Config, geometry_token: bool = False) -> None:
         super().__init__(config)
         self.geometry_token = geometry_token
+        self.embedding_cache: EmbeddingCache | None = None
         decoder = self.mask_decoder
         for part in (
             self.geometry_encoder,
@@ -105,7 +110,23 @@ class PromptedSAM3(Sam3Model):
         return (square.float() - _MIDDLE) / _MIDDLE
 
     def encode(self, pixels: Tensor) -> ImageMaps:
-        """Maps of images (B, 3, H, W) of uint8; without gradient where the encoder is frozen."""
+        """Maps of images (B, 3, H, W) of uint8; without gradient where the encoder is frozen.
+
+        In training, those of an image that a frozen encoder saw before may come from
+        ``embedding_cache``.
+        """
+        if not self.training or self.embedding_cache is None:
+            return self._encode(pixels)
+
+        def tensors(images: Tensor) -> list[Tensor]:
+            found = self._encode(images)
+            return [*found.maps, found.position, found.tokens]
+
+        frozen = [self.vision_encoder, self.geometry_encoder]
+        *maps, position, tokens = self.embedding_cache.get(pixels, tensors, frozen)
+        return ImageMaps(maps, position, tokens)
+
+    def _encode(self, pixels: Tensor) -> ImageMaps:
         learns = any(parameter.requires_grad for parameter in self.vision_encoder.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             found = self.vision_encoder(self.preprocess(pixels))
@@ -115,15 +136,23 @@ class PromptedSAM3(Sam3Model):
         )
         tokens = maps[-1].new_zeros((len(pixels), 0, maps[-1].shape[1]))
         if self.geometry_token:
-            no_box = maps[-1].new_zeros((len(pixels), 0), dtype=torch.bool)
-            tokens = self.geometry_encoder(
-                box_embeddings=maps[-1].new_zeros((len(pixels), 0, 4)),
-                box_mask=no_box,
-                box_labels=no_box.long(),
-                img_feats=maps,
-                img_pos_embeds=positions,
-            ).last_hidden_state
+            tokens = self._image_tokens(maps[-1], positions[-1])
         return ImageMaps(list(maps), positions[-1], tokens)
+
+    def _image_tokens(self, features: Tensor, position: Tensor) -> Tensor:
+        """(B, 1, C): what the encoder of geometric prompts makes of images without any; in full
+        precision, as it pools from half precision.
+        """
+        number = len(features)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return self.geometry_encoder(
+                box_embeddings=features.new_zeros((number, 0, 4)),
+                box_mask=features.new_zeros((number, 0), dtype=torch.bool),
+                box_labels=features.new_zeros((number, 0), dtype=torch.long),
+                img_feats=(features,),
+                img_pos_embeds=(position.float(),),
+            ).last_hidden_state
 
     def coarsest_map(self, pixels: Tensor) -> Tensor:
         """The last of :meth:`encode`'s maps alone, (B, C, S / 14, S / 14)."""

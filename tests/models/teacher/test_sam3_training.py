@@ -101,6 +101,26 @@ def test_what_is_frozen_has_no_gradient_and_the_rest_has(folder, frozen, token):
         assert learns == any(name.startswith(f'network.{part}') for name in gradients), part
 
 
+def test_a_frozen_image_encoder_sees_a_training_image_once(folder):
+    """Losses and gradients are the same from the cache; prediction does not use it."""
+    frozen, (images, samples) = ('text_encoder', 'vision_encoder'), make_samples([2, 1], size=SIZE)
+    plain = without_dropout(sam3(folder, frozen=frozen).train())
+    cached = without_dropout(sam3(folder, frozen=frozen, cache_gb=1.0).train())
+    encoder = cached.network.vision_encoder
+    with mock.patch.object(encoder, 'forward', wraps=encoder.forward) as encode:
+        expected, gradients = losses_and_gradients(plain, images, samples)
+        for _ in range(2):
+            losses, found = losses_and_gradients(cached, images, samples)
+            for name, loss in expected.items():
+                torch.testing.assert_close(losses[name], loss)
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+        assert encode.call_count == 1 and cached.network.embedding_cache.hits == 2
+        with torch.no_grad():
+            cached.eval().predict(images, samples)
+        assert encode.call_count == 3
+
+
 def test_keys_are_the_same_whatever_the_batch_holds(model):
     for objects in ([2, 1], [0, 0]):
         images, samples = make_samples(objects, size=SIZE)
