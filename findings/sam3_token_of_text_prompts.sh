@@ -3,7 +3,8 @@
 # text: the encoder of geometric prompts makes it of the image, also where there is no box. So `Sam3Model` and Meta's
 # `build_sam3_image_model` answer a plain text differently on the same weights, which were trained with the token. Shown by
 # changing the token's embedding: Meta's answer to the text 'traffic light' changes, transformers' stays as it was to the last
-# bit. (Meta's code names a CUDA device in three places; they are changed first, so that this runs on a CPU.)
+# bit. (Meta's code names a CUDA device in three places; they are changed first, so that this runs on a CPU. The package has no
+# vocabulary; it is CLIP's, here open_clip's file.)
 # Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -11,12 +12,15 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check transformers==5.24.0 torch==2.14.1 torchvision==0.29.1 \
     timm==1.0.31 iopath==0.1.10 ftfy==6.3.1 einops==0.8.1 'setuptools<81' pycocotools==2.0.11 decord==0.6.0 torchmetrics==1.8.2 psutil
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps sam3==0.1.4
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps sam3==0.1.4 open_clip_torch==3.2.0
 cd "$folder"
+vocabulary=$(echo "$folder"/venv/lib/python3*/site-packages/open_clip/bpe_simple_vocab_16e6.txt.gz)
+export vocabulary
 model=$(echo venv/lib/python3*/site-packages/sam3/model)
 sed -i 's/device="cuda"/device="cpu"/' "$model/position_encoding.py" "$model/decoder.py"
 sed -i 's/scale.pin_memory()/scale/' "$model/geometry_encoders.py"
 "$folder/venv/bin/python" -W ignore - <<'PYTHON'
+import os
 import sys
 from unittest import mock
 
@@ -32,7 +36,9 @@ with (
     mock.patch.object(model_builder, 'ViT', lambda **k: vit(**dict(k, depth=2, global_att_blocks=(1,)))),
     mock.patch.object(model_builder, 'VETextEncoder', lambda **k: text(**dict(k, layers=2))),
 ):
-    meta = model_builder.build_sam3_image_model(device='cpu', load_from_HF=False)
+    meta = model_builder.build_sam3_image_model(
+        bpe_path=os.environ['vocabulary'], device='cpu', load_from_HF=False
+    )
 config = Sam3Config().to_dict()
 config['vision_config']['backbone_config'].update(num_hidden_layers=2, global_attn_indexes=[1])
 config['text_config']['num_hidden_layers'] = 2

@@ -81,6 +81,14 @@ SMALL_SWIN = dict(
 )
 
 
+#: ResNet-50 in miniature, likewise.
+SMALL_RESNET = dict(
+    SMALL_SWIN,
+    backbone=dict(base_channels=8, stem_channels=8),
+    panoptic_head=dict(SMALL_SWIN['panoptic_head'], in_channels=[32, 64, 128, 256]),
+)
+
+
 def relative(path):
     return str(path.relative_to(ROOT))
 
@@ -124,6 +132,9 @@ def build(path, folder):
     elif detector.backbone.type == 'SwinTransformer':
         config.merge_from_dict(dict(model=dict(detector=SMALL_SWIN)))
         channels = channels and 64
+    elif detector.backbone.type == 'ResNet' and detector.backbone.depth == 50:
+        config.merge_from_dict(dict(model=dict(detector=SMALL_RESNET)))
+        channels = channels and 256
     if channels:
         config.model.pixel_contrast.in_channels = channels
     return config, build_model(Config(without_pretrained(config.to_dict())).model)
@@ -134,7 +145,8 @@ def batch(config, size, sources=None):
     if sources is None:
         dataset = config.train_dataloader.dataset
         kinds = [part.type for part in dataset.get('datasets', [dataset])]
-        sources = ['labeled'] + ['pseudo'] * ('PseudoLabelDataset' in kinds)
+        others = dict(PseudoLabelDataset='pseudo', UnlabeledDataset='unlabeled')
+        sources = ['labeled', *(others[kind] for kind in kinds if kind in others)]
     images, samples = make_samples([2, 1][: len(sources)], sources, size=size, num_classes=1)
     return dict(inputs=list((images * 50 + 120).clamp(0, 255).byte()), data_samples=samples)
 
@@ -157,7 +169,8 @@ def test_config_trains_a_step_and_predicts(path, tmp_path):
     )
     prefixes = {key.split('_')[0] for key in losses}
     semi, pixel = model.semi_train_cfg['semi_weight'], model.pixel_contrast
-    assert prefixes == {'sup'} | ({'unsup'} if semi else set()) | ({'loss'} if pixel else set())
+    expected = {'sup': True, 'unsup': semi, 'loss': pixel, 'online': model.teacher}
+    assert prefixes == {prefix for prefix, is_there in expected.items() if is_there}
 
     model.eval()
     with torch.no_grad():
@@ -197,10 +210,11 @@ def test_student_trains_a_step_and_predicts(path):
 
 
 @pytest.mark.parametrize('path', MODELS, ids=relative)
-def test_config_of_pseudo_labels_uses_them_and_no_other_does(path):
+def test_config_that_learns_of_more_than_labels_has_the_data_and_no_other_has(path):
     config = Config.fromfile(path)
     dataset = config.train_dataloader.dataset
-    pseudo = [part for part in dataset.get('datasets', []) if part.type == 'PseudoLabelDataset']
+    others = ['PseudoLabelDataset'] + ['UnlabeledDataset'] * ('teacher' in config.model)
+    pseudo = [part for part in dataset.get('datasets', []) if part.type in others]
     assert bool(pseudo) == (config.model.get('semi_train_cfg', {}).get('semi_weight', 0) > 0)
     for part in pseudo:
         packed = part.pipeline[-1]
@@ -390,15 +404,14 @@ def test_every_step_reads_the_pipelines_data(path, tmp_path):
         if definition['kind'] == 'train':
             dataset = step.config.train_dataloader.dataset
             for part in dataset.get('datasets', [dataset]):
-                pseudo = part.type == 'PseudoLabelDataset'
-                expected = (
-                    definition['pseudo_labels']
-                    if pseudo
-                    else definition.get('labeled', '{data.labeled}')
-                )
+                expected = dict(
+                    PseudoLabelDataset=definition.get('pseudo_labels'),
+                    UnlabeledDataset='{data.unlabeled}',
+                    CocoDataset=definition.get('labeled', '{data.labeled}'),
+                )[part.type]
                 assert part.ann_file == plan.resolve(expected, name, AllFinished())
                 assert part.data_prefix.img == (
-                    'data/unlabeled_images' if pseudo else 'data/train_images'
+                    'data/train_images' if part.type == 'CocoDataset' else 'data/unlabeled_images'
                 )
 
 

@@ -91,6 +91,9 @@ SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
         'test': Command('metrics of a checkpoint', 'mmcast.cli.test'),
         'label': Command('let a teacher label images', 'mmcast.cli.label'),
         'inspect': Command('show pseudo-labels and their quality', 'mmcast.cli.inspect'),
+        'export-labels': Command(
+            'labels for RF-DETR, YOLO, lightly-train, mmdet', 'mmcast.cli.export_labels'
+        ),
     },
     'Deployment': {
         'export': Command('the student alone, for stock mmdet', 'mmcast.cli.export'),

@@ -17,6 +17,8 @@ from mmcast.errors import CASTError
 
 _GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
 _PSEUDO_LABELED, _UNLABELED = 'PseudoLabelDataset', 'UnlabeledDataset'
+# Which file a data set of training reads, if not the human annotations.
+_TRAINING_FILES = {_PSEUDO_LABELED: 'pseudo_labels', _UNLABELED: 'unlabeled'}
 _TEST_LOADERS, _EVALUATORS = (
     ('val_dataloader', 'test_dataloader'),
     ('val_evaluator', 'test_evaluator'),
@@ -29,8 +31,9 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
 
     Args:
         cfg: a run's config.
-        files: COCO files ``labeled``, ``pseudo_labels`` and ``val``; folders of their images
-            ``train_images``, ``unlabeled_images`` (default ``train_images``) and ``val_images``;
+        files: COCO files ``labeled``, ``pseudo_labels``, ``unlabeled`` and ``val``; folders of
+            their images ``train_images``, ``unlabeled_images`` (default ``train_images``) and
+            ``val_images``;
             ``val_masks``, the folder that cityscapesscripts' metric reads; ``classes``, the names
             to learn; ``transforms``, options of pipeline transforms by their type. Other keys
             are ignored.
@@ -38,11 +41,10 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
     """
     if train:
         for dataset in _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset')):
-            pseudo = _type_of(dataset) == _PSEUDO_LABELED
-            if pseudo:
-                _set_dataset(dataset, files, 'pseudo_labels', unlabeled_images(files))
-            else:
-                _set_dataset(dataset, files, 'labeled', files.get('train_images'))
+            ann_file = _TRAINING_FILES.get(_type_of(dataset), 'labeled')
+            labeled = ann_file == 'labeled'
+            images = files.get('train_images') if labeled else unlabeled_images(files)
+            _set_dataset(dataset, files, ann_file, images)
     for name in _TEST_LOADERS:
         for dataset in _coco_datasets((cfg.get(name) or {}).get('dataset')):
             _set_dataset(dataset, files, 'val', files.get('val_images'))

@@ -78,7 +78,7 @@ def export_student(source: Source, out_dir: str | Path, force: bool = False) -> 
     """
     folder = prepare_out_dir(out_dir, (CONFIG, WEIGHTS, SAFETENSORS), force)
     cfg = student_config(load_config(source.config))
-    state = student_state(source.checkpoint)
+    state = student_state(source.checkpoint, evaluated_part(load_config(source.config)))
     check_fits(build_network(cfg), state, source)
     facts = dict(
         mmcast=__version__, checkpoint_sha256=sha256_of_file(source.checkpoint), step=source.step
@@ -206,10 +206,11 @@ def student_config(cfg: Config) -> Config:
             )
     model = cfg.model.to_dict()
     if 'detector' in model:  # CASTDetector
+        part = model[evaluated_part(cfg).removesuffix('.')]
+        network = part if isinstance(part, dict) else model['detector']  # teacher='detector'
         model = dict(
-            model['detector'],
-            data_preprocessor=model.get('data_preprocessor')
-            or model['detector'].get('data_preprocessor'),
+            network,
+            data_preprocessor=model.get('data_preprocessor') or network.get('data_preprocessor'),
         )
     imports = cfg.get('custom_imports', {}).get('imports', [])
     imports = dict.fromkeys(['mmcast', *([imports] if isinstance(imports, str) else imports)])
@@ -263,14 +264,25 @@ def _scoped(name: str, stock: Mapping[str, str]) -> str:
     return f'mmcast.{name}' if any(each.has_own(name) for each in own) else name
 
 
-def student_state(checkpoint: Path) -> dict[str, Tensor]:
-    """The network's own weights of any checkpoint: no teacher, no projector.
+def evaluated_part(cfg: Config) -> str:
+    """What the names of the network that a run evaluates begin with: of a ``CASTDetector``,
+    ``teacher.`` with ``semi_test_cfg.predict_on='teacher'``, an online teacher's average.
+    """
+    predict_on = (cfg.model.get('semi_test_cfg') or {}).get('predict_on', 'student')
+    return 'teacher.' if predict_on == 'teacher' else 'detector.'
+
+
+def student_state(checkpoint: Path, part: str = 'detector.') -> dict[str, Tensor]:
+    """The network's own weights of any checkpoint: no other network, no projector.
+
+    Args:
+        checkpoint: of a ``CASTDetector`` or a plain network.
+        part: of the former, see :func:`evaluated_part`.
 
     Raises:
         CASTError: it cannot be read, or holds a teacher only.
     """
     state = read_state_dict(checkpoint)
-    part = 'detector.'
     if any(key.startswith(part) for key in state):
         state = {
             key.removeprefix(part): value for key, value in state.items() if key.startswith(part)

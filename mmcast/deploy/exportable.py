@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import MaskFormer
+from mmdet.models.layers import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
 
+from mmcast.deploy.deformable import decode_deformable
 from mmcast.errors import CASTError
 from mmcast.models.encoders.dinov2 import DINOv2
 from mmcast.models.student.mask2former_head import CASTMask2FormerHead
@@ -115,10 +117,16 @@ class ExportableStudent(nn.Module):
         are not made.
         """
         if isinstance(self.head, CASTMask2FormerHead):
-            outputs = self.head.decode(*self.head.pixel_decoder(features), every_layer=False)
+            outputs = self.head.decode(*self.decode_pixels(features), every_layer=False)
         else:
             outputs = self.head(features, None)
         return outputs[0][-1], outputs[1][-1]
+
+    def decode_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """The pixel decoder's map of the masks, and those that the queries attend to."""
+        if isinstance(self.head.pixel_decoder, MSDeformAttnPixelDecoder):
+            return decode_deformable(self.head.pixel_decoder, features)
+        return self.head.pixel_decoder(features)
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The encoder's maps; those of a :class:`DINOv2` without its questions about the image's

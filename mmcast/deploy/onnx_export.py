@@ -23,6 +23,7 @@ from mmcast.deploy.export import (
     build_network,
     check_fits,
     dataset_meta,
+    evaluated_part,
     resize_scale,
     student_config,
     student_state,
@@ -92,9 +93,10 @@ def export_onnx(
     check_score_threshold(score_threshold)
     if out_file.exists() and not force:
         raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
-    cfg = student_config(load_config(source.config))
+    config = load_config(source.config)
+    cfg = student_config(config)
     metadata = dict(onnx_metadata(cfg, source, precision, score_threshold), attention=attention)
-    network = load_network(cfg, source)
+    network = load_network(cfg, source, evaluated_part(config))
     with replacing(out_file, '.onnx') as temporary:
         model = to_onnx(network, attention)
         finish_graph(model, metadata)
@@ -103,13 +105,18 @@ def export_onnx(
         return compare_runtimes(network, OnnxStudent(temporary), cfg, precision)
 
 
-def load_network(cfg: Config, source: Source) -> nn.Module:
+def load_network(cfg: Config, source: Source, part: str = 'detector.') -> nn.Module:
     """The student with its weights.
+
+    Args:
+        cfg: of :func:`~mmcast.deploy.export.student_config`.
+        source: where the weights are.
+        part: which ones, see :func:`~mmcast.deploy.export.evaluated_part`.
 
     Raises:
         CASTError: they do not fit.
     """
-    network, state = build_network(cfg), student_state(source.checkpoint)
+    network, state = build_network(cfg), student_state(source.checkpoint, part)
     check_fits(network, state, source)
     network.load_state_dict(state)
     return network

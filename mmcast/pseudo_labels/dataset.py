@@ -7,14 +7,10 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
-from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.memory import no_cycle_search
-from mmcast.pseudo_labels.filters import (
-    LabelFilter,
-    expand_threshold,
-    thresholds_from_data,
-)
+from mmcast.pseudo_labels.filters import LabelFilter
+from mmcast.pseudo_labels.selection import check_has_images, choose_thresholds, match_classes
 from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels
 from mmcast.registry import DATASETS
 
@@ -103,12 +99,9 @@ class PseudoLabelDataset(CocoDataset):
         # Not through pycocotools, as the parent does: that reads the file a second time and keeps
         # it.
         content = read_pseudo_labels(self.ann_file)
-        if not content['images']:
-            raise CASTError(
-                f'{self.ann_file} has no image: none of {len(content.get("unreadable", []))} could '
-                'be read; repair them and make it again with mmcast label'
-            )
-        ids = self._match_classes(content['categories'])
+        check_has_images(content, self.ann_file)
+        fix = 'set metainfo.classes of this data set to the classes of its teacher'
+        ids = match_classes(content, self.metainfo['classes'], self.ann_file, fix)
         self.cat_ids = list(ids.values())
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
         if self.confidence and not content['info'].get('confidence'):
@@ -117,7 +110,12 @@ class PseudoLabelDataset(CocoDataset):
                 'the pseudo_label step; mmcast label --confidence), or leave confidence '
                 'out here'
             )
-        choose = LabelFilter(self._make_thresholds(content, ids), **self.filter_options)
+        thresholds, said = choose_thresholds(
+            content, ids, self.thresholds, self.thresholds_from, self.ann_file
+        )
+        if said:
+            print_log(said, logger='current')
+        choose = LabelFilter(thresholds, **self.filter_options)
         annotations = defaultdict(list)
         for annotation in content.pop('annotations'):
             annotations[annotation['image_id']].append(annotation)
@@ -154,37 +152,3 @@ class PseudoLabelDataset(CocoDataset):
     def filter_data(self) -> list[dict]:
         """Keep every image; an empty one is information."""
         return self.data_list
-
-    def _match_classes(self, categories: list[dict]) -> dict[str, int]:
-        """Category id by class name, in the order of labels."""
-        ids = {category['name']: category['id'] for category in categories}
-        missing = [name for name in self.metainfo['classes'] if name not in ids]
-        if missing:
-            raise CASTError(
-                f'{self.ann_file} has no class {", ".join(missing)}, it has {", ".join(ids)}: set '
-                'metainfo.classes of this data set to the classes of its teacher'
-            )
-        return {name: ids[name] for name in self.metainfo['classes']}
-
-    def _make_thresholds(self, content: dict, ids: dict[str, int]) -> dict[str, dict[int, float]]:
-        """By field and category id."""
-        thresholds = {
-            field: expand_threshold(threshold, ids, f'{field}_thr of {self.ann_file}')
-            for field, threshold in self.thresholds.items()
-        }
-        if self.thresholds_from is not None:
-            source = dict(self.thresholds_from)
-            if 'labeled' in source:
-                source['labeled'] = read_coco(source['labeled'])
-            found = thresholds_from_data(
-                content['annotations'], len(content['images']), ids, **source
-            )
-            lowest = thresholds['score']
-            thresholds['score'] = {
-                category: max(found[category], lowest[category]) for category in found
-            }
-            chosen = ', '.join(
-                f'{name} {thresholds["score"][category]:.3f}' for name, category in ids.items()
-            )
-            print_log(f'{self.ann_file}: thresholds on score: {chosen}', logger='current')
-        return thresholds

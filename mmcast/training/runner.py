@@ -145,6 +145,8 @@ def _raise_again(record: logging.LogRecord) -> None:
 
 def _is_short(record: logging.LogRecord) -> bool:
     message = record.getMessage().strip()
+    if message.endswith('is skipped since its requires_grad=False'):
+        return False  # MMEngine warns of every frozen parameter, of a teacher hundreds
     return record.levelno > logging.INFO or not (
         '\n' in message or message.startswith('paramwise_options')
     )

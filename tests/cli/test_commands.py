@@ -34,6 +34,7 @@ TOOLS = {
     'dataset_converters/toy_cityscapes.py': 'convert toy_cityscapes',
     'dataset_converters/voc.py': 'convert voc',
     'dataset_converters/yolo.py': 'convert yolo',
+    'export_labels.py': 'export-labels',
     'export_onnx.py': 'onnx',
     'export_student.py': 'export',
     'inspect_pseudo_labels.py': 'inspect',
@@ -167,7 +168,7 @@ def test_examples_name_the_python_that_runs_them():
 def test_without_arguments_the_commands_are_listed_and_nothing_was_done():
     done = mmcast()
     assert done.returncode == 2 and done.stdout == ''
-    listed = re.findall(r'^  (\w+) +\w', done.stderr.partition('usage:')[2], re.MULTILINE)
+    listed = re.findall(r'^  ([\w-]+) +\w', done.stderr.partition('usage:')[2], re.MULTILINE)
     assert listed == [name for section in SECTIONS.values() for name in section]
     assert mmcast('--help').stdout == done.stderr
     assert mmcast('--version').stdout == f'mmcast {__version__}\n'

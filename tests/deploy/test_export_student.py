@@ -17,9 +17,17 @@ from mmengine.dataset import pseudo_collate
 from safetensors.torch import load_file
 
 from mmcast.data.loading import value_range_of
-from mmcast.deploy.export import Source, export_student, find_source, student_config
+from mmcast.deploy import onnx_export
+from mmcast.deploy.export import (
+    Source,
+    evaluated_part,
+    export_student,
+    find_source,
+    student_config,
+)
 from mmcast.deploy.onnx_export import onnx_metadata
 from mmcast.errors import CASTError
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.registry import DATASETS, MODELS
 from mmcast.training.runner import test_run as run_test
 
@@ -66,6 +74,26 @@ def test_only_the_student_is_in_the_files(trained, exported):
     assert again.keys() == state.keys() and all(
         torch.equal(again[key], state[key]) for key in state
     )
+
+
+def test_what_is_exported_is_the_network_that_the_run_evaluates(trained, tmp_path):
+    """An online teacher's average, where `predict_on` says so; its config may be a word."""
+    cfg = Config.fromfile(trained.config)
+    cfg.model.teacher = 'detector'
+    cfg.model.semi_test_cfg = dict(predict_on='teacher')
+    cfg.dump(tmp_path / 'online.py')
+    source = Source(tmp_path / 'online.py', trained.checkpoint)
+    folder = export_student(source, tmp_path / 'exported')
+    teacher = {
+        key.removeprefix('teacher.'): value
+        for key, value in read_state_dict(trained.checkpoint).items()
+        if key.startswith('teacher.')
+    }
+    exported = torch.load(folder / 'student.pth', weights_only=True)['state_dict']
+    assert exported.keys() == teacher.keys()
+    assert all(torch.equal(exported[key], teacher[key]) for key in teacher)
+    network = onnx_export.load_network(student_config(cfg), source, evaluated_part(cfg))
+    assert all(torch.equal(value, teacher[key]) for key, value in network.state_dict().items())
 
 
 def test_stock_mmdet_predicts_bit_by_bit_what_the_pipeline_predicts(

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner.checkpoint import load_checkpoint
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from tiny_teacher import teacher_config
 
 from mmcast.errors import CASTError, NonFiniteError
@@ -282,7 +282,7 @@ def test_the_teacher_predicts_what_it_predicts_on_the_photos_themselves(rescale)
 def test_online_labels_are_those_of_the_photos_on_the_students_canvas():
     cast, pixels, samples = two_preprocessors()
     expected = [
-        cast._to_ground_truth(found, (40, 72))
+        cast.online.choose(found, (40, 72))
         for found in directly(cast.teacher, pixels, samples, rescale=False)
     ]
     data = cast.data_preprocessor(dict(inputs=pixels, data_samples=samples), True)
@@ -325,6 +325,127 @@ def test_an_image_in_which_the_teacher_sees_nothing_trains_as_an_empty_one():
     losses = cast.loss(images, samples)
     assert len(samples[1].gt_instances) == 0
     assert losses['unsup_loss_cls'] > 0 and losses['unsup_loss_mask'] == 0
+
+
+def test_during_the_burn_in_labels_and_files_teach_and_unlabeled_images_do_not():
+    cast = build_model(tiny_cast_config(semi_weight=1.0, teacher=True, score_thr=0.0))
+    cast.labels_online = False
+    images, samples = make_samples([2, 0, 1], ['labeled', 'unlabeled', 'pseudo'])
+    losses, grads = backward(cast, images, samples)
+    assert losses['online_images'] == losses['online_labels'] == 0
+    assert losses['unsup_loss_mask'] > 0
+    _, alone = backward(cast, images[[0, 2]], [samples[0], samples[2]])
+    assert all(torch.equal(grads[key], alone[key]) for key in alone)
+    cast.labels_online = True
+    assert backward(cast, images, samples)[0]['online_images'] == 1
+
+
+def test_during_the_burn_in_a_batch_without_any_label_gives_zeros_with_a_graph():
+    cast = build_model(tiny_cast_config(semi_weight=1.0, teacher=True))
+    cast.labels_online = False
+    losses, grads = backward(cast, *make_samples([0, 0], ['unlabeled'] * 2))
+    assert not any(losses.values()) and len(grads) == len(list(cast.detector.parameters()))
+
+
+@pytest.mark.parametrize(
+    'file_labels, images, added, labels',
+    [('keep', 1, 2, [0]), ('merge', 2, 3, [0, 1]), ('replace', 2, 4, [0, 1])],
+)
+def test_labels_of_a_file_are_kept_added_to_or_replaced(file_labels, images, added, labels):
+    """The file has the teacher's first object and nothing of its second."""
+    masks = [rectangle(0, 20, 0, 20), rectangle(30, 40, 30, 50)]
+    cast = detector_with_predictions([0.9, 0.8], masks, file_labels=file_labels)
+    inputs, samples = make_samples([1, 0, 1], ['labeled', 'unlabeled', 'pseudo'])
+    canvas = np.zeros((1, 64, 64), dtype=np.uint8)
+    canvas[0, :18, :20] = 1
+    samples[2].gt_instances.masks.masks = canvas
+    samples[2].gt_instances.labels[:] = 0
+    samples[2].gt_sem_seg = PixelData(sem_seg=torch.full((1, 64, 64), 100))
+    losses = cast.loss(inputs, samples)
+    assert (losses['online_images'], losses['online_labels']) == (images, added)
+    found = samples[2].gt_instances
+    assert found.labels.tolist() == labels
+    assert found.masks.masks[0].sum() == (20 * 20 if file_labels == 'replace' else 18 * 20)
+    # Of the file's teacher are the confidences too.
+    assert ('gt_sem_seg' in samples[2]) == (file_labels != 'replace')
+
+
+def test_the_teacher_sees_the_weak_view_and_the_student_the_strong_one():
+    strong = dict(type='PhotometricStrongView')
+    config = tiny_cast_config(semi_weight=1.0, teacher=True, score_thr=0.0, strong_view=strong)
+    cast = build_model(config)
+    images, samples = make_samples([2, 0, 1], ['labeled', 'unlabeled', 'pseudo'])
+    before = images.clone()
+    seen = {}
+    student, teacher = cast.detector.forward_once, cast.teacher.predict
+
+    def forward_once(inputs, samples):
+        seen['student'] = inputs
+        return student(inputs, samples)
+
+    def predict(inputs, *args, **kwargs):
+        seen['teacher'] = inputs
+        return teacher(inputs, *args, **kwargs)
+
+    with mock.patch.object(cast.detector, 'forward_once', forward_once):
+        with mock.patch.object(cast.teacher, 'predict', predict):
+            torch.manual_seed(5)
+            cast.loss(images, samples)
+    torch.manual_seed(5)
+    mean, std = cast.data_preprocessor.mean, cast.data_preprocessor.std
+    assert torch.equal(seen['teacher'], before[1:2]) and torch.equal(images, before)
+    assert torch.equal(seen['student'][0], before[0])
+    assert torch.equal(seen['student'][1:], cast.strong_view(before[1:], mean, std))
+
+
+def test_the_weight_of_what_the_teacher_labels_grows_over_its_ramp():
+    cast = build_model(tiny_cast_config(semi_weight=2.0, ramp=(100, 300)))
+    hub = MessageHub.get_instance('test_ramp')
+    weights = []
+    with mock.patch.object(MessageHub, 'get_current_instance', return_value=hub):
+        for iteration in (0, 100, 150, 299, 300, 1000):
+            hub.update_info('iter', iteration)
+            weights.append(cast.semi_weight())
+        assert weights == pytest.approx([0, 0, 0.5, 1.99, 2, 2])
+        hub.update_info('iter', 150)
+        images, samples = make_samples([2, 1], ['labeled', 'pseudo'])
+        with same_points():
+            losses = cast.loss(images, samples)
+            alone = cast.detector.loss(images[1:], samples[1:])
+    torch.testing.assert_close(losses['unsup_loss_mask'], 0.5 * alone['loss_mask'])
+
+
+def test_a_teacher_can_be_said_to_be_like_the_detector():
+    config = tiny_cast_config(semi_weight=1.0)
+    cast = build_model(dict(config, teacher='detector'))
+    shapes = [
+        {k: v.shape for k, v in net.state_dict().items()} for net in (cast.detector, cast.teacher)
+    ]
+    assert shapes[0] == shapes[1]
+    assert not any(p.requires_grad for p in cast.teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(class_score_threshold=0.7), 'has no class_score_threshold; .*class_score_thr'),
+        (dict(file_labels='drop'), "file_labels='drop': choose one of keep, merge, replace"),
+        (dict(file_labels='merge'), 'the last two with teacher= set'),
+        (dict(ramp=(200, 100)), 'ramp=.*the first below the second'),
+    ],
+    ids=str,
+)
+def test_settings_of_the_online_teacher_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(CASTError, match=message):
+        build_model(tiny_cast_config(semi_weight=1.0, **options))
+
+
+def test_a_strong_view_insists_on_knowing_the_normalisation():
+    config = tiny_cast_config(semi_weight=1.0, strong_view=dict(type='PhotometricStrongView'))
+    config.detector.data_preprocessor.pop('mean')
+    config.detector.data_preprocessor.pop('std')
+    with pytest.raises(CASTError, match='semi_train_cfg.strong_view makes strong views'):
+        build_model(config)
 
 
 def test_the_teacher_is_frozen_and_in_eval_mode_whatever_happens():
@@ -579,30 +700,37 @@ def distributed_worker(rank, folder):
         'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
     )
     results = {}
-    for name, (objects, sources, order, pixel_weight) in DISTRIBUTED_CASES.items():
+    for name, (objects, sources, order, options) in DISTRIBUTED_CASES.items():
         images, samples = make_samples(objects, sources)
         mine = order[2 * rank : 2 * rank + 2]
-        cast = build_model(tiny_cast_config(semi_weight=1.0, pixel_weight=pixel_weight))
+        cast = build_model(tiny_cast_config(semi_weight=1.0, **options))
         model = MMDistributedDataParallel(cast)
         torch.manual_seed(rank)
         with same_points():
             losses = model(images[mine], [samples[i] for i in mine], mode='loss')
         sum(losses.values()).backward()
         grads = gradients(cast)
-        torch.optim.SGD(cast.parameters(), lr=0.1).step()
+        torch.optim.SGD([p for p in cast.parameters() if p.requires_grad], lr=0.1).step()
         results[name] = dict(gradients=grads, parameters=cast.state_dict())
     torch.save(results, f'{folder}/rank{rank}.pth')
     dist.destroy_process_group()
 
 
+ONLINE = dict(teacher=True, score_thr=0.0, file_labels='merge')
 #: Objects in the images and their sources, which ranks get which (the first two are rank 0's),
-#: l_pxl.
+#: options.
 DISTRIBUTED_CASES = {
-    'labeled here, pseudo there': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], 0.0),
-    'mixed on both': ([2, 3, 1, 2], MIXED, [0, 1, 2, 3], 0.0),
-    'no label anywhere': ([2, 3, 1, 2], ['pseudo'] * 4, [0, 1, 2, 3], 0.0),
-    'fewer labeled objects than ranks': ([1, 3, 0, 0], MIXED, [0, 1, 2, 3], 0.0),
-    'pixel loss': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], 0.1),
+    'labeled here, pseudo there': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], {}),
+    'mixed on both': ([2, 3, 1, 2], MIXED, [0, 1, 2, 3], {}),
+    'no label anywhere': ([2, 3, 1, 2], ['pseudo'] * 4, [0, 1, 2, 3], {}),
+    'fewer labeled objects than ranks': ([1, 3, 0, 0], MIXED, [0, 1, 2, 3], {}),
+    'online labels here, a file there': (
+        [2, 0, 1, 1],
+        ['labeled', 'unlabeled', 'labeled', 'pseudo'],
+        [0, 1, 2, 3],
+        ONLINE,
+    ),
+    'pixel loss': ([2, 3, 1, 2], MIXED, [0, 3, 1, 2], dict(pixel_weight=0.1)),
 }
 
 
@@ -613,9 +741,9 @@ def distributed(tmp_path_factory):
     return [torch.load(folder / f'rank{rank}.pth') for rank in range(2)]
 
 
-@pytest.mark.parametrize('case', [name for name, case in DISTRIBUTED_CASES.items() if not case[-1]])
+@pytest.mark.parametrize('case', [name for name in DISTRIBUTED_CASES if name != 'pixel loss'])
 def test_two_processes_on_halves_have_the_gradient_of_one(distributed, case):
-    cast = build_model(tiny_cast_config(semi_weight=1.0))
+    cast = build_model(tiny_cast_config(semi_weight=1.0, **DISTRIBUTED_CASES[case][3]))
     images, samples = make_samples(*DISTRIBUTED_CASES[case][:2])
     with same_points():
         expected = backward(cast, images, samples)[1]

@@ -155,6 +155,38 @@ def test_named_new_parameters_start_at_random_though_their_shape_fits(start, tmp
     assert not torch.equal(weights(drawn.checkpoint), torch.load(start)['layer.weight'])
 
 
+def test_a_run_with_an_online_teacher_starts_from_a_plain_student_and_lists_no_parameter(
+    tmp_path, capfd
+):
+    """The teacher is in no start weights, and has no optimizer: both as it should be."""
+    student = build_model(tiny_cast_config().detector, seed=4)
+    torch.save(student.state_dict(), tmp_path / 'start.pth')
+    hook = dict(type='EMATeacherHook', momentum=0.5, hand_over=True)
+    run = config(
+        tmp_path / 'run',
+        1,
+        model=tiny_cast_config(semi_weight=1.0) | dict(_delete_=True, teacher='detector'),
+        train_dataloader=dict(dataset=dict(type='SampleImages', _delete_=True)),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=0.0, weight_decay=0.0, _delete_=True),
+            paramwise_cfg=dict(norm_decay_mult=0.0),
+        ),
+        val_cfg=None,
+        val_dataloader=None,
+        val_evaluator=None,
+        load_from=str(tmp_path / 'start.pth'),
+        custom_hooks=[hook],
+        log_level='INFO',
+    )
+    trained = read_state_dict(train_run(run).checkpoint)
+    for key, value in student.state_dict().items():
+        assert torch.equal(trained[f'detector.{key}'], value)
+        assert torch.equal(trained[f'teacher.{key}'], value)
+    said = capfd.readouterr()
+    assert "has the teacher's weights" in said.err + said.out
+    assert 'teacher.' not in said.err + said.out
+
+
 # ---- checkpoints
 
 

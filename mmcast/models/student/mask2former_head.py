@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmcast.errors import NonFiniteError
 from mmcast.models.student.lazy_masks import LazyMasks
 from mmcast.models.student.masked_attention import decoder_layer
+from mmcast.models.student.positions import positions_of
 from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.registry import MODELS
 
@@ -196,8 +197,8 @@ class CASTMask2FormerHead(Mask2FormerHead):
 
     def _positions(self, memory: Tensor) -> Tensor:
         """(1, h w, C), the same for every image: padding is not masked, as in mmdet."""
-        inside = memory.new_zeros((1, *memory.shape[-2:]), dtype=torch.bool)
-        return self.decoder_positional_encoding(inside).flatten(2).transpose(1, 2).to(memory.dtype)
+        positions = positions_of(self.decoder_positional_encoding, memory)
+        return positions.flatten(2).transpose(1, 2).to(memory.dtype)
 
     def forward(
         self, x: Sequence[Tensor], batch_data_samples: SampleList

@@ -86,23 +86,38 @@ class EMATeacherHook(Hook):
     (statistics of normalisation layers) are copied.
 
     Args:
-        momentum: m, in [0, 1).
+        momentum: m, in [0, 1). Guided Distillation (arXiv 2308.02668) has 0.9996, over tens of
+            thousands of iterations.
         interval: Iterations between two updates.
-        start_from_student: Copy the student before the first iteration of a run that is not
-            resumed.
+        start_from_student: Copy the student when the teacher begins: before the first iteration,
+            or at the end of the burn-in.
+        burn_in: Iterations before the teacher labels anything: the student learns from human
+            annotations and from pseudo-labels of files alone. Until then the teacher is the
+            student, in a validation with ``predict_on='teacher'`` too.
+        hand_over: Whether the student gets the teacher's weights after the last iteration, so that
+            whatever reads the student from the last checkpoint (export, refinement) gets the
+            averaged ones.
 
     Raises:
-        CASTError: If student and teacher differ in names or shapes.
+        CASTError: If student and teacher differ in names or shapes, or the burn-in never ends.
     """
 
     def __init__(
-        self, momentum: float = 0.999, interval: int = 1, start_from_student: bool = True
+        self,
+        momentum: float = 0.999,
+        interval: int = 1,
+        start_from_student: bool = True,
+        burn_in: int = 0,
+        hand_over: bool = False,
     ) -> None:
         if not 0 <= momentum < 1:
             raise CASTError(f'EMATeacherHook: momentum={momentum} must lie in [0, 1)')
         self.momentum = momentum
         self.interval = interval
         self.start_from_student = start_from_student
+        self.burn_in = burn_in
+        self.hand_over = hand_over
+        self._is_training = False
 
     def before_train(self, runner: Runner) -> None:
         """Check that the two networks pair up; start the teacher from the student."""
@@ -112,20 +127,56 @@ class EMATeacherHook(Hook):
             raise CASTError(
                 f'EMATeacherHook: teacher and student differ, {mismatch}; give both the same config'
             )
-        if self.start_from_student and runner.iter == 0:
-            teacher.load_state_dict(student.state_dict())
+        if self.burn_in and self.burn_in >= runner.max_iters:
+            raise CASTError(
+                f'EMATeacherHook: burn_in={self.burn_in} is not below train_cfg.max_iters='
+                f'{runner.max_iters}, so the teacher would never label an image'
+            )
+        self._is_training = True
+        self._follow(runner)
         teacher.requires_grad_(False).eval()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Begin at the end of the burn-in."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.labels_online = runner.iter >= self.burn_in
+        if runner.iter == self.burn_in:
+            self._follow(runner)
+            runner.logger.info(
+                f'EMATeacherHook: the teacher labels images from iteration {runner.iter + 1} on'
+            )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """One update."""
-        if self.every_n_train_iters(runner, self.interval):
-            student, teacher = _networks(runner)
+        student, teacher = _networks(runner)
+        if runner.iter >= self.burn_in and self.every_n_train_iters(runner, self.interval):
             update_ema(teacher.named_parameters(), dict(student.named_parameters()), self.momentum)
             buffers = dict(student.named_buffers())
             for name, buffer in teacher.named_buffers():
                 buffer.copy_(buffers[name])
+        if self.hand_over and runner.iter + 1 == runner.max_iters:
+            student.load_state_dict(teacher.state_dict())
+            runner.logger.info(
+                "EMATeacherHook: training is over, and the student has the teacher's weights in "
+                'the last checkpoint'
+            )
+
+    def before_val(self, runner: Runner) -> None:
+        """Of a teacher that has not begun, the student."""
+        if self._is_training:
+            self._follow(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """What is validated from now on is as it was loaded."""
+        self._is_training = False
+
+    def _follow(self, runner: Runner) -> None:
+        """Make the teacher a copy of the student, unless it has begun."""
+        if self.start_from_student and runner.iter <= self.burn_in:
+            student, teacher = _networks(runner)
+            teacher.load_state_dict(student.state_dict())
 
 
 @torch.no_grad()

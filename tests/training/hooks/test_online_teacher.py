@@ -201,6 +201,84 @@ def test_a_resumed_run_keeps_its_ema_teacher(tmp_path):
         torch.testing.assert_close(twice.teacher.state_dict()[key], value)
 
 
+@pytest.mark.parametrize('resumed_at', [1, 3, 4])
+def test_a_run_resumed_in_at_and_after_the_burn_in_ends_bit_for_bit_the_same(tmp_path, resumed_at):
+    once, twice = cast_with_teacher(), cast_with_teacher()
+    hooks = [EMATeacherHook(momentum=0.5, burn_in=3), Seed()]
+    run(once, hooks, tmp_path / 'once', steps=6, save_every=1)
+    checkpoint = str(tmp_path / 'once' / f'iter_{resumed_at}.pth')
+    run(twice, hooks, tmp_path / 'twice', steps=6, resume=True, load_from=checkpoint)
+    assert equal(copy_state(once), copy_state(twice))
+
+
+def test_after_its_burn_in_the_teacher_is_the_students_average_from_there_on(tmp_path):
+    """t_b = s_b, then the closed form; before it nothing is labeled, from it on every image is."""
+    cast, m, n, burn_in = cast_with_teacher(), 0.7, 6, 2
+    touch = Touch(cast)
+    runner = run(cast, [touch, EMATeacherHook(momentum=m, burn_in=burn_in)], tmp_path, steps=n)
+    students = touch.students[burn_in - 1 :]  # s_b, s_b+1, ...
+    later = n - burn_in
+    for name, value in cast.teacher.named_parameters():
+        steps = sum(
+            m ** (later - i) * student[name].double() for i, student in enumerate(students[1:], 1)
+        )
+        expected = m**later * students[0][name].double() + (1 - m) * steps
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    counts = runner.message_hub.get_scalar('train/online_images').data[0]
+    assert list(counts) == [0, 0, 1, 1, 1, 1]
+    assert max(runner.message_hub.get_scalar('train/online_labels').data[0][burn_in:]) > 0
+
+
+def test_the_last_checkpoints_student_can_be_the_average(tmp_path):
+    cast = cast_with_teacher()
+    touch = Touch(cast)
+    hook = EMATeacherHook(momentum=0.5, hand_over=True)
+    run(cast, [touch, hook], tmp_path, steps=3, save_every=2)
+    states = {
+        name: torch.load(tmp_path / name, weights_only=False)['state_dict']
+        for name in ('iter_2.pth', 'iter_3.pth')
+    }
+    pairs = {
+        name: [
+            {key: value for key, value in state.items() if key.startswith(part)}
+            for part in ('detector.', 'teacher.')
+        ]
+        for name, state in states.items()
+    }
+    same = {
+        name: all(
+            torch.equal(a, b) for a, b in zip(student.values(), teacher.values(), strict=True)
+        )
+        for name, (student, teacher) in pairs.items()
+    }
+    assert same == {'iter_2.pth': False, 'iter_3.pth': True}
+    assert not equal(copy_state(cast.detector), touch.students[-1])
+
+
+def test_a_teacher_that_has_not_begun_is_validated_as_the_student(tmp_path):
+    cast = cast_with_teacher()
+    hook, teachers = EMATeacherHook(momentum=0.9, burn_in=3), []
+    touch = Touch(cast)
+
+    class Validate(Hook):
+        priority = 'LOWEST'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            runner.train_loop._iter += 1  # as when MMEngine's loop validates
+            hook.before_val(runner)
+            runner.train_loop._iter -= 1
+            teachers.append(copy_state(cast.teacher))
+
+    run(cast, [touch, hook, Validate()], tmp_path, steps=5)
+    follows = [equal(teacher, student) for teacher, student in zip(teachers, touch.students)]
+    assert follows == [True, True, True, False, False]
+
+
+def test_a_burn_in_that_never_ends_is_refused(tmp_path):
+    with pytest.raises(CASTError, match='burn_in=2 is not below train_cfg.max_iters=2'):
+        run(cast_with_teacher(), [EMATeacherHook(burn_in=2)], tmp_path, steps=2)
+
+
 class Seed(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         torch.manual_seed(runner.iter)
