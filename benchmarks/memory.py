@@ -4,12 +4,13 @@
     python benchmarks/memory.py --teacher sam3 --gpu 24 --size 1024 2048
     python benchmarks/memory.py --cfg-options model.lora.rank=8   # other options
 
-Nothing of this is measured on a GPU. Parameters, gradients and AdamW's two states are counted in the
-full network, built without memory (``meta``). Activations are what autograd saves in forward and
-losses: measured, in the CPU's bf16, in networks of full width with few layers and small images, and
-extrapolated by the numbers of layers, pixels and images. With activation checkpointing one layer is
-computed again at a time, and its activations have gradients: that layer counts twice. A share is
-added for what the allocator cannot use and for passing tensors, and a fixed part for CUDA itself.
+Nothing of this is measured on a GPU. Parameters, gradients and AdamW's two states are counted in
+the full network, built without memory (``meta``). Activations are what autograd saves in forward
+and losses: measured, in the CPU's bf16, in networks of full width with few layers and small images,
+and extrapolated by the numbers of layers, pixels and images. With activation checkpointing one
+layer is computed again at a time, and its activations have gradients: that layer counts twice. A
+share is added for what the allocator cannot use and for passing tensors, and a fixed part for CUDA
+itself.
 """
 
 import argparse

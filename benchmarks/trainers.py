@@ -1,7 +1,7 @@
 """Reads a folder of `mmcast export-labels` with each trainer's own data set class, and prints the
 IoU of every object with what was exported.
 
-    python benchmarks/trainers.py                  # packages in a temporary environment, 0.5 GB
+    python benchmarks/trainers.py                  # packages in a temporary environment, 1 GB
     python benchmarks/trainers.py --env FOLDER     # keep the environment there
 
 The packages are read for measuring; mmcast imports none of them. Ultralytics is AGPL-3.0.

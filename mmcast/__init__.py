@@ -16,6 +16,7 @@ __all__ = [
     '__version__',
     'benchmark',
     'check_dataset',
+    'export_labels',
     'export_onnx',
     'export_student',
     'find_source',
@@ -41,6 +42,7 @@ __getattr__, __dir__ = attach(
         'deploy.prediction': ['load_student', 'predict'],
         'errors': ['CASTError'],
         'pseudo_labels.generate': ['generate_pseudo_labels'],
+        'pseudo_labels.trainers': ['export_labels'],
         'reports.pseudo_labels': ['inspect_pseudo_labels'],
     },
 )

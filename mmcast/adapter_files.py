@@ -1,8 +1,8 @@
 """Checkpoints that hold LoRA adapters alone, and name the base weights which they adapt.
 
-Such a file is a checkpoint of MMEngine with a further key, ``lora``. Its states hold the adapters and
-whatever else differs from the base weights; the rest is read from the base, a file that is known by
-its path and its SHA-256. Who reads a checkpoint gets all weights, adapters merged.
+Such a file is a checkpoint of MMEngine with a further key, ``lora``. Its states hold the adapters
+and whatever else differs from the base weights; the rest is read from the base, a file that is
+known by its path and its SHA-256. Who reads a checkpoint gets all weights, adapters merged.
 """
 
 import os
@@ -78,7 +78,7 @@ def plain_name(name: str) -> str:
 # ---- reading
 
 
-def load_whole(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
+def load_whole(path: str | Path, map_location: Any = 'cpu') -> Any:
     """The content of a weights file, see :func:`~mmcast.checkpoints.load_plain`, with all weights.
 
     Adapters are merged into the weights that they adapt: the states have the names of the network
@@ -123,8 +123,8 @@ def _fill(state: Mapping, names: list[str], weights: Mapping[str, Tensor], path:
     lacking = [name for name in names if base_name(name) not in weights]
     if lacking:
         raise CASTError(
-            f'{path} takes {lacking[0]} from its base weights, which lack it: it is damaged, make it '
-            'again'
+            f'{path} takes {lacking[0]} from its base weights, which lack it: it is damaged, make '
+            'it again'
         )
     return {**state, **{name: weights[base_name(name)] for name in names}}
 
@@ -132,8 +132,9 @@ def _fill(state: Mapping, names: list[str], weights: Mapping[str, Tensor], path:
 def find_base(base: BaseWeights, folder: Path, needed: str) -> Path:
     """The file of the base weights, by its content.
 
-    Looked at are, in this order: what ``--base-weights`` or the environment variable ``MMCAST_BASE_WEIGHTS`` names, the
-    same place seen from the checkpoint, the place where the file was, the checkpoint's own folder.
+    Looked at are, in this order: what ``--base-weights`` or the environment variable
+    ``MMCAST_BASE_WEIGHTS`` names, the same place seen from the checkpoint, the place where the file
+    was, the checkpoint's own folder.
 
     Args:
         base: what is looked for.
@@ -152,9 +153,9 @@ def find_base(base: BaseWeights, folder: Path, needed: str) -> Path:
         else:
             looked_at.append(f'{path} has another content')
     raise CASTError(
-        f'{needed}, and the base weights {Path(base.path).name} (SHA-256 {base.sha256[:12]}...) are '
-        f'not found: {"; ".join(looked_at)}; say where by --base-weights PATH or {BASE_WEIGHTS}=PATH'
-        + (f', or download {base.url}' if base.url else '')
+        f'{needed}, and the base weights {Path(base.path).name} (SHA-256 {base.sha256[:12]}...) '
+        f'are not found: {"; ".join(looked_at)}; say where by --base-weights PATH or '
+        f'{BASE_WEIGHTS}=PATH' + (f', or download {base.url}' if base.url else '')
     )
 
 

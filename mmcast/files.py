@@ -15,7 +15,7 @@ from typing import Any
 
 from mmcast.errors import CASTError
 
-# Files or folders where the base weights of LoRA adapters are looked for first, separated as in PATH.
+# Files or folders where base weights of LoRA adapters are looked for first, separated as in PATH.
 BASE_WEIGHTS = 'MMCAST_BASE_WEIGHTS'
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WEIGHTS = (

@@ -3,12 +3,12 @@
 # Batches of 8, the recipe's, made of what fits. What they need: python benchmarks/memory.py.
 presets = dict(
     grounded_sam={
-        16: {'train_dataloader.batch_size': 1, 'optim_wrapper.accumulative_counts': 8},
-        24: {'train_dataloader.batch_size': 1, 'optim_wrapper.accumulative_counts': 8},
+        16: {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4},
+        24: {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4},
         80: {'train_dataloader.batch_size': 4, 'optim_wrapper.accumulative_counts': 2},
     },
     sam3={
-        16: {'train_dataloader.batch_size': 1, 'optim_wrapper.accumulative_counts': 8},
-        24: {'train_dataloader.batch_size': 1, 'optim_wrapper.accumulative_counts': 8},
+        16: {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4},
+        24: {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4},
         80: {'train_dataloader.batch_size': 4, 'optim_wrapper.accumulative_counts': 2},
     })

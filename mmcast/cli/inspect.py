@@ -6,7 +6,7 @@ side by side.
 
 import argparse
 
-from mmcast.cli.options import add_force, check_output_files
+from mmcast.cli.options import add_force, add_label_filters, check_output_files
 
 EXAMPLES = {
     'both generations of pseudo-labels that cast_toy.py made, against held-out ground truth': (
@@ -39,30 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=6,
         help='how many of the worst and of the best to draw (default 6)',
     )
-    _add_filters(parser)
+    add_label_filters(parser, 'which labels count as used')
     add_force(parser, 'existing files of --out and --json')
-
-
-def _add_filters(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('filters', 'which labels count as used')
-    group.add_argument(
-        '--score-thr', type=float, default=0.3, help='those with a score above (default 0.3)'
-    )
-    group.add_argument('--class-score-thr', type=float, help='and with a class score above')
-    group.add_argument('--mask-quality-thr', type=float, help='and with a mask quality above')
-    group.add_argument(
-        '--agreement-thr',
-        type=float,
-        help="and with an agreement of the teacher's components above",
-    )
-    group.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
-    group.add_argument(
-        '--min-visible',
-        type=float,
-        default=0,
-        help='and of which better ones leave this fraction of the pixels',
-    )
-    group.add_argument('--top-k', type=int, help='at most so many per image')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -72,6 +72,14 @@ CONVERTERS = {
     'yolo': Command('YOLO-seg: polygons in text files', 'mmcast.cli.converters.yolo'),
 }
 
+REVIEW = {
+    'export': Command(
+        'the least sure images as a task of CVAT, Label Studio, FiftyOne, Labelme',
+        'mmcast.cli.review.export',
+    ),
+    'merge': Command('corrected labels into the labeled set', 'mmcast.cli.review.merge'),
+}
+
 SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
     'Data': {
         'convert': Group(
@@ -91,6 +99,22 @@ SECTIONS: dict[str, dict[str, Command | Group | Passed]] = {
         'test': Command('metrics of a checkpoint', 'mmcast.cli.test'),
         'label': Command('let a teacher label images', 'mmcast.cli.label'),
         'inspect': Command('show pseudo-labels and their quality', 'mmcast.cli.inspect'),
+        'review': Group(
+            'let people correct the least sure pseudo-labels',
+            {
+                'the 10 least sure images of cast_toy.py, for CVAT': (
+                    '{command} export work_dirs/cast_toy/06_pseudo_label_2/annotations.json '
+                    '--img-dir data/toy_cityscapes/leftImg8bit/train --tool cvat --number 10 '
+                    '--out review'
+                ),
+                'what people corrected, merged into the labeled images': (
+                    '{command} merge review annotations.xml --reviewed all '
+                    '--labeled data/toy_cityscapes/annotations/labeled_10percent_seed0.json '
+                    '--out labeled_2.json'
+                ),
+            },
+            REVIEW,
+        ),
         'export-labels': Command(
             'labels for RF-DETR, YOLO, lightly-train, mmdet', 'mmcast.cli.export_labels'
         ),

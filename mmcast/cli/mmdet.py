@@ -182,8 +182,8 @@ def _config_path(arg: str) -> str:
 
 @contextmanager
 def _configs_for(tool: str) -> Iterator[None]:
-    """Loads our registries, and makes ``Config.fromfile`` and ``Runner.from_cfg`` return what a tool
-    can work with.
+    """Loads our registries, and makes ``Config.fromfile`` and ``Runner.from_cfg`` return what a
+    tool can work with.
     """
     from mmengine.config import Config
     from mmengine.runner import Runner

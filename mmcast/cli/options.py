@@ -141,6 +141,34 @@ def add_coco_conversion(parser: argparse.ArgumentParser, root: str, splits: str)
     add_force(parser, 'existing files')
 
 
+def add_label_filters(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the thresholds on pseudo-labels.
+
+    Args:
+        parser: of the command.
+        what: they decide, in words.
+    """
+    group = parser.add_argument_group('filters', what)
+    group.add_argument(
+        '--score-thr', type=float, default=0.3, help='those with a score above (default 0.3)'
+    )
+    group.add_argument('--class-score-thr', type=float, help='and with a class score above')
+    group.add_argument('--mask-quality-thr', type=float, help='and with a mask quality above')
+    group.add_argument(
+        '--agreement-thr',
+        type=float,
+        help="and with an agreement of the teacher's components above",
+    )
+    group.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
+    group.add_argument(
+        '--min-visible',
+        type=float,
+        default=0,
+        help='and of which better ones leave this fraction of the pixels',
+    )
+    group.add_argument('--top-k', type=int, help='at most so many per image')
+
+
 def add_num_workers(parser: argparse.ArgumentParser) -> None:
     """Adds ``--num-workers`` of a converter."""
     parser.add_argument(

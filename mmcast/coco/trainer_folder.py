@@ -46,10 +46,15 @@ ANNOTATIONS = '_annotations.coco.json'
 # What was left out, as the command says it behind a number.
 NO_PIXEL = 'objects without a pixel left out'
 REPEATED = 'repeated objects left out'
+JOINED = 'objects in several parts, which lines join where rfdetr and Ultralytics read YOLO'
+GROWN = (
+    'of these grow there by more than a tenth of their pixels: use COCO, or leave such labels out '
+    '(--min-visible, --min-area)'
+)
 CONVERTED = 'images written upright and in 8 bits as PNG'
 _JPEG_END = b'\xff\xd9'
 _DIGITS = 9  # of a coordinate: with six, outlines move by more than a pixel's edge
-_SHOWN = 3
+_GROWN = 0.1  # of an object's pixels
 
 
 @dataclass
@@ -153,7 +158,7 @@ def write_trainer_folder(
             image is missing, unreadable, of another size than its label file says, or in two
             splits.
     """
-    folder = Path(out_dir)
+    folder = Path(os.path.abspath(out_dir))
     check_link(link)
     about = json.loads(json.dumps(dict(about, classes=list(names), link=link)))
     if is_complete(folder, about):
@@ -164,7 +169,7 @@ def write_trainer_folder(
     partial_folder = folder.with_name(f'{folder.name}.partial')
     lock = partial_folder / '.lock'
     in_use = f'{partial_folder} is being written by another run (process {{owner}}); wait for it'
-    with naming(folder):
+    with naming(folder, partial_folder):
         with hold_lock(lock, in_use):
             writer = _Writer(partial_folder, names, link, value_range, num_workers, progress)
             writer.begin(about)
@@ -481,10 +486,24 @@ def _describe(item: tuple[int, int, Sequence[dict]], _: None) -> _Labels:
             continue
         bbox = mask_api.toBbox(rle).tolist()
         found[key] = dict(annotation, iscrowd=0, area=area, bbox=bbox, segmentation=rle)
-        values = (mask_polygon(mask) / (width, height)).ravel().tolist()
+        polygon = mask_polygon(mask)
+        added = _pixels_of_lines(polygon, mask)
+        notes[JOINED] += added > 0
+        notes[GROWN] += added > area * _GROWN
+        values = (polygon / (width, height)).ravel().tolist()
         texts = [f'{value:.{_DIGITS}g}' for value in values]
         lines.append(' '.join([str(annotation['category_id'] - 1), *texts]) + '\n')
-    return _Labels([*found.values()], ''.join(lines), notes)
+    return _Labels([*found.values()], ''.join(lines), +notes)
+
+
+def _pixels_of_lines(polygon: np.ndarray, mask: np.ndarray) -> int:
+    """By how many pixels an object grows where a reader draws the lines between its parts."""
+    pixels = polygon.astype(np.int32)
+    left, top = pixels.min(0).tolist()
+    right, bottom = (pixels.max(0) + 1).tolist()
+    drawn = np.zeros((bottom - top, right - left), np.uint8)
+    cv2.fillPoly(drawn, [pixels - (left, top)], 1)
+    return int(np.count_nonzero(drawn.astype(bool) & ~mask[top:bottom, left:right]))
 
 
 def _count(counts: SplitCounts, origin: str, labels: _Labels, names: Sequence[str]) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.spatial import KDTree
 
 #: By how much outlines are moved into the object, in pixels: enough for coordinates of 32 bits,
 #: and less than half a pixel in an image enlarged twenty times.
@@ -46,7 +45,7 @@ class _Ring:
 
     @property
     def leftmost(self) -> int:
-        """The place of its first point in the leftmost column."""
+        """The index of its first point in the leftmost column."""
         return int(np.lexsort(self.points.T[::-1])[0])
 
     def walk(self, start: int) -> np.ndarray:
@@ -58,23 +57,23 @@ class _Ring:
         across = (np.roll(exact, -1, axis=0) - exact) * _NOT_HALF
         diagonal = np.flatnonzero(steps.all(1))
         inserted: list[tuple[int, np.ndarray]] = []
-        for place, hole in self.holes:
-            here = (place - start) % len(points)
+        for index, hole in self.holes:
+            here = (index - start) % len(points)
             beside = exact[[here]] + BESIDE * steps[here]
             inserted.append((here, np.concatenate([hole, beside])))
-        inserted += [(place, exact[[place]] + across[place]) for place in diagonal.tolist()]
-        kept[[0, *(place for place, _ in inserted)]] = True
+        inserted += [(index, exact[[index]] + across[index]) for index in diagonal.tolist()]
+        kept[[0, *(index for index, _ in inserted)]] = True
         pieces, begin = [], 0
-        for place, more in sorted(inserted, key=lambda item: item[0]):
-            pieces += [exact[begin : place + 1][kept[begin : place + 1]], more]
-            begin = place + 1
+        for index, more in sorted(inserted, key=lambda item: item[0]):
+            pieces += [exact[begin : index + 1][kept[begin : index + 1]], more]
+            begin = index + 1
         return np.concatenate([*pieces, exact[begin:][kept[begin:]]])
 
-    def beside(self, place: int, times: int) -> np.ndarray:
+    def beside(self, index: int, times: int) -> np.ndarray:
         """(2,) in pixels, a point a little before (below 0) or behind one of the ring."""
-        next_place = (place + (1 if times > 0 else -1)) % len(self.points)
-        step = self.points[next_place] - self.points[place]
-        return _to_pixels(self.points[place]) + abs(times) * BESIDE * step
+        next_index = (index + (1 if times > 0 else -1)) % len(self.points)
+        step = self.points[next_index] - self.points[index]
+        return _to_pixels(self.points[index]) + abs(times) * BESIDE * step
 
 
 @dataclass(eq=False)
@@ -82,7 +81,7 @@ class _Part:
     """What hangs together, by an edge or a corner of pixels: its outline, and its holes joined."""
 
     outer: _Ring
-    anchors: np.ndarray  # (K,) places of the outline's points that none of its rings has again
+    anchors: np.ndarray  # (K,) indices of the outline's points that none of its rings has again
 
 
 def mask_polygon(mask: np.ndarray) -> np.ndarray:
@@ -154,7 +153,7 @@ def _join_holes(rings: Sequence[_Ring], quarters: np.ndarray) -> _Part:
     order = sorted(rings, key=lambda ring: ring.points[ring.leftmost, 0].item())
     # Of several rings through one point, the one that reaches furthest to the left comes first.
     number = np.repeat(np.arange(len(order)), [len(ring.points) for ring in order])
-    place = np.concatenate([np.arange(len(ring.points)) for ring in order])
+    index = np.concatenate([np.arange(len(ring.points)) for ring in order])
     keys = np.concatenate([ring.points for ring in order]) @ (1, quarters.shape[1])
     by_key = np.argsort(keys, kind='stable')
     for hole in reversed(order[1:]):
@@ -164,7 +163,7 @@ def _join_holes(rings: Sequence[_Ring], quarters: np.ndarray) -> _Part:
         left = outside[-1] + 1 if len(outside) else 0
         found = by_key[np.searchsorted(keys, left + y * quarters.shape[1], sorter=by_key)]
         polygon = np.concatenate([hole.walk(start), hole.beside(start, -1)[None]])
-        order[number[found]].holes.append((int(place[found]), polygon))
+        order[number[found]].holes.append((int(index[found]), polygon))
     _, first, times = np.unique(keys, return_index=True, return_counts=True)
     single = np.sort(first[times == 1])
     return _Part(order[0], single[single < len(order[0].points)])
@@ -176,25 +175,25 @@ class _Node:
 
     Args:
         part: itself.
-        place: the point of its outline at which it is joined to others.
+        index: the point of its outline at which it is joined to others.
         children: parts that are joined to it.
     """
 
     part: _Part
-    place: int
+    index: int
     children: list['_Node'] = field(default_factory=list)
 
     def ring(self) -> np.ndarray:
         """The part, closed exactly on its first point."""
-        polygon = self.part.outer.walk(self.place)
+        polygon = self.part.outer.walk(self.index)
         return np.concatenate([polygon, polygon[:1]])
 
     def point(self) -> np.ndarray:
-        return _to_pixels(self.part.outer.points[[self.place]])
+        return _to_pixels(self.part.outer.points[[self.index]])
 
     def loop(self) -> np.ndarray:
         """On the way back: as no more than a point, closed so that lightly-train cuts here too."""
-        beside = [self.part.outer.beside(self.place, times) for times in (1, 2)]
+        beside = [self.part.outer.beside(self.index, times) for times in (1, 2)]
         return np.concatenate([self.point(), beside, self.point()])
 
 
@@ -220,23 +219,25 @@ def _tree_of(parts: Sequence[_Part]) -> _Node:
     """Joins each part to the nearest that is joined already, at its one point; the first two at
     those that are nearest to each other.
     """
+    from scipy.spatial import KDTree  # here, as few objects have parts
+
     # Of thousands of parts, which is noise, some points will do.
     stride = 1 + len(parts) * sum(len(part.anchors) for part in parts) // _MOST_DISTANCES
     anchors = [part.anchors[::stride] for part in parts]
-    outlines = [part.outer.points[places] for part, places in zip(parts, anchors)]
+    outlines = [part.outer.points[indices] for part, indices in zip(parts, anchors)]
     part_of = np.repeat(np.arange(len(parts)), [len(points) for points in outlines])
-    place_of = np.concatenate(anchors)
+    index_of = np.concatenate(anchors)
     points = np.concatenate(outlines).astype(float)
     first = len(outlines[0])
     distances, nearest = KDTree(points[:first]).query(points[first:])
     start = int(nearest[distances.argmin()])
-    nodes = [_Node(parts[0], int(place_of[start]))]
+    nodes = [_Node(parts[0], int(index_of[start]))]
     owner = np.zeros(len(points), int)
     distances = np.linalg.norm(points - points[start], axis=1)
     distances[:first] = np.inf
     while len(nodes) < len(parts):
         chosen = int(distances.argmin())
-        node = _Node(parts[part_of[chosen]], int(place_of[chosen]))
+        node = _Node(parts[part_of[chosen]], int(index_of[chosen]))
         nodes[owner[chosen]].children.append(node)
         distances[part_of == part_of[chosen]] = np.inf
         new = np.linalg.norm(points - points[chosen], axis=1)

@@ -1,6 +1,7 @@
 """Low-rank adaptation (LoRA): small matrices learn beside frozen weights; the layers are peft's.
 
-Hu et al., arXiv 2106.09685: a layer computes W x + alpha / rank B A x. A is random, B begins as zeros.
+Hu et al., arXiv 2106.09685: a layer computes W x + alpha / rank B A x. A is random, B begins as
+zeros.
 """
 
 import re
@@ -29,9 +30,9 @@ class LoRA:
         rank: of the matrices.
         alpha: the sum is scaled by alpha / rank. Default twice the rank.
         dropout: of what goes into A, in training.
-        layers: regular expressions that fit the beginnings of names: the linear layers of the network
-            that get adapters. Default: the network's ``lora_layers``; where it has none, those of
-            ``backbone``.
+        layers: regular expressions that fit the beginnings of names: the linear layers of the
+            network that get adapters. Default: the network's ``lora_layers``; where it has none,
+            those of ``backbone``.
         learn_in_full: the same of parameters that learn as they are. Default: the network's
             ``lora_learn_in_full``; where it has none, all but the backbone, or nothing where
             ``layers`` is given.
@@ -108,8 +109,8 @@ def add_adapters(network: nn.Module, lora: LoRA) -> None:
 def _layers(network: nn.Module, lora: LoRA) -> list[str]:
     """Names of the layers that get adapters."""
     patterns = lora.layers or getattr(network, 'lora_layers', None) or [r'backbone\.']
-    # In nn.MultiheadAttention out_proj is never called, and peft's adapters of the whole would change
-    # its frozen weights by rounding, in each forward pass.
+    # In nn.MultiheadAttention out_proj is never called, and peft's adapters of the whole change its
+    # frozen weights by rounding, in each forward pass: findings/peft_multihead_attention_drifts.sh.
     linear = [
         name
         for name, module in network.named_modules()

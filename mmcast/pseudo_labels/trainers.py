@@ -113,64 +113,38 @@ def export_labels(
     """
     if labeled is None and pseudo_labels is None:
         raise CASTError('there is nothing to train on: give labeled, pseudo_labels or both')
-    files = dict(labeled=labeled, pseudo_labels=pseudo_labels, val=val, test=test)
-    stated = dict(
-        labeled=labeled_images, pseudo_labels=pseudo_images, val=val_images, test=test_images
-    )
     inputs = {
-        part: _Input(Path(file), _image_folder(Path(file), stated[part]))
-        for part, file in files.items()
+        part: _Input(Path(file), _image_folder(Path(file), images))
+        for part, file, images in (
+            ('labeled', labeled, labeled_images),
+            ('pseudo_labels', pseudo_labels, pseudo_images),
+            ('val', val, val_images),
+            ('test', test, test_images),
+        )
         if file is not None
     }
-    stored = read_pseudo_labels(inputs['pseudo_labels'].file) if pseudo_labels else None
-    labels = {
-        part: read_labels(each.file, each.images, crowd_as_instances=crowd_as_instances)
-        for part, each in inputs.items()
-        if part != 'pseudo_labels'
-    }
-    names = _choose_names(classes, labels, stored)
-    remarks = [line for each in labels.values() for line in each.mended]
-    if 'labeled' in labels:
-        remarks += [shared_photos(labels['labeled'].content, labels['val'].content, str(val))]
-    about: dict[str, Any] = dict(
-        mmcast=__version__,
-        classes=names,
-        value_range=parse_value_range(value_range),
-        sources={part: each.told() for part, each in inputs.items()},
+    settings = _Settings(
+        thresholds=dict(
+            score=score_thr,
+            class_score=class_score_thr,
+            mask_quality=mask_quality_thr,
+            agreement=agreement_thr,
+        ),
+        thresholds_from=thresholds_from,
+        options=dict(
+            min_area=min_area,
+            top_k=top_k,
+            min_visible=min_visible,
+            resolve_overlaps=resolve_overlaps,
+        ),
     )
-    parts = {part: _human_part(each, inputs[part].images, names) for part, each in labels.items()}
-    if stored is not None:
-        settings = _Settings(
-            dict(
-                score=score_thr,
-                class_score=class_score_thr,
-                mask_quality=mask_quality_thr,
-                agreement=agreement_thr,
-            ),
-            thresholds_from,
-            dict(
-                min_area=min_area,
-                top_k=top_k,
-                min_visible=min_visible,
-                resolve_overlaps=resolve_overlaps,
-            ),
-        )
-        part, limits = _pseudo_part(stored, inputs['pseudo_labels'], names, settings)
-        about['pseudo_labels'] = dict(stored['info'], thresholds=limits, **settings.options)
-        parts['pseudo_labels'] = part
-        if 'labeled' in parts:
-            _leave_out_labeled(part, parts['labeled'])
-    splits = {
-        split: [parts[part] for part in members if part in parts]
-        for split, members in _SPLITS.items()
-    }
-    splits = {split: found for split, found in splits.items() if found}
+    found = _read(inputs, classes, settings, crowd_as_instances)
     folder = Path(out_dir)
     counts = write_trainer_folder(
         folder,
-        names,
-        {split: [part.source for part in found] for split, found in splits.items()},
-        about,
+        found.names,
+        {split: [part.source for part in parts] for split, parts in found.splits.items()},
+        dict(found.about, value_range=parse_value_range(value_range)),
         link=link,
         value_range=value_range,
         num_workers=num_workers,
@@ -180,10 +154,8 @@ def export_labels(
     if counts is None:
         print(f'{folder} is complete already; {folder / MANIFEST} says what is in it')
     else:
-        for split, found in splits.items():
-            remarks += _describe(split, counts[split], found, names)
-        print('\n'.join(filter(None, [*remarks, *how_to_read(folder, names)])))
-    paths = {split: str(folder / FOLDERS[split] / ANNOTATIONS) for split in splits}
+        print('\n'.join([*found.describe(counts), *how_to_read(folder, found.names)]))
+    paths = {split: str(folder / FOLDERS[split] / ANNOTATIONS) for split in found.splits}
     return dict(
         folder=str(folder),
         data_yaml=str(folder / 'data.yaml'),
@@ -245,6 +217,70 @@ class _Part:
         if self.choose is not None:
             lines.append(f'  {self.source.name}: {self.choose.summary(self.labels)}')
         return lines
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What there is to write.
+
+    Args:
+        names: of the classes.
+        splits: the parts of each split.
+        about: what they are made of, for the manifest.
+        remarks: what is to be said of the files.
+    """
+
+    names: list[str]
+    splits: dict[str, list[_Part]]
+    about: dict[str, Any]
+    remarks: list[str]
+
+    def describe(self, counts: Mapping[str, SplitCounts]) -> list[str]:
+        """What was written, for a person."""
+        lines = [line for line in self.remarks if line]
+        for split, parts in self.splits.items():
+            lines += _describe(split, counts[split], parts, self.names)
+        return lines
+
+
+def _read(
+    inputs: Mapping[str, _Input],
+    classes: Sequence[str] | None,
+    settings: _Settings,
+    crowd_as_instances: bool,
+) -> _Contents:
+    """Reads all label files."""
+    given = inputs.get('pseudo_labels')
+    stored = read_pseudo_labels(given.file) if given else None
+    labels = {
+        part: read_labels(each.file, each.images, crowd_as_instances=crowd_as_instances)
+        for part, each in inputs.items()
+        if part != 'pseudo_labels'
+    }
+    names = _choose_names(classes, labels, stored)
+    remarks = [line for each in labels.values() for line in each.mended]
+    if 'labeled' in labels:
+        held = labels['val']
+        remarks.append(shared_photos(labels['labeled'].content, held.content, held.path))
+    about: dict[str, Any] = dict(
+        mmcast=__version__,
+        classes=names,
+        sources={part: each.told() for part, each in inputs.items()},
+    )
+    parts = {part: _human_part(each, inputs[part].images, names) for part, each in labels.items()}
+    if given and stored:
+        part, limits = _pseudo_part(stored, given, names, settings)
+        about['pseudo_labels'] = dict(stored['info'], thresholds=limits, **settings.options)
+        parts['pseudo_labels'] = part
+        if 'labeled' in parts:
+            _leave_out_labeled(part, parts['labeled'])
+    splits = {
+        split: [parts[part] for part in members if part in parts]
+        for split, members in _SPLITS.items()
+    }
+    return _Contents(
+        names, {split: found for split, found in splits.items() if found}, about, remarks
+    )
 
 
 def _image_folder(file: Path, folder: str | os.PathLike | None) -> Path:

@@ -8,9 +8,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmcast.checkpoints import load_plain
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.training.distributed import say
 
 _LAST = 'last_checkpoint'  # MMEngine's text file with the path of the newest one
@@ -46,7 +46,7 @@ def latest_intact_checkpoint(folder: Path) -> Path | None:
     numbered = _numbered(folder)
     for path in numbered:
         try:
-            load_plain(path)
+            read_state_dict(path, with_base=False)
         except CASTError as error:
             say(f'warning: {error}; trying the one before')
         else:

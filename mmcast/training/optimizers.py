@@ -17,7 +17,7 @@ from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from mmcast.spelling import hint
 
 _OPTIONS = {'lr_mult', 'weight_decay', 'layer_decay', 'decay_norm_and_bias'}
-_OF_ADAPTERS = ('lr_mult', 'weight_decay')
+_OF_ADAPTERS = dict(lr_mult=10.0, weight_decay=0.0)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -32,9 +32,9 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``get_layer_depth(name, prefix)`` says; ``TimmEncoder``, mmpretrain's encoders and
     ``BoxPromptedSAM2`` have it.
 
-    ``paramwise_cfg=dict(adapters=dict(lr_mult=..., weight_decay=...))`` is for LoRA adapters: their
-    learning rate is that of their part times ``lr_mult`` (1), in all layers alike, and
-    ``weight_decay`` takes the place of the part's.
+    ``paramwise_cfg=dict(adapters=dict(lr_mult=..., weight_decay=...))`` is for LoRA adapters, which
+    begin at zero: their learning rate is that of their part times ``lr_mult`` (10), in all layers
+    alike, and ``weight_decay`` (0) takes the place of the part's.
 
     Raises:
         CASTError: On an unknown option, a prefix that no parameter has, or layer decay of a part
@@ -48,7 +48,8 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """One group per pair of learning rate and weight decay; frozen parameters are in none."""
-        parts, adapters = self.paramwise_cfg['parts'], self.paramwise_cfg.get('adapters') or {}
+        parts = self.paramwise_cfg['parts']
+        adapters = {**_OF_ADAPTERS, **self.paramwise_cfg.get('adapters', {})}
         names = {name: name.removeprefix('detector.') for name, _ in module.named_parameters()}
         part_of = {name: _longest_prefix(short, parts) for name, short in names.items()}
         distances = _distances_from_the_end(module)
@@ -65,9 +66,9 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             options = parts.get(part_of[name], {})
             lr = self.base_lr * options.get('lr_mult', 1.0)
             decay = options.get('weight_decay', self.base_wd)
-            if is_adapter(name) and adapters:
-                lr *= adapters.get('lr_mult', 1.0)
-                decay = adapters.get('weight_decay', decay)
+            if is_adapter(name):
+                lr *= adapters['lr_mult']
+                decay = adapters['weight_decay']
             else:
                 lr *= options.get('layer_decay', 1.0) ** distances.get(name, 0)
             if not options.get('decay_norm_and_bias', True) and name in undecayed:

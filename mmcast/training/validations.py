@@ -8,8 +8,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmcast.checkpoints import load_plain
 from mmcast.errors import CASTError
+from mmcast.models.weights.reading import read_state_dict
 from mmcast.training.checkpoints import checkpoint_hook, reached_checkpoint
 from mmcast.training.distributed import say
 
@@ -181,7 +181,7 @@ def _forget_lost_best(runner: Runner) -> bool:
             continue
         now: str | None = str(path)
         try:
-            load_plain(path)
+            read_state_dict(path, with_base=False)
         except CASTError as error:
             say(f'warning: the best checkpoint by {key} is lost ({error}); validating anew')
             for name in ('best_score', 'best_ckpt'):

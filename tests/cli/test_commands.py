@@ -36,10 +36,12 @@ TOOLS = {
     'dataset_converters/yolo.py': 'convert yolo',
     'export_labels.py': 'export-labels',
     'export_onnx.py': 'onnx',
+    'export_review.py': 'review export',
     'export_student.py': 'export',
     'inspect_pseudo_labels.py': 'inspect',
     'make_splits.py': 'split',
     'make_toy_weights.py': None,
+    'merge_review.py': 'review merge',
     'predict.py': 'predict',
     'pseudo_label.py': 'label',
     'test.py': 'test',
@@ -79,7 +81,7 @@ def mmcast(*arguments: str | Path, **options) -> subprocess.CompletedProcess:
 # ---- help
 
 
-@pytest.mark.parametrize('arguments', [*COMMANDS, *TOOLS, '', 'convert'])
+@pytest.mark.parametrize('arguments', [*COMMANDS, *TOOLS, '', 'convert', 'review'])
 def test_help_begins_with_examples_and_waits_for_no_network(arguments):
     called = [f'tools/{arguments}'] if arguments in TOOLS else ['-m', 'mmcast', *arguments.split()]
     done = run('-X', 'importtime', *called, '--help')

@@ -1,4 +1,4 @@
-"""A checkpoint of LoRA adapters where a model is used: exported, tested, predicting, benchmarked."""
+"""A checkpoint of LoRA adapters where a model is used: exported, tested, predicting."""
 
 import os
 from pathlib import Path

@@ -147,12 +147,23 @@ def test_the_folder(data, tmp_path, capsys):
         'car: 2 human, 1 pseudo',
         '1 groups (iscrowd 1) left out',
         '1 repeated objects left out',
+        '1 objects in several parts, which lines join',
         '1 objects of other classes left out',
         '1 images that could not be labeled left out',
         '1 images that have human annotations left out',
         'kept 1 of 3 pseudo-labels',
     ):
         assert line in told
+
+
+def test_parts_far_from_each_other_are_told(data, tmp_path, capsys):
+    """Readers of YOLO would draw 20 pixels where there are two."""
+    far = rectangle(3, 2, 1, 1) | rectangle(3, 22, 1, 1)
+    write_coco(data['val'], {'3.png': [(3, far, {}), (7, PARTS, {}), (7, HOLE, {})]})
+    export(tmp_path / 'out', data)
+    told = capsys.readouterr().out.partition('valid:')[2]
+    assert '2 objects in several parts' in told
+    assert '1 of these grow there by more than a tenth' in told
 
 
 def test_mmcast_reads_its_own_yolo_files(data, tmp_path):

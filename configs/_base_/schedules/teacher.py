@@ -11,10 +11,7 @@ sam2_parts = {
 optim_wrapper = dict(
     optimizer=dict(weight_decay=0.01),
     constructor='PartsOptimWrapperConstructor',
-    # With model.lora: ten times the learning rate of the weights themselves, as adapters begin at zero.
-    paramwise_cfg=dict(
-        _delete_=True, parts={**grounding_dino_parts, **sam2_parts},
-        adapters=dict(lr_mult=10.0, weight_decay=0.0)),
+    paramwise_cfg=dict(_delete_=True, parts={**grounding_dino_parts, **sam2_parts}),
     clip_grad=dict(max_norm=0.1))
 param_scheduler = [dict(type='MultiStepLR', by_epoch=False, milestones=[700, 900], gamma=0.1)]
 train_cfg = dict(max_iters=1000, val_interval=1000)

@@ -90,12 +90,28 @@ def convert_cvat(
     folder = Path(images) if images else path.parent
     out_file = Path(out_file) if out_file else path.parent / 'annotations/instances.json'
     content = read_cvat(path)
-    finder = ImageFinder(folder)
-    labels = read_all(
-        partial(_read_image, finder, path), content.images, f'CVAT, {path}', num_workers, progress
-    )
+    labels = read_cvat_labels(content, path, folder, num_workers, progress)
     names = list(dict.fromkeys([*content.names, *names_in(labels)]))
     return write_exports({out_file: labels}, names, f'CVAT, {path}', force, rectangles_are_masks)
+
+
+def read_cvat_labels(
+    content: CvatFile, path: Path, folder: Path, num_workers: int = 0, progress: bool = True
+) -> list[ImageLabels]:
+    """The labels of all images of a file, in its order.
+
+    Args:
+        content: What the file says.
+        path: Of the file, for messages.
+        folder: Of the images.
+        num_workers: Processes that draw; 0 draws here.
+        progress: Show a progress bar.
+
+    Raises:
+        CASTError: images are missing or of another size, or shapes cannot be used.
+    """
+    read = partial(_read_image, ImageFinder(folder), path)
+    return read_all(read, content.images, f'CVAT, {path}', num_workers, progress)
 
 
 def _xml_file(source: Path) -> Path:

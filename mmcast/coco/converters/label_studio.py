@@ -40,8 +40,8 @@ _NO_SHAPE = {
     'taxonomy', 'textarea',
 }  # fmt: skip
 _AREAS = ('polygon', 'brush', 'rectangle', 'ellipse')
-_NO_ANNOTATION = 'tasks without an annotation left out'
-_UPLOAD = re.compile(r'[0-9a-f]{8}-')  # in front of the names of uploaded files
+NO_ANNOTATION = 'tasks without an annotation left out'
+UPLOAD = re.compile(r'[0-9a-f]{8}-')  # in front of the names of uploaded files
 
 
 def convert_label_studio(
@@ -82,6 +82,20 @@ def convert_label_studio(
     path = Path(source)
     folder = Path(images) if images else path.parent
     out_file = Path(out_file) if out_file else path.parent / 'annotations/instances.json'
+    tasks = read_tasks(path)
+    description = f'Label Studio, {path}'
+    labels = read_label_studio_labels(tasks, path, folder, num_workers, progress)
+    return write_exports(
+        {out_file: labels}, names_in(labels), description, force, rectangles_are_masks
+    )
+
+
+def read_tasks(path: Path) -> list[dict]:
+    """The tasks of an export.
+
+    Raises:
+        CASTError: it is something else.
+    """
     tasks = read_json(path, 'Label Studio')
     if not isinstance(tasks, list) or not all(
         isinstance(task, dict) and isinstance(task.get('data'), dict) for task in tasks
@@ -89,11 +103,28 @@ def convert_label_studio(
         raise CASTError(f'{path} is not a list of tasks: export from Label Studio as "JSON"')
     if tasks and not any('annotations' in task for task in tasks):
         raise CASTError(f'{path} has no annotations in its tasks: export as "JSON", not "JSON-MIN"')
+    return tasks
+
+
+def read_label_studio_labels(
+    tasks: list[dict], path: Path, folder: Path, num_workers: int = 0, progress: bool = True
+) -> list[ImageLabels]:
+    """The labels of the tasks that have an annotation, in their order.
+
+    Args:
+        tasks: Of the export.
+        path: Of the export, for messages.
+        folder: Of the images.
+        num_workers: Processes that draw; 0 draws here.
+        progress: Show a progress bar.
+
+    Raises:
+        CASTError: tasks have several annotations, images are missing or of another size, or shapes
+            cannot be used.
+    """
     read = partial(_read_task, ImageFinder(folder), path)
-    description = f'Label Studio, {path}'
-    labels = read_all(read, tasks, description, num_workers, progress, left_out=_NO_ANNOTATION)
-    return write_exports(
-        {out_file: labels}, names_in(labels), description, force, rectangles_are_masks
+    return read_all(
+        read, tasks, f'Label Studio, {path}', num_workers, progress, left_out=NO_ANNOTATION
     )
 
 
@@ -102,7 +133,7 @@ def _read_task(finder: ImageFinder, source: Path, task: dict) -> ImageLabels | N
     results = _results(task, where)
     if results is None:
         return None
-    path = finder.find(_image_names(task, where), source)
+    path = finder.find(image_names(task, where), source)
     shapes = _shapes(results)
     image = labeled_image(path, finder.folder, source, _size_of(shapes, where))
     faults = []
@@ -137,7 +168,7 @@ def _results(task: dict, where: str) -> list[dict] | None:
     return results
 
 
-def _image_names(task: dict, where: str) -> list[str]:
+def image_names(task: dict, where: str) -> list[str]:
     """What the image of a task may be called."""
     texts = [text for text in task['data'].values() if isinstance(text, str)]
     # A path as /data/local-files/?d=folder/a.png is in the query.
@@ -151,7 +182,7 @@ def _image_names(task: dict, where: str) -> list[str]:
         )
     names = [found[0].replace('\\', '/')]
     plain = names[0].rpartition('/')[2]
-    return [*names, *([_UPLOAD.sub('', plain, count=1)] if _UPLOAD.match(plain) else [])]
+    return [*names, *([UPLOAD.sub('', plain, count=1)] if UPLOAD.match(plain) else [])]
 
 
 def _shapes(results: list[dict]) -> list[dict]:

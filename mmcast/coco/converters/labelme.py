@@ -30,6 +30,8 @@ from mmcast.images import image_files
 from mmcast.masks.rle import encode_mask
 
 OUT_FILE = 'annotations/instances.json'
+#: A flag of an image that people set when they have looked at it.
+REVIEWED = 'reviewed'
 # Points that a shape has.
 _POINTS = dict(rectangle=2, circle=2, oriented_rectangle=4, mask=2)
 _OTHER_JSON = 'JSON files that are not of Labelme left out'
@@ -68,15 +70,21 @@ def convert_labelme(
     """
     root = Path(root)
     out_file = Path(out_file) if out_file else root / OUT_FILE
-    files = [path for path in image_files(root, ('.json',)) if not _same(path, out_file)]
-    if not files:
-        raise CASTError(f'{root} has no JSON file: give the folder that Labelme saved to')
+    files = labelme_files(root, out_file)
     description = f'Labelme, {root}'
     read = partial(read_labelme, root)
     images = read_all(read, files, description, num_workers, progress, left_out=_OTHER_JSON)
     return write_exports(
         {out_file: images}, names_in(images), description, force, rectangles_are_masks
     )
+
+
+def labelme_files(root: Path, but: Path | None = None) -> list[Path]:
+    """The JSON files of a folder, at any depth, but for one; raises CASTError if there are none."""
+    files = [path for path in image_files(root, ('.json',)) if but is None or not _same(path, but)]
+    if not files:
+        raise CASTError(f'{root} has no JSON file: give the folder that Labelme saved to')
+    return files
 
 
 def _same(path: Path, other: Path) -> bool:

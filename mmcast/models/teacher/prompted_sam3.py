@@ -11,7 +11,6 @@ from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
 
 from mmcast.errors import CASTError
 from mmcast.models.activation_checkpointing import checkpoint_activations
-from mmcast.models.embedding_cache import EmbeddingCache
 from mmcast.models.teacher.sam3_outputs import ImageMaps, PairOutputs
 
 _MIDDLE = 127.5  # mean and standard deviation of SAM3's input, of pixels in 0..255
@@ -65,15 +64,11 @@ class PromptedSAM3(Sam3Model):
             prompts makes of the image where there is no such prompt. Meta's own network always has
             it (facebookresearch/sam3 at commit 99d02f2, ``Sam3Image._encode_prompt``), the library
             (transformers 5.24) leaves it out.
-
-    Attributes:
-        embedding_cache: Maps of training images that a frozen encoder has made.
     """
 
     def __init__(self, config: Sam3Config, geometry_token: bool = False) -> None:
         super().__init__(config)
         self.geometry_token = geometry_token
-        self.embedding_cache: EmbeddingCache | None = None
         decoder = self.mask_decoder
         for part in (
             self.geometry_encoder,
@@ -110,23 +105,7 @@ class PromptedSAM3(Sam3Model):
         return (square.float() - _MIDDLE) / _MIDDLE
 
     def encode(self, pixels: Tensor) -> ImageMaps:
-        """Maps of images (B, 3, H, W) of uint8; without gradient where the encoder is frozen.
-
-        In training, those of an image that a frozen encoder saw before may come from
-        ``embedding_cache``.
-        """
-        if not self.training or self.embedding_cache is None:
-            return self._encode(pixels)
-
-        def tensors(images: Tensor) -> list[Tensor]:
-            found = self._encode(images)
-            return [*found.maps, found.position, found.tokens]
-
-        frozen = [self.vision_encoder, self.geometry_encoder]
-        *maps, position, tokens = self.embedding_cache.get(pixels, tensors, frozen)
-        return ImageMaps(maps, position, tokens)
-
-    def _encode(self, pixels: Tensor) -> ImageMaps:
+        """Maps of images (B, 3, H, W) of uint8; without gradient where the encoder is frozen."""
         learns = any(parameter.requires_grad for parameter in self.vision_encoder.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             found = self.vision_encoder(self.preprocess(pixels))

@@ -85,10 +85,11 @@ class SAM3(BaseDetector):
         network: Options of ``transformers.Sam3Config`` that win over the published ones, nested.
         geometry_token: Whether the network reads a text as Meta's own does, or as the library's,
             see ``mmcast.models.teacher.prompted_sam3.PromptedSAM3``.
-        frozen: Components that do not learn: ``text_encoder``, ``vision_encoder``.
-        cache_gb: With a frozen image encoder, most main memory in GB for maps of training images,
-            which are then made once; 0 for none. An image of the full network has 117 MB, in bf16
-            half of that.
+        frozen: Components that do not learn: ``text_encoder``, ``vision_encoder``. The pixel loss
+            needs the latter to learn.
+        cache_gb: With ``vision_encoder`` frozen, most main memory in GB for embeddings of training
+            images, which are then made once; 0 for none. An image of the published network has
+            112 MB, in bf16 half of that.
         texts_per_chunk: So many texts are asked for at a time in prediction.
         masks_per_chunk: So many masks are brought to full size at a time.
         texts_per_image: In training, an image is asked for so many classes at most: those that it
@@ -179,20 +180,19 @@ class SAM3(BaseDetector):
         self.test_cfg = {**TEST_CFG, **(test_cfg or {})}
         for name in self.frozen:
             getattr(self.network, name).requires_grad_(False).eval()
-        if cache_gb and 'vision_encoder' not in self.frozen:
+        if cache_gb and 'vision_encoder' not in frozen:
             raise CASTError(
                 'SAM3: cache_gb keeps what a frozen image encoder makes of an image; put '
                 'vision_encoder into frozen too'
             )
-        if cache_gb:
-            self.network.embedding_cache = EmbeddingCache(cache_gb)
+        self.embedding_cache = EmbeddingCache(cache_gb) if cache_gb else None
         if activation_checkpointing:
             self.network.checkpoint_activations()
 
     def train(self, mode: bool = True) -> 'SAM3':
         """Training mode for what learns; a frozen component stays in evaluation."""
         super().train(mode)
-        for name in self.frozen:
+        for name in ('geometry_encoder', *self.frozen):
             getattr(self.network, name).eval()
         return self
 
@@ -327,11 +327,16 @@ class SAM3(BaseDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """One map (B, C, S / 14, S / 14) of the image encoder's neck."""
+        if 'vision_encoder' in self.frozen:
+            raise CASTError(
+                "the pixel loss needs an encoder that learns, and SAM3's is frozen: set "
+                'pixel_contrast=None'
+            )
         return (self.network.coarsest_map(self._pixels(batch_inputs)),)
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> SAM3Outputs:
         """Encode images (B, 3, H, W) and ask each for some classes."""
-        encoded = self.network.encode(self._pixels(batch_inputs))
+        encoded = self._encode(self._pixels(batch_inputs))
         labels = [self._draw_classes(sample) for sample in batch_data_samples]
         images = torch.cat([torch.full_like(each, i) for i, each in enumerate(labels)])
         labels = torch.cat(labels)
@@ -346,6 +351,19 @@ class SAM3(BaseDetector):
             images=images,
             labels=labels,
         )
+
+    def _encode(self, pixels: Tensor) -> ImageMaps:
+        """Maps of training images (B, 3, H, W) of uint8, made before if they are kept."""
+        if self.embedding_cache is None:
+            return self.network.encode(pixels)
+
+        def encode(some: Tensor) -> list[Tensor]:
+            encoded = self.network.encode(some)
+            return [*encoded.maps, encoded.position, encoded.tokens]
+
+        frozen = [self.network.vision_encoder, self.network.geometry_encoder]
+        *maps, position, tokens = self.embedding_cache.get(pixels, encode, frozen)
+        return ImageMaps(maps, position, tokens)
 
     def _draw_classes(self, sample: DetDataSample) -> Tensor:
         """The classes that a training image is asked for, on the CPU: some that it has, others that
@@ -384,17 +402,15 @@ class SAM3(BaseDetector):
         pairs = torch.tensor([each.pair for each in targets], dtype=torch.long)
         boxes = [each.boxes for each in targets]
         with torch.autocast(found.logits.device.type, enabled=False):
-            logits, of_boxes, presence = (
+            layers = [
                 part[:, pairs.to(part.device)].float()
                 for part in (found.logits, found.boxes, found.presence)
-            )
-            counts = logits.new_tensor([len(boxes), sum(map(len, boxes))])
-            num_pairs, num_targets = reduce_mean(counts).clamp(min=TINY)
-            matches = match_queries(logits, of_boxes, boxes)
-            losses = query_losses(
-                logits, of_boxes, presence, boxes, matches, num_pairs, num_targets
-            )
-        matched = _split_by_pair(matches.of_layer(len(logits) - 1), targets)
+            ]
+            counts = layers[0].new_tensor([len(boxes), sum(map(len, boxes))])
+            normalisers = reduce_mean(counts).clamp(min=TINY)
+            matches = match_queries(*layers[:2], boxes)
+            losses = query_losses(*layers, boxes, matches, *normalisers)
+        matched = _split_by_pair(matches.of_layer(len(layers[0]) - 1), targets)
         masks = self._mask_losses(outputs, batch_data_samples, matched)
         return {
             f'{f"d{layer}." if layer < len(of_layers) - 1 else ""}loss_{name}': loss

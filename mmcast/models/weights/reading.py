@@ -11,18 +11,21 @@ import torch
 from torch import Tensor
 
 from mmcast.adapter_files import load_whole
-from mmcast.checkpoints import weights_in
+from mmcast.checkpoints import load_plain, weights_in
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 
 
-def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
+def read_state_dict(
+    path: str | Path, source: str = '', with_base: bool = True
+) -> dict[str, Tensor]:
     """The tensors of a weights file, on the CPU: of safetensors or ``torch.save``.
 
     Args:
         path: a local file. A checkpoint of MMEngine (its ``state_dict``) or of Meta (``model``) is
             unwrapped, and one of LoRA adapters gives all weights, with the adapters merged.
         source: where such a file is to be had, for the message when it is missing.
+        with_base: of a checkpoint of adapters, all weights; else those in the file itself.
 
     Raises:
         CASTError: the file is missing or no weights file, is damaged, or holds more than tensors
@@ -37,7 +40,7 @@ def read_state_dict(path: str | Path, source: str = '') -> dict[str, Tensor]:
             else 'give the path of an existing checkpoint'
         )
         raise CASTError(f'weights file {path} not found; {fix}')
-    state = weights_in(load_whole(path))
+    state = weights_in(load_whole(path) if with_base else load_plain(path))
     if (
         not isinstance(state, Mapping)
         or not state

@@ -50,8 +50,8 @@ class AdapterLoadingHook(Hook):
             mismatch = f'alpha / rank is {found["scaling"]}, needs {model.lora.scaling}'
         if mismatch:
             raise CASTError(
-                f'load_from: the adapters of the checkpoint are not those of model.lora ({mismatch}); '
-                'give the same lora, or load what mmcast export makes of the checkpoint'
+                f'load_from: the adapters of the checkpoint are not those of model.lora '
+                f'({mismatch}); give the same lora, or load what mmcast export makes of it'
             )
         checkpoint.update(found['own'])
 
@@ -105,8 +105,8 @@ class AdapterSavingHook(Hook):
         idle = [name for name, part in second.items() if not part.any()]
         if second and len(idle) == len(second):
             raise CASTError(
-                f'no adapter has learned in {_CHECKED_AFTER} updates: no gradient reaches them; use '
-                'activation_checkpointing of the network instead of reentrant checkpointing, and '
+                f'no adapter has learned in {_CHECKED_AFTER} updates: no gradient reaches them; '
+                'use activation_checkpointing of the network instead of reentrant checkpointing, and '
                 'check the learning rate'
             )
         if idle:

@@ -234,7 +234,6 @@ def test_the_label_is_the_class_whatever_it_is_called(folder):
         (dict(classes=[]), 'none given'),
         (dict(classes=['a'], prompts=dict(b='c')), "no class 'b'"),
         (dict(tokenizer='weights/none'), 'download vocab.json and merges.txt from https'),
-        (dict(cache_gb=1.0), 'put vision_encoder into frozen'),
         (dict(frozen=['sam2']), "frozen has no 'sam2'"),
         (dict(score_factors=['size']), "score_factors has no 'size'"),
         (dict(test_cfg=dict(score=1)), "test_cfg has no 'score'"),

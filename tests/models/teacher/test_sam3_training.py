@@ -96,29 +96,11 @@ def test_what_is_frozen_has_no_gradient_and_the_rest_has(folder, frozen, token):
         *(f'network.{name}.' for name in frozen),
     )
     assert not any(name.startswith(never) for name in gradients)
+    assert not model.network.geometry_encoder.training
     for part in ('vision_encoder.backbone', 'text_encoder.text_model', 'detr_decoder'):
         learns = not part.startswith(tuple(frozen))
+        assert model.network.get_submodule(part).training == learns
         assert learns == any(name.startswith(f'network.{part}') for name in gradients), part
-
-
-def test_a_frozen_image_encoder_sees_a_training_image_once(folder):
-    """Losses and gradients are the same from the cache; prediction does not use it."""
-    frozen, (images, samples) = ('text_encoder', 'vision_encoder'), make_samples([2, 1], size=SIZE)
-    plain = without_dropout(sam3(folder, frozen=frozen).train())
-    cached = without_dropout(sam3(folder, frozen=frozen, cache_gb=1.0).train())
-    encoder = cached.network.vision_encoder
-    with mock.patch.object(encoder, 'forward', wraps=encoder.forward) as encode:
-        expected, gradients = losses_and_gradients(plain, images, samples)
-        for _ in range(2):
-            losses, found = losses_and_gradients(cached, images, samples)
-            for name, loss in expected.items():
-                torch.testing.assert_close(losses[name], loss)
-            for name, gradient in gradients.items():
-                torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
-        assert encode.call_count == 1 and cached.network.embedding_cache.hits == 2
-        with torch.no_grad():
-            cached.eval().predict(images, samples)
-        assert encode.call_count == 3
 
 
 def test_keys_are_the_same_whatever_the_batch_holds(model):
@@ -347,7 +329,7 @@ def test_a_few_steps_reduce_the_loss_and_find_the_object(folder):
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=2e-3)
     totals = []
-    for _ in range(60):
+    for _ in range(45):
         optimizer.zero_grad()
         total = sum(model.loss(images, samples).values())
         total.backward()

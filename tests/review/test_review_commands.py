@@ -1,0 +1,63 @@
+"""``mmcast review export`` and ``merge`` as a person calls them."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from review_scene import write_scene
+
+ROOT = Path(__file__).parents[2]
+
+
+def mmcast(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'mmcast', *arguments],
+        cwd=folder,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        text=True,
+        capture_output=True,
+    )
+
+
+def pictures(page):
+    found = re.findall(r'data:image/jpeg;base64,([^"]+)"', page.read_text())
+    data = [np.frombuffer(base64.b64decode(each), np.uint8) for each in found]
+    return [cv2.imdecode(each, cv2.IMREAD_COLOR) for each in data]
+
+
+def test_a_task_is_exported_corrected_and_merged(tmp_path):
+    write_scene(tmp_path)
+    export = ['review', 'export', 'pseudo.json', '--img-dir', 'photos', '--tool', 'coco']
+    export += ['--number', '3', '--random-share', '0.4', '--out', 'task']
+    done = mmcast(tmp_path, *export)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == 'task: 3 images, 1 of them random, with 5 proposals'
+    assert len(pictures(tmp_path / 'task/review.html')) == 3
+
+    corrected = json.loads((tmp_path / 'task/annotations.json').read_text())
+    removed = corrected['annotations'].pop(0)
+    (tmp_path / 'corrected.json').write_text(json.dumps(corrected))
+    merge = ['review', 'merge', 'task', 'corrected.json', '--labeled', 'labeled.json']
+    merge += ['--out', 'merged.json', '--labeled-images', 'photos']
+    done = mmcast(tmp_path, *merge)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert 'give --reviewed all' in done.stderr and not (tmp_path / 'merged.json').exists()
+    done = mmcast(tmp_path, *merge, '--reviewed', 'all')
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == '3 images were handed out, 3 are merged: 1 unchanged, 1 corrected, 1 empty'
+    assert lines[1] == (
+        '5 proposals became 4 objects: 4 unchanged (4 pixel by pixel), 0 changed (0 in class), '
+        '0 added, 1 removed'
+    )
+    assert lines[-1].startswith('next: mmcast train cast_custom.py') and 'photos' in lines[-1]
+    assert removed['score'] == 0.9 and 'cell removed, score 0.90' in (
+        (tmp_path / 'merged.html').read_text()
+    )
+    assert len(pictures(tmp_path / 'merged.html')) == 4  # two images, before and after
