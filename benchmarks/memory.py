@@ -8,9 +8,9 @@ Nothing of this is measured on a GPU. Parameters, gradients and AdamW's two stat
 the full network, built without memory (``meta``). Activations are what autograd saves in forward
 and losses: measured, in the CPU's bf16, in networks of full width with few layers and small images,
 and extrapolated by the numbers of layers, pixels and images. With activation checkpointing one
-layer is computed again at a time, and its activations have gradients: that layer counts twice. A
-share is added for what the allocator cannot use and for passing tensors, and a fixed part for CUDA
-itself.
+layer is computed again at a time, and its activations have gradients: that layer counts twice.
+Deformable attention is in plain torch, as mmcv runs it in bf16 on a GPU too. A share is added for
+what the allocator cannot use and for passing tensors, and a fixed part for CUDA itself.
 """
 
 import argparse
@@ -21,9 +21,10 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,9 @@ def saved_activations(model: nn.Module, groups: Iterable[str]) -> Iterator[Calla
 
     Args:
         model: Whose modules' names are the groups' names.
-        groups: Regular expressions that fit whole names of modules; what is saved within such a
-            module is counted there, the innermost one wins, and all else is ``rest``.
+        groups: Regular expressions that fit whole names of modules, or names of a module's methods
+            that end in brackets; what is saved within is counted there, the innermost one wins, and
+            all else is ``rest``.
 
     Yields:
         A function that tells what is in the graph by then.
@@ -97,18 +99,33 @@ def saved_activations(model: nn.Module, groups: Iterable[str]) -> Iterator[Calla
             largest[group] = max(largest[group], size)
         return Saved(kept, largest)
 
-    handles = []
-    for name, module in model.named_modules():
-        group = next((each for each in patterns if re.fullmatch(each, name)), None)
-        if group is not None:
-            handles.append(module.register_forward_pre_hook(enter(group)))
-            handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
+    def method(function: Callable, group: str) -> Callable:
+        def run(*args):
+            enter(group)()
+            try:
+                return function(*args)
+            finally:
+                leave()
+
+        return run
+
+    with ExitStack() as undo:
+        for group in patterns:
+            if group.endswith('()'):
+                owner, _, name = group.removesuffix('()').rpartition('.')
+                module = model.get_submodule(owner)
+                undo.enter_context(
+                    mock.patch.object(module, name, method(getattr(module, name), group))
+                )
+        for name, module in model.named_modules():
+            group = next((each for each in patterns if re.fullmatch(each, name)), None)
+            if group is not None:
+                before = module.register_forward_pre_hook(enter(group))
+                after = module.register_forward_hook(leave, always_call=True)
+                undo.callback(before.remove)
+                undo.callback(after.remove)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
             yield tell
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # Extrapolation
@@ -295,6 +312,7 @@ TEACHERS = dict(
             _HIERA + '[56]': (35, 2),
             _HIERA + '7': (1, 1),
             _HIERA + '8': (3, 1),
+            'sam2._losses_of_prompts()': (1, 1),  # a chunk of prompts
         },
         small={
             'grounding_dino.backbone.depths': [1, 1, 1, 1],
@@ -430,17 +448,22 @@ def _measure_once(how: Teacher, model, options: Mapping[str, object], images: in
     torch.manual_seed(0)
     network = MODELS.build(config.model).train()
     batch, samples = make_samples([OBJECTS] * images, size=how.image, num_classes=len(CLASSES))
-    groups = [rf'detector\.{group}' for group in how.groups]
-    with saved_activations(network, groups) as tell, torch.autocast('cpu', torch.bfloat16):
+    groups = {_in_detector(group): group for group in how.groups} | {REST: REST}
+    names = [name for name in groups if name != REST]
+    with saved_activations(network, names) as tell, torch.autocast('cpu', torch.bfloat16):
         loss = sum(network.loss(batch, samples).values())
         saved = tell()
         del loss
     return Saved(
         *(
-            {group.removeprefix(r'detector\.'): size for group, size in sizes.items()}
+            {groups[name]: size for name, size in sizes.items()}
             for sizes in (saved.kept, saved.largest)
         )
     )
+
+
+def _in_detector(group: str) -> str:
+    return f'detector.{group}' if group.endswith('()') else rf'detector\.{group}'
 
 
 def _write_language_models(teacher: str, detector, folder: Path) -> None:

@@ -6,51 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
-from tiny_teacher import teacher
+from tiny_networks import STUDENT, backbone, write_downloads
 
 from mmcast.checkpoints import load_plain
 from mmcast.configs import find_config
 from mmcast.files import sha256_of_file
-from mmcast.models.encoders.dinov2 import DINOv2
 from mmcast.pipeline.pipeline import run_pipeline
 from mmcast.pipeline.plan import Plan
-from mmcast.testing.teacher import tiny_teacher_sizes, write_tiny_bert
+from mmcast.testing.teacher import tiny_teacher_sizes
 from mmcast.toy.cityscapes import generate_toy_cityscapes
 from mmcast.training.overrides import nested
 from mmcast.typed_values import Typed
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCH = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
-ATTENTION = dict(embed_dims=16, num_heads=2)
-LAYER = dict(
-    self_attn_cfg=ATTENTION,
-    cross_attn_cfg=ATTENTION,
-    ffn_cfg=dict(embed_dims=16, feedforward_channels=32),
-)
-HEAD = dict(
-    in_channels=[16] * 4,
-    feat_channels=16,
-    out_channels=16,
-    num_queries=10,
-    pixel_decoder=dict(reassemble_channels=(8, 8, 8, 8), num_groups=4, fine_channels=8),
-    positional_encoding=dict(num_feats=8),
-    transformer_decoder=dict(num_layers=3, layer_cfg=LAYER),
-)
-STUDENT = dict(panoptic_head=HEAD, train_cfg=dict(num_points=64), test_cfg=dict(max_per_image=10))
-
-
-def backbone(init_cfg):
-    return dict(
-        _delete_=True,
-        type='DINOv2',
-        arch=ARCH,
-        patch_size=14,
-        img_size=70,
-        out_indices=(0, 1, 2, 3),
-        init_cfg=init_cfg,
-    )
 
 
 @pytest.fixture(scope='module')
@@ -60,19 +29,7 @@ def downloads(tmp_path_factory):
     generate_toy_cityscapes(
         folder / 'cityscapes', num_train=8, num_val=2, size=(64, 128), progress=False
     )
-    source = teacher(folder)
-    torch.save(dict(state_dict=source.grounding_dino.state_dict()), folder / 'grounding_dino.pth')
-    source.sam2.model.save_pretrained(folder / 'sam2')
-    torch.save(
-        DINOv2(arch=ARCH, img_size=70, out_indices=(0, 1, 2, 3)).state_dict(), folder / 'dinov2.pth'
-    )
-    return dict(
-        data_root=str(folder / 'cityscapes'),
-        grounding_dino=str(folder / 'grounding_dino.pth'),
-        sam2=str(folder / 'sam2'),
-        language_model=write_tiny_bert(folder / 'bert'),
-        dinov2=str(folder / 'dinov2.pth'),
-    )
+    return dict(data_root=str(folder / 'cityscapes'), **write_downloads(folder))
 
 
 def sizes(path, iterations):

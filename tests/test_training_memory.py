@@ -61,6 +61,10 @@ def test_what_autograd_saves_is_counted_once_and_weights_are_not(memory):
         kept = tell().kept
         del total
         assert sum(tell().kept.values()) == 0  # the graph is gone
+    with memory.saved_activations(network, ['forward()']) as tell:
+        total = network(torch.zeros(3, 10)).sum()
+        assert tell().largest == {'forward()': 3 * 30 * 4, 'rest': 0}
+        del total
     # The input for the first weights; ReLU's output, which serves ReLU and the second weights.
     assert kept == {'0': 3 * 10 * 4, '2': 0, 'rest': 3 * 20 * 4}
 
@@ -77,7 +81,7 @@ def test_small_networks_tell_of_a_large_one(memory, checkpointed):
 
 
 def test_a_checkpointed_layer_keeps_its_input_alone(memory):
-    counts, saved = run(memory, 4, 2, 32, checkpointed=True)
+    _, saved = run(memory, 4, 2, 32, checkpointed=True)
     _, whole = run(memory, 4, 2, 32)
     tokens = 2 * 8 * 8 * 16
     # Outputs of a layer that ends in a norm are in full precision, the patches are not.

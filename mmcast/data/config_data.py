@@ -85,7 +85,14 @@ def _set_dataset(
     if files.get('classes'):
         dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=tuple(files['classes']))
     for transform in dataset.get('pipeline', ()):
-        transform.update((files.get('transforms') or {}).get(_type_of(transform), {}))
+        options = (files.get('transforms') or {}).get(_type_of(transform), {})
+        # Transforms want tuples, and what a step left went through JSON.
+        transform.update(
+            {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in options.items()
+            }
+        )
 
 
 def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:

@@ -39,6 +39,16 @@ class PipelineRun:
         """Names of the steps that are not finished."""
         return [name for name in self.plan.definitions if not self.state.finished(name)]
 
+    @property
+    def decisions(self) -> list[dict]:
+        """Settings that finished steps chose and why: dicts with ``setting``, ``value``, ``why``,
+        from the output ``decisions`` of a step.
+        """
+        left = (
+            self.state.outputs(name) for name in self.plan.definitions if self.state.finished(name)
+        )
+        return [row for outputs in left for row in outputs.get('decisions', [])]
+
     def resolve(self, value: Any, user: str) -> Any:
         """``value`` with its templates replaced, see :meth:`Plan.resolve`."""
         return self.plan.resolve(value, user, self.state)
@@ -206,7 +216,7 @@ class Pipeline:
         ]
         iterations = sum(record['iterations'] for record in done)
         left = sum(
-            self.plan.iterations(other)
+            self.plan.iterations(other, self.state)
             for other in self.plan.chosen
             if self.plan.number(other) >= self.plan.number(name) and not self.state.finished(other)
         )
@@ -221,7 +231,7 @@ class Pipeline:
             step.name,
             result,
             seconds=seconds,
-            iterations=self.plan.iterations(step.name),
+            iterations=self.plan.iterations(step.name, self.state),
             peak_memory_mb=_peak_memory_mb(memory),
             versions=_versions(),
         )

@@ -288,7 +288,7 @@ class Plan:
 
     def report_columns(self) -> list[dict]:
         """The pictures of each image in the report: dicts with ``title``, ``config``,
-        ``checkpoint``, ``cfg_options``.
+        ``checkpoint``, ``cfg_options``, ``transforms``.
 
         A column may name a ``step``, whose network it then is. Templates are unresolved.
         """
@@ -304,6 +304,7 @@ class Plan:
                     config=definition['config'],
                     checkpoint=f'{{{column["step"]}.checkpoint}}',
                     cfg_options=definition.get('cfg_options', {}),
+                    transforms=definition.get('transforms', {}),
                 )
             columns.append(dict(column))
         return columns
@@ -392,8 +393,8 @@ class Plan:
         return f'{self.path}: {user} uses {{{template}}}, which is not known; {meant}'
 
     def check_outputs(self, state: PipelineState) -> None:
-        """Raises CASTError where the config uses an output that a finished step does not have: the
-        steps that use it may come hours later.
+        """Raises CASTError where the config uses an output that a finished step does not have, or
+        options that it left would do nothing: the steps that use it may come hours later.
         """
         for template in sorted(self._templates()):
             step, _, output = template.partition('.')
@@ -401,6 +402,13 @@ class Plan:
                 continue
             if state.finished(step):
                 self._output(template, str(self.path), (), state)
+        for name, config in self._configs.items():
+            options = self._known_options(name, state)
+            if isinstance(self.definitions[name].get('cfg_options'), str) and isinstance(
+                options, dict
+            ):
+                found = find_unknown(config, nested(options))
+                refuse(f'{self.path}: options of step {name}', found)
 
     def step(self, name: str, folder: Path, state: PipelineState) -> Step:
         """A step with its templates resolved and its whole MMEngine config, ready to run in
@@ -417,8 +425,14 @@ class Plan:
         return Step(name, definition, folder, config)
 
     def files(self, definition: dict, state: PipelineState) -> dict[str, Any]:
-        """The files of the pipeline's ``datasets``, and those that a step names instead."""
+        """The files of the pipeline's ``datasets``, and those that a step names instead; its
+        ``transforms`` win over those of all steps.
+        """
         files = dict(self.resolve(self.config.get('datasets', {}), 'datasets', state))
+        files['transforms'] = {
+            **(files.get('transforms') or {}),
+            **(definition.get('transforms') or {}),
+        }
         return files | {
             key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition
         }
@@ -450,17 +464,33 @@ class Plan:
             use_amp(config)
         return config
 
-    def iterations(self, name: str) -> int:
-        """How many a training step has, 0 for other kinds."""
+    def iterations(self, name: str, state: PipelineState | None = None) -> int:
+        """How many a training step has, 0 for other kinds.
+
+        Args:
+            name: of the step.
+            state: knows what finished steps decided; without, the step's own config counts.
+        """
         definition = self.definitions[name]
         if definition['kind'] != 'train':
             return 0
         config = Config(dict(train_cfg=copy.deepcopy(self._configs[name].train_cfg)))
-        for options in (self.config.get('step_options', {}), definition.get('cfg_options', {})):
+        shared = self.config.get('step_options', {})
+        for options in (shared, self._known_options(name, state)):
             if isinstance(options, dict):
                 given = nested(options)
                 config.merge_from_dict({key: given[key] for key in given if key == 'train_cfg'})
         return int(config.train_cfg.get('max_iters', 0))
+
+    def _known_options(self, name: str, state: PipelineState | None) -> Any:
+        """A step's ``cfg_options``, as what a finished step left where they are a template of it,
+        else as written.
+        """
+        options = self._filled_in(self.definitions[name].get('cfg_options') or {})
+        whole = TEMPLATE.fullmatch(options) if isinstance(options, str) else None
+        if whole and state is not None and state.finished(whole[1].partition('.')[0]):
+            return self.resolve(options, f'step {name}', state)
+        return options
 
 
 def order_steps(steps: list[dict] | dict[str, dict | None]) -> dict[str, dict]:

@@ -19,11 +19,11 @@ from mmcast.typed_values import NO_DEFAULT, TEMPLATE, Typed, read_like
 # What a step of each kind must and may say, besides its kind.
 _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
     call=({'function'}, {'kwargs'}),
-    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'cfg_options'}),
-    test=({'config', 'checkpoint'}, {'cfg_options'}),
+    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'transforms', 'cfg_options'}),
+    test=({'config', 'checkpoint'}, {'transforms', 'cfg_options'}),
     pseudo_label=(
         {'config', 'checkpoint'},
-        {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'cfg_options'},
+        {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'transforms', 'cfg_options'},
     ),
 )
 _EMPTY = inspect.Parameter.empty
@@ -57,7 +57,7 @@ DATASETS_KEYS = (
     'transforms',
 )
 REPORT_KEYS = ('columns', 'images', 'ann_file', 'img_dir', 'score_thr', 'pseudo_labels')
-COLUMN_KEYS = ('title', 'step', 'config', 'checkpoint', 'cfg_options')
+COLUMN_KEYS = ('title', 'step', 'config', 'checkpoint', 'transforms', 'cfg_options')
 # Options of ``inspect_pseudo_labels``.
 INSPECTION_KEYS = (
     'labeled',

@@ -107,9 +107,8 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
     inputs = _files_read(run)
     licences = extra.get('licences', {})
     weights = [
-        dict(path=path, sha256=digest, licence=licences.get(Path(path).name, _NO_LICENCE))
-        for path, (digest, _) in inputs.items()
-        if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
+        dict(path=path, sha256=digest, licence=licences.get(Path(path).name, licence))
+        for path, digest, licence in [*_weights_read(inputs), *_weights_told(run)]
     ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -138,6 +137,7 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         cell=cell,
         data=extra.get('data'),
         labels=_labels(run, inputs),
+        decisions=run.decisions,
         weights=weights,
         steps=[_step(run, name) for name in run.plan.definitions],
         teachers=_teachers(run),
@@ -184,10 +184,41 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
             for key, value in fingerprint.settings.items()
             if key.startswith(_READ[definition['kind']]) and value.strip("'").endswith(_FILES)
         ]
+        told = 'weights' in run.state.outputs(name)  # which of them it used
         for path, digest in fingerprint.files.items():
-            if path.endswith(tuple(read)):
+            if path.endswith(tuple(read)) and not (told and path.endswith(_WEIGHTS)):
                 files.setdefault(path, (digest, []))[1].append(name)
     return files
+
+
+def _weights_read(inputs: dict[str, tuple[str, list[str]]]) -> list[tuple[str, str, str]]:
+    """Path, SHA-256 and licence, which is not known, of the weights among the files read."""
+    return [
+        (path, digest, _NO_LICENCE)
+        for path, (digest, _) in inputs.items()
+        if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
+    ]
+
+
+def _weights_told(run: PipelineRun) -> list[tuple[str, str, str]]:
+    """The same of the weights that steps say they used: their output ``weights``, dicts with
+    ``path`` (a file, a folder or a name) and ``licence``.
+    """
+    found = []
+    for name in run.plan.definitions:
+        for used in run.state.outputs(name).get('weights', []):
+            path = Path(used['path'])
+            files = sorted(path.glob('*')) if path.is_dir() else [path]
+            found += [
+                (
+                    run.state.portable(str(file)),
+                    sha256_of_file(file) if file.is_file() else '-',
+                    used['licence'],
+                )
+                for file in files
+                if file.suffix in _WEIGHTS or not path.is_dir()
+            ]
+    return found
 
 
 def _labels(run: PipelineRun, inputs: dict[str, tuple[str, list[str]]]) -> list[dict]:

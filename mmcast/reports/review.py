@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,19 @@ def write_task_page(done: Exported, page: str | os.PathLike) -> None:
         tool=task.tool, images=len(task.images), proposals=task.number_of_proposals,
         **{'left out': len(done.left_out)},
     )  # fmt: skip
-    settings = {key: value for key, value in task.settings.items() if value is not None}
+    settings = _readable_settings(task.settings)
     title = f'to be reviewed: {done.folder.name}'
     _write(page, title, {'task': counts, 'settings': settings}, figures, colours)
+
+
+def _readable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are set, without hashes and addresses."""
+    chosen = {key: value for key, value in settings.items() if value and key != 'image_url'}
+    thresholds = settings['thresholds'].items()
+    chosen['thresholds'] = ', '.join(f'{name} above {value}' for name, value in thresholds)
+    if settings['labeled']:
+        chosen['labeled'] = printable(settings['labeled']['file'])
+    return chosen
 
 
 def write_merge_page(done: Merged, folder: Path, page: str | os.PathLike) -> None:

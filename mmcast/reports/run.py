@@ -72,6 +72,7 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
         columns=COLUMNS,
         cell=cell,
         overlays=overlays,
+        decisions=run.decisions,
         inspection=inspection,
         percent=percent,
         curves=_curve_images(run),
@@ -137,18 +138,24 @@ def _losses(curves: Curves) -> dict[str, list]:
 
 
 def _plot(curves: Curves) -> str:
-    """Losses and scores, and what the pixel loss does where a hook logged it (the paper's Figure
-    3).
+    """Losses and scores and, where they were logged, what the pixel loss does (the paper's Figure
+    3), and how much an online teacher labels.
     """
     scores = {
         key: points for key, points in curves.items() if key.endswith(('segm_mAP', 'segm_mAP_50'))
     }
-    pixel = {
-        key.removeprefix('pxl_'): points for key, points in curves.items() if key.startswith('pxl_')
-    }
     panels = {'loss': _losses(curves), 'mask AP': scores}
-    if pixel:
-        panels['pixel loss: cosines, fractions'] = pixel
+    for prefix, label in (
+        ('pxl_', 'pixel loss: cosines, fractions'),
+        ('online_', 'online teacher: labels, images'),
+    ):
+        found = {
+            key.removeprefix(prefix): points
+            for key, points in curves.items()
+            if key.startswith(prefix)
+        }
+        if found:
+            panels[label] = found
     figure = Figure(figsize=(5 * len(panels), 3.2), layout='constrained')
     for axis, (label, lines) in zip(figure.subplots(1, len(panels)), panels.items()):
         for key, points in lines.items():

@@ -105,14 +105,15 @@ def test_report_is_one_file_with_everything(labels, tmp_path, monkeypatch):
     assert asked[2:] == [('student.pth', 0.4)]
 
 
-def test_curves_of_the_pixel_loss_get_a_panel_of_their_own():
+@pytest.mark.parametrize('key, label', [('pxl_margin', 'margin'), ('online_labels', 'labels')])
+def test_curves_of_pixel_loss_and_online_teacher_get_a_panel_of_their_own(key, label):
     curves = dict(loss=[(1, 2.0), (2, 1.0)])
     without = base64.b64decode(_plot(curves).partition(',')[2]).decode()
     with_it = base64.b64decode(
-        _plot(curves | dict(pxl_margin=[(1, 0.4), (2, 0.5)])).partition(',')[2]
+        _plot(curves | {key: [(1, 0.4), (2, 0.5)]}).partition(',')[2]
     ).decode()
     assert without.count('id="axes_') == 2 and with_it.count('id="axes_') == 3
-    assert '<!-- margin -->' in with_it and '<!-- margin -->' not in without
+    assert f'<!-- {label} -->' in with_it and f'<!-- {label} -->' not in without
 
 
 def test_images_are_spread_over_the_annotated_ones(labels):

@@ -50,6 +50,7 @@ model = dict(
     detector=dict(
         type='GroundedSAM',
         classes=None,  # the step configs put the data set's here
+        prompts=None,  # other words than the names: dict(motorcycle=['motorbike', 'scooter'])
         data_preprocessor=dict(
             type='DetDataPreprocessor', pad_mask=True, mask_pad_value=0, **normalisation),
         activation_checkpointing=True,

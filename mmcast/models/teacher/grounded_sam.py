@@ -6,7 +6,7 @@ predict in the data set's classes, and learn on the same batches as every other 
 package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import NoReturn
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from mmcast.errors import CASTError
 from mmcast.masks.confidence import map_size
+from mmcast.masks.tiling import Windows
 from mmcast.models.activation_checkpointing import checkpoint_activations
 from mmcast.models.outputs import NetworkOutputs, OnDemand
+from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.models.teacher.grounding_dino import BoxOutputs
 from mmcast.registry import MODELS
 
@@ -60,6 +62,8 @@ class GroundedSAM(BaseDetector):
         grounding_dino: ``PromptedGroundingDINO``, without ``classes``.
         sam2: ``BoxPromptedSAM2``.
         classes: Names in the data set's order; they are the prompt.
+        prompts: What to ask for in place of a class's name, a text or several that mean the same,
+            see ``PromptedGroundingDINO``.
         frozen: Components that do not learn, ``grounding_dino`` or ``sam2``; their losses are left
             out.
         pixel_encoder: The component whose features the pixel loss contrasts: ``sam2`` (one map of
@@ -68,6 +72,9 @@ class GroundedSAM(BaseDetector):
         num_pixel_queries: K of the pixel loss, the queries with the highest class scores.
         score_factors: What ``scores`` are the product of, in addition to the class scores:
             ``mask_quality``, ``agreement``.
+        windows: Predict in overlapping windows of the image that the test pipeline gives, options
+            of :class:`~mmcast.masks.tiling.Windows`; each window is a whole image to the two
+            components. Default: the whole image.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         data_preprocessor: With the ``mean`` and ``std`` that the batch is normalised by.
         init_cfg: As everywhere in MMEngine.
@@ -97,10 +104,12 @@ class GroundedSAM(BaseDetector):
         grounding_dino: ConfigType,
         sam2: ConfigType,
         classes: Sequence[str],
+        prompts: Mapping[str, str | Sequence[str]] | None = None,
         frozen: Sequence[str] = (),
         pixel_encoder: str | None = None,
         num_pixel_queries: int = 50,
         score_factors: Sequence[str] = (),
+        windows: dict | None = None,
         activation_checkpointing: bool = False,
         data_preprocessor: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
@@ -123,10 +132,11 @@ class GroundedSAM(BaseDetector):
                 f'components are {" and ".join(COMPONENTS)}, at most one is frozen, '
                 'and one whose encoder learns has the pixels'
             )
-        self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes))
+        self.grounding_dino = MODELS.build(dict(grounding_dino, classes=classes, prompts=prompts))
         self.sam2 = MODELS.build(sam2)
         self.num_pixel_queries = num_pixel_queries
         self.score_factors = tuple(score_factors)
+        self.windows = Windows(**windows) if windows else None
         if set(score_factors) - set(SCORE_FACTORS):
             raise CASTError(
                 f'GroundedSAM: score_factors={self.score_factors}: use '
@@ -142,9 +152,9 @@ class GroundedSAM(BaseDetector):
                     *(layer for part in transformer for layer in part.layers),
                     *transformer[0].fusion_layers,
                     *(block for stage in swin for block in stage.blocks),
-                    *self.sam2.blocks,
                 ]
             )
+            self.sam2.checkpoint_activations()
 
     def train(self, mode: bool = True) -> 'GroundedSAM':
         """Training mode for what learns; a frozen component stays in evaluation."""
@@ -178,6 +188,33 @@ class GroundedSAM(BaseDetector):
             (N,), SAM2's estimate of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's
             box and that of SAM2's mask, and ``scores``, the class scores times ``score_factors``.
         """
+        if self.windows is None:
+            return self.predict_whole(batch_inputs, batch_data_samples, rescale)
+        return predict_in_windows(
+            self.predict_whole,
+            batch_inputs,
+            batch_data_samples,
+            self.windows,
+            rescale,
+            self.mask_probabilities,
+        )
+
+    def predict_whole(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+        logits_above: float | None = None,
+    ) -> SampleList:
+        """:meth:`predict` on whole images.
+
+        Args:
+            batch_inputs: As of :meth:`predict`.
+            batch_data_samples: As of :meth:`predict`.
+            rescale: As of :meth:`predict`.
+            logits_above: Predict the mask ``logits`` (N, H, W) as well, but only instances whose
+                score is above this.
+        """
         images = [
             image[:, : sample.img_shape[0], : sample.img_shape[1]]
             for image, sample in zip(self._pixels(batch_inputs), batch_data_samples)
@@ -185,12 +222,15 @@ class GroundedSAM(BaseDetector):
         for image, sample, found in zip(
             images, batch_data_samples, self.grounding_dino.detect(images)
         ):
-            sample.pred_instances = self._segment(
-                image, found, tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
-            )
+            size = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
+            if logits_above is not None:  # factors of scores are at most 1
+                found = found[found.scores > logits_above]
+            sample.pred_instances = self._segment(image, found, size, logits_above is not None)
         return batch_data_samples
 
-    def _segment(self, image: Tensor, found: InstanceData, size: tuple[int, int]) -> InstanceData:
+    def _segment(
+        self, image: Tensor, found: InstanceData, size: tuple[int, int], with_logits: bool = False
+    ) -> InstanceData:
         """The instances of one image at a size; it is encoded once for any number of boxes."""
         boxes = found.bboxes * found.bboxes.new_tensor([size[1], size[0]]).repeat(2)
         if len(boxes):
@@ -207,7 +247,9 @@ class GroundedSAM(BaseDetector):
             mask_quality=quality.float(),
             agreement=bbox_overlaps(boxes, mask2bbox(masks), is_aligned=True),
         )
-        if self.mask_probabilities:
+        if with_logits:
+            instances.logits = self.sam2.logits_of_size(logits, size)
+        elif self.mask_probabilities:
             instances.probabilities = self.sam2.probabilities(logits, map_size(size))
         for name in self.score_factors:
             instances.scores = instances.scores * instances[name].clamp(0, 1)

@@ -2,7 +2,7 @@
 mmdet's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,8 @@ class PromptedGroundingDINO(GroundingDINO):
 
     Args:
         classes: Names in the data set's order.
+        prompts: Class names to a text, or several that mean the same, to ask for in their place;
+            of several, the highest score counts, and all are positive in training.
         box_scale: Longest long side and short side of the network's input in pixels, the ratio is
             kept.
         train_box_scales: In training, one of these is chosen at random for each batch; default
@@ -63,6 +65,7 @@ class PromptedGroundingDINO(GroundingDINO):
         self,
         *args: Any,
         classes: Sequence[str],
+        prompts: Mapping[str, str | Sequence[str]] | None = None,
         box_scale: tuple[int, int] = (1333, 800),
         train_box_scales: Sequence[tuple[int, int]] | None = None,
         test_cfg: dict | None = None,
@@ -81,7 +84,7 @@ class PromptedGroundingDINO(GroundingDINO):
         self.train_box_scales = [tuple(scale) for scale in train_box_scales or [box_scale]]
         self.current_scale = self.box_scale
         self.num_classes = len(classes)
-        self.prompts = ClassPrompts(self, classes, test_cfg['classes_per_prompt'])
+        self.prompts = ClassPrompts(self, classes, test_cfg['classes_per_prompt'], prompts)
         self.language_model.requires_grad_(False).eval()
         nn.init.normal_(self.level_embed)  # mmdet leaves what the memory held until init_weights
 

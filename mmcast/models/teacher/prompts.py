@@ -1,7 +1,8 @@
-"""Class names of a data set as prompts of Grounding-DINO: one where they fit, several where they do
+"""The classes of a data set as prompts of Grounding-DINO: one where they fit, several where they do
 not.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ from mmdet.models.detectors import GroundingDINO
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor
 
+from mmcast.coco.categories import texts_of_classes
 from mmcast.errors import CASTError
-from mmcast.spelling import hint
+
+__all__ = ['ClassPrompts', 'Prompt', 'scores_of_classes', 'texts_of_classes']
 
 _SEPARATORS = '.?'  # the tokenizer starts a new entity at these
 
@@ -22,66 +25,100 @@ class Prompt:
 
     Attributes:
         classes: The data set's class indices that it asks for, in the order of the text.
-        caption: The text, such as ``'person. rider. '``.
-        tokens_of_class: (len(classes), text length) of bool, the tokens that spell each class.
+        caption: The text, such as ``'person. pedestrian. rider. '``.
+        class_of_text: (texts,) positions in ``classes``, in the order of the text; several texts
+            may ask for one class.
+        tokens_of_text: (texts, text length) of bool, the tokens that spell each text.
     """
 
     classes: tuple[int, ...]
     caption: str
-    tokens_of_class: Tensor
+    class_of_text: Tensor
+    tokens_of_text: Tensor
+
+    @property
+    def tokens_of_class(self) -> Tensor:
+        """(len(classes), text length) of bool, the tokens of all texts that ask for each class.
+
+        In training all of them are positive for an object of the class: prediction takes the
+        highest score of its texts, so each text has to find the class by itself.
+        """
+        found = torch.zeros(len(self.classes), self.tokens_of_text.shape[1])
+        return found.index_add(0, self.class_of_text, self.tokens_of_text.float()) > 0
 
 
 class ClassPrompts:
-    """The prompts of one list of class names, and their text features.
+    """The prompts of one list of classes, and their text features.
 
-    Names go in as entities of their own, so no part of a sentence has to be guessed (mmdet does
-    that with NLTK data from the network). The language model is frozen: its features of a prompt
-    are computed once and kept until its weights or their place change.
+    Texts go in as entities of their own, so no part of a sentence has to be guessed (mmdet does
+    that with NLTK data from the network). All texts of a class are in one prompt. The language
+    model is frozen: its features of a prompt are computed once and kept until its weights or their
+    place change.
 
     Args:
         network: Grounding-DINO; tokenizes and reads the prompts.
         classes: Names in the data set's order.
         classes_per_prompt: At most so many in one prompt; ``None`` means as many as the text length
             holds.
+        prompts: What to ask for in place of a class's name, see :func:`texts_of_classes`.
 
     Raises:
-        CASTError: If a name is empty, holds a separator, is longer than the text length or stands
-            for two classes.
+        CASTError: If a text is empty, holds a separator or stands for two classes, if those of a
+            class are longer than the text length, or if ``prompts`` names no class.
     """
 
     def __init__(
-        self, network: GroundingDINO, classes: Sequence[str], classes_per_prompt: int | None = None
+        self,
+        network: GroundingDINO,
+        classes: Sequence[str],
+        classes_per_prompt: int | None = None,
+        prompts: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         self.network = network
-        self.names = [clean_label_name(name).strip() for name in classes]
+        originals = texts_of_classes(classes, prompts)
+        self.texts = [_clean_texts(texts) for texts in originals]
+        self._check_unique(originals)
         self.max_tokens = min(network.language_model.max_tokens, network.bbox_head.max_text_len)
-        self.lengths = [self._length(name, original) for name, original in zip(self.names, classes)]
-        duplicates = [
-            name for name in classes if self.names.count(clean_label_name(name).strip()) > 1
-        ]
-        if duplicates or not classes:
-            raise CASTError(
-                f'GroundedSAM classes: {", ".join(duplicates) or "none given"}; every class '
-                'needs a name of its own, as text in brackets and underscores do not count'
-            )
+        self.lengths = [self._length(*pair) for pair in zip(self.texts, originals)]
         everything = range(len(classes))
         self.all = [self.make(group) for group in self._groups(everything, classes_per_prompt)]
         self.whole = self.make(everything) if len(self._groups(everything, None)) == 1 else None
         self._features: dict[str, dict[str, Tensor]] = {}
         self._weights_of_features = None
 
-    def _length(self, name: str, original: str) -> int:
-        """Tokens of a name and the separator after it."""
-        if not name or any(mark in name for mark in _SEPARATORS):
+    def _check_unique(self, originals: Sequence[Sequence[str]]) -> None:
+        """Raises CASTError where a text stands for two classes, or there is no class."""
+        uses = Counter(text for texts in self.texts for text in texts)
+        twice = [
+            original
+            for texts in originals
+            for original in texts
+            if uses[clean_label_name(original).strip()] > 1
+        ]
+        if twice or not originals:
             raise CASTError(
-                f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have '
-                f'letters outside of brackets and none of {_SEPARATORS}; rename it in `classes`'
+                f'GroundedSAM classes: {", ".join(twice) or "none given"}; every class '
+                'needs a name of its own, as text in brackets and underscores do not count'
             )
-        length = len(self.network.language_model.tokenizer(name + '. ').input_ids) - 2
+
+    def _length(self, texts: Sequence[str], originals: Sequence[str]) -> int:
+        """Tokens of the texts of a class and the separators after them."""
+        for original in originals:
+            text = clean_label_name(original).strip()
+            if not text or any(mark in text for mark in _SEPARATORS):
+                raise CASTError(
+                    f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have '
+                    f'letters outside of brackets and none of {_SEPARATORS}; rename it in '
+                    '`classes`, or give another text for it in `prompts`'
+                )
+        tokenizer = self.network.language_model.tokenizer
+        length = sum(len(tokenizer(text + '. ').input_ids) - 2 for text in texts)
         if length + 2 > self.max_tokens:
+            several = f' and {len(texts) - 1} more texts' if len(texts) > 1 else ''
             raise CASTError(
-                f'GroundedSAM classes: the name {original[:40]!r} has {length} tokens, the prompt '
-                f'holds {self.max_tokens - 2}; choose a shorter one in `classes`'
+                f'GroundedSAM classes: the name {originals[0][:40]!r}{several} has {length} '
+                f'tokens, the prompt holds {self.max_tokens - 2}; choose a shorter one in '
+                '`classes`, or fewer and shorter texts in `prompts`'
             )
         return length
 
@@ -98,13 +135,14 @@ class ClassPrompts:
 
     def make(self, classes: Sequence[int]) -> Prompt:
         """The prompt that asks for some classes, by index."""
-        names = [self.names[i] for i in classes]
+        texts = [(place, text) for place, i in enumerate(classes) for text in self.texts[i]]
         tokenized, caption, spans, _ = self.network.get_tokens_and_prompts(
-            names, custom_entities=True
+            [text for _, text in texts], custom_entities=True
         )
         with torch.device('cpu'):  # it holds facts also where a network is built without memory
             _, tokens = self.network.get_positive_map(tokenized, spans)
-        return Prompt(tuple(classes), caption, tokens > 0)
+            class_of_text = torch.tensor([place for place, _ in texts])
+        return Prompt(tuple(classes), caption, class_of_text, tokens > 0)
 
     def for_training(self, present: Tensor) -> Prompt:
         """The prompt of a training step: all classes; where they do not fit, those present and
@@ -116,7 +154,7 @@ class ClassPrompts:
         """
         if self.whole is not None:
             return self.whole
-        order = torch.randperm(len(self.names))
+        order = torch.randperm(len(self.texts))
         is_present = torch.isin(order, present.cpu())
         first = self._groups(torch.cat([order[is_present], order[~is_present]]).tolist(), None)[0]
         return self.make(sorted(first))
@@ -146,33 +184,16 @@ class ClassPrompts:
 
 
 def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:
-    """Scores (..., n) of a prompt's n classes: each the mean of its tokens' scores (..., T)."""
-    weights = prompt.tokens_of_class.to(token_scores)
-    return token_scores @ (weights / weights.sum(1, keepdim=True)).T
-
-
-def texts_of_classes(
-    classes: Sequence[str], prompts: Mapping[str, str | Sequence[str]] | None = None
-) -> list[tuple[str, ...]]:
-    """The texts that ask for each class: its own name, or what ``prompts`` has in its place.
-
-    Args:
-        classes: Names in the data set's order.
-        prompts: Class names to a text, or to several that mean the same.
-
-    Returns:
-        At least one text for each class, in the order of ``classes``.
-
-    Raises:
-        CASTError: If ``prompts`` names a class that is not there, or has no text for one.
+    """Scores (..., n) of a prompt's n classes from those of tokens (..., T): each the highest of
+    the class's texts, of which each has the mean of its tokens.
     """
-    prompts = dict(prompts or {})
-    for name in prompts:
-        if name not in classes:
-            raise CASTError(f'prompts: no class {name!r}; {hint(name, classes)}')
-    found = [prompts.get(name, name) for name in classes]
-    texts = [(text,) if isinstance(text, str) else tuple(text) for text in found]
-    for name, of_class in zip(classes, texts):
-        if not of_class or not all(isinstance(text, str) and text.strip() for text in of_class):
-            raise CASTError(f'prompts: class {name!r} needs at least one text, and none empty')
-    return texts
+    weights = prompt.tokens_of_text.to(token_scores)
+    of_texts = token_scores @ (weights / weights.sum(1, keepdim=True)).T
+    owners = prompt.class_of_text.to(of_texts.device).expand_as(of_texts)
+    scores = of_texts.new_zeros((*of_texts.shape[:-1], len(prompt.classes)))
+    return scores.scatter_reduce(-1, owners, of_texts, 'amax', include_self=False)
+
+
+def _clean_texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts as Grounding-DINO reads them, without brackets and underscores, each once."""
+    return tuple(dict.fromkeys(clean_label_name(text).strip() for text in texts))

@@ -3,6 +3,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,12 @@ from mmdet.structures import DetDataSample, SampleList
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.transforms.v2 import functional as image_functional
 from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model
 
 from mmcast.errors import CASTError
+from mmcast.models.activation_checkpointing import checkpoint_activations
 from mmcast.models.embedding_cache import EmbeddingCache
 from mmcast.models.losses.prompted_masks import prompted_mask_losses
 from mmcast.models.pixel_confidence import confidence_of
@@ -67,7 +70,7 @@ class BoxPromptedSAM2(BaseModule):
         size: ``tiny``, ``small``, ``base_plus`` or ``large``.
         image_size: Side of the square in pixels, a multiple of 32.
         boxes_per_chunk: So many boxes go through the mask decoder, and so many masks to full size,
-            at a time.
+            at a time. With activation checkpointing training needs no more at a time either.
         encoder: Options of ``transformers.Sam2HieraDetConfig`` that win over those of the size.
         decoder: The same of ``Sam2MaskDecoderConfig``.
         num_prompts: In training, so many ground truths of an image prompt it at most, chosen anew
@@ -131,6 +134,7 @@ class BoxPromptedSAM2(BaseModule):
         self.model.prompt_encoder.mask_embed.requires_grad_(reprompts > 0)
         self.model.mask_decoder.pred_obj_score_head.requires_grad_(False)
         self.freeze_encoder, self.embedding_cache = freeze_encoder, None
+        self._checkpoint_losses = False
         if freeze_encoder:
             for part in self._encoder_parts:
                 part.requires_grad_(False)
@@ -241,6 +245,15 @@ class BoxPromptedSAM2(BaseModule):
         empty = torch.zeros(0, *size, dtype=torch.bool, device=mask_logits.device)
         return torch.cat(masks) if masks else empty
 
+    def logits_of_size(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (N, H, W) of float16 from logits (N, h, w)."""
+        parts = [
+            F.interpolate(chunk[None].float(), size, mode='bilinear')[0].half()
+            for chunk in mask_logits.split(self.boxes_per_chunk)
+            if len(chunk)
+        ]
+        return torch.cat(parts) if parts else mask_logits.new_zeros((0, *size), dtype=torch.half)
+
     def probabilities(self, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Probabilities (N, h', w') of uint8, 255 is 1, of a size, from logits (N, h, w)."""
         parts = [
@@ -305,13 +318,38 @@ class BoxPromptedSAM2(BaseModule):
             confidence = image_functional.resize(
                 confidence[None], [self.image_size] * 2, antialias=True
             )
+        total = torch.zeros(3, device=boxes.device)
+        for boxes, masks in zip(
+            prompts.split(self.boxes_per_chunk), target.split(self.boxes_per_chunk)
+        ):
+            arguments = (*embeddings, boxes, masks, confidence, size)
+            if self._checkpoint_losses and self.training:
+                losses = checkpoint(self._losses_of_prompts, *arguments, use_reentrant=False)
+            else:
+                losses = self._losses_of_prompts(*arguments)
+            total = total + losses
+        return total
+
+    def _losses_of_prompts(self, *arguments: Any) -> Tensor:
+        """The three sums (3,) of one image's embeddings, boxes (N, 4), targets (N, S, S), weights
+        of the pixels and size; embeddings come singly, as checkpointing looks for tensors.
+        """
+        *embeddings, boxes, target, confidence, size = arguments
+        outputs = self.passes(embeddings, boxes, size)
         with torch.autocast(boxes.device.type, enabled=False):
             return torch.stack(
                 [
                     torch.stack(prompted_mask_losses(*output, target, confidence))
-                    for output in self.passes(embeddings, prompts, size)
+                    for output in outputs
                 ]
             ).mean(0)
+
+    def checkpoint_activations(self) -> None:
+        """Trade a second forward pass of the encoder's blocks, and of the mask decoder with its
+        losses, for the memory of the first.
+        """
+        checkpoint_activations(self.blocks)
+        self._checkpoint_losses = True
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -21,17 +21,20 @@ from torchvision.transforms.v2 import functional as image_functional
 
 from mmcast.errors import CASTError
 from mmcast.masks.confidence import map_size
+from mmcast.masks.tiling import Windows
 from mmcast.models.embedding_cache import EmbeddingCache
 from mmcast.models.losses.prompted_masks import focal_and_dice
 from mmcast.models.losses.text_prompted import Matches, match_queries, query_losses
 from mmcast.models.outputs import NetworkOutputs, OnDemand
 from mmcast.models.pixel_confidence import confidence_of
+from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.models.teacher.class_texts import ClassTexts
 from mmcast.models.teacher.sam3_outputs import (
     ImageMaps,
     PairOutputs,
     binary_masks,
     byte_probabilities,
+    logits_of_size,
     mask_ious,
     mask_quality,
 )
@@ -104,6 +107,9 @@ class SAM3(BaseDetector):
         num_pixel_queries: K of the pixel loss, the queries with the highest scores.
         score_factors: What ``scores`` are the product of, in addition to SAM3's scores:
             ``mask_quality``, ``agreement``.
+        windows: Predict in overlapping windows of the image that the test pipeline gives, options
+            of :class:`~mmcast.masks.tiling.Windows`; each window is stretched to the square.
+            Default: the whole image.
         activation_checkpointing: Trade a second forward pass for the memory of the first.
         test_cfg: ``score_thr`` (0.05), ``max_per_img`` (100), and ``synonym_iou`` (0.5), from where
             on the masks of two texts of a class are of one object.
@@ -147,6 +153,7 @@ class SAM3(BaseDetector):
         loss_weights: Mapping[str, float] | None = None,
         num_pixel_queries: int = 50,
         score_factors: Sequence[str] = (),
+        windows: dict | None = None,
         activation_checkpointing: bool = False,
         test_cfg: dict | None = None,
         data_preprocessor: OptConfigType = None,
@@ -177,6 +184,7 @@ class SAM3(BaseDetector):
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         self.num_pixel_queries = num_pixel_queries
         self.score_factors = tuple(score_factors)
+        self.windows = Windows(**windows) if windows else None
         self.test_cfg = {**TEST_CFG, **(test_cfg or {})}
         for name in self.frozen:
             getattr(self.network, name).requires_grad_(False).eval()
@@ -229,11 +237,40 @@ class SAM3(BaseDetector):
             query's score times presence, times ``score_factors``. What two classes claim is in
             there twice.
         """
+        if self.windows is None:
+            return self.predict_whole(batch_inputs, batch_data_samples, rescale)
+        return predict_in_windows(
+            self.predict_whole,
+            batch_inputs,
+            batch_data_samples,
+            self.windows,
+            rescale,
+            self.mask_probabilities,
+        )
+
+    def predict_whole(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+        logits_above: float | None = None,
+    ) -> SampleList:
+        """:meth:`predict` on whole images.
+
+        Args:
+            batch_inputs: As of :meth:`predict`.
+            batch_data_samples: As of :meth:`predict`.
+            rescale: As of :meth:`predict`.
+            logits_above: Predict the mask ``logits`` (N, H, W) as well, but only instances whose
+                score is above this.
+        """
         for pixels, sample in zip(self._pixels(batch_inputs), batch_data_samples):
             height, width = sample.img_shape[:2]
             size = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
-            encoded = self.network.encode(pixels[None, :, :height, :width])
-            sample.pred_instances = self._finish(self._detect(encoded), size)
+            found = self._detect(self.network.encode(pixels[None, :, :height, :width]))
+            if logits_above is not None:  # factors of scores are at most 1
+                found = found[found.scores > logits_above]
+            sample.pred_instances = self._finish(found, size, logits_above is not None)
         return batch_data_samples
 
     def _detect(self, encoded: ImageMaps) -> InstanceData:
@@ -296,7 +333,9 @@ class SAM3(BaseDetector):
             kept[places] = alive.to(kept.device)
         return kept
 
-    def _finish(self, found: InstanceData, size: tuple[int, int]) -> InstanceData:
+    def _finish(
+        self, found: InstanceData, size: tuple[int, int], with_logits: bool = False
+    ) -> InstanceData:
         """Instances in an image of a size, from those in the square."""
         whole = found.bboxes.new_tensor([size[1], size[0]]).repeat(2)
         boxes = (found.bboxes * whole).clamp(min=0).minimum(whole)
@@ -310,7 +349,9 @@ class SAM3(BaseDetector):
             mask_quality=mask_quality(found.logits),
             agreement=bbox_overlaps(boxes, mask2bbox(masks), is_aligned=True),
         )
-        if self.mask_probabilities:
+        if with_logits:
+            instances.logits = logits_of_size(found.logits, size, self.masks_per_chunk)
+        elif self.mask_probabilities:
             instances.probabilities = byte_probabilities(
                 found.logits, map_size(size), self.masks_per_chunk
             )

@@ -69,6 +69,18 @@ def binary_masks(mask_logits: Tensor, size: tuple[int, int], per_chunk: int) -> 
     return torch.cat(parts) if parts else mask_logits.new_zeros((0, *size), dtype=torch.bool)
 
 
+def logits_of_size(mask_logits: Tensor, size: tuple[int, int], per_chunk: int) -> Tensor:
+    """Logits (N, H, W) of float16 from logits (N, h, w), above 0 where :func:`binary_masks` is
+    True.
+    """
+    parts = [
+        F.interpolate(chunk[None].float().sigmoid(), size, mode='bilinear')[0].logit(1e-4).half()
+        for chunk in mask_logits.split(per_chunk)
+        if len(chunk)
+    ]
+    return torch.cat(parts) if parts else mask_logits.new_zeros((0, *size), dtype=torch.half)
+
+
 def byte_probabilities(mask_logits: Tensor, size: tuple[int, int], per_chunk: int) -> Tensor:
     """Probabilities (N, h', w') of uint8, 255 is 1, of a size, from logits (N, h, w)."""
     parts = [

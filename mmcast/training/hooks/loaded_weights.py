@@ -26,7 +26,7 @@ class LoadedWeightsHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """In place, before MMEngine copies it into the model."""
         state = without_new_parameters(weights_in(checkpoint), self.new_parameters)
-        # What only training has may be absent. MMEngine would list it, of a teacher hundreds of names.
+        # What only training has may be absent; of a teacher MMEngine would list hundreds of names.
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for key, value in model.state_dict().items():
             if key.startswith(TRAINING_ONLY):

@@ -329,7 +329,8 @@ def test_no_more_prompts_than_allowed(model):
         mock.patch.object(model.sam2, 'passes', wraps=model.sam2.passes) as passes,
     ):
         model.loss(images, samples)
-    assert [call.args[1].shape for call in passes.call_args_list] == [(5, 4)]
+    # Three at a time.
+    assert [call.args[1].shape for call in passes.call_args_list] == [(3, 4), (2, 4)]
 
 
 # Two processes

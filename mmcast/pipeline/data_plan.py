@@ -1,0 +1,651 @@
+"""The step that chooses sizes, windows, queries, iterations, batches and thresholds for own images,
+and says why.
+
+A rule is a function of the data's numbers. It is short because it has to be believed: the table
+that is printed and stored names the number that each value comes from.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmcast.coco.custom import queries_for
+from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
+from mmcast.errors import CASTError
+from mmcast.files import write_atomically
+from mmcast.spelling import hint
+
+GIVEN = 'given by you'
+SMALLEST = 16  # pixels: side of a small object in a network's input, four pixels of its masks
+EFFECTIVE_BATCH = 8  # images of an optimiser's step, in the paper's recipes
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the plan has to know of a teacher.
+
+    Attributes:
+        short, long: Sides in pixels that it brings an image to, at most.
+        most_objects: So many in an image it can find.
+        score_thr: Lowest score of a pseudo-label that is learned from.
+        why_score: Where that is from.
+    """
+
+    short: int
+    long: int
+    most_objects: int
+    score_thr: float
+    why_score: str
+
+
+@dataclass(frozen=True)
+class Student:
+    """What the plan has to know of a student.
+
+    Attributes:
+        divisor: Sides of its input are multiples of it.
+        passes: So often it sees an image in step ``transfer``.
+        fewest, most: Optimiser's steps, whatever the number of images.
+        start_queries: So many its start weights have, and all of them stay.
+    """
+
+    divisor: int
+    passes: int = 242
+    fewest: int = 5000
+    most: int = 90000
+    start_queries: int = 0
+
+
+TEACHERS = dict(
+    grounded_sam=Teacher(800, 1333, 300, 0.3, "the paper's threshold for Grounding-DINO"),
+    sam3=Teacher(1008, 1008, 200, 0.5, "SAM3's own threshold for what it reports"),
+)
+STUDENTS = dict(
+    cast_student=Student(14),
+    cast_lite=Student(32),
+    mask2former_r50_coco=Student(32, passes=60, fewest=2500, most=40000, start_queries=100),
+)
+# Side of a training crop in pixels and images that go through a student at a time, by GB.
+CROPS = {16: 512, 24: 640, 80: 1024}
+STUDENT_BATCH = {16: 2, 24: 4, 80: 8}
+# Steps of the teacher in 1a: the paper's 1,000 of 8 images see its 297 labeled ones 27 times.
+TEACHER_PASSES, TEACHER_STEPS = 27, (250, 1000)
+LARGEST_TEACHER_INPUT = (1024, 2048)  # no teacher looks at more pixels of a whole image
+FINEST_WINDOW = 6  # windows of a teacher along the short side, without overlap, at most
+ENOUGH = 20  # labeled images, and objects of a class, from which a class's frequency is estimated
+SMALLEST_IMAGE = 256  # pixels: short side that a student gets images in, at least
+LARGEST_NUMBER_OF_POINTS = 12544  # the recipe's, of a mask; three quarters of a smaller crop's
+WHOLE = 100_000  # pixels, longer than any side
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A row of the table."""
+
+    setting: str
+    value: Any
+    why: str
+
+
+@dataclass
+class Decisions:
+    """The rows so far. What a person gave wins over what a rule says.
+
+    Attributes:
+        given: Values of variables, None for those that are left to the rules.
+    """
+
+    given: Mapping[str, Any]
+    rows: list[Decision] = field(default_factory=list)
+
+    def add(self, setting: str, value: Any, why: str) -> Any:
+        """Notes a value that is not a person's to give."""
+        self.rows.append(Decision(setting, value, why))
+        return value
+
+    def choose(self, setting: str, rule: Callable[[], tuple[Any, str]], least: float = 1) -> Any:
+        """A person's number, or a rule's value."""
+        given = self.given.get(setting)
+        if given is None:
+            return self.add(setting, *rule())
+        return self.add(setting, number(given, setting, least), GIVEN)
+
+
+def number(value: Any, setting: str, least: float = 1) -> int | float:
+    """A number, which a command line gives as text.
+
+    Raises:
+        CASTError: It is none, or below ``least``.
+    """
+    try:
+        read = float(value)
+    except (TypeError, ValueError):
+        read = math.nan
+    whole = isinstance(least, float) or read.is_integer()
+    if not (read >= least and whole) or math.isinf(read):
+        kind = 'a number' if isinstance(least, float) else 'a whole number'
+        raise CASTError(f'variables.{setting} is {kind} from {least:g}, or None, not {value}')
+    return read if isinstance(least, float) else int(read)
+
+
+def plan_from_data(
+    out_dir: str | os.PathLike,
+    labeled: str,
+    val: str,
+    unlabeled: str,
+    classes: Sequence[str],
+    teacher: str,
+    student: str,
+    gpu: int | str,
+    prompts: Mapping[str, str | Sequence[str]] | None = None,
+    presets: Mapping[str, Mapping[int, Mapping[str, Any]]] | None = None,
+    given: Mapping[str, Any] | None = None,
+    max_queries: int | str = 300,
+    weights: Mapping[str, Any] | None = None,
+    teacher_options: Mapping[str, Any] | None = None,
+    student_options: Mapping[str, Any] | None = None,
+) -> dict:
+    """A pipeline's step: looks at the data and decides what the training steps need to be told.
+
+    Args:
+        out_dir: Folder of ``plan.json`` and ``plan.txt``.
+        labeled: COCO file of the data step.
+        val: Likewise.
+        unlabeled: Likewise.
+        classes: Names to learn.
+        teacher: One of ``TEACHERS``.
+        student: One of ``STUDENTS``.
+        gpu: Memory in GB, one of ``CROPS``.
+        prompts: Class names to a text or several, for the teacher.
+        presets: Options of the teacher's training steps by teacher and memory.
+        given: Values that win over the rules, by the setting's name; None where a rule decides.
+        max_queries: Most objects that the student finds in an image or window.
+        weights: ``dinov2``, ``language_model`` and ``tokenizer``, which configs name by path.
+        teacher_options: Options of the teacher's steps, which win over all others.
+        student_options: The same of the student's.
+
+    Returns:
+        Options of each step, by its name (``zero_shot``, ``adapt_labeled``,
+        ``adapt_self_training``, ``transfer``, ``refine``); ``teacher_transforms`` and
+        ``student_transforms`` of the data; ``num_queries``; ``decisions``, the rows of the table,
+        and ``table``, the file with it.
+
+    Raises:
+        CASTError: There is no such teacher, student or preset, or a value is not what its setting
+            takes.
+    """
+    gpu = check_choices(teacher, student, gpu)
+    data = measure_data(labeled, val, unlabeled, classes)
+    decisions = Decisions(given or {})
+    describe(decisions, data.facts, classes, prompts or {}, (teacher, student, gpu))
+    preset = dict((presets or {}).get(teacher, {}).get(gpu, {}))
+    seen = _teacher_view(decisions, data, TEACHERS[teacher])
+    shown = _student_view(
+        decisions, data, STUDENTS[student], gpu, number(max_queries, 'max_queries')
+    )
+    steps = dict(
+        _teacher_steps(decisions, data.facts, teacher, preset, seen, classes, prompts or {}),
+        **_student_steps(decisions, data.facts, student, gpu, shown, classes),
+    )
+    _set_pseudo_labels(decisions, data.facts, TEACHERS[teacher], labeled, steps)
+    _set_weights(steps, teacher, student, weights or {})
+    for name, options in steps.items():
+        extra = student_options if name in ('transfer', 'refine') else teacher_options
+        _add_options(options, extra or {})
+    for name, extra in (('teacher_options', teacher_options), ('student_options', student_options)):
+        if extra:
+            decisions.add(name, f'{len(extra)} options', f'{GIVEN}: {", ".join(extra)}')
+    outputs = dict(
+        steps,
+        teacher_transforms=seen.transforms(),
+        student_transforms=shown.transforms(),
+        num_queries=shown.num_queries,
+        decisions=[vars(row) for row in decisions.rows],
+    )
+    # It only names weights: step `start` says which were used.
+    return dict(outputs, table=_write(Path(out_dir), outputs, data.facts), weights=[])
+
+
+def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    """A person's options; those of the pixel loss are not for a step that has none."""
+    absent = 'model.pixel_contrast.' if 'model.pixel_contrast' in options else None
+    options.update({key: extra[key] for key in extra if not (absent and key.startswith(absent))})
+
+
+def check_choices(teacher: str, student: str, gpu: int | str) -> int:
+    """The memory of the GPU as a number.
+
+    Raises:
+        CASTError: One of the three is unknown.
+    """
+    for setting, value, known in (
+        ('teacher', teacher, TEACHERS),
+        ('student', student, STUDENTS),
+        ('gpu', str(gpu), [str(size) for size in CROPS]),
+    ):
+        if value not in known:
+            raise CASTError(f'variables.{setting} is {value}; {hint(value, known)}')
+    return int(gpu)
+
+
+def describe(
+    decisions: Decisions,
+    facts: DataFacts,
+    classes: Sequence[str],
+    prompts: Mapping[str, Any],
+    chosen: tuple[str, str, int],
+) -> None:
+    """Rows on what was chosen and what the data are."""
+    teacher, student, gpu = chosen
+    decisions.add('teacher, student, gpu', f'{teacher}, {student}, {gpu} GB', 'chosen by you')
+    decisions.add(
+        'images',
+        f'{facts.labeled} labeled, {facts.val} validation, {facts.unlabeled} unlabeled',
+        f'short side {facts.short_side:.0f} px, {facts.aspect:.2f} times as long (medians); '
+        f'{facts.portrait:.0%} portrait',
+    )
+    decisions.add(
+        'objects',
+        f'{sum(facts.instances.values())} labeled',
+        f'{facts.median_instances:g} in an image, at most {facts.most_instances}; side '
+        f'{facts.median_side * facts.short_side:.0f} px, of small ones (10th percentile) '
+        f'{facts.small_side * facts.short_side:.0f} px; {facts.empty} images without any',
+    )
+    for name in classes:
+        texts = prompts.get(name)
+        asked = [texts] if isinstance(texts, str) else list(texts or [])
+        why = 'asked for by ' + ', '.join(map(repr, asked)) if asked else 'asked for by its name'
+        decisions.add(f'class {name}', f'{facts.instances[name]} labeled', why)
+
+
+@dataclass(frozen=True)
+class View:
+    """How a network gets its images.
+
+    Attributes:
+        short, long: Sides in pixels that an image is brought to, at most.
+        crop: Side of a training crop.
+        ratios: Smallest and largest factor on ``short`` in training.
+        window, overlap: Of prediction in windows; 0 for whole images.
+        num_queries: Objects that are to be found in an image or window.
+    """
+
+    short: int
+    long: int
+    crop: int
+    ratios: tuple[float, float]
+    window: int = 0
+    overlap: int = 0
+    num_queries: int = 0
+
+    def transforms(self) -> dict[str, dict]:
+        """Options of the transforms of the data."""
+        scale = [self.long, self.short]
+        return dict(
+            Resize=dict(scale=scale),
+            RandomResize=dict(scale=scale, ratio_range=list(self.ratios)),
+            RandomCrop=dict(crop_size=[self.crop, self.crop]),
+        )
+
+    def windows(self, batch_size: int) -> dict | None:
+        """Options of ``Windows``, None for whole images."""
+        if not self.window:
+            return None
+        return dict(size=self.window, overlap=self.overlap, batch_size=batch_size)
+
+
+def rounded(value: float, divisor: int) -> int:
+    """The next multiple, upwards."""
+    return max(divisor, math.ceil(value / divisor - 1e-9) * divisor)
+
+
+# The teacher
+
+
+def _teacher_view(decisions: Decisions, data: MeasuredData, teacher: Teacher) -> View:
+    facts = data.facts
+    factor = min(teacher.short, teacher.long / facts.aspect)  # pixels of a short side that it sees
+    window = int(
+        decisions.choose('teacher_window', lambda: _teacher_window(facts, teacher, factor), 0)
+    )
+    if not window:
+        short = min(round(facts.short_side), LARGEST_TEACHER_INPUT[0])
+        view = View(short, LARGEST_TEACHER_INPUT[1], LARGEST_TEACHER_INPUT[1], (1.0, 1.0))
+        most = facts.most_instances
+    else:
+        short = round(facts.short_side)
+        overlap = min(rounded(facts.large_extent * short, 32), window // 2)
+        view = View(short, WHOLE, window, (0.8, 1.25), window, overlap)
+        most = data.most_in_windows(window / short, overlap / short)
+    number = max(100, min(-(-most * 11 // 100) * 10, teacher.most_objects))
+    decisions.add(
+        'teacher_image_size',
+        f'short side {view.short}' + (f', overlap of windows {view.overlap}' if window else ''),
+        f'the teacher brings each {"window" if window else "image"} to its own size, '
+        f'{teacher.short} x {teacher.long} at most; at most {most} objects there',
+    )
+    return View(**{**vars(view), 'num_queries': number})
+
+
+def _teacher_window(facts: DataFacts, teacher: Teacher, factor: float) -> tuple[int, str]:
+    """Side of its windows in pixels of the image, 0 for whole images."""
+    seen = facts.small_side * factor
+    crowded = facts.most_instances > teacher.most_objects
+    if seen >= SMALLEST and not crowded:
+        return 0, f'whole images: it sees small objects {seen:.0f} px large, {SMALLEST} are enough'
+    by_size = facts.small_side * teacher.short / SMALLEST
+    by_number = math.sqrt(0.8 * teacher.most_objects / facts.most_instances)
+    wanted = min(by_size, by_number) if crowded else by_size
+    side = max(wanted, 2 * facts.large_extent, 1 / FINEST_WINDOW)
+    if side >= 1:
+        return 0, (
+            f'whole images: it sees small objects {seen:.0f} px large, but windows would cut large '
+            f'ones of {facts.large_extent * facts.short_side:.0f} px'
+        )
+    why = f'on whole images it would see small objects {seen:.0f} px large, in windows '
+    why += f'{facts.small_side / side * teacher.short:.0f} px'
+    if crowded:
+        why += f'; it finds {teacher.most_objects} objects at most'
+    return rounded(side * facts.short_side, 32), why
+
+
+def _teacher_steps(
+    decisions: Decisions,
+    facts: DataFacts,
+    name: str,
+    preset: Mapping[str, Any],
+    view: View,
+    classes: Sequence[str],
+    prompts: Mapping[str, Any],
+) -> dict[str, dict]:
+    batch, accumulate = _batch(
+        decisions,
+        'teacher',
+        preset.get('train_dataloader.batch_size', 1),
+        preset.get('optim_wrapper.accumulative_counts'),
+        f'the preset of {name}',
+    )
+    common: dict[str, Any] = {
+        'model.detector.classes': list(classes),
+        'model.detector.prompts': dict(prompts, _delete_=True) if prompts else None,
+        'model.detector.windows': view.windows(batch_size=1),
+        **_metrics(view.num_queries),
+    }
+    boxes = 'grounding_dino.' if name == 'grounded_sam' else ''
+    common[f'model.detector.{boxes}test_cfg.max_per_img'] = view.num_queries
+
+    fewest, most = TEACHER_STEPS
+
+    def first() -> tuple[int, str]:
+        wanted = math.ceil(TEACHER_PASSES * facts.labeled / EFFECTIVE_BATCH)
+        steps = min(max(wanted, fewest), most)
+        return _iterations(steps, wanted, batch, accumulate, facts.labeled, TEACHER_PASSES)
+
+    def second() -> tuple[int, str]:
+        images = facts.labeled + facts.unlabeled
+        wanted = math.ceil(TEACHER_PASSES * images / EFFECTIVE_BATCH)
+        steps = min(max(wanted, fewest), most)
+        return _iterations(steps, wanted, batch, accumulate, images, TEACHER_PASSES)
+
+    training = dict(preset, **common, **_batches(batch, accumulate))
+    labeled = dict(training, **_schedule(decisions.choose('teacher_iterations', first)))
+    both = dict(
+        training,
+        **_schedule(decisions.choose('self_training_iterations', second)),
+        **_sampler(batch),
+    )
+    return dict(
+        zero_shot={**common, 'model.pixel_contrast': None},
+        adapt_labeled=labeled,
+        adapt_self_training=both,
+    )
+
+
+# The student
+
+
+def _student_view(
+    decisions: Decisions, data: MeasuredData, student: Student, gpu: int, max_queries: int
+) -> View:
+    facts, limit = data.facts, CROPS[gpu] // student.divisor * student.divisor
+    size = int(decisions.choose('image_size', lambda: _student_size(facts, limit, gpu)))
+    window = int(
+        decisions.choose('window', lambda: _student_window(facts, size, limit, max_queries), 0)
+    )
+    window = rounded(window, student.divisor) if window else 0
+    overlap = min(rounded(facts.large_extent * size, 32), window // 2) if window else 0
+    most = data.most_in_windows(window / size, overlap / size) if window else facts.most_instances
+    if window:
+        extent = f'large objects (95th percentile) are {facts.large_extent * size:.0f} px long: '
+        whole = 'each is whole in a window' if overlap < window // 2 else 'some are put together'
+        decisions.add('window_overlap', overlap, extent + whole)
+
+    def queries() -> tuple[int, str]:
+        where = 'window' if window else 'image'
+        found = max(queries_for(np.array([most]), max_queries), student.start_queries)
+        why = f'a tenth more than the {most} objects of the fullest {where}, in tens; '
+        return found, why + f'{max(30, student.start_queries)} to {max_queries}'
+
+    return View(
+        short=size,
+        long=WHOLE if window else 4 * size,
+        crop=window or rounded(min(size, limit), student.divisor),
+        ratios=(0.8, 1.25) if window else (0.5, 2.0),
+        window=window,
+        overlap=overlap,
+        num_queries=int(decisions.choose('num_queries', queries, max(1, student.start_queries))),
+    )
+
+
+def _student_size(facts: DataFacts, limit: int, gpu: int) -> tuple[int, str]:
+    """Short side in pixels that the student gets images in."""
+    needed, native = SMALLEST / facts.small_side, facts.short_side
+    usual = min(max(native, SMALLEST_IMAGE), limit)
+    size = max(usual, min(needed, 2 * native))
+    if size > limit and facts.large_extent * size > limit / 2:
+        size = max(limit, limit / 2 / facts.large_extent)
+        why = f'small objects want {needed:.0f}, large ones that half a window holds them; small '
+        why += 'ones'
+    elif size == native:
+        why = 'that of the images; small objects'
+    elif size == SMALLEST_IMAGE:
+        why = f'the images have {native:.0f}, too little for an encoder; small objects'
+    elif size > usual:
+        why = f'the images have {native:.0f}; small objects want more: they'
+    else:
+        why = f'the images have {native:.0f}, a crop for {gpu} GB {limit}; small objects'
+    return round(size), f'{why} are {facts.small_side * size:.0f} px large then'
+
+
+def _student_window(facts: DataFacts, size: int, limit: int, max_queries: int) -> tuple[int, str]:
+    """Side of its windows in pixels of its input, 0 for whole images."""
+    if size > limit:
+        return (
+            limit,
+            f'images of {size} px do not fit into a step of training: windows as its crops',
+        )
+    if facts.most_instances > max_queries:
+        side = size * math.sqrt(0.8 * max_queries / facts.most_instances)
+        return int(max(side, size / FINEST_WINDOW)), (
+            f'an image has up to {facts.most_instances} objects, the student finds {max_queries}'
+        )
+    return 0, f'whole images: at most {facts.most_instances} objects in one'
+
+
+def _student_steps(
+    decisions: Decisions,
+    facts: DataFacts,
+    name: str,
+    gpu: int,
+    view: View,
+    classes: Sequence[str],
+) -> dict[str, dict]:
+    student = STUDENTS[name]
+    batch, accumulate = _batch(decisions, 'student', STUDENT_BATCH[gpu], None, f'{gpu} GB')
+    detector = {
+        'panoptic_head.num_things_classes': len(classes),
+        'panoptic_head.num_queries': view.num_queries,
+        'panoptic_head.loss_cls.class_weight': [1.0] * len(classes) + [0.1],
+        'panoptic_fusion_head.num_things_classes': len(classes),
+        'train_cfg.num_points': min(LARGEST_NUMBER_OF_POINTS, 3 * (view.crop // 4) ** 2 // 4),
+        'test_cfg.max_per_image': view.num_queries,
+        'test_cfg.windows': view.windows(batch_size=batch),
+    }
+    common = {
+        **{f'model.detector.{key}': value for key, value in detector.items()},
+        **_metrics(view.num_queries),
+        **_batches(batch, accumulate),
+    }
+
+    def iterations() -> tuple[int, str]:
+        images = facts.labeled + facts.unlabeled
+        wanted = math.ceil(student.passes * images / EFFECTIVE_BATCH)
+        steps = min(max(wanted, student.fewest), student.most)
+        return _iterations(steps, wanted, batch, accumulate, images, student.passes)
+
+    transfer = int(decisions.choose('student_iterations', iterations))
+    refine = int(
+        decisions.choose(
+            'refine_iterations', lambda: (-(-transfer // 10), 'a tenth of student_iterations')
+        )
+    )
+    return dict(
+        transfer={
+            **common,
+            **_schedule(transfer),
+            **_sampler(batch),
+        },
+        refine={**common, **_schedule(refine)},
+    )
+
+
+# Both
+
+
+def _batch(
+    decisions: Decisions, who: str, batch: int, accumulate: int | None, source: str
+) -> tuple[int, int]:
+    """Images that go through a network at a time, and how many such gradients make a step."""
+    chosen = int(decisions.choose(f'{who}_batch_size', lambda: (batch, source)))
+    if chosen != batch or accumulate is None:
+        accumulate = max(1, round(EFFECTIVE_BATCH / chosen))
+    decisions.add(
+        f'{who}_accumulation',
+        accumulate,
+        f'{chosen * accumulate} images in a step of the optimiser',
+    )
+    return chosen, accumulate
+
+
+def _iterations(
+    steps: int, wanted: int, batch: int, accumulate: int, images: int, passes: int
+) -> tuple[int, str]:
+    """So many forward passes, and why."""
+    why = f'{passes} passes over {images} images, in steps of {EFFECTIVE_BATCH}'
+    if steps < wanted:
+        why = f"at most {steps:,} steps, the recipe's number"
+    elif steps > wanted:
+        why = f'{steps:,} steps at least; there are only {images} images'
+    value = math.ceil(steps * EFFECTIVE_BATCH / (batch * accumulate)) * accumulate
+    return value, why + (f'; {accumulate} iterations a step' if accumulate > 1 else '')
+
+
+def _batches(batch: int, accumulate: int) -> dict[str, int]:
+    return {
+        'train_dataloader.batch_size': batch,
+        'optim_wrapper.accumulative_counts': accumulate,
+    }
+
+
+def _sampler(batch: int) -> dict[str, int]:
+    """Labeled and pseudo-labeled images by turns where a batch is too small for both."""
+    return {'train_dataloader.sampler.batch_size': batch if batch % 2 == 0 else 2 * batch}
+
+
+def _schedule(iterations: float) -> dict[str, int]:
+    """Length of a training step; a long one is validated and saved on the way."""
+    iterations = int(iterations)
+    interval = iterations if iterations < 5000 else -(-iterations // 5)
+    return {
+        'train_cfg.max_iters': iterations,
+        'train_cfg.val_interval': interval,
+        'default_hooks.checkpoint.interval': max(1, -(-iterations // 10)),
+    }
+
+
+def _metrics(most: int) -> dict[str, list[int]]:
+    return {f'{name}.proposal_nums': [100, 1, most] for name in ('val_evaluator', 'test_evaluator')}
+
+
+def _set_pseudo_labels(
+    decisions: Decisions, facts: DataFacts, teacher: Teacher, labeled: str, steps: dict[str, dict]
+) -> None:
+    """Thresholds of pseudo-labels in the two steps that learn from them."""
+    given = decisions.given.get('score_thr') is not None
+    lowest = decisions.choose('score_thr', lambda: (teacher.score_thr, teacher.why_score), 0.0)
+    if lowest >= 1:
+        raise CASTError(f'variables.score_thr is {lowest}: scores are below 1; give less')
+    options: dict[str, Any] = dict(score_thr=lowest, thresholds_from=None)
+    rarest = min(facts.instances, key=lambda name: facts.instances[name])
+    if given:
+        how, why = 'the same for all classes', 'score_thr is given by you'
+    elif facts.labeled < ENOUGH or facts.instances[rarest] < ENOUGH:
+        how = 'the same for all classes'
+        why = (
+            f'{facts.labeled} labeled images with {facts.instances[rarest]} of {rarest}: fewer '
+            f'than {ENOUGH} do not tell how frequent a class is'
+        )
+    else:
+        options['thresholds_from'] = dict(labeled=labeled)
+        how = 'as many per image and class as labels, above score_thr'
+        why = 'labeled and unlabeled images are taken to show as many'
+    decisions.add('pseudo_labels', how, why)
+    for name in ('adapt_self_training', 'transfer'):
+        steps[name] |= {
+            f'train_dataloader.dataset.datasets.1.{key}': value for key, value in options.items()
+        }
+
+
+def _set_weights(
+    steps: dict[str, dict], teacher: str, student: str, weights: Mapping[str, Any]
+) -> None:
+    """The files that configs name by path."""
+    key, weight = dict(
+        grounded_sam=('grounding_dino.language_model.name', 'language_model'),
+        sam3=('tokenizer', 'tokenizer'),
+    )[teacher]
+    if weights.get(weight):
+        for name in ('zero_shot', 'adapt_labeled', 'adapt_self_training'):
+            steps[name][f'model.detector.{key}'] = weights[weight]
+    if student == 'cast_student' and weights.get('dinov2'):
+        steps['transfer']['model.detector.backbone.init_cfg'] = dict(
+            type='Pretrained', checkpoint=weights['dinov2']
+        )
+
+
+def _write(folder: Path, outputs: Mapping[str, Any], facts: DataFacts) -> str:
+    """Prints and stores the plan; the path of the table."""
+    lines = table_lines(outputs['decisions'])
+    print('\n'.join(lines))
+    write_atomically(
+        folder / 'plan.json', json.dumps(dict(facts=facts.to_dict(), **outputs), indent=1)
+    )
+    path = folder / 'plan.txt'
+    write_atomically(path, '\n'.join(lines) + '\n')
+    return str(path)
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of decisions as aligned text."""
+    cells = [(row['setting'], str(row['value']), row['why']) for row in rows]
+    first, second = (max(len(row[i]) for row in [*cells, ('setting', 'value')]) for i in (0, 1))
+    return [
+        f'{setting:{first}}  {value:{second}}  {why}'.rstrip()
+        for setting, value, why in [('setting', 'value', 'why'), *cells]
+    ]

@@ -1,0 +1,55 @@
+"""COCO files of made-up data, and what the plan step says of them."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmcast.pipeline.data_plan import plan_from_data
+
+CLASSES = ['cell', 'nucleus']
+
+
+def write_labels(path, sizes, boxes, classes=CLASSES):
+    """A COCO file of images of ``sizes``, height and width, and for each a list of ``boxes``: class
+    index, x, y, width and height; masks are the boxes.
+    """
+    images = [
+        dict(id=i, file_name=f'{i}.png', height=height, width=width)
+        for i, (height, width) in enumerate(sizes, 1)
+    ]
+    annotations = [
+        dict(
+            image_id=i,
+            category_id=label + 1,
+            iscrowd=0,
+            bbox=[x, y, width, height],
+            area=width * height,
+            segmentation=[[x, y, x + width, y, x + width, y + height, x, y + height]],
+        )
+        for i, of_image in enumerate(boxes, 1)
+        for label, x, y, width, height in of_image
+    ]
+    for number, annotation in enumerate(annotations, 1):
+        annotation['id'] = number
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    Path(path).write_text(json.dumps(content))
+    return str(path)
+
+
+def plan_of(folder, sizes, boxes, unlabeled=100, **options):
+    """What the step says of a data set whose validation images are its first labeled one."""
+    folder = Path(folder)
+    files = dict(
+        labeled=write_labels(folder / 'labeled.json', sizes, boxes),
+        val=write_labels(folder / 'val.json', sizes[:1], boxes[:1]),
+        unlabeled=write_labels(folder / 'unlabeled.json', [sizes[0]] * unlabeled, []),
+    )
+    options = dict(dict(teacher='grounded_sam', student='cast_student', gpu=24), **options)
+    return plan_from_data(out_dir=folder / 'plan', classes=CLASSES, **files, **options)
+
+
+def any_plan(**options):
+    """Outputs of the step for whatever data."""
+    with TemporaryDirectory() as folder:
+        return plan_of(folder, [(480, 640)] * 3, [[(0, 5, 5, 60, 50)]] * 3, **options)

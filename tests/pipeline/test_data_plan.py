@@ -1,0 +1,200 @@
+"""The rules of the plan step: what they choose for data of known sizes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_plans import any_plan, plan_of
+
+from mmcast.errors import CASTError
+from mmcast.pipeline.data_plan import CROPS, STUDENTS, TEACHERS
+from mmcast.pipeline.plan import Plan
+from mmcast.typed_values import Typed
+
+TEACHER_STEPS = ('adapt_labeled', 'adapt_self_training')
+
+
+def squares(number, side, size, label=0):
+    """So many boxes on a grid in an image of a size."""
+    rng = np.random.default_rng(number)
+    places = rng.integers(0, np.array(size) - side, (number, 2))
+    return [(label, int(x), int(y), side, side) for y, x in places]
+
+
+def why(plan):
+    return {row['setting']: row for row in plan['decisions']}
+
+
+def test_images_of_usual_size_with_large_objects_are_taken_whole(tmp_path):
+    size = (480, 640)
+    plan = plan_of(tmp_path, [size] * 30, [squares(4, 60, size)] * 30, gpu=24)
+    for step in TEACHER_STEPS:
+        assert plan[step]['model.detector.windows'] is None
+    assert plan['transfer']['model.detector.test_cfg.windows'] is None
+    assert plan['student_transforms']['Resize']['scale'] == [4 * 480, 480]
+    assert plan['student_transforms']['RandomCrop']['crop_size'] == [490, 490]  # patches of 14
+    assert plan['teacher_transforms']['Resize']['scale'] == [2048, 480]
+    assert plan['num_queries'] == 30
+
+
+@pytest.mark.parametrize('gpu', CROPS)
+@pytest.mark.parametrize('teacher', TEACHERS)
+def test_small_objects_in_large_images_are_looked_for_in_windows(tmp_path, teacher, gpu):
+    """In both networks' inputs they are 16 pixels large, and a large one fits into the overlap."""
+    size = (2000, 3000)
+    boxes = [*squares(20, 18, size), *squares(3, 90, size, label=1)]
+    plan = plan_of(tmp_path, [size] * 3, [boxes] * 3, teacher=teacher, gpu=gpu)
+    windows = plan['adapt_labeled']['model.detector.windows']
+    assert 18 * TEACHERS[teacher].short / windows['size'] >= 15.5
+    assert windows['size'] < 2000 and windows['overlap'] >= 90
+    assert plan['teacher_transforms']['Resize']['scale'][1] == 2000
+    assert plan['teacher_transforms']['RandomCrop']['crop_size'] == [windows['size']] * 2
+
+    windows = plan['refine']['model.detector.test_cfg.windows']
+    short = plan['student_transforms']['Resize']['scale'][1]
+    assert 18 * short / 2000 >= 15.9
+    assert windows['size'] == CROPS[gpu] // 14 * 14 and windows['overlap'] >= 90 * short / 2000
+    assert plan['student_transforms']['RandomCrop']['crop_size'] == [windows['size']] * 2
+
+
+def test_windows_that_would_cut_large_objects_are_not_taken(tmp_path):
+    size = (2000, 3000)
+    boxes = [*squares(6, 18, size), (1, 10, 10, 1800, 1700), (1, 900, 200, 1900, 1600)]
+    plan = plan_of(tmp_path, [size] * 3, [boxes] * 3)
+    assert plan['adapt_labeled']['model.detector.windows'] is None
+    assert 'windows would cut large' in why(plan)['teacher_window']['why']
+    assert plan['transfer']['model.detector.test_cfg.windows'] is None
+
+
+def test_more_objects_than_queries_are_looked_for_in_windows(tmp_path):
+    size = (500, 500)
+    plan = plan_of(tmp_path, [size] * 2, [squares(900, 24, size)] * 2, max_queries=100)
+    windows = plan['transfer']['model.detector.test_cfg.windows']
+    assert windows['size'] < 250 and plan['num_queries'] <= 100
+    assert '900' in why(plan)['window']['why']
+    assert plan['transfer']['model.detector.panoptic_head.num_queries'] == plan['num_queries']
+
+
+def test_tiny_images_are_enlarged_so_that_objects_have_pixels(tmp_path):
+    plan = plan_of(tmp_path, [(64, 64)] * 2, [squares(3, 20, (64, 64))] * 2)
+    assert plan['student_transforms']['Resize']['scale'] == [1024, 256]
+    assert plan['teacher_transforms']['Resize']['scale'] == [2048, 64]  # the teacher does it itself
+
+
+@pytest.mark.parametrize(
+    'labeled, unlabeled, first, second',
+    [(297, 2678, 1000, 1000), (10, 30, 250, 250), (100, 60, 338, 540)],
+)
+def test_iterations_are_passes_over_the_images_within_the_recipes_bounds(
+    tmp_path, labeled, unlabeled, first, second
+):
+    """Of batches of 8; a preset with smaller ones accumulates them and takes more iterations."""
+    options = {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4}
+    size = (100, 100)
+    plan = plan_of(
+        tmp_path,
+        [size] * labeled,
+        [squares(1, 30, size)] * labeled,
+        unlabeled=unlabeled,
+        gpu=16,
+        presets=dict(grounded_sam={16: {**options, 'model.detector.frozen': ['sam2']}}),
+    )
+    assert plan['adapt_labeled']['train_cfg.max_iters'] == 4 * first
+    assert plan['adapt_self_training']['train_cfg.max_iters'] == 4 * second
+    assert plan['adapt_labeled']['model.detector.frozen'] == ['sam2']
+    student = min(max(5000, -(-242 * (labeled + unlabeled) // 8)), 90000)
+    assert plan['transfer']['train_cfg.max_iters'] == 4 * student
+    assert plan['transfer']['optim_wrapper.accumulative_counts'] == 4
+    assert plan['refine']['train_cfg.max_iters'] == -(-4 * student // 10)
+
+
+def test_a_batch_of_one_takes_labeled_and_pseudo_labeled_images_by_turns(tmp_path):
+    plan = any_plan(given=dict(teacher_batch_size='1', student_batch_size=3))
+    assert plan['adapt_self_training']['train_dataloader.batch_size'] == 1
+    assert plan['adapt_self_training']['train_dataloader.sampler.batch_size'] == 2
+    assert plan['adapt_self_training']['optim_wrapper.accumulative_counts'] == 8
+    assert plan['transfer']['train_dataloader.sampler.batch_size'] == 6
+
+
+def test_thresholds_follow_the_labels_where_these_are_enough_to_tell(tmp_path):
+    size = (100, 100)
+    key = 'train_dataloader.dataset.datasets.1.thresholds_from'
+    boxes = [[*squares(1, 30, size), *squares(1, 20, size, label=1)]]
+    enough = plan_of(tmp_path, [size] * 20, boxes * 20)
+    assert enough['transfer'][key] == dict(labeled=str(tmp_path / 'labeled.json'))
+    rare = plan_of(tmp_path, [size] * 20, boxes * 19 + [squares(1, 30, size)])
+    assert rare['transfer'][key] is None and '19 of nucleus' in why(rare)['pseudo_labels']['why']
+    given = plan_of(tmp_path, [size] * 20, boxes * 20, given=dict(score_thr='0.4'))
+    assert given['transfer'][key] is None
+    assert given['transfer']['train_dataloader.dataset.datasets.1.score_thr'] == 0.4
+
+
+def test_the_table_is_stored_with_the_numbers_that_it_comes_from(tmp_path):
+    plan = plan_of(tmp_path, [(480, 640)] * 3, [squares(2, 60, (480, 640))] * 3)
+    stored = json.loads((tmp_path / 'plan/plan.json').read_text())
+    assert stored['facts']['short_side'] == 480 and stored['decisions'] == plan['decisions']
+    lines = Path(plan['table']).read_text().splitlines()
+    assert lines[0].split() == ['setting', 'value', 'why']
+    assert len(lines) == 1 + len(plan['decisions'])
+    assert all(row['why'] for row in plan['decisions'])
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(teacher='sam'), 'variables.teacher is sam; did you mean sam3'),
+        (dict(student='cast_light'), 'variables.student is cast_light; did you mean cast_lite'),
+        (dict(gpu='32'), 'variables.gpu is 32; there are 16, 24, 80'),
+        (dict(given=dict(window=-1)), 'variables.window is a whole number from 0'),
+        (dict(given=dict(score_thr='nan')), 'variables.score_thr is a number from 0'),
+        (dict(given=dict(score_thr=1.5)), 'variables.score_thr is 1.5: scores are below 1'),
+        (dict(given=dict(student_iterations='1.5')), 'is a whole number from 1'),
+    ],
+)
+def test_a_value_that_is_none_is_refused(options, message):
+    with pytest.raises(CASTError, match=message):
+        any_plan(**options)
+
+
+class Finished:
+    """A pipeline's state after its data and its plan."""
+
+    def __init__(self, **options):
+        data = dict.fromkeys(('labeled', 'val', 'unlabeled', 'val_images', 'train_images'), 'x')
+        self.left = dict(
+            data=dict(data, unlabeled_images='x', classes=['cell', 'nucleus']),
+            plan=any_plan(**options),
+            start=dict(teacher='teacher.pth', student=None),
+        )
+
+    def finished(self, step):
+        return step in self.left
+
+    def outputs(self, step):
+        return json.loads(json.dumps(self.left[step]))  # as they come back from the state's file
+
+
+@pytest.mark.parametrize('student', STUDENTS)
+@pytest.mark.parametrize('teacher', TEACHERS)
+def test_step_configs_know_all_options_and_get_the_sizes(tmp_path, teacher, student):
+    names = {'variables.teacher': Typed(teacher), 'variables.student': Typed(student)}
+    plan = Plan('cast_custom_foundation.py', cfg_options=names)
+    state = Finished(teacher=teacher, student=student, given=dict(window=224, teacher_window=320))
+    plan.check_outputs(state)
+    plan.definitions['transfer']['pseudo_labels'] = 'x'
+    for name, number in (('zero_shot', 1), ('transfer', 2)):
+        config = plan.step(name, tmp_path, state).config
+        resize = next(step for step in config.test_dataloader.dataset.pipeline if 'scale' in step)
+        chosen = state.left['plan'][f'{"teacher" if number == 1 else "student"}_transforms']
+        assert resize.scale == tuple(chosen['Resize']['scale'])  # a tuple, as transforms want it
+    assert config.train_cfg.max_iters == state.left['plan']['transfer']['train_cfg.max_iters']
+    assert plan.iterations('transfer', state) == config.train_cfg.max_iters
+    assert config.model.detector.test_cfg.windows['size'] == 224
+    crops = [
+        step.crop_size
+        for part in config.train_dataloader.dataset.datasets
+        for step in part.pipeline
+        if step.type == 'RandomCrop'
+    ]
+    assert crops == [(224, 224)] * 2
