@@ -203,7 +203,7 @@ class SAM3(BaseDetector):
     def train(self, mode: bool = True) -> 'SAM3':
         """Training mode for what learns; a frozen component stays in evaluation."""
         super().train(mode)
-        for name in self.frozen:
+        for name in ('geometry_encoder', *self.frozen):
             getattr(self.network, name).eval()
         return self
 
