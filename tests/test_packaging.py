@@ -126,7 +126,14 @@ def test_the_openmmlab_stack_is_only_in_the_extra(wheel):
     metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(f'{DIST_INFO}/METADATA').decode())
     plain = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
     assert plain and not [line for line in plain if re.match(r'torch|onedl|open?mm|mm|mim', line)]
-    assert set(metadata.get_all('Provides-Extra')) == {'mm', 'deploy', 'tests', 'dev', 'docs'}
+    assert set(metadata.get_all('Provides-Extra')) == {
+        'mm',
+        'deploy',
+        'encoders',
+        'tests',
+        'dev',
+        'docs',
+    }
 
 
 def mim(site: Path, *args: str, cwd: Path) -> str:
@@ -384,7 +391,7 @@ def test_upstreams_environment_is_one_of_its_own(make):
     assert make('make', 'test-upstream') == [*SET_UP, '-m pytest']
     log = (make.folder / 'log').read_text()
     assert '-m venv .venv-upstream' in log
-    assert '--requirement requirements/upstream.txt --editable .[deploy,tests]' in log
+    assert '--requirement requirements/upstream.txt --editable .[deploy,encoders,tests]' in log
     assert make('make', 'test-upstream') == ['-m pytest']
     assert make() == [*SET_UP, *TEST]
 
