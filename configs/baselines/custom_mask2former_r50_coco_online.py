@@ -15,4 +15,4 @@ unlabeled = dict(labeled, type='UnlabeledDataset', ann_file=_base_.folder + 'unl
 data = dict(_base_.semi_dataloader.dataset, datasets=[labeled, unlabeled])
 train_dataloader = dict(_base_.semi_dataloader, _delete_=True, num_workers=4, dataset=data)
 custom_hooks = [
-    *_base_.custom_hooks, dict(type='EMATeacherHook', momentum=0.999, burn_in=1000, hand_over=True)]
+    *_base_.custom_hooks, dict(type='EMATeacherHook', momentum=0.999, burn_in=2000, hand_over=True)]
