@@ -446,15 +446,17 @@ class SAM3(BaseDetector):
         pairs = torch.tensor([each.pair for each in targets], dtype=torch.long)
         boxes = [each.boxes for each in targets]
         with torch.autocast(found.logits.device.type, enabled=False):
-            layers = [
+            logits, predicted, presence = (
                 part[:, pairs.to(part.device)].float()
                 for part in (found.logits, found.boxes, found.presence)
-            ]
-            counts = layers[0].new_tensor([len(boxes), sum(map(len, boxes))])
-            normalisers = reduce_mean(counts).clamp(min=TINY)
-            matches = match_queries(*layers[:2], boxes)
-            losses = query_losses(*layers, boxes, matches, *normalisers)
-        matched = _split_by_pair(matches.of_layer(len(layers[0]) - 1), targets)
+            )
+            counts = logits.new_tensor([len(boxes), sum(map(len, boxes))])
+            num_pairs, num_targets = reduce_mean(counts).clamp(min=TINY)
+            matches = match_queries(logits, predicted, boxes)
+            losses = query_losses(
+                logits, predicted, presence, boxes, matches, num_pairs, num_targets
+            )
+        matched = _split_by_pair(matches.of_layer(len(logits) - 1), targets)
         masks = self._mask_losses(outputs, batch_data_samples, matched)
         return {
             f'{f"d{layer}." if layer < len(of_layers) - 1 else ""}loss_{name}': loss
