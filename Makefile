@@ -61,8 +61,8 @@ test-upstream: $(UPSTREAM_READY)
 
 setup: $(READY)
 
-$(READY): PACKAGES := --editable '.[mm,deploy,tests,dev]'
-$(UPSTREAM_READY): PACKAGES := --requirement requirements/upstream.txt --editable '.[deploy,tests]'
+$(READY): PACKAGES := --editable '.[mm,deploy,encoders,tests,dev]'
+$(UPSTREAM_READY): PACKAGES := --requirement requirements/upstream.txt --editable '.[deploy,encoders,tests]'
 
 # pip cannot repair a package whose installation was cut off, so an unfinished environment is made anew.
 $(READY) $(UPSTREAM_READY): %/.mmcast-ready: setup.py pyproject.toml $(wildcard requirements/*.txt)

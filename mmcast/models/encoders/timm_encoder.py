@@ -1,5 +1,6 @@
-"""Any encoder of timm with feature maps: one class for CNNs, hierarchical and plain transformers."""
+"""Any encoder of timm with feature maps: CNNs, hierarchical and plain transformers."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,7 +118,11 @@ class TimmEncoder(BaseModule):
             images = images.contiguous(memory_format=torch.channels_last)
         try:
             maps = self._maps(images)
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not re.search(
+                'shape|size of tensor', str(error)
+            ):
+                raise
             raise CASTError(
                 f"timm's {self.name} does not take inputs of {(height, width)} pixels ({error}): "
                 'give the size as img_size among its arguments, or choose an encoder of any size'
@@ -209,17 +214,15 @@ def _create(name: str, kwargs: dict) -> nn.Module:
     """A model with a classifier of one class: what is to follow the maps has a depth of its own."""
     name = name.partition('.')[0]
     if not timm.is_model(name):
-        raise CASTError(
-            f'timm {timm.__version__} has no model {name}: {hint(name, timm.list_models())}'
-        )
-    if 'img_size' not in kwargs:
+        known = hint(name, timm.list_models())
+        raise CASTError(f'timm {timm.__version__} has no model {name}: {known}')
+    try:
         try:
             return timm.create_model(name, num_classes=1, **{'dynamic_img_size': True} | kwargs)
-        except TypeError as error:  # a CNN is of any size
-            if 'dynamic_img_size' not in str(error):
+        except TypeError as error:  # what has no such option is of any size, or of one alone
+            if 'dynamic_img_size' not in str(error) or 'dynamic_img_size' in kwargs:
                 raise
-    try:
-        return timm.create_model(name, num_classes=1, **kwargs)
+            return timm.create_model(name, num_classes=1, **kwargs)
     except TypeError as error:
         raise CASTError(f"timm's {name}: {error}; correct the options of backbone") from error
 
@@ -240,11 +243,7 @@ def _choose_maps(name: str, strides: list[int], wanted: Sequence[int] | None) ->
     """Indices of the maps: those that were asked for, or those of the class's description."""
     count = len(strides)
     if wanted is not None:
-        if (
-            list(wanted) != sorted(set(wanted))
-            or not wanted
-            or not 0 <= wanted[0] <= wanted[-1] < count
-        ):
+        if not wanted or list(wanted) != sorted(set(wanted) & set(range(count))):
             raise CASTError(
                 f"out_indices={tuple(wanted)} of timm's {name}: give ascending numbers from 0 to "
                 f'{count - 1}; the strides of these maps are {strides}'

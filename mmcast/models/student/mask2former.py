@@ -31,8 +31,9 @@ class CASTMask2Former(Mask2Former):
 
     Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the
     backbone ``DINOv2`` or ``TimmEncoder`` and the pixel decoder ``DPTPixelDecoder``. Where
-    ``panoptic_head.in_channels`` or ``panoptic_head.pixel_decoder.scales`` are None, they follow from
-    the encoder, see :func:`fit_head`. ``test_cfg.windows`` predicts window by window, see :class:`Windows`.
+    ``panoptic_head.in_channels`` or ``panoptic_head.pixel_decoder.scales`` are None, they follow
+    from the encoder, see :func:`fit_head`. ``test_cfg.windows`` predicts window by window, see
+    :class:`Windows`.
 
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see

@@ -5,6 +5,7 @@ another network has another encoder.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
+from mmcast.models.weights.sources import describe_encoder_weights
 from mmcast.registry import MODELS
 
 QUERIES = ('panoptic_head.query_embed.weight', 'panoptic_head.query_feat.weight')
@@ -31,7 +33,7 @@ def fit_start_weights(
     encoders: Mapping[str, str] | None = None,
     config_dir: str | os.PathLike = '',
     **weights: str,
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """A pipeline's step that fits weights of a plain Mask2Former-style detector to more queries,
     other classes and, where a config is given, another network.
 
@@ -50,12 +52,13 @@ def fit_start_weights(
         weights: weights files by name.
 
     Returns:
-        The new files by the same names.
+        The new files by the same names and, with encoders, ``weights``, dicts with ``path``,
+        ``sha256`` and ``licence`` of what they start from, for the model card.
 
     Raises:
         CASTError: a file or package is missing or holds no weights, or an encoder takes none.
     """
-    written = {}
+    written: dict[str, Any] = {}
     for name, path in weights.items():
         state = read_state_dict(path)
         generator = torch.Generator().manual_seed(seed)
@@ -70,6 +73,10 @@ def fit_start_weights(
             fitted = fit_to_network(fitted, network, encoder, name)
         written[name] = str(Path(out_dir, f'{name}_{num_queries}queries.pth'))
         write_state_dict(written[name], fitted)
+    named = {source for source in (encoders or {}).values() if source}
+    sources = {source for source in named if not Path(source).is_file()}  # files are known
+    if sources:
+        written['weights'] = [describe_encoder_weights(source) for source in sorted(sources)]
     return written
 
 

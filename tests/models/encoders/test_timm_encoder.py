@@ -13,8 +13,8 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from mmcast.errors import CASTError
-from mmcast.models.encoders.encoder_weights import find_encoder_weights
 from mmcast.models.encoders.timm_encoder import TimmEncoder
+from mmcast.models.weights.sources import find_encoder_weights
 from mmcast.registry import MODELS
 
 SWIN = dict(embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
@@ -179,8 +179,9 @@ def test_options_that_timm_does_not_take_are_named(options, message):
 def test_images_of_another_size_are_one_line():
     with pytest.raises(CASTError, match='set pad_size_divisor=32'):
         encoder('resnet18', **RESNET)(images(64, 80))
-    with pytest.raises(CASTError, match='does not take inputs of .64, 96. pixels.*img_size'):
-        encoder('beit_base_patch16_224', **VIT)(images(64, 96))
+    for name, options in (('beit_base_patch16_224', VIT), ('efficientformerv2_s0', {})):
+        with pytest.raises(CASTError, match='does not take inputs of .64, 96. pixels.*img_size'):
+            encoder(name, **options)(images(64, 96))
 
 
 # Weights

