@@ -179,6 +179,26 @@ def extrapolate(runs: Sequence[tuple[Counts, Mapping[str, int]]], full: Counts) 
     return result
 
 
+def largest_layers(runs: Sequence[tuple[Counts, Saved]], full: Counts) -> dict[str, float]:
+    """Bytes by group of the call that saves most.
+
+    Most calls see the batch; those that see one image have as much in a batch of two.
+
+    Args:
+        runs: As in :func:`extrapolate`; the last one has other images.
+        full: The counts that are asked for.
+    """
+    single = [(replace(counts, layers={}), saved.largest) for counts, saved in runs]
+    full = replace(full, layers={})
+    together = extrapolate(single, full)
+    alone = extrapolate(single, replace(full, images=1))
+    first, last = single[0][1], single[-1][1]
+    return {
+        group: (together if last[group] > 1.5 * size else alone)[group]
+        for group, size in first.items()
+    }
+
+
 # What does not depend on images
 
 
@@ -401,10 +421,7 @@ def compute(
     with_it = _runs(teacher, config.model, checkpointed)
     without = _runs(teacher, config.model, False)
     kept = extrapolate([(counts, saved.kept) for counts, saved in with_it], full)
-    layers = extrapolate(
-        [(replace(counts, layers={}), saved.largest) for counts, saved in without],
-        replace(full, layers={}),
-    )
+    layers = largest_layers(without, full)
     del layers[REST]
     return Memory(static, kept, layers, checkpointed, slack, context * GB)
 

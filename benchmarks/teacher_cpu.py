@@ -1,11 +1,11 @@
 """The foundation teacher in full size on the CPU: its parameters, and one image from file to masks.
 
     python benchmarks/teacher_cpu.py        # random weights, bert-base with a small vocabulary file
+    python benchmarks/teacher_cpu.py --config configs/cityscapes/cityscapes_sam3_zero_shot.py
     python benchmarks/teacher_cpu.py --checkpoint work_dirs/cast_cityscapes/start/teacher.pth
     --language-model FOLDER
 
-Random weights find nothing, so every box counts (score_thr=0) and 100 boxes go through the mask
-decoder.
+Random weights find nothing, so every box counts (score_thr=0) and 100 masks are made.
 """
 
 import argparse
@@ -29,7 +29,10 @@ def main() -> None:
     parser.add_argument(
         '--checkpoint', help='made by step `start` of a pipeline; default random weights'
     )
-    parser.add_argument('--language-model', help='folder of BERT; default a small vocabulary')
+    parser.add_argument(
+        '--language-model',
+        help="folder of BERT, or of SAM3's tokenizer; default a small vocabulary",
+    )
     args = parser.parse_args()
 
     import torch
@@ -39,26 +42,30 @@ def main() -> None:
 
     from mmcast.models.weights.loading import count_parameters, load_weights
     from mmcast.registry import MODELS
-    from mmcast.testing.teacher import write_tiny_bert
+    from mmcast.testing.teacher import write_tiny_bert, write_tiny_clip
 
     init_default_scope('mmcast')
     torch.manual_seed(0)
     config = Config.fromfile(args.config).model
-    network = config.detector.grounding_dino
+    is_sam3 = config.detector.type == 'SAM3'
+    network = config.detector if is_sam3 else config.detector.grounding_dino
     network.test_cfg.score_thr = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        if not args.language_model:
-            Path(write_tiny_bert(folder), 'config.json').unlink()  # bert-base is the default
-        network.language_model.name = args.language_model or folder
+        if is_sam3:
+            network.tokenizer = args.language_model or write_tiny_clip(folder)
+        else:
+            if not args.language_model:
+                Path(write_tiny_bert(folder), 'config.json').unlink()  # bert-base is the default
+            network.language_model.name = args.language_model or folder
         start = time.perf_counter()
         model = MODELS.build(config).eval()
     if args.checkpoint:
         load_weights(model, args.checkpoint)
     built = time.perf_counter() - start
-    count = count_parameters(model) / 1e6
+    count, published = count_parameters(model) / 1e6, 840 if is_sam3 else 560
     print(
-        f'{count:.1f} M parameters, {100 * (count / 560 - 1):+.2f} % of 560 M; built in '
-        f'{built:.0f} s, {peak_gigabytes():.1f} GB'
+        f'{count:.1f} M parameters, {100 * (count / published - 1):+.2f} % of {published} M; '
+        f'built in {built:.0f} s, {peak_gigabytes():.1f} GB'
     )
 
     height, width = args.size

@@ -21,6 +21,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
+torch.set_num_threads(1)
 found = {}
 for target in ('self_attn', 'linear1'):
     for dtype in (torch.float32, torch.bfloat16):

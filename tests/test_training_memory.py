@@ -90,6 +90,15 @@ def test_a_checkpointed_layer_keeps_its_input_alone(memory):
     assert whole.largest[LAYERS] > 5 * saved.largest[LAYERS]
 
 
+def test_a_layer_that_sees_one_image_at_a_time_does_not_grow_with_the_batch(memory):
+    runs = [
+        (memory.Counts(images, dict(image=pixels)), memory.Saved({}, dict(batch=both, image=one)))
+        for images, pixels, both, one in ((1, 10, 20, 30), (1, 20, 40, 60), (2, 10, 40, 30))
+    ]
+    found = memory.largest_layers(runs, memory.Counts(4, dict(image=100)))
+    assert found == dict(batch=800, image=300)
+
+
 def test_weights_gradients_and_states_are_those_of_a_real_step(memory):
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
     network[0].requires_grad_(False)

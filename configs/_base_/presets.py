@@ -4,7 +4,8 @@
 presets = dict(
     grounded_sam={
         16: {
-            'model.lora': dict(rank=8), 'model.detector.sam2.boxes_per_chunk': 8,
+            'model.lora': dict(rank=4), 'model.detector.sam2.boxes_per_chunk': 8,
+            'model.detector.grounding_dino.train_box_scales': [(1000, side) for side in range(480, 601, 24)],
             'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4},
         24: {
             'model.detector.sam2.boxes_per_chunk': 16, 'train_dataloader.batch_size': 2,
@@ -13,7 +14,7 @@ presets = dict(
     },
     sam3={
         16: {
-            'model.lora': dict(rank=8), 'train_dataloader.batch_size': 2,
+            'model.lora': dict(rank=4), 'train_dataloader.batch_size': 2,
             'optim_wrapper.accumulative_counts': 4},
         24: {'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 4},
         80: {'train_dataloader.batch_size': 8, 'optim_wrapper.accumulative_counts': 1},

@@ -38,7 +38,9 @@ class DataFacts:
     side.
 
     Attributes:
-        labeled, val, unlabeled: Numbers of images.
+        labeled: Number of labeled images.
+        val: Of validation images.
+        unlabeled: Of unlabeled images.
         empty: Number of labeled and validation images without an object.
         short_side: Median of all images, in pixels.
         aspect: Longest by shortest side, median.

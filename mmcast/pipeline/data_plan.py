@@ -20,6 +20,7 @@ from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.spelling import hint
+from mmcast.training.overrides import nested
 
 GIVEN = 'given by you'
 SMALLEST = 16  # pixels: side of a small object in a network's input, four pixels of its masks
@@ -213,9 +214,11 @@ def plan_from_data(
 
 
 def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    """A person's options; those of the pixel loss are not for a step that has none."""
-    absent = 'model.pixel_contrast.' if 'model.pixel_contrast' in options else None
-    options.update({key: extra[key] for key in extra if not (absent and key.startswith(absent))})
+    """A person's options, in place; those of the pixel loss are not for a step that has none."""
+    added = nested(extra)
+    if 'model.pixel_contrast' in options:
+        added.get('model', {}).pop('pixel_contrast', None)
+    options.update(added)
 
 
 def check_choices(teacher: str, student: str, gpu: int | str) -> int:

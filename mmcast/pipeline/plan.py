@@ -2,6 +2,7 @@
 are known.
 """
 
+import contextlib
 import copy
 import os
 from collections.abc import Callable, Sequence
@@ -229,9 +230,24 @@ class Plan:
         return order
 
     def _load(self, definition: dict, user: str) -> Config:
-        config = load_config(self.resolve(definition['config'], user), self.path.parent)
+        name = self.resolve(definition['config'], user)
+        if name != definition['config']:  # a variable that is misspelt, rather than a path
+            self._check_that_it_exists(name, definition['config'], user)
+        config = load_config(name, self.path.parent)
         check_names_of_run(config)
         return config
+
+    def _check_that_it_exists(self, name: str, template: str, user: str) -> None:
+        """Raises CASTError where the template of a config's name becomes that of no file."""
+        with contextlib.suppress(CASTError):
+            find_config(name, self.path.parent)
+            return
+        folders = [folder / Path(name).parent for folder in (self.path.parent, shipped_configs())]
+        files = sorted(file.name for folder in set(folders) for file in folder.glob('*.py'))
+        raise CASTError(
+            f'{self.path}: {user}: {template} is {name}, which is not there; '
+            f'{hint(Path(name).name, files)}'
+        )
 
     def choose(self, steps: Sequence[str], rerun: Sequence[str]) -> None:
         """Says which steps are to run: ``steps``, or all, and those of ``rerun`` ('all') again.

@@ -10,6 +10,7 @@ from data_plans import any_plan, plan_of
 from mmcast.errors import CASTError
 from mmcast.pipeline.data_plan import CROPS, STUDENTS, TEACHERS
 from mmcast.pipeline.plan import Plan
+from mmcast.training.overrides import nested
 from mmcast.typed_values import Typed
 
 TEACHER_STEPS = ('adapt_labeled', 'adapt_self_training')
@@ -155,6 +156,32 @@ def test_the_table_is_stored_with_the_numbers_that_it_comes_from(tmp_path):
 def test_a_value_that_is_none_is_refused(options, message):
     with pytest.raises(CASTError, match=message):
         any_plan(**options)
+
+
+def test_a_persons_options_win_over_the_plans_dotted_or_nested(tmp_path):
+    """Those of the pixel loss are not for the zero-shot test, which has none."""
+    given = {
+        'model.pixel_contrast.loss_weight': 0.2,
+        'model': dict(pixel_contrast=dict(pool=1), detector=dict(num_pixel_queries=7)),
+        'train_cfg.max_iters': 11,
+    }
+    plan = any_plan(teacher_options=given)
+    network = nested(plan['adapt_labeled'])['model']
+    assert network['pixel_contrast'] == dict(loss_weight=0.2, pool=1)
+    assert network['detector']['num_pixel_queries'] == 7
+    assert network['detector']['classes'] == ['cell', 'nucleus']
+    assert nested(plan['adapt_labeled'])['train_cfg']['max_iters'] == 11
+    assert nested(plan['zero_shot'])['model']['pixel_contrast'] is None
+    assert plan['transfer']['train_cfg.max_iters'] == 10000
+
+
+@pytest.mark.parametrize(
+    'name, value, meant',
+    [('teacher', 'sam33', 'foundation_sam3_adapt_labeled'), ('student', 'cast_ligt', 'cast_lite')],
+)
+def test_a_network_that_has_no_configs_is_refused_with_the_nearest(name, value, meant):
+    with pytest.raises(CASTError, match=f'is foundation/.*{value}.* did you mean .*{meant}'):
+        Plan('cast_custom_foundation.py', cfg_options={f'variables.{name}': Typed(value)})
 
 
 class Finished:

@@ -115,15 +115,23 @@ class PromptedSAM3(Sam3Model):
         )
         tokens = maps[-1].new_zeros((len(pixels), 0, maps[-1].shape[1]))
         if self.geometry_token:
-            no_box = maps[-1].new_zeros((len(pixels), 0), dtype=torch.bool)
-            tokens = self.geometry_encoder(
-                box_embeddings=maps[-1].new_zeros((len(pixels), 0, 4)),
-                box_mask=no_box,
-                box_labels=no_box.long(),
-                img_feats=maps,
-                img_pos_embeds=positions,
-            ).last_hidden_state
+            tokens = self._image_tokens(maps[-1], positions[-1])
         return ImageMaps(list(maps), positions[-1], tokens)
+
+    def _image_tokens(self, features: Tensor, position: Tensor) -> Tensor:
+        """(B, 1, C): what the encoder of geometric prompts makes of images without any; in full
+        precision, as it pools from half precision.
+        """
+        number = len(features)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return self.geometry_encoder(
+                box_embeddings=features.new_zeros((number, 0, 4)),
+                box_mask=features.new_zeros((number, 0), dtype=torch.bool),
+                box_labels=features.new_zeros((number, 0), dtype=torch.long),
+                img_feats=(features,),
+                img_pos_embeds=(position.float(),),
+            ).last_hidden_state
 
     def coarsest_map(self, pixels: Tensor) -> Tensor:
         """The last of :meth:`encode`'s maps alone, (B, C, S / 14, S / 14)."""

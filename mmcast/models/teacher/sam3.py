@@ -17,6 +17,7 @@ from mmdet.structures.mask import mask2bbox
 from mmdet.utils import OptConfigType, OptMultiConfig, reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from torchvision.transforms.v2 import functional as image_functional
 
 from mmcast.errors import CASTError
@@ -110,7 +111,8 @@ class SAM3(BaseDetector):
         windows: Predict in overlapping windows of the image that the test pipeline gives, options
             of :class:`~mmcast.masks.tiling.Windows`; each window is stretched to the square.
             Default: the whole image.
-        activation_checkpointing: Trade a second forward pass for the memory of the first.
+        activation_checkpointing: Trade a second forward pass, of the mask losses too, for the
+            memory of the first.
         test_cfg: ``score_thr`` (0.05), ``max_per_img`` (100), and ``synonym_iou`` (0.5), from where
             on the masks of two texts of a class are of one object.
         data_preprocessor: With the ``mean`` and ``std`` that the batch is normalised by.
@@ -194,13 +196,14 @@ class SAM3(BaseDetector):
                 'vision_encoder into frozen too'
             )
         self.embedding_cache = EmbeddingCache(cache_gb) if cache_gb else None
+        self.activation_checkpointing = activation_checkpointing
         if activation_checkpointing:
             self.network.checkpoint_activations()
 
     def train(self, mode: bool = True) -> 'SAM3':
         """Training mode for what learns; a frozen component stays in evaluation."""
         super().train(mode)
-        for name in self.frozen:
+        for name in ('geometry_encoder', *self.frozen):
             getattr(self.network, name).eval()
         return self
 
@@ -443,15 +446,17 @@ class SAM3(BaseDetector):
         pairs = torch.tensor([each.pair for each in targets], dtype=torch.long)
         boxes = [each.boxes for each in targets]
         with torch.autocast(found.logits.device.type, enabled=False):
-            layers = [
+            logits, predicted, presence = (
                 part[:, pairs.to(part.device)].float()
                 for part in (found.logits, found.boxes, found.presence)
-            ]
-            counts = layers[0].new_tensor([len(boxes), sum(map(len, boxes))])
-            normalisers = reduce_mean(counts).clamp(min=TINY)
-            matches = match_queries(*layers[:2], boxes)
-            losses = query_losses(*layers, boxes, matches, *normalisers)
-        matched = _split_by_pair(matches.of_layer(len(layers[0]) - 1), targets)
+            )
+            counts = logits.new_tensor([len(boxes), sum(map(len, boxes))])
+            num_pairs, num_targets = reduce_mean(counts).clamp(min=TINY)
+            matches = match_queries(logits, predicted, boxes)
+            losses = query_losses(
+                logits, predicted, presence, boxes, matches, num_pairs, num_targets
+            )
+        matched = _split_by_pair(matches.of_layer(len(logits) - 1), targets)
         masks = self._mask_losses(outputs, batch_data_samples, matched)
         return {
             f'{f"d{layer}." if layer < len(of_layers) - 1 else ""}loss_{name}': loss
@@ -510,6 +515,11 @@ class SAM3(BaseDetector):
         if confidence is not None:
             confidence = image_functional.resize(confidence[None], square, antialias=True)
         with torch.autocast(logits.device.type, enabled=False):
+            if self.activation_checkpointing and self.training:
+                # Logits of the loss's size are ten times as large as the network's.
+                return torch.stack(
+                    checkpoint(focal_and_dice, logits, target, confidence, use_reentrant=False)
+                )
             return torch.stack(focal_and_dice(logits, target, confidence))
 
     @torch.no_grad()

@@ -106,8 +106,8 @@ class AdapterSavingHook(Hook):
         if second and len(idle) == len(second):
             raise CASTError(
                 f'no adapter has learned in {_CHECKED_AFTER} updates: no gradient reaches them; '
-                'use activation_checkpointing of the network instead of reentrant checkpointing, and '
-                'check the learning rate'
+                'use activation_checkpointing of the network in place of reentrant checkpointing, '
+                'and check the learning rate'
             )
         if idle:
             say(

@@ -10,13 +10,11 @@ import pytest
 import torch
 from mmdet.datasets.transforms import FixScaleResize
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import mask2bbox
 from mmengine.config import Config
 from tiny_teacher import CLASSES, CONFIG, teacher, teacher_config
 from transformers import BertModel, Sam2ImageProcessorFast, Sam2Model, Sam2Processor
 
 from mmcast.errors import CASTError
-from mmcast.masks.tiling import Windows
 from mmcast.registry import MODELS
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
@@ -451,38 +449,3 @@ def test_samples_of_the_pipeline_train_and_predict_without_text_of_their_own(mod
     images, samples = make_samples([1], size=(64, 64))
     with torch.no_grad():
         assert 'pred_instances' in model.predict(images, samples)[0]
-
-
-# Windows
-
-
-def test_windows_find_what_each_shows_alone_and_place_it_on_the_whole_image(model):
-    """Windows without overlap: an instance is in one of them, or was put together from two that a
-    border cut.
-    """
-    image = image_of((96, 96))
-    corners = [(y, x) for y in (0, 48) for x in (0, 48)]
-    alone = predict(model, *(image[y : y + 48, x : x + 48] for y, x in corners))
-    threshold = sorted(torch.cat([found.scores for found in alone]).tolist())[-6]
-    with mock.patch.object(model, 'windows', Windows(48, 0, score_thr=threshold, batch_size=2)):
-        found = predict(model, image)[0]
-    assert 1 <= len(found) <= 5 and found.masks.shape[1:] == (96, 96)
-    for instance in range(len(found)):
-        (corner, of_window), *others = [
-            (corner, part[part.scores == found.scores[instance]])
-            for corner, part in zip(corners, alone)
-            if (part.scores == found.scores[instance]).any()
-        ]
-        assert not others and len(of_window) == 1
-        y, x = corner
-        there = found.masks[instance, y : y + 48, x : x + 48]
-        assert torch.equal(there, of_window.masks[0])
-        for name in ('class_scores', 'mask_quality', 'agreement', 'labels'):
-            assert found[name][instance] == of_window[name][0]
-    torch.testing.assert_close(found.bboxes, mask2bbox(found.masks))
-
-
-def test_an_image_on_which_no_window_shows_anything_is_empty(model):
-    with mock.patch.object(model, 'windows', Windows(48, 16, score_thr=1.0)):
-        found = predict(model, image_of((96, 64)))[0]
-    assert len(found) == 0 and found.masks.shape == (0, 96, 64)

@@ -59,13 +59,12 @@ class Library:
         self.network = Sam3Model(model.network.config).eval()
         self.network.load_state_dict(model.network.state_dict())  # strict: the names are the same
 
-    def __call__(self, image, text, threshold=0.0):
+    def __call__(self, image, text, threshold=0.0, **prompts):
         rgb = image[..., ::-1].copy()
         inputs = self.processor(images=rgb, text=text, return_tensors='pt')
         with torch.no_grad():
-            outputs = self.network(
-                **{name: inputs[name] for name in ('pixel_values', 'input_ids', 'attention_mask')}
-            )
+            names = ('pixel_values', 'input_ids', 'attention_mask')
+            outputs = self.network(**{name: inputs[name] for name in names}, **prompts)
         found = self.processor.post_process_instance_segmentation(
             outputs, threshold=threshold, target_sizes=[image.shape[:2]]
         )[0]
@@ -107,6 +106,18 @@ def test_a_score_threshold_leaves_what_the_library_leaves(model, folder):
         nothing = predict(model, image)[0]
     assert nothing.masks.shape == (0, 48, 96) and nothing.bboxes.shape == (0, 4)
     assert nothing.agreement.shape == nothing.mask_quality.shape == nothing.scores.shape == (0,)
+
+
+def test_the_geometry_token_is_what_the_library_makes_of_a_box_that_is_padding(model, folder):
+    """Its way to a prompt without boxes; of a text alone it reads no such token."""
+    image, token = image_of(SIZES[0]), sam3(folder, geometry_token=True).eval()
+    padding = dict(input_boxes=torch.zeros(1, 1, 4), input_boxes_labels=torch.tensor([[-10]]))
+    library = Library(token, folder)
+    scores = torch.cat([library(image, text, **padding)['scores'] for text in CLASSES])
+    pred = predict(token, image)[0]
+    torch.testing.assert_close(pred.scores, scores.sort(descending=True).values[:12])
+    without = predict(model, image)[0].scores
+    assert (pred.scores - without).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize('chunk', [1, 2, 3])
