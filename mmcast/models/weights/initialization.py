@@ -1,7 +1,10 @@
 """``init_cfg`` for classes whose own initialisation would overwrite what it loads."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, PretrainedInit, initialize
 
 
@@ -28,3 +31,19 @@ def load_last(module: BaseModule, draw: Callable[[], None]) -> None:
     finally:
         module.init_cfg = init_cfg
     initialize(module, pretrained)
+
+
+@contextmanager
+def initialization_unlogged() -> Iterator[None]:
+    """Within, MMEngine does not log how it initialises every parameter: four lines for each."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    # Not logging.disable, which MMEngine's loggers remember after it is lifted.
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)

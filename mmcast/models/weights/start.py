@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmcast.configs import load_config
 from mmcast.errors import CASTError
+from mmcast.models.weights.initialization import initialization_unlogged
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
 from mmcast.models.weights.sources import describe_encoder_weights
 from mmcast.registry import MODELS
@@ -87,6 +88,7 @@ def build_start(config: Config, num_queries: int, seed: int) -> nn.Module:
     with (
         DefaultScope.overwrite_default_scope('mmcast'),
         torch.random.fork_rng(devices=[]),
+        initialization_unlogged(),
     ):
         torch.manual_seed(seed)
         network = MODELS.build(settings)

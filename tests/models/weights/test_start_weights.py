@@ -1,8 +1,10 @@
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
@@ -97,3 +99,19 @@ def test_an_encoder_that_takes_no_weights_is_named():
     network = build_start(cfg, 12, seed=0)
     with pytest.raises(CASTError, match='the encoder of its config is a ResNet: leave them out'):
         fit_to_network({}, network, 'weights.pth', 'teacher')
+
+
+def test_start_weights_are_made_without_a_line_for_each_parameter():
+    """The few lines on what starts at random would be lost among thousands."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lines.append
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        cfg = Config.fromfile(shipped_configs() / 'toy/toy_teacher_adapt_labeled.py')
+        build_start(cfg, 12, seed=0)
+        logger.info('logged again')
+    finally:
+        logger.removeHandler(handler)
+    assert [line.getMessage() for line in lines] == ['logged again']
