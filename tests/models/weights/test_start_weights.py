@@ -115,3 +115,14 @@ def test_start_weights_are_made_without_a_line_for_each_parameter():
     finally:
         logger.removeHandler(handler)
     assert [line.getMessage() for line in lines] == ['logged again']
+
+
+def test_images_normalised_otherwise_than_an_encoders_weights_want_are_said(tmp_path, capsys):
+    cfg = Config.fromfile(shipped_configs() / STUDENT)
+    for name, expected in (('tf_efficientnet_lite0', ''), ('resnet10t', 'mean=[123.68, 116.28')):
+        cfg.model.detector.backbone.name = name
+        network = build_start(cfg, 12, seed=0)
+        torch.save(network.backbone.state_dict(), tmp_path / 'encoder.pth')
+        fit_to_network({}, network, str(tmp_path / 'encoder.pth'), 'student')
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) == 1 + bool(expected) and expected in said[0]
