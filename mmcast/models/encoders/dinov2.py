@@ -14,8 +14,8 @@ from torch import Tensor
 from mmcast.errors import CASTError
 from mmcast.models.lora import plain_state
 from mmcast.models.weights.initialization import split_init_cfg
-from mmcast.models.weights.reading import describe_mismatch, read_state_dict
-from mmcast.models.weights.sources import find_encoder_weights
+from mmcast.models.weights.reading import describe_mismatch
+from mmcast.models.weights.sources import read_encoder_file
 from mmcast.registry import MODELS
 
 WEIGHTS_SOURCE = (
@@ -63,8 +63,7 @@ class DINOv2(VisionTransformer):
         out_indices: layers (from 0) whose output is returned, ascending, the last layer included.
         layer_scale_init_value: LayerScale at the start; DINOv2 has it in every layer.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads the public weights in Meta's or
-            Hugging Face's key layout, or weights saved from this class (``prefix='backbone.'`` for
-            those of a whole detector).
+            Hugging Face's key layout, or weights saved from this class or a detector with it.
         kwargs: further options of mmpretrain's ``VisionTransformer``, for example
             ``drop_path_rate``.
 
@@ -144,19 +143,13 @@ class DINOv2(VisionTransformer):
 
         Args:
             path: of the file, or a name on Hugging Face, such as ``facebook/dinov2-small``.
-            prefix: of the encoder's names in the file.
+            prefix: of the encoder's names in the file, see ``read_encoder_file``.
 
         Raises:
             CASTError: the file is missing or unreadable, leaves a parameter unfilled, has one of
                 another shape, or has any that this network lacks (the mask token excepted).
         """
-        state = read_state_dict(find_encoder_weights(path), WEIGHTS_SOURCE)
-        if prefix:
-            prefix = prefix.rstrip('.') + '.'
-            state = {
-                key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)
-            }
-        state = convert_dinov2_state_dict(state)
+        state = convert_dinov2_state_dict(read_encoder_file(path, prefix, WEIGHTS_SOURCE))
         if 'register_tokens' in state:
             raise CASTError(
                 f'{path} is a DINOv2 with register tokens: set backbone to '

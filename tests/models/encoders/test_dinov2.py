@@ -168,9 +168,10 @@ def test_every_layout_gives_the_same_weights(public_files, name):
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-def test_own_weights_load_out_of_a_detector(public_files):
+@pytest.mark.parametrize('options', [{}, dict(prefix='backbone')])
+def test_own_weights_load_out_of_a_detector(public_files, options):
     path = str(public_files / 'detector.pth')
-    model = DINOv2(init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone'))
+    model = DINOv2(init_cfg=dict(type='Pretrained', checkpoint=path, **options))
     model.init_weights()
     expected = load(public_files / 'meta.pth').state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())

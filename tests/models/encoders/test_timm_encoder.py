@@ -201,10 +201,17 @@ def test_own_timms_and_a_detectors_files_give_the_same_weights(tmp_path):
     )
     own = file_of(one.state_dict(), tmp_path / 'own.pth')
     detector = {f'backbone.{key}': value for key, value in one.state_dict().items()}
-    whole = dict(file_of(detector, tmp_path / 'detector.pth'), prefix='backbone')
-    for init_cfg in (own, whole):
+    whole = file_of(detector, tmp_path / 'detector.pth')
+    trained = {
+        f'{part}.{key}': v for part in ('detector', 'teacher') for key, v in detector.items()
+    }
+    trained = file_of(trained | {'detector.panoptic_head.w': torch.ones(1)}, tmp_path / 'cast.pth')
+    of_teacher = dict(trained, prefix='teacher.backbone')
+    for init_cfg in (own, whole, dict(whole, prefix='backbone'), trained, of_teacher):
         other = encoder('resnet18', seed=1, init_cfg=init_cfg, **RESNET)
         assert all(value.equal(expected[key]) for key, value in other.state_dict().items())
+    with pytest.raises(CASTError, match=r'no tensors whose names begin with student\.: correct'):
+        encoder('resnet18', init_cfg=dict(whole, prefix='student.'), **RESNET)
 
 
 @pytest.mark.parametrize(
