@@ -88,3 +88,4 @@ steps = dict(
     refine=dict(
         config='foundation/foundation_{student}_refine.py', transforms='{plan.student_transforms}',
         cfg_options='{plan.refine}'))
+model_card = dict(licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})

@@ -16,9 +16,7 @@ LICENCES = dict(
     grounded_sam=dict(grounding_dino='Apache-2.0, OpenMMLab', sam2='Apache-2.0, Meta'),
     sam3=dict(sam3='SAM License, Meta'),
     cast_student=dict(dinov2='Apache-2.0, Meta'),
-    cast_lite=dict(
-        student_encoder='Apache-2.0, ImageNet', student_weights='Apache-2.0, made by mmcast'
-    ),
+    cast_lite={},  # fit_start_weights tells them
     mask2former_r50_coco=dict(mask2former='Apache-2.0, OpenMMLab'),
 )
 
@@ -79,5 +77,8 @@ def prepare_foundation_weights(
     return dict(
         teacher=made['teacher'],
         student=made['student'],
-        weights=[dict(path=path, licence=licences[name]) for name, path in used.items()],
+        weights=[
+            *(dict(path=path, licence=licences[name]) for name, path in used.items()),
+            *made.get('weights', []),
+        ],
     )

@@ -32,6 +32,7 @@ from mmcast.deploy.export import (
 from mmcast.deploy.flops import count_flops
 from mmcast.errors import CASTError
 from mmcast.files import move_aside, sha256_of_file, write_atomically
+from mmcast.models.weights.sources import NO_LICENCE
 from mmcast.pipeline.pipeline import PipelineRun
 from mmcast.reports.summary import cell
 from mmcast.training.distributed import say
@@ -49,7 +50,6 @@ _READ = dict(
     pseudo_label=('step.',),
     call=('step.',),
 )
-_NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
 _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 'the same weights'}
 
 
@@ -194,7 +194,7 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
 def _weights_read(inputs: dict[str, tuple[str, list[str]]]) -> list[tuple[str, str, str]]:
     """Path, SHA-256 and licence, which is not known, of the weights among the files read."""
     return [
-        (path, digest, _NO_LICENCE)
+        (path, digest, NO_LICENCE)
         for path, (digest, _) in inputs.items()
         if path.endswith(_WEIGHTS) and not path.startswith('{work_dir}')
     ]

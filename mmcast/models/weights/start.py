@@ -16,7 +16,7 @@ from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.models.weights.initialization import initialization_unlogged
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
-from mmcast.models.weights.sources import describe_encoder_weights
+from mmcast.models.weights.sources import describe_weights
 from mmcast.registry import MODELS
 
 QUERIES = ('panoptic_head.query_embed.weight', 'panoptic_head.query_feat.weight')
@@ -54,8 +54,8 @@ def fit_start_weights(
         weights: weights files by name.
 
     Returns:
-        The new files by the same names and, with encoders, ``weights``, dicts with ``path``,
-        ``sha256`` and ``licence`` of what they start from, for the model card.
+        The new files by the same names and ``weights``, dicts with ``path``, ``sha256`` and
+        ``licence`` of all that they start from, for the model card.
 
     Raises:
         CASTError: a file or package is missing or holds no weights, or an encoder takes none.
@@ -75,10 +75,8 @@ def fit_start_weights(
             fitted = fit_to_network(fitted, network, encoder, name)
         written[name] = str(Path(out_dir, f'{name}_{num_queries}queries.pth'))
         write_state_dict(written[name], fitted)
-    named = {source for source in (encoders or {}).values() if source}
-    sources = {source for source in named if not Path(source).is_file()}  # files are known
-    if sources:
-        written['weights'] = [describe_encoder_weights(source) for source in sorted(sources)]
+    used = {*weights.values(), *filter(None, map((encoders or {}).get, weights))}
+    written['weights'] = [describe_weights(source) for source in sorted(used)]
     return written
 
 

