@@ -90,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     page = args.page or args.out / 'review.html'
-    if not (args.out / 'task.json').exists():  # else the page is of an earlier call
-        check_output_files([args.page], force=args.force)
+    earlier = (args.out / 'task.json').exists()  # then the page is of that call
+    check_output_files([args.page], [args.store, args.labeled], args.force or earlier)
     from mmcast.reports.review import write_task_page
     from mmcast.review.export import export_review
 
@@ -143,7 +143,11 @@ def summary(done: 'Exported') -> list[str]:
     if left_out:
         name, why = next(iter(left_out.items()))
         lines.append(f'{len(left_out)} images left out, such as {name}: {why}')
-    return [*lines, 'import: ' + _IMPORT[task.tool].format(folder=done.folder)]
+    lines.append('import: ' + _IMPORT[task.tool].format(folder=done.folder))
+    if task.tool == 'label_studio':
+        address = task.settings['image_url'] + task.images[0].name
+        lines.append(f'the server has to find the first image as {address}')
+    return lines
 
 
 _IMPORT = dict(

@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> None:
         reviewer=args.reviewer,
         unlabeled=args.unlabeled,
         unlabeled_out=args.unlabeled_out,
+        page=page,
         force=args.force,
     )
     write_merge_page(done, Path(args.task), page)
