@@ -351,9 +351,17 @@ def _images(content: dict, folder: Path) -> list[SourceImage]:
 
 
 def _human_part(labels: Labels, folder: Path, names: Sequence[str]) -> _Part:
-    """The human annotations of these classes, without groups."""
+    """The human annotations of these classes, without groups; raises CASTError if the file has none
+    of the classes.
+    """
     content, notes = labels.content, Counter[str]()
     numbers = _numbers(content, names)
+    if not numbers:
+        found = ', '.join(category['name'] for category in content['categories']) or 'none'
+        raise CASTError(
+            f'{labels.path} has none of the classes {", ".join(names)}, it has {found}: give '
+            'labels of the same classes'
+        )
     by_image: defaultdict[int, list[dict]] = defaultdict(list)
     for annotation in content.pop('annotations'):
         number = numbers.get(annotation['category_id'])

@@ -364,6 +364,12 @@ def test_refused_before_anything_is_there(data, tmp_path, options, said):
     assert not (tmp_path / 'out').exists()
 
 
+def test_validation_images_of_other_classes_are_refused(data, tmp_path):
+    write_coco(tmp_path / 'val.json', {'3.png': [(1, PARTS, {})]}, [(1, 'Person')])
+    with pytest.raises(CASTError, match='val.json has none of the classes person, car, it has Per'):
+        export(tmp_path / 'out', data)
+
+
 def test_a_step_of_a_pipeline(data, tmp_path):
     """Its outputs are there for other steps; called again, it stays as it is."""
     kwargs = {name: str(path) for name, path in data.items()}
