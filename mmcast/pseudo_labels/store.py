@@ -49,14 +49,16 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
 
 
 def check_human(content: Mapping, path: str | os.PathLike) -> None:
-    """Raises CASTError if what is to be human annotations is a file of pseudo-labels.
+    """Raises CASTError if what is to be human annotations is a file of pseudo-labels, or has some
+    of them, as what ``mmcast export-labels`` writes.
 
     Args:
         content: of a COCO file.
         path: of the file, for the message.
     """
     info = content.get('info')
-    if isinstance(info, Mapping) and info.get('kind') == KIND:
+    is_store = isinstance(info, Mapping) and info.get('kind') == KIND
+    if is_store or any(ann.get('origin') == 'pseudo' for ann in content['annotations']):
         raise CASTError(f'{path} has pseudo-labels: give a file of human annotations here')
 
 

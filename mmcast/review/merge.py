@@ -206,7 +206,9 @@ def _check_outputs(
 ) -> None:
     read = {Path(path).resolve() for path in inputs if path}
     written: set[Path] = set()
-    for path in filter(None, outputs):
+    for path in outputs:
+        if not path:
+            continue
         place = Path(path).resolve()
         if place in read:
             raise CASTError(f'{path} is an input: name another file for the result')

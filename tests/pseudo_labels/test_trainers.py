@@ -364,6 +364,14 @@ def test_refused_before_anything_is_there(data, tmp_path, options, said):
     assert not (tmp_path / 'out').exists()
 
 
+def test_exported_pseudo_labels_do_not_become_human_annotations(data, tmp_path):
+    root = tmp_path / 'out'
+    written = export(root, data)
+    again = dict(labeled=written['train'], labeled_images=root / 'train')
+    with pytest.raises(CASTError, match='coco.json has pseudo-labels'):
+        export(tmp_path / 'again', data, **again)
+
+
 def test_validation_images_of_other_classes_are_refused(data, tmp_path):
     write_coco(tmp_path / 'val.json', {'3.png': [(1, PARTS, {})]}, [(1, 'Person')])
     with pytest.raises(CASTError, match='val.json has none of the classes person, car, it has Per'):
