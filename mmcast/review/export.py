@@ -16,6 +16,7 @@ from mmcast.errors import CASTError
 from mmcast.files import replacing, sha256_of_file, write_atomically
 from mmcast.images import check_size, read_header, read_image
 from mmcast.locks import hold_lock
+from mmcast.masks.rle import text_rle
 from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold
 from mmcast.pseudo_labels.store import read_pseudo_labels
@@ -298,7 +299,7 @@ def _task_images(
         entry = usable.entries[each.image_id]
         proposals = [
             Proposal(
-                ann['id'], labels[ann['category_id']], ann['score'], _text(ann['segmentation'])
+                ann['id'], labels[ann['category_id']], ann['score'], text_rle(ann['segmentation'])
             )
             for ann in choose(found[each.image_id])
         ]
@@ -310,14 +311,6 @@ def _task_images(
             )
         )  # fmt: skip
     return sorted(images, key=lambda image: image.name)
-
-
-def _text(rle: dict) -> dict:
-    """An RLE with text counts."""
-    counts = rle['counts']
-    return dict(
-        size=list(rle['size']), counts=counts if isinstance(counts, str) else counts.decode()
-    )
 
 
 def _is_plain(path: Path) -> bool:

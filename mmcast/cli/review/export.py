@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmcast.cli.options import add_force, add_label_filters, check_output_files
+from mmcast.review.task import TOOLS
 
 if TYPE_CHECKING:
     from mmcast.review.export import Exported
@@ -27,7 +28,6 @@ EXAMPLES = {
         '--out review_label_studio'
     ),
 }
-_TOOLS = ('cvat', 'label_studio', 'fiftyone', 'labelme', 'coco')
 _CRITERIA = (
     'expected_errors', 'mean_score', 'mean_entropy', 'near_threshold', 'class_score',
     'mask_quality', 'agreement',
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('store', metavar='JSON', help='file of pseudo-labels')
     parser.add_argument('--img-dir', required=True, help='folder of its images')
     parser.add_argument('--out', required=True, type=Path, help='folder of the task, to be made')
-    parser.add_argument('--tool', required=True, choices=_TOOLS, help='which imports the task')
+    parser.add_argument('--tool', required=True, choices=TOOLS, help='which imports the task')
     choice = parser.add_argument_group('which images')
     choice.add_argument('--number', type=int, default=50, help='how many (default 50)')
     choice.add_argument(
