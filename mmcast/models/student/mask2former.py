@@ -29,11 +29,16 @@ from mmcast.registry import MODELS
 class CASTMask2Former(Mask2Former):
     """Mask2Former that exposes its pixel outputs and takes its losses on a part of the batch.
 
-    Arguments are those of mmdet's ``Mask2Former``; the head is usually ``CASTMask2FormerHead``, the
-    backbone ``DINOv2`` or ``TimmEncoder`` and the pixel decoder ``DPTPixelDecoder``. Where
+    The head is usually ``CASTMask2FormerHead`` with the pixel decoder ``DPTPixelDecoder``. Where
     ``panoptic_head.in_channels`` or ``panoptic_head.pixel_decoder.scales`` are None, they follow
     from the encoder, see :func:`fit_head`. ``test_cfg.windows`` predicts window by window, see
     :class:`Windows`.
+
+    Args:
+        backbone: The encoder, such as ``DINOv2`` or ``TimmEncoder``.
+        neck: As in mmdet; with one, ``panoptic_head`` has to be written out.
+        args: The further arguments of mmdet's ``Mask2Former``.
+        kwargs: The same by name.
 
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
