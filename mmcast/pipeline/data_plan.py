@@ -19,6 +19,7 @@ from mmcast.coco.custom import queries_for
 from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
+from mmcast.models.teacher.prompts import read_texts
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
 
@@ -32,12 +33,14 @@ class Teacher:
     """What the plan has to know of a teacher.
 
     Attributes:
+        network: Its class.
         short, long: Sides in pixels that it brings an image to, at most.
         most_objects: So many in an image it can find.
         score_thr: Lowest score of a pseudo-label that is learned from.
         why_score: Where that is from.
     """
 
+    network: str
     short: int
     long: int
     most_objects: int
@@ -64,8 +67,10 @@ class Student:
 
 
 TEACHERS = dict(
-    grounded_sam=Teacher(800, 1333, 300, 0.3, "the paper's threshold for Grounding-DINO"),
-    sam3=Teacher(1008, 1008, 200, 0.5, "SAM3's own threshold for what it reports"),
+    grounded_sam=Teacher(
+        'GroundedSAM', 800, 1333, 300, 0.3, "the paper's threshold for Grounding-DINO"
+    ),
+    sam3=Teacher('SAM3', 1008, 1008, 200, 0.5, "SAM3's own threshold for what it reports"),
 )
 STUDENTS = dict(
     cast_student=Student(14),
@@ -178,10 +183,11 @@ def plan_from_data(
         and ``table``, the file with it.
 
     Raises:
-        CASTError: There is no such teacher, student or preset, or a value is not what its setting
-            takes.
+        CASTError: There is no such teacher, student or preset, a value is not what its setting
+            takes, or a class cannot be asked for by its texts.
     """
     gpu = check_choices(teacher, student, gpu)
+    read_texts(TEACHERS[teacher].network, classes, prompts)  # here, not after the downloads
     data = measure_data(labeled, val, unlabeled, classes)
     decisions = Decisions(given or {})
     describe(decisions, data.facts, classes, prompts or {}, (teacher, student, gpu))

@@ -147,6 +147,11 @@ def test_the_table_is_stored_with_the_numbers_that_it_comes_from(tmp_path):
         (dict(teacher='sam'), 'variables.teacher is sam; did you mean sam3'),
         (dict(student='cast_light'), 'variables.student is cast_light; did you mean cast_lite'),
         (dict(gpu='32'), 'variables.gpu is 32; there are 16, 24, 80'),
+        (
+            dict(prompts=dict(cell='Nucleus')),
+            "'cell' and 'nucleus' are both asked for by 'nucleus'",
+        ),
+        (dict(prompts=dict(cell='St. X')), "'St. X' cannot be prompted"),
         (dict(given=dict(window=-1)), 'variables.window is a whole number from 0'),
         (dict(given=dict(score_thr='nan')), 'variables.score_thr is a number from 0'),
         (dict(given=dict(score_thr=1.5)), 'variables.score_thr is 1.5: scores are below 1'),
