@@ -20,6 +20,7 @@ from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.models.teacher.prompts import read_texts
+from mmcast.pipeline.state import flatten
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
 
@@ -206,8 +207,8 @@ def plan_from_data(
         extra = student_options if name in ('transfer', 'refine') else teacher_options
         _add_options(options, extra or {})
     for name, extra in (('teacher_options', teacher_options), ('student_options', student_options)):
-        if extra:
-            decisions.add(name, f'{len(extra)} options', f'{GIVEN}: {", ".join(extra)}')
+        for key, value in flatten(nested(extra or {})).items():
+            decisions.add(f'{name}.{key}', value, GIVEN)
     outputs = dict(
         steps,
         teacher_transforms=seen.transforms(),
@@ -252,7 +253,11 @@ def describe(
 ) -> None:
     """Rows on what was chosen and what the data are."""
     teacher, student, gpu = chosen
-    decisions.add('teacher, student, gpu', f'{teacher}, {student}, {gpu} GB', 'chosen by you')
+    decisions.add(
+        'teacher, student, gpu',
+        f'{teacher}, {student}, {gpu} GB',
+        'variables.teacher, variables.student, variables.gpu',
+    )
     decisions.add(
         'images',
         f'{facts.labeled} labeled, {facts.val} validation, {facts.unlabeled} unlabeled',
@@ -351,8 +356,9 @@ def _teacher_window(facts: DataFacts, teacher: Teacher, factor: float) -> tuple[
     by_size = facts.small_side * teacher.short / SMALLEST
     by_number = math.sqrt(0.8 * teacher.most_objects / facts.most_instances)
     wanted = min(by_size, by_number) if crowded else by_size
-    side = max(wanted, 2 * facts.large_extent, 1 / FINEST_WINDOW)
-    if side >= 1:
+    # Of long images a square window shows objects larger, whatever they want.
+    side = max(min(wanted, 1), 2 * facts.large_extent, 1 / FINEST_WINDOW)
+    if 2 * facts.large_extent >= 1:
         return 0, (
             f'whole images: it sees small objects {seen:.0f} px large, but windows would cut large '
             f'ones of {facts.large_extent * facts.short_side:.0f} px'
@@ -443,7 +449,7 @@ def _student_view(
 
     return View(
         short=size,
-        long=WHOLE if window else 4 * size,
+        long=WHOLE if window else math.ceil(max(4, facts.aspect) * size),
         crop=window or rounded(min(size, limit), student.divisor),
         ratios=(0.8, 1.25) if window else (0.5, 2.0),
         window=window,
