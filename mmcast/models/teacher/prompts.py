@@ -1,5 +1,5 @@
-"""The classes of a data set as prompts of Grounding-DINO: one where they fit, several where they do
-not.
+"""The texts that a teacher is asked for classes with, and those as prompts of Grounding-DINO: one
+where they fit, several where they do not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,38 @@ from mmdet.models.detectors import GroundingDINO
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor
 
-from mmcast.coco.categories import texts_of_classes
 from mmcast.errors import CASTError
-
-__all__ = ['ClassPrompts', 'Prompt', 'read_texts', 'scores_of_classes', 'texts_of_classes']
+from mmcast.spelling import hint
 
 #: Marks that no text may have, by teacher: Grounding-DINO's tokenizer starts a new entity at these.
 SEPARATORS = dict(GroundedSAM='.?', SAM3='')
+
+
+def texts_of_classes(
+    classes: Sequence[str], prompts: Mapping[str, str | Sequence[str]] | None = None
+) -> list[tuple[str, ...]]:
+    """The texts that ask for each class: its own name, or what ``prompts`` has in its place.
+
+    Args:
+        classes: Names in the data set's order.
+        prompts: Class names to a text, or to several that mean the same.
+
+    Returns:
+        At least one text for each class, in the order of ``classes``.
+
+    Raises:
+        CASTError: If ``prompts`` names a class that is not there, or has no text for one.
+    """
+    prompts = dict(prompts or {})
+    for name in prompts:
+        if name not in classes:
+            raise CASTError(f'prompts: no class {name!r}; {hint(name, classes)}')
+    found = [prompts.get(name, name) for name in classes]
+    texts = [tuple(text) if isinstance(text, list | tuple) else (text,) for text in found]
+    for name, of_class in zip(classes, texts):
+        if not of_class or not all(isinstance(text, str) and text.strip() for text in of_class):
+            raise CASTError(f'prompts: class {name!r} needs at least one text, and none empty')
+    return texts
 
 
 def read_texts(
@@ -34,9 +59,10 @@ def read_texts(
         CASTError: There is no class, or a text is empty, has a separator or asks for two classes;
             capitals do not count.
     """
-    texts, owner_of = [], {}
+    texts: list[tuple[str, ...]] = []
+    owner_of: dict[str, int] = {}
     for owner, originals in enumerate(texts_of_classes(classes, prompts)):
-        cleaned = {}
+        cleaned: dict[str, str] = {}
         for original in originals:
             text = clean_label_name(original).strip()
             _check_text(teacher, original, text)
@@ -49,7 +75,9 @@ def read_texts(
             cleaned.setdefault(text.lower(), text)
         texts.append(tuple(cleaned.values()))
     if not texts:
-        raise CASTError(f'{teacher} classes: none given; put the names of the data set there')
+        raise CASTError(
+            f'{teacher} classes: none given; put the names of the data set into `classes`'
+        )
     return texts
 
 

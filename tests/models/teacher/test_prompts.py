@@ -24,7 +24,7 @@ def test_prompts_of_a_class_that_is_not_there_are_refused_with_the_nearest():
         texts_of_classes(CLASSES, {'nucleos': 'nucleus'})
 
 
-@pytest.mark.parametrize('texts', ['', ' ', [], ['cell', ''], [None]])
+@pytest.mark.parametrize('texts', ['', ' ', [], ['cell', ''], [None], 5])
 def test_a_class_without_a_text_is_refused(texts):
     with pytest.raises(CASTError, match="class 'Zelle' needs at least one text"):
         texts_of_classes(CLASSES, {'Zelle': texts})
