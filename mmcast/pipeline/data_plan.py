@@ -19,6 +19,7 @@ from mmcast.coco.custom import queries_for
 from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
+from mmcast.models.lora import LoRA
 from mmcast.models.teacher.prompts import read_texts
 from mmcast.pipeline.state import flatten
 from mmcast.spelling import hint
@@ -206,6 +207,7 @@ def plan_from_data(
     for name, options in steps.items():
         extra = student_options if name in ('transfer', 'refine') else teacher_options
         _add_options(options, extra or {})
+    _check_lora(steps['adapt_labeled'])
     for name, extra in (('teacher_options', teacher_options), ('student_options', student_options)):
         for key, value in flatten(nested(extra or {})).items():
             decisions.add(f'{name}.{key}', value, GIVEN)
@@ -226,6 +228,13 @@ def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
     if 'model.pixel_contrast' in options:
         added.get('model', {}).pop('pixel_contrast', None)
     options.update(added)
+
+
+def _check_lora(options: Mapping[str, Any]) -> None:
+    """Raises CASTError on settings that the first training step would refuse, a test later."""
+    settings = nested(options)['model'].get('lora')
+    if isinstance(settings, Mapping):
+        LoRA.of({name: value for name, value in settings.items() if name != '_delete_'})
 
 
 def check_choices(teacher: str, student: str, gpu: int | str) -> int:

@@ -161,6 +161,7 @@ def test_the_table_is_stored_with_the_numbers_that_it_comes_from(tmp_path):
             "'cell' and 'nucleus' are both asked for by 'nucleus'",
         ),
         (dict(prompts=dict(cell='St. X')), "'St. X' cannot be prompted"),
+        (dict(teacher_options={'model.lora.rnk': 4}), 'lora has no rnk; did you mean rank'),
         (dict(given=dict(window=-1)), 'variables.window is a whole number from 0'),
         (dict(given=dict(score_thr='nan')), 'variables.score_thr is a number from 0'),
         (dict(given=dict(score_thr=1.5)), 'variables.score_thr is 1.5: scores are below 1'),
