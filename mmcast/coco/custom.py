@@ -102,7 +102,7 @@ def prepare_custom_data(
         held = _Part(content, folder, labels.class_instances(names))
         if not held.counts.any():
             raise CASTError(
-                f'{val} has no instance of {", ".join(names)}: give other classes or labels'
+                f'{labels.path} has no instance of {", ".join(names)}: give other classes or labels'
             )
         said += [groups_line(labels), *labels.mended, shared_photos(train.coco, held.coco, val)]
     else:
