@@ -70,7 +70,6 @@ self_trained = dict(
     config='foundation/foundation_{teacher}_adapt_self_training.py',
     transforms='{plan.teacher_transforms}', cfg_options='{plan.adapt_self_training}')
 steps = dict(
-    data=dict(kwargs=dict(prompts='{prompts}')),
     plan=dict(kind='call', function='mmcast.pipeline.data_plan.plan_from_data', kwargs=plan),
     start=dict(
         function='mmcast.models.foundation_start.prepare_foundation_weights',

@@ -1,12 +1,7 @@
-"""Which of several categories of one name is meant (labeling tools group others under one), and the
-words that a teacher is asked for a class with.
-"""
+"""Which of several categories of one name is meant: labeling tools group others under one."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
-
-from mmcast.errors import CASTError
-from mmcast.spelling import hint
 
 
 @dataclass(frozen=True)
@@ -57,30 +52,3 @@ def find_twins(categories: Iterable[tuple[int | str, str]], used: Container) -> 
         for name, ids in by_name.items()
         if len(ids) > 1
     ]
-
-
-def texts_of_classes(
-    classes: Sequence[str], prompts: Mapping[str, str | Sequence[str]] | None = None
-) -> list[tuple[str, ...]]:
-    """The texts that ask for each class: its own name, or what ``prompts`` has in its place.
-
-    Args:
-        classes: Names in the data set's order.
-        prompts: Class names to a text, or to several that mean the same.
-
-    Returns:
-        At least one text for each class, in the order of ``classes``.
-
-    Raises:
-        CASTError: If ``prompts`` names a class that is not there, or has no text for one.
-    """
-    prompts = dict(prompts or {})
-    for name in prompts:
-        if name not in classes:
-            raise CASTError(f'prompts: no class {name!r}; {hint(name, classes)}')
-    found = [prompts.get(name, name) for name in classes]
-    texts = [(text,) if isinstance(text, str) else tuple(text) for text in found]
-    for name, of_class in zip(classes, texts):
-        if not of_class or not all(isinstance(text, str) and text.strip() for text in of_class):
-            raise CASTError(f'prompts: class {name!r} needs at least one text, and none empty')
-    return texts

@@ -13,7 +13,6 @@ import numpy as np
 from rich.markup import escape
 from rich.progress import track
 
-from mmcast.coco.categories import texts_of_classes
 from mmcast.coco.consistency import check_image
 from mmcast.coco.instances import beyond_limit, check_instances, empty_lines, groups_line
 from mmcast.coco.reading import Labels, read_image_list, read_labels
@@ -50,7 +49,6 @@ def prepare_custom_data(
     crowd_as_instances: bool | str = False,
     max_queries: int | str = 300,
     value_range: ValueRange = None,
-    prompts: Mapping[str, str | Sequence[str]] | None = None,
 ) -> dict:
     """Find what belongs together and write the COCO files that training reads, with what can be
     mended mended; the data set is not touched.
@@ -73,7 +71,6 @@ def prepare_custom_data(
         max_queries: Most queries, and so most objects that are found in an image.
         value_range: Black and white in images of more than 8 bits; without it, labeled ones are
             refused and unlabeled ones left out.
-        prompts: Class names to what a teacher is to be asked for in their place; only checked.
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
@@ -96,7 +93,6 @@ def prepare_custom_data(
     )
     labels, folder = read(labeled, labeled_images, 'labeled')
     names = choose_classes(labels, classes)
-    texts_of_classes(names, prompts)
     train = _Part(labels.content, folder, labels.class_instances(names))
     check_instances(labels, train.counts)
     said = [groups_line(labels), *labels.mended]
@@ -106,7 +102,7 @@ def prepare_custom_data(
         held = _Part(content, folder, labels.class_instances(names))
         if not held.counts.any():
             raise CASTError(
-                f'{val} has no instance of {", ".join(names)}: give other classes or labels'
+                f'{labels.path} has no instance of {", ".join(names)}: give other classes or labels'
             )
         said += [groups_line(labels), *labels.mended, shared_photos(train.coco, held.coco, val)]
     else:

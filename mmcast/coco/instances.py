@@ -30,7 +30,7 @@ def check_instances(labels: Labels, counts: np.ndarray) -> None:
             'iscrowd 1, which says that nobody separated the objects, and there is no other '
             'instance of the classes to learn: tools that write brush masks so (datumaro from VOC '
             'masks, CVAT) mean single objects; if each mask is one, set '
-            'variables.crowd_as_instances=True in cast_custom.py, or write iscrowd 0'
+            'variables.crowd_as_instances=True, or write iscrowd 0'
         )
     raise CASTError(
         f'{labels.path} has no instance of the classes to learn: give other classes or labels'

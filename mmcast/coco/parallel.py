@@ -27,8 +27,10 @@ def map_in_processes(
         option: What a person gives fewer processes with.
 
     Raises:
-        CASTError: a process was killed.
+        CASTError: ``workers`` is below 0, or a process was killed.
     """
+    if workers < 0:
+        raise CASTError(f'{option} is {workers}: give a number of processes, 0 for none but this')
     if not workers:
         yield from (function(item, shared) for item in items)
         return

@@ -142,7 +142,7 @@ def write_trainer_folder(
         names: of the classes, whose ids are 1, 2, ... in this order.
         splits: what to write, by ``train``, ``val`` and ``test``.
         about: what the labels are made of, for the manifest; JSON. Two calls with equal ``about``
-            write the same folder.
+            and the same image files write the same folder.
         link: how images get there: ``hardlink``, ``symlink``, ``copy``, or ``auto``: hard links
             where the file system has them, else copies. Files that a trainer may change are copied.
         value_range: black and white in images of more than 8 bits; without it they are refused.
@@ -161,7 +161,8 @@ def write_trainer_folder(
     folder = Path(os.path.abspath(out_dir))
     check_link(link)
     about = json.loads(json.dumps(dict(about, classes=list(names), link=link)))
-    if is_complete(folder, about):
+    fingerprint = sha256_of_json([about, _image_files(splits)])
+    if _read_manifest(folder).get('fingerprint') == fingerprint:
         return None
     check_vacant(folder, force)
     _read_headers(splits, value_range, progress)
@@ -172,9 +173,9 @@ def write_trainer_folder(
     with naming(folder, partial_folder):
         with hold_lock(lock, in_use):
             writer = _Writer(partial_folder, names, link, value_range, num_workers, progress)
-            writer.begin(about)
+            writer.begin(fingerprint)
             counts = {split: writer.write(split, sources) for split, sources in splits.items()}
-            writer.finish(about, counts)
+            writer.finish(fingerprint, about, counts)
         lock.unlink()
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -189,9 +190,21 @@ def check_link(link: str) -> None:
         raise CASTError(f'link is {link}: give one of {", ".join(LINKS)}')
 
 
-def is_complete(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a folder was written whole by the same call."""
-    return _read_manifest(folder).get('fingerprint') == sha256_of_json(about)
+def _image_files(splits: Mapping[str, Sequence[LabelSource]]) -> list:
+    """What tells the image files from others of their names, without reading them."""
+    return [
+        [split, source.origin, [_size_and_time(image.path) for image in source.images]]
+        for split, sources in splits.items()
+        for source in sources
+    ]
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None  # those that are missing are all named later
+    return status.st_size, status.st_mtime_ns
 
 
 def _read_manifest(folder: Path) -> dict:
@@ -343,18 +356,18 @@ class _Writer:
         self.value_range, self.num_workers, self.progress = value_range, num_workers, progress
         self.origins: dict[str, dict] = {}
 
-    def begin(self, about: Mapping[str, Any]) -> None:
-        """Clears the folder, but for what an interrupted call of the same kind left.
+    def begin(self, fingerprint: str) -> None:
+        """Clears the folder, but for what an interrupted call of the same fingerprint left.
 
         Raises:
             CASTError: it is no such folder.
         """
-        marker, wanted = self.folder / MANIFEST, dict(kind=KIND, fingerprint=sha256_of_json(about))
+        marker, wanted = self.folder / MANIFEST, dict(kind=KIND, fingerprint=fingerprint)
         there = [path for path in self.folder.iterdir() if path.name != '.lock']
         found = _read_manifest(self.folder)
         if there and found.get('kind') != KIND:
             raise CASTError(f'{self.folder} is in the way: move it elsewhere')
-        if found.get('fingerprint') != wanted['fingerprint']:
+        if found.get('fingerprint') != fingerprint:
             for path in there:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_atomically(marker, json.dumps(wanted))
@@ -390,7 +403,9 @@ class _Writer:
         counts.notes = +counts.notes
         return counts
 
-    def finish(self, about: Mapping[str, Any], counts: Mapping[str, SplitCounts]) -> None:
+    def finish(
+        self, fingerprint: str, about: Mapping[str, Any], counts: Mapping[str, SplitCounts]
+    ) -> None:
         """Writes ``data.yaml`` and the manifest, and waits until all is on the disk."""
         folders = {split: f'{FOLDERS[split]}/images' for split in counts}
         content = dict(folders, names=dict(enumerate(self.names)))
@@ -399,7 +414,7 @@ class _Writer:
         )
         manifest = dict(
             kind=KIND,
-            fingerprint=sha256_of_json(about),
+            fingerprint=fingerprint,
             **about,
             counts={split: _as_json(count) for split, count in counts.items()},
             images=self.origins,

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 from pycocotools import mask as mask_api
-from pycocotools import mask as mask_utils
 
 
 def encode_segmentation(mask: list | dict, height: int, width: int) -> dict:
@@ -32,8 +31,16 @@ def encode_mask(mask: np.ndarray) -> dict:
     flat = cv2.transpose(pixels[:, first:end]).ravel().view(bool)
     changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
     runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
-    rle = mask_utils.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
-    return dict(size=rle['size'], counts=rle['counts'].decode())
+    rle = mask_api.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
+    return text_rle(rle)
+
+
+def text_rle(rle: dict) -> dict:
+    """A compressed RLE with ``counts`` as text, whatever they were."""
+    counts = rle['counts']
+    return dict(
+        size=list(rle['size']), counts=counts if isinstance(counts, str) else counts.decode()
+    )
 
 
 def mask_areas(rles: list[dict]) -> list[int]:
@@ -44,5 +51,5 @@ def mask_areas(rles: list[dict]) -> list[int]:
     return [
         area
         for start in range(0, len(rles), 255)
-        for area in mask_utils.area(rles[start : start + 255]).tolist()
+        for area in mask_api.area(rles[start : start + 255]).tolist()
     ]

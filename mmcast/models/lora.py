@@ -56,12 +56,17 @@ class LoRA:
         if unknown:
             raise CASTError(f'lora has no {unknown[0]}; {hint(unknown[0], names)}')
         lora = cls(**settings)
+        for name in ('alpha', 'dropout'):
+            if not isinstance(getattr(lora, name), int | float | None):
+                raise CASTError(f'lora.{name}={getattr(lora, name)} must be a number')
         if not (isinstance(lora.rank, int) and lora.rank > 0):
             raise CASTError(f'lora.rank={lora.rank} must be a whole number above 0')
         if lora.scaling <= 0 or not 0 <= lora.dropout < 1:
             raise CASTError(
                 f'lora: alpha={lora.alpha} must be above 0, and dropout={lora.dropout} in [0, 1)'
             )
+        if lora.layers is not None and not lora.layers:
+            raise CASTError('lora.layers is empty: name layers, or leave it out for the default')
         return lora
 
     @property

@@ -19,6 +19,9 @@ from mmcast.coco.custom import queries_for
 from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
+from mmcast.models.lora import LoRA
+from mmcast.models.teacher.prompts import read_texts
+from mmcast.pipeline.state import flatten
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
 
@@ -32,12 +35,14 @@ class Teacher:
     """What the plan has to know of a teacher.
 
     Attributes:
+        network: Its class.
         short, long: Sides in pixels that it brings an image to, at most.
         most_objects: So many in an image it can find.
         score_thr: Lowest score of a pseudo-label that is learned from.
         why_score: Where that is from.
     """
 
+    network: str
     short: int
     long: int
     most_objects: int
@@ -64,8 +69,10 @@ class Student:
 
 
 TEACHERS = dict(
-    grounded_sam=Teacher(800, 1333, 300, 0.3, "the paper's threshold for Grounding-DINO"),
-    sam3=Teacher(1008, 1008, 200, 0.5, "SAM3's own threshold for what it reports"),
+    grounded_sam=Teacher(
+        'GroundedSAM', 800, 1333, 300, 0.3, "the paper's threshold for Grounding-DINO"
+    ),
+    sam3=Teacher('SAM3', 1008, 1008, 200, 0.5, "SAM3's own threshold for what it reports"),
 )
 STUDENTS = dict(
     cast_student=Student(14),
@@ -178,10 +185,11 @@ def plan_from_data(
         and ``table``, the file with it.
 
     Raises:
-        CASTError: There is no such teacher, student or preset, or a value is not what its setting
-            takes.
+        CASTError: There is no such teacher, student or preset, a value is not what its setting
+            takes, or a class cannot be asked for by its texts.
     """
     gpu = check_choices(teacher, student, gpu)
+    read_texts(TEACHERS[teacher].network, classes, prompts)  # here, not after the downloads
     data = measure_data(labeled, val, unlabeled, classes)
     decisions = Decisions(given or {})
     describe(decisions, data.facts, classes, prompts or {}, (teacher, student, gpu))
@@ -199,9 +207,10 @@ def plan_from_data(
     for name, options in steps.items():
         extra = student_options if name in ('transfer', 'refine') else teacher_options
         _add_options(options, extra or {})
+    _check_lora(steps['adapt_labeled'])
     for name, extra in (('teacher_options', teacher_options), ('student_options', student_options)):
-        if extra:
-            decisions.add(name, f'{len(extra)} options', f'{GIVEN}: {", ".join(extra)}')
+        for key, value in flatten(nested(extra or {})).items():
+            decisions.add(f'{name}.{key}', value, GIVEN)
     outputs = dict(
         steps,
         teacher_transforms=seen.transforms(),
@@ -219,6 +228,13 @@ def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
     if 'model.pixel_contrast' in options:
         added.get('model', {}).pop('pixel_contrast', None)
     options.update(added)
+
+
+def _check_lora(options: Mapping[str, Any]) -> None:
+    """Raises CASTError on settings that the first training step would refuse, a test later."""
+    settings = nested(options)['model'].get('lora')
+    if isinstance(settings, Mapping):
+        LoRA.of({name: value for name, value in settings.items() if name != '_delete_'})
 
 
 def check_choices(teacher: str, student: str, gpu: int | str) -> int:
@@ -246,7 +262,11 @@ def describe(
 ) -> None:
     """Rows on what was chosen and what the data are."""
     teacher, student, gpu = chosen
-    decisions.add('teacher, student, gpu', f'{teacher}, {student}, {gpu} GB', 'chosen by you')
+    decisions.add(
+        'teacher, student, gpu',
+        f'{teacher}, {student}, {gpu} GB',
+        'variables.teacher, variables.student, variables.gpu',
+    )
     decisions.add(
         'images',
         f'{facts.labeled} labeled, {facts.val} validation, {facts.unlabeled} unlabeled',
@@ -345,8 +365,9 @@ def _teacher_window(facts: DataFacts, teacher: Teacher, factor: float) -> tuple[
     by_size = facts.small_side * teacher.short / SMALLEST
     by_number = math.sqrt(0.8 * teacher.most_objects / facts.most_instances)
     wanted = min(by_size, by_number) if crowded else by_size
-    side = max(wanted, 2 * facts.large_extent, 1 / FINEST_WINDOW)
-    if side >= 1:
+    # Of long images a square window shows objects larger, whatever they want.
+    side = max(min(wanted, 1), 2 * facts.large_extent, 1 / FINEST_WINDOW)
+    if 2 * facts.large_extent >= 1:
         return 0, (
             f'whole images: it sees small objects {seen:.0f} px large, but windows would cut large '
             f'ones of {facts.large_extent * facts.short_side:.0f} px'
@@ -437,7 +458,7 @@ def _student_view(
 
     return View(
         short=size,
-        long=WHOLE if window else 4 * size,
+        long=WHOLE if window else math.ceil(max(4, facts.aspect) * size),
         crop=window or rounded(min(size, limit), student.divisor),
         ratios=(0.8, 1.25) if window else (0.5, 2.0),
         window=window,

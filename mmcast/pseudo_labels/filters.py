@@ -34,6 +34,9 @@ class LabelFilter:
         kept: number of used labels by category id.
         dropped: number of labels by reason: the field whose threshold was first missed, ``top_k``,
             ``covered`` (overlaps left no pixel), ``min_visible``, ``min_area``.
+
+    Raises:
+        CASTError: an argument is out of range.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class LabelFilter:
         min_visible: float = 0,
         resolve_overlaps: bool = True,
     ) -> None:
+        _check_options(min_area, top_k, min_visible)
         self._limits = defaultdict(list)
         for field, limits in thresholds.items():
             for category, limit in limits.items():
@@ -115,6 +119,15 @@ class LabelFilter:
         return line + (f', dropped by {reasons}' if reasons else '')
 
 
+def _check_options(min_area: int, top_k: int | None, min_visible: float) -> None:
+    if top_k is not None and top_k < 0:
+        raise CASTError(f'top_k is {top_k}: give a number from 0, or leave it out to take all')
+    if not 0 <= min_visible <= 1:
+        raise CASTError(f'min_visible is {min_visible}: give a fraction from 0 to 1')
+    if not min_area >= 0:
+        raise CASTError(f'min_area is {min_area}: give a number of pixels from 0')
+
+
 def expand_threshold(
     threshold: float | Mapping[str, float], ids: Mapping[str, int], setting: str
 ) -> dict[int, float]:
@@ -126,8 +139,11 @@ def expand_threshold(
         setting: its name, for the message.
 
     Raises:
-        CASTError: the names are not those of the classes.
+        CASTError: the names are not those of the classes, or no score is above the number.
     """
+    for value in threshold.values() if isinstance(threshold, Mapping) else [threshold]:
+        if not value <= 1:
+            raise CASTError(f'{setting} has {value}: give numbers up to 1, as scores are')
     if not isinstance(threshold, Mapping):
         return dict.fromkeys(ids.values(), threshold)
     if set(threshold) != set(ids):

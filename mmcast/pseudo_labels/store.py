@@ -5,7 +5,7 @@ docs/pseudo_labels.md has the schema.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,6 +46,20 @@ def read_pseudo_labels(path: str | os.PathLike) -> dict:
     check_content(content, path, SCORES)
     content['categories'] = _without_twins(content, path)
     return content
+
+
+def check_human(content: Mapping, path: str | os.PathLike) -> None:
+    """Raises CASTError if what is to be human annotations is a file of pseudo-labels, or has some
+    of them, as what ``mmcast export-labels`` writes.
+
+    Args:
+        content: of a COCO file.
+        path: of the file, for the message.
+    """
+    info = content.get('info')
+    is_store = isinstance(info, Mapping) and info.get('kind') == KIND
+    if is_store or any(ann.get('origin') == 'pseudo' for ann in content['annotations']):
+        raise CASTError(f'{path} has pseudo-labels: give a file of human annotations here')
 
 
 def _parse(path: str | os.PathLike) -> dict:

@@ -28,7 +28,7 @@ from mmcast.images import ValueRange, parse_value_range
 from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import LabelFilter
 from mmcast.pseudo_labels.selection import check_has_images, choose_thresholds, match_classes
-from mmcast.pseudo_labels.store import SCORES, read_pseudo_labels
+from mmcast.pseudo_labels.store import SCORES, check_human, read_pseudo_labels
 from mmcast.version import __version__
 
 Threshold = float | Mapping[str, float]
@@ -113,16 +113,14 @@ def export_labels(
     """
     if labeled is None and pseudo_labels is None:
         raise CASTError('there is nothing to train on: give labeled, pseudo_labels or both')
-    inputs = {
-        part: _Input(Path(file), _image_folder(Path(file), images))
-        for part, file, images in (
-            ('labeled', labeled, labeled_images),
-            ('pseudo_labels', pseudo_labels, pseudo_images),
-            ('val', val, val_images),
-            ('test', test, test_images),
-        )
-        if file is not None
-    }
+    inputs = _inputs(
+        labeled=(labeled, labeled_images),
+        pseudo_labels=(pseudo_labels, pseudo_images),
+        val=(val, val_images),
+        test=(test, test_images),
+    )
+    if thresholds_from is not None and pseudo_labels is None:
+        raise CASTError('thresholds_from is given without pseudo_labels: give both or none')
     settings = _Settings(
         thresholds=dict(
             score=score_thr,
@@ -144,7 +142,11 @@ def export_labels(
         folder,
         found.names,
         {split: [part.source for part in parts] for split, parts in found.splits.items()},
-        dict(found.about, value_range=parse_value_range(value_range)),
+        dict(
+            found.about,
+            value_range=parse_value_range(value_range),
+            crowd_as_instances=crowd_as_instances,
+        ),
         link=link,
         value_range=value_range,
         num_workers=num_workers,
@@ -257,6 +259,8 @@ def _read(
         for part, each in inputs.items()
         if part != 'pseudo_labels'
     }
+    for each in labels.values():
+        check_human(each.content, each.path)
     names = _choose_names(classes, labels, stored)
     remarks = [line for each in labels.values() for line in each.mended]
     if 'labeled' in labels:
@@ -281,6 +285,20 @@ def _read(
     return _Contents(
         names, {split: found for split, found in splits.items() if found}, about, remarks
     )
+
+
+def _inputs(
+    **given: tuple[str | os.PathLike | None, str | os.PathLike | None],
+) -> dict[str, _Input]:
+    """The label files that are there, by part; raises CASTError for images without such a file."""
+    for part, (file, images) in given.items():
+        if file is None and images is not None:
+            raise CASTError(f'images {images} are given without {part}, the file of their labels')
+    return {
+        part: _Input(Path(file), _image_folder(Path(file), images))
+        for part, (file, images) in given.items()
+        if file is not None
+    }
 
 
 def _image_folder(file: Path, folder: str | os.PathLike | None) -> Path:
@@ -333,9 +351,17 @@ def _images(content: dict, folder: Path) -> list[SourceImage]:
 
 
 def _human_part(labels: Labels, folder: Path, names: Sequence[str]) -> _Part:
-    """The human annotations of these classes, without groups."""
+    """The human annotations of these classes, without groups; raises CASTError if the file has none
+    of the classes.
+    """
     content, notes = labels.content, Counter[str]()
     numbers = _numbers(content, names)
+    if not numbers:
+        found = ', '.join(category['name'] for category in content['categories']) or 'none'
+        raise CASTError(
+            f'{labels.path} has none of the classes {", ".join(names)}, it has {found}: give '
+            'labels of the same classes'
+        )
     by_image: defaultdict[int, list[dict]] = defaultdict(list)
     for annotation in content.pop('annotations'):
         number = numbers.get(annotation['category_id'])

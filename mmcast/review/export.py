@@ -16,6 +16,7 @@ from mmcast.errors import CASTError
 from mmcast.files import replacing, sha256_of_file, write_atomically
 from mmcast.images import check_size, read_header, read_image
 from mmcast.locks import hold_lock
+from mmcast.masks.rle import text_rle
 from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import LabelFilter, expand_threshold
 from mmcast.pseudo_labels.store import read_pseudo_labels
@@ -101,7 +102,7 @@ def export_review(
     Raises:
         CASTError: a file cannot be used, no image is left, or the folder has another task.
     """
-    _check_options(tool, number, random_share)
+    _check_options(tool, number, random_share, margin, max_similarity)
     folder = Path(folder)
     content = read_pseudo_labels(store)
     thresholds = thresholds or dict(score=0.3)
@@ -112,7 +113,7 @@ def export_review(
         spread_classes=spread_classes, max_similarity=max_similarity, thresholds=thresholds,
         min_area=min_area, min_visible=min_visible, top_k=top_k,
         labeled=_described(labeled) if labeled else None,
-        image_url=image_url or f'/data/local-files/?d={folder.name}/images/',
+        image_url=image_url or f'/data/local-files/?d={folder.absolute().name}/images/',
     )  # fmt: skip
     usable = _Usable(content, Path(img_dir), labeled, labeled_images, max_similarity)
     chosen = _choose(content, limits, settings, usable)
@@ -129,7 +130,9 @@ def export_review(
     return _write(task, folder, usable.left_out, force)
 
 
-def _check_options(tool: str, number: int, random_share: float) -> None:
+def _check_options(
+    tool: str, number: int, random_share: float, margin: float, max_similarity: float | None
+) -> None:
     if tool not in TOOLS:
         raise CASTError(f'there is no tool {tool}: choose one of {", ".join(TOOLS)}')
     if number < 1 or not 0 <= random_share <= 1:
@@ -137,6 +140,10 @@ def _check_options(tool: str, number: int, random_share: float) -> None:
             f'{number} images with a random share of {random_share:g} cannot be chosen: give a '
             'number from 1 and a share from 0 to 1'
         )
+    if not 0 <= margin <= 1:
+        raise CASTError(f'the margin is {margin:g}: give a number from 0 to 1, as scores are')
+    if max_similarity is not None and not -1 <= max_similarity <= 1:
+        raise CASTError(f'the similarity is {max_similarity:g}: give a correlation of up to 1')
 
 
 def _described(path: str | os.PathLike) -> dict:
@@ -292,7 +299,7 @@ def _task_images(
         entry = usable.entries[each.image_id]
         proposals = [
             Proposal(
-                ann['id'], labels[ann['category_id']], ann['score'], _text(ann['segmentation'])
+                ann['id'], labels[ann['category_id']], ann['score'], text_rle(ann['segmentation'])
             )
             for ann in choose(found[each.image_id])
         ]
@@ -304,14 +311,6 @@ def _task_images(
             )
         )  # fmt: skip
     return sorted(images, key=lambda image: image.name)
-
-
-def _text(rle: dict) -> dict:
-    """An RLE with text counts."""
-    counts = rle['counts']
-    return dict(
-        size=list(rle['size']), counts=counts if isinstance(counts, str) else counts.decode()
-    )
 
 
 def _is_plain(path: Path) -> bool:

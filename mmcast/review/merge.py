@@ -15,6 +15,7 @@ from mmcast.coco.splits import manifest_path, read_names
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, sha256_of_json, write_json_files
 from mmcast.memory import no_cycle_search
+from mmcast.pseudo_labels.store import check_human
 from mmcast.review.comparison import (
     ADDED,
     CHANGED,
@@ -99,6 +100,7 @@ def merge_review(
     reviewer: str | None = None,
     unlabeled: str | os.PathLike | None = None,
     unlabeled_out: str | os.PathLike | None = None,
+    page: str | os.PathLike | None = None,
     force: bool = False,
 ) -> Merged:
     """Writes a new labeled set: the old one and the reviewed images. No input is changed.
@@ -123,6 +125,7 @@ def merge_review(
         reviewer: who reviewed, for the manifest.
         unlabeled: COCO JSON of the unlabeled images.
         unlabeled_out: file for those of them that were not merged.
+        page: file that the caller is going to write, which must be none of these either.
         force: replace existing files with other content.
 
     Raises:
@@ -130,7 +133,7 @@ def merge_review(
     """
     folder, out_file = Path(folder), Path(out_file)
     inputs = [labeled, unlabeled, jobs, reviewed, folder / TASK_FILE, *exports]
-    _check_outputs([out_file, manifest_path(out_file), unlabeled_out], inputs)
+    _check_outputs([out_file, manifest_path(out_file), unlabeled_out, page], inputs)
     task = read_task(folder)
     paths = [Path(path) for path in exports]
     returned, formats = read_returned(paths, task, folder, Path(jobs) if jobs else None)
@@ -202,9 +205,16 @@ def _check_outputs(
     outputs: Iterable[str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]
 ) -> None:
     read = {Path(path).resolve() for path in inputs if path}
+    written: set[Path] = set()
     for path in outputs:
-        if path and Path(path).resolve() in read:
+        if not path:
+            continue
+        place = Path(path).resolve()
+        if place in read:
             raise CASTError(f'{path} is an input: name another file for the result')
+        if place in written:
+            raise CASTError(f'{path} is to hold two results: give each a file of its own')
+        written.add(place)
 
 
 def _hash(path: Path) -> str:
@@ -323,6 +333,7 @@ def _read_labeled(
         return found[0]
 
     labels = read_labels(labeled, find)
+    check_human(labels.content, labeled)
     place = find(labels.content['images'])
     check_sizes(labels.content['images'][:_SIZES_CHECKED], place, Path(labeled), deep_is_fine=True)
     return _Labeled(labels.content, place, labels.mended)

@@ -19,7 +19,7 @@ from mmcast.coco.converters.label_studio import (
 from mmcast.coco.converters.labelme import REVIEWED, labelme_files, read_labelme
 from mmcast.coco.reading import read_labels
 from mmcast.errors import CASTError
-from mmcast.masks.rle import encode_segmentation
+from mmcast.masks.rle import encode_segmentation, text_rle
 from mmcast.review.task import Task
 
 FORMATS = {
@@ -288,11 +288,7 @@ def _from_coco(path: Path, images: Path, names: set[str]) -> Returned:
     for ann in labels.content['annotations']:
         entry = entries[ann['image_id']]
         rle = encode_segmentation(ann['segmentation'], entry['height'], entry['width'])
-        counts = rle['counts']
-        rle = dict(
-            size=list(rle['size']), counts=counts if isinstance(counts, str) else counts.decode()
-        )
         result.objects[name_of[entry['id']]].append(
-            ReturnedObject(labels_of[ann['category_id']], rle, bool(ann['iscrowd']))
+            ReturnedObject(labels_of[ann['category_id']], text_rle(rle), bool(ann['iscrowd']))
         )
     return result

@@ -142,7 +142,8 @@ def choose_images(
                     found.append(Chosen(key, values[key], reason))
         return found
 
-    random = take(drawn, round(number * random_share), RANDOM)
+    # of those that there are, or all would be random where more are asked for
+    random = take(drawn, round(min(number, len(values)) * random_share), RANDOM)
     return [*take(by_value, number - len(random), LEAST_SURE), *random]
 
 

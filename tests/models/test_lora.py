@@ -239,6 +239,8 @@ def test_a_teacher_of_the_same_config_gets_adapters_another_one_none():
         (dict(ranks=4), 'lora has no ranks; did you mean rank'),
         (dict(rank=0), 'lora.rank=0 must be a whole number above 0'),
         (dict(dropout=1.0), 'dropout=1.0 in'),
+        (dict(alpha='eight'), 'lora.alpha=eight must be a number'),
+        (dict(layers=[]), 'lora.layers is empty'),
         (
             dict(layers=['backbone.nothing']),
             'no linear layer .* begins with backbone.nothing; names',

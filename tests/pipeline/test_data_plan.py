@@ -68,6 +68,15 @@ def test_windows_that_would_cut_large_objects_are_not_taken(tmp_path):
     assert plan['transfer']['model.detector.test_cfg.windows'] is None
 
 
+def test_long_images_get_their_short_side_and_windows_where_the_teacher_sees_too_little(tmp_path):
+    size = (100, 1000)
+    plan = plan_of(tmp_path, [size] * 3, [squares(3, 10, size)] * 3)  # whole: 13 px
+    windows = plan['adapt_labeled']['model.detector.windows']
+    assert windows['size'] == 128 and windows['overlap'] == 32
+    assert 'see small objects 13 px large, in windows 80 px' in why(plan)['teacher_window']['why']
+    assert plan['student_transforms']['Resize']['scale'] == [2560, 256]
+
+
 def test_more_objects_than_queries_are_looked_for_in_windows(tmp_path):
     size = (500, 500)
     plan = plan_of(tmp_path, [size] * 2, [squares(900, 24, size)] * 2, max_queries=100)
@@ -147,6 +156,12 @@ def test_the_table_is_stored_with_the_numbers_that_it_comes_from(tmp_path):
         (dict(teacher='sam'), 'variables.teacher is sam; did you mean sam3'),
         (dict(student='cast_light'), 'variables.student is cast_light; did you mean cast_lite'),
         (dict(gpu='32'), 'variables.gpu is 32; there are 16, 24, 80'),
+        (
+            dict(prompts=dict(cell='Nucleus')),
+            "'cell' and 'nucleus' are both asked for by 'nucleus'",
+        ),
+        (dict(prompts=dict(cell='St. X')), "'St. X' cannot be prompted"),
+        (dict(teacher_options={'model.lora.rnk': 4}), 'lora has no rnk; did you mean rank'),
         (dict(given=dict(window=-1)), 'variables.window is a whole number from 0'),
         (dict(given=dict(score_thr='nan')), 'variables.score_thr is a number from 0'),
         (dict(given=dict(score_thr=1.5)), 'variables.score_thr is 1.5: scores are below 1'),
@@ -173,6 +188,8 @@ def test_a_persons_options_win_over_the_plans_dotted_or_nested(tmp_path):
     assert nested(plan['adapt_labeled'])['train_cfg']['max_iters'] == 11
     assert nested(plan['zero_shot'])['model']['pixel_contrast'] is None
     assert plan['transfer']['train_cfg.max_iters'] == 10000
+    row = why(plan)['teacher_options.model.pixel_contrast.loss_weight']
+    assert row['value'] == '0.2' and row['why'] == 'given by you'
 
 
 @pytest.mark.parametrize(

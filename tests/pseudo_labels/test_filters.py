@@ -134,3 +134,15 @@ def test_threshold_keeps_exactly_so_many_unless_scores_are_equal():
         assert (scores > threshold_keeping(scores, count)).sum() == min(count, 50)
     assert threshold_keeping([0.5, 0.5, 0.2], 1) == 0.5  # neither of the two
     assert threshold_keeping([], 3) == -math.inf
+
+
+@pytest.mark.parametrize('options', [dict(top_k=-1), dict(min_visible=50), dict(min_area=-1)])
+def test_options_out_of_range(options):
+    with pytest.raises(CASTError, match=f'{next(iter(options))} is'):
+        LabelFilter({}, **options)
+
+
+@pytest.mark.parametrize('threshold', [50, math.nan, dict(person=0.5, car=1.5)])
+def test_thresholds_that_no_score_is_above(threshold):
+    with pytest.raises(CASTError, match='score_thr has .*give numbers up to 1'):
+        expand_threshold(threshold, IDS, 'score_thr')

@@ -199,7 +199,10 @@ def test_the_pseudo_labels_are_those_that_mmcast_trains_on(data, tmp_path, filte
         for info in (dataset.get_data_info(number) for number in range(len(dataset)))
     }
     written = export(
-        tmp_path / 'out', dict(data, labeled=None), classes=['person', 'car'], **filters
+        tmp_path / 'out',
+        dict(data, labeled=None, labeled_images=None),
+        classes=['person', 'car'],
+        **filters,
     )
     coco = json.loads(Path(written['train']).read_text())
     found = {image['source_file']: [] for image in coco['images']}
@@ -245,8 +248,21 @@ def test_another_folder_is_moved_aside_only_when_asked(data, tmp_path):
     (root / 'weights.pt').touch()
     with pytest.raises(CASTError, match='exists with other content'):
         export(tmp_path / 'out', data, score_thr=0.1)
+    with pytest.raises(CASTError, match='exists with other content'):
+        export(tmp_path / 'out', data, crowd_as_instances=True)
     export(tmp_path / 'out', data, score_thr=0.1, force=True)
     assert (tmp_path / 'out.old1/weights.pt').is_file() and not (root / 'weights.pt').exists()
+
+
+def test_other_images_of_the_same_names_are_another_call(data, tmp_path):
+    """Be they in another folder of that name, or newer; a folder that was moved is the same."""
+    export(tmp_path / 'out', data)
+    moved = tmp_path / 'moved/held'
+    shutil.copytree(tmp_path / 'held', moved)
+    export(tmp_path / 'out', data, val_images=moved)
+    write_image(moved / '3.png', 111)
+    with pytest.raises(CASTError, match='exists with other content'):
+        export(tmp_path / 'out', data, val_images=moved)
 
 
 @pytest.mark.parametrize('link', ['auto', 'hardlink', 'symlink', 'copy'])
@@ -318,20 +334,48 @@ def test_processes_write_the_same(data, tmp_path):
         (dict(val_images='human'), '3.png of .*val.json not found'),
         (dict(classes=['car', 'bus']), 'classes are car, bus: give some of person, car, tree'),
         (dict(classes=['tree']), 'pseudo.json has no class tree'),
-        (dict(labeled=None, pseudo_labels=None), 'nothing to train on'),
+        (
+            dict(labeled=None, labeled_images=None, pseudo_labels=None, pseudo_images=None),
+            'nothing to train on',
+        ),
         (dict(link='move'), 'link is move: give one of auto, hardlink'),
         (dict(mask_quality_thr=0.5), 'labels have no mask_quality'),
         (dict(score_thr=dict(car=0.3)), 'give one number for each of person, car'),
+        (dict(score_thr=50), 'score_thr of .*pseudo.json has 50: give numbers up to 1'),
+        (dict(labeled=None), 'images .*human are given without labeled'),
+        (dict(pseudo_labels=None), 'images .*teacher are given without pseudo_labels'),
+        (
+            dict(pseudo_labels=None, pseudo_images=None, thresholds_from=dict(percentile=50)),
+            'thresholds_from is given without pseudo_labels',
+        ),
+        (dict(val='pseudo.json', val_images='teacher'), 'pseudo.json has pseudo-labels: give'),
+        (dict(num_workers=-1), '--num-workers is -1'),
     ],
 )
 def test_refused_before_anything_is_there(data, tmp_path, options, said):
     paths = {
-        name: tmp_path / value if str(value).startswith(('labeled', 'human', 'nowhere')) else value
+        name: tmp_path / value
+        if str(value).startswith(('labeled', 'human', 'nowhere', 'pseudo', 'teacher'))
+        else value
         for name, value in options.items()
     }
     with pytest.raises(CASTError, match=said):
         export(tmp_path / 'out', data, **paths)
     assert not (tmp_path / 'out').exists()
+
+
+def test_exported_pseudo_labels_do_not_become_human_annotations(data, tmp_path):
+    root = tmp_path / 'out'
+    written = export(root, data)
+    again = dict(labeled=written['train'], labeled_images=root / 'train')
+    with pytest.raises(CASTError, match='coco.json has pseudo-labels'):
+        export(tmp_path / 'again', data, **again)
+
+
+def test_validation_images_of_other_classes_are_refused(data, tmp_path):
+    write_coco(tmp_path / 'val.json', {'3.png': [(1, PARTS, {})]}, [(1, 'Person')])
+    with pytest.raises(CASTError, match='val.json has none of the classes person, car, it has Per'):
+        export(tmp_path / 'out', data)
 
 
 def test_a_step_of_a_pipeline(data, tmp_path):

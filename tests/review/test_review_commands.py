@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from review_scene import write_scene
 
+from mmcast.cli.review.merge import next_command
+from mmcast.coco.custom import prepare_custom_data
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,6 +32,20 @@ def pictures(page):
     found = re.findall(r'data:image/jpeg;base64,([^"]+)"', page.read_text())
     data = [np.frombuffer(base64.b64decode(each), np.uint8) for each in found]
     return [cv2.imdecode(each, cv2.IMREAD_COLOR) for each in data]
+
+
+def test_the_next_command_reads_a_list_of_unlabeled_images(tmp_path):
+    """Its names are relative to the folder of the images, which mmcast train calls data_root."""
+    write_scene(tmp_path)
+    photos = tmp_path / 'photos'
+    content = json.loads((tmp_path / 'pseudo.json').read_text())
+    (tmp_path / 'rest.json').write_text(json.dumps(dict(content, info={}, annotations=[])))
+    command = next_command(tmp_path / 'labeled.json', photos, photos, str(tmp_path / 'rest.json'))
+    words = command.partition('--cfg-options ')[2].split()
+    options = dict(word.removeprefix('variables.').split('=', 1) for word in words)
+    labeled = dict(val=tmp_path / 'labeled.json', val_images=photos)
+    found = prepare_custom_data(out_dir=tmp_path / 'data', **options, **labeled)
+    assert len(json.loads(Path(found['unlabeled']).read_text())['images']) == 3
 
 
 def test_a_task_is_exported_corrected_and_merged(tmp_path):

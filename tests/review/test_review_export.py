@@ -146,6 +146,34 @@ def test_frames_that_look_alike_are_handed_out_once(tmp_path):
     assert len(done.task.images) == 3 and not done.left_out
 
 
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (dict(margin=-1), 'margin is -1'),
+        (dict(max_similarity=np.nan), 'similarity is nan'),
+        (dict(number=0), '0 images'),
+        (dict(random_share=2), 'a random share of 2'),
+        (dict(thresholds=dict(score=50)), 'score has 50: give numbers up to 1'),
+    ],
+)
+def test_options_out_of_range(options, said, tmp_path):
+    write_scene(tmp_path)
+    with pytest.raises(CASTError, match=said):
+        export_review(
+            tmp_path / 'pseudo.json', tmp_path / 'photos', tmp_path / 'task', 'coco', **options
+        )
+    assert not (tmp_path / 'task').exists()
+
+
+def test_label_studio_finds_images_of_a_task_in_the_current_folder(tmp_path, monkeypatch):
+    write_scene(tmp_path)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    scene = tmp_path / 'pseudo.json', tmp_path / 'photos'
+    done = export_review(*scene, '.', 'label_studio', number=1)
+    assert done.task.settings['image_url'] == '/data/local-files/?d=here/images/'
+
+
 def test_calling_again_resumes_and_another_task_is_refused(tmp_path):
     write_task(tmp_path, 'labelme')
     folder = tmp_path / 'task'

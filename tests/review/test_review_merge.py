@@ -327,6 +327,32 @@ def test_the_unlabeled_images_that_are_left(tmp_path):
 # ---- what is refused
 
 
+@pytest.mark.parametrize(
+    'options', [dict(unlabeled_out='merged.json'), dict(page='merged.manifest.json')]
+)
+def test_two_results_in_one_file_are_refused(options, tmp_path):
+    write_task(tmp_path, 'coco')
+    export = write_export(tmp_path, {'b.png': SCENE['b.png']})
+    options = {name: tmp_path / value for name, value in options.items()}
+    with pytest.raises(CASTError, match='is to hold two results'):
+        merge(tmp_path, export, unlabeled=tmp_path / 'pseudo.json', **options)
+    assert not (tmp_path / 'merged.json').exists()
+
+
+def test_results_and_inputs_are_different_files(tmp_path):
+    write_task(tmp_path, 'coco')
+    export = write_export(tmp_path, {'b.png': SCENE['b.png']})
+    with pytest.raises(CASTError, match='labeled.json is an input'):
+        merge(tmp_path, export, page=tmp_path / 'labeled.json')
+
+
+def test_pseudo_labels_are_no_labeled_set(tmp_path):
+    write_task(tmp_path, 'coco')
+    export = write_export(tmp_path, {'b.png': SCENE['b.png']})
+    with pytest.raises(CASTError, match='pseudo.json has pseudo-labels'):
+        merge(tmp_path, export, labeled=tmp_path / 'pseudo.json', already_labeled='replace')
+
+
 def test_masks_of_another_size_are_refused(tmp_path):
     write_task(tmp_path, 'coco')
     content = coco_of({'a.png': [('cell', np.ones((2 * HEIGHT, WIDTH), bool))]})

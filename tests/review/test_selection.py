@@ -76,6 +76,13 @@ def test_the_least_sure_come_first_and_the_random_ones_are_drawn_from_all():
     assert np.histogram(draws, 4, (0, 100))[0] == pytest.approx([100] * 4, abs=30)
 
 
+def test_the_random_share_is_one_of_the_images_that_there_are():
+    values = {key: key / 10 for key in range(10)}
+    chosen = choose_images(values, 1000, 0.2, 0, all_of(values))
+    assert len(chosen) == 10
+    assert sum(each.reason == RANDOM for each in chosen) == 2
+
+
 def test_unusable_images_are_replaced_and_asked_about_once():
     asked = []
 

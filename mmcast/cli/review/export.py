@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmcast.cli.options import add_force, add_label_filters, check_output_files
+from mmcast.review.task import TOOLS
 
 if TYPE_CHECKING:
     from mmcast.review.export import Exported
@@ -27,7 +28,6 @@ EXAMPLES = {
         '--out review_label_studio'
     ),
 }
-_TOOLS = ('cvat', 'label_studio', 'fiftyone', 'labelme', 'coco')
 _CRITERIA = (
     'expected_errors', 'mean_score', 'mean_entropy', 'near_threshold', 'class_score',
     'mask_quality', 'agreement',
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('store', metavar='JSON', help='file of pseudo-labels')
     parser.add_argument('--img-dir', required=True, help='folder of its images')
     parser.add_argument('--out', required=True, type=Path, help='folder of the task, to be made')
-    parser.add_argument('--tool', required=True, choices=_TOOLS, help='which imports the task')
+    parser.add_argument('--tool', required=True, choices=TOOLS, help='which imports the task')
     choice = parser.add_argument_group('which images')
     choice.add_argument('--number', type=int, default=50, help='how many (default 50)')
     choice.add_argument(
@@ -90,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     page = args.page or args.out / 'review.html'
-    if not (args.out / 'task.json').exists():  # else the page is of an earlier call
-        check_output_files([args.page], force=args.force)
+    earlier = (args.out / 'task.json').exists()  # then the page is of that call
+    check_output_files([args.page], [args.store, args.labeled], args.force or earlier)
     from mmcast.reports.review import write_task_page
     from mmcast.review.export import export_review
 
@@ -143,7 +143,11 @@ def summary(done: 'Exported') -> list[str]:
     if left_out:
         name, why = next(iter(left_out.items()))
         lines.append(f'{len(left_out)} images left out, such as {name}: {why}')
-    return [*lines, 'import: ' + _IMPORT[task.tool].format(folder=done.folder)]
+    lines.append('import: ' + _IMPORT[task.tool].format(folder=done.folder))
+    if task.tool == 'label_studio':
+        address = task.settings['image_url'] + task.images[0].name
+        lines.append(f'the server has to find the first image as {address}')
+    return lines
 
 
 _IMPORT = dict(

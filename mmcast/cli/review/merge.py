@@ -111,19 +111,35 @@ def run(args: argparse.Namespace) -> None:
         reviewer=args.reviewer,
         unlabeled=args.unlabeled,
         unlabeled_out=args.unlabeled_out,
+        page=page,
         force=args.force,
     )
     write_merge_page(done, Path(args.task), page)
     print('\n'.join([*done.notes, *summary(done.manifest)]))
     print(*done.files.values(), page, sep='\n')
-    unlabeled = args.unlabeled_out or args.img_dir or done.task.img_dir
-    words = [
-        'variables.data_root=.',
-        f'variables.labeled={args.out}',
-        f'variables.labeled_images={_short(done.img_dir)}',
-        f'variables.unlabeled={_short(Path(unlabeled))}',
-    ]
-    print(f'next: mmcast train cast_custom.py --cfg-options {subprocess.list2cmdline(words)}')
+    originals = Path(args.img_dir or done.task.img_dir)
+    print(next_command(args.out, done.img_dir, originals, args.unlabeled_out))
+
+
+def next_command(labeled: Path, images: Path, originals: Path, unlabeled: str | None) -> str:
+    """The training that takes what was merged.
+
+    Args:
+        labeled: the merged set.
+        images: the folder of its images.
+        originals: that of the unlabeled ones.
+        unlabeled: list of those, whose names the training reads relative to its ``data_root``.
+    """
+    if unlabeled:
+        root, *paths = (
+            str(path.absolute()) for path in (originals, labeled, images, Path(unlabeled))
+        )
+    else:
+        root, paths = '.', [str(labeled), _short(images), _short(originals)]
+    names = ('labeled', 'labeled_images', 'unlabeled')
+    words = [f'variables.{name}={path}' for name, path in zip(names, paths)]
+    words = subprocess.list2cmdline([f'variables.data_root={root}', *words])
+    return f'next: mmcast train cast_custom.py --cfg-options {words}'
 
 
 def _short(path: Path) -> str:

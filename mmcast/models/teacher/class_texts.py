@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from mmcast.errors import CASTError
-from mmcast.models.teacher.prompts import texts_of_classes
+from mmcast.models.teacher.prompts import read_texts
 from mmcast.models.weights.reading import is_hub_name
 
 TOKENIZER_SOURCE = 'https://huggingface.co/openai/clip-vit-base-patch32'
@@ -43,11 +42,8 @@ class ClassTexts:
         tokenizer: str,
         max_tokens: int,
     ) -> None:
-        names = texts_of_classes(classes, prompts)
-        # As Grounding-DINO reads names: underscores are spaces, brackets do not count.
-        of_class = [[clean_label_name(text).strip() for text in texts] for texts in names]
+        of_class = read_texts('SAM3', classes, prompts)
         self.texts = [text for texts in of_class for text in texts]
-        _check(names, of_class)
         labels = [label for label, texts in enumerate(of_class) for _ in texts]
         reader = read_clip_tokenizer(tokenizer)
         for text in self.texts:
@@ -98,25 +94,6 @@ class ClassTexts:
             input_ids=self.input_ids[indices].to(device),
             attention_mask=self.attention_mask[indices].to(device),
         ).last_hidden_state
-
-
-def _check(names: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> None:
-    """Raises CASTError where a text is empty without its brackets, or asks for two classes."""
-    class_of: dict[str, int] = {}
-    for label, (originals, cleaned) in enumerate(zip(names, texts)):
-        for original, text in zip(originals, cleaned):
-            if not text:
-                raise CASTError(
-                    f'SAM3 classes: {original!r} has no letters outside of brackets; give another '
-                    'text in `prompts`'
-                )
-            if class_of.setdefault(text.lower(), label) != label:
-                raise CASTError(
-                    f'SAM3 classes: two classes are asked for by {text!r}; give each a text of its '
-                    'own in `prompts`, as brackets, underscores and capitals do not count'
-                )
-    if not class_of:
-        raise CASTError('SAM3 classes: none given; put the names of the data set into `classes`')
 
 
 def read_clip_tokenizer(name: str) -> CLIPTokenizer:

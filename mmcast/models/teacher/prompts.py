@@ -1,8 +1,7 @@
-"""The classes of a data set as prompts of Grounding-DINO: one where they fit, several where they do
-not.
+"""The texts that a teacher is asked for classes with, and those as prompts of Grounding-DINO: one
+where they fit, several where they do not.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,86 @@ from mmdet.models.detectors import GroundingDINO
 from mmdet.models.detectors.grounding_dino import clean_label_name
 from torch import Tensor
 
-from mmcast.coco.categories import texts_of_classes
 from mmcast.errors import CASTError
+from mmcast.spelling import hint
 
-__all__ = ['ClassPrompts', 'Prompt', 'scores_of_classes', 'texts_of_classes']
+#: Marks that no text may have, by teacher: Grounding-DINO's tokenizer starts a new entity at these.
+SEPARATORS = dict(GroundedSAM='.?', SAM3='')
 
-_SEPARATORS = '.?'  # the tokenizer starts a new entity at these
+
+def texts_of_classes(
+    classes: Sequence[str], prompts: Mapping[str, str | Sequence[str]] | None = None
+) -> list[tuple[str, ...]]:
+    """The texts that ask for each class: its own name, or what ``prompts`` has in its place.
+
+    Args:
+        classes: Names in the data set's order.
+        prompts: Class names to a text, or to several that mean the same.
+
+    Returns:
+        At least one text for each class, in the order of ``classes``.
+
+    Raises:
+        CASTError: If ``prompts`` names a class that is not there, or has no text for one.
+    """
+    prompts = dict(prompts or {})
+    for name in prompts:
+        if name not in classes:
+            raise CASTError(f'prompts: no class {name!r}; {hint(name, classes)}')
+    found = [prompts.get(name, name) for name in classes]
+    texts = [tuple(text) if isinstance(text, list | tuple) else (text,) for text in found]
+    for name, of_class in zip(classes, texts):
+        if not of_class or not all(isinstance(text, str) and text.strip() for text in of_class):
+            raise CASTError(f'prompts: class {name!r} needs at least one text, and none empty')
+    return texts
+
+
+def read_texts(
+    teacher: str, classes: Sequence[str], prompts: Mapping[str, str | Sequence[str]] | None
+) -> list[tuple[str, ...]]:
+    """The texts of :func:`texts_of_classes` as both teachers read them: without brackets, with
+    spaces for underscores, each of a class once.
+
+    Args:
+        teacher: One of ``SEPARATORS``.
+        classes: Names in the data set's order.
+        prompts: Class names to a text, or to several that mean the same.
+
+    Raises:
+        CASTError: There is no class, or a text is empty, has a separator or asks for two classes;
+            capitals do not count.
+    """
+    texts: list[tuple[str, ...]] = []
+    owner_of: dict[str, int] = {}
+    for owner, originals in enumerate(texts_of_classes(classes, prompts)):
+        cleaned: dict[str, str] = {}
+        for original in originals:
+            text = clean_label_name(original).strip()
+            _check_text(teacher, original, text)
+            if owner_of.setdefault(text.lower(), owner) != owner:
+                raise CASTError(
+                    f'{teacher} classes: {classes[owner_of[text.lower()]]!r} and '
+                    f'{classes[owner]!r} are both asked for by {text!r}; give each a text of its '
+                    'own in `prompts`, as brackets, underscores and capitals do not count'
+                )
+            cleaned.setdefault(text.lower(), text)
+        texts.append(tuple(cleaned.values()))
+    if not texts:
+        raise CASTError(
+            f'{teacher} classes: none given; put the names of the data set into `classes`'
+        )
+    return texts
+
+
+def _check_text(teacher: str, original: str, text: str) -> None:
+    marks = SEPARATORS[teacher]
+    if not text or any(mark in text for mark in marks):
+        without = f' and none of {marks}' if marks else ''
+        raise CASTError(
+            f'{teacher} classes: the name {original!r} cannot be prompted: it must have letters '
+            f'outside of brackets{without}; give another text for it in `prompts`, or rename it '
+            'in `classes`'
+        )
 
 
 @dataclass(frozen=True)
@@ -75,48 +148,23 @@ class ClassPrompts:
         prompts: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         self.network = network
-        originals = texts_of_classes(classes, prompts)
-        self.texts = [_clean_texts(texts) for texts in originals]
-        self._check_unique(originals)
+        self.texts = read_texts('GroundedSAM', classes, prompts)
         self.max_tokens = min(network.language_model.max_tokens, network.bbox_head.max_text_len)
-        self.lengths = [self._length(*pair) for pair in zip(self.texts, originals)]
+        self.lengths = [self._length(texts) for texts in self.texts]
         everything = range(len(classes))
         self.all = [self.make(group) for group in self._groups(everything, classes_per_prompt)]
         self.whole = self.make(everything) if len(self._groups(everything, None)) == 1 else None
         self._features: dict[str, dict[str, Tensor]] = {}
         self._weights_of_features = None
 
-    def _check_unique(self, originals: Sequence[Sequence[str]]) -> None:
-        """Raises CASTError where a text stands for two classes, or there is no class."""
-        uses = Counter(text for texts in self.texts for text in texts)
-        twice = [
-            original
-            for texts in originals
-            for original in texts
-            if uses[clean_label_name(original).strip()] > 1
-        ]
-        if twice or not originals:
-            raise CASTError(
-                f'GroundedSAM classes: {", ".join(twice) or "none given"}; every class '
-                'needs a name of its own, as text in brackets and underscores do not count'
-            )
-
-    def _length(self, texts: Sequence[str], originals: Sequence[str]) -> int:
+    def _length(self, texts: Sequence[str]) -> int:
         """Tokens of the texts of a class and the separators after them."""
-        for original in originals:
-            text = clean_label_name(original).strip()
-            if not text or any(mark in text for mark in _SEPARATORS):
-                raise CASTError(
-                    f'GroundedSAM classes: the name {original!r} cannot be prompted: it must have '
-                    f'letters outside of brackets and none of {_SEPARATORS}; rename it in '
-                    '`classes`, or give another text for it in `prompts`'
-                )
         tokenizer = self.network.language_model.tokenizer
         length = sum(len(tokenizer(text + '. ').input_ids) - 2 for text in texts)
         if length + 2 > self.max_tokens:
             several = f' and {len(texts) - 1} more texts' if len(texts) > 1 else ''
             raise CASTError(
-                f'GroundedSAM classes: the name {originals[0][:40]!r}{several} has {length} '
+                f'GroundedSAM classes: the name {texts[0][:40]!r}{several} has {length} '
                 f'tokens, the prompt holds {self.max_tokens - 2}; choose a shorter one in '
                 '`classes`, or fewer and shorter texts in `prompts`'
             )
@@ -192,8 +240,3 @@ def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:
     owners = prompt.class_of_text.to(of_texts.device).expand_as(of_texts)
     scores = of_texts.new_zeros((*of_texts.shape[:-1], len(prompt.classes)))
     return scores.scatter_reduce(-1, owners, of_texts, 'amax', include_self=False)
-
-
-def _clean_texts(texts: Sequence[str]) -> tuple[str, ...]:
-    """Texts as Grounding-DINO reads them, without brackets and underscores, each once."""
-    return tuple(dict.fromkeys(clean_label_name(text).strip() for text in texts))

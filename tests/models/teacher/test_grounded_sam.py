@@ -377,7 +377,7 @@ def test_more_classes_than_the_text_holds_are_asked_for_in_several_prompts(tmp_p
         (['person', '(unknown)'], "'\\(unknown\\)' cannot be prompted"),
         (
             ['fire_truck', 'fire truck (red)'],
-            'fire_truck, fire truck \\(red\\); every class needs a name of its own',
+            "'fire_truck' and 'fire truck \\(red\\)' are both asked for by 'fire truck'",
         ),
         ([], 'none given'),
     ],

@@ -24,7 +24,7 @@ def test_prompts_of_a_class_that_is_not_there_are_refused_with_the_nearest():
         texts_of_classes(CLASSES, {'nucleos': 'nucleus'})
 
 
-@pytest.mark.parametrize('texts', ['', ' ', [], ['cell', ''], [None]])
+@pytest.mark.parametrize('texts', ['', ' ', [], ['cell', ''], [None], 5])
 def test_a_class_without_a_text_is_refused(texts):
     with pytest.raises(CASTError, match="class 'Zelle' needs at least one text"):
         texts_of_classes(CLASSES, {'Zelle': texts})
@@ -34,7 +34,7 @@ def test_a_class_without_a_text_is_refused(texts):
 
 
 NAMES = ['Zelle', 'nucleus', 'Rand_(x)']
-PROMPTS = {'Zelle': ['cell', 'living cell', 'cell'], 'Rand_(x)': 'edge'}
+PROMPTS = {'Zelle': ['cell', 'living cell', 'Cell'], 'Rand_(x)': 'edge'}
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +95,8 @@ def test_texts_of_a_class_stay_together_where_prompts_are_split(network):
 @pytest.mark.parametrize(
     'prompts, message',
     [
-        ({'Zelle': ['cell', 'nucleus']}, 'nucleus, nucleus; every class needs a name of its own'),
+        ({'Zelle': ['cell', 'nucleus']}, "'Zelle' and 'nucleus' are both asked for by 'nucleus'"),
+        ({'Zelle': ['cell', 'Nucleus']}, 'asked for by .nucleus.; .* capitals do not count'),
         ({'Zelle': ['cell', 'St. X']}, "'St. X' cannot be prompted.*another text for it in"),
         ({'Zelle': ['abcdefgh' * 3, 'ijklmnop' * 3]}, 'and 1 more texts has 50 tokens'),
         ({'zelle': 'cell'}, "no class 'zelle'; did you mean Zelle"),

@@ -238,9 +238,12 @@ def test_the_label_is_the_class_whatever_it_is_called(folder):
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(classes=['a', 'A']), "two classes are asked for by 'A'"),
+        (dict(classes=['a', 'A']), "'a' and 'A' are both asked for by 'A'"),
         (dict(classes=['a b', 'c'], prompts=dict(c=['x', 'a_b'])), "asked for by 'a b'"),
-        (dict(classes=['(a)']), r"'\(a\)' has no letters outside of brackets"),
+        (
+            dict(classes=['(a)']),
+            r"'\(a\)' cannot be prompted: it must have letters outside of brackets;",
+        ),
         (dict(classes=['a ' * 40]), 'has 40 tokens, a prompt holds 30'),
         (dict(classes=[]), 'none given'),
         (dict(classes=['a'], prompts=dict(b='c')), "no class 'b'"),
