@@ -202,6 +202,7 @@ def test_a_column_of_the_report_is_the_network_of_its_step(write):
         config='step.py',
         checkpoint='{student.checkpoint}',
         cfg_options={'train_cfg.max_iters': 7},
+        transforms={},
     )
     state = finish(plan, data=FILES, student=dict(checkpoint='s.pth'))
     assert plan.resolve(column, 'report', state)['checkpoint'] == 's.pth'
@@ -474,7 +475,7 @@ def test_datasets_reach_every_loader_and_metric(write):
         '',
     )
     assert labeled.metainfo.classes == ('cell',)
-    assert labeled.pipeline[0].scale == [2, 2] and labeled.pipeline[1] == dict(type='PackDetInputs')
+    assert labeled.pipeline[0].scale == (2, 2) and labeled.pipeline[1] == dict(type='PackDetInputs')
     assert (pseudo.ann_file, pseudo.data_prefix.img) == ('pseudo.json', 'train')
     for part in (config.val_dataloader, config.test_dataloader):
         assert (part.dataset.ann_file, part.dataset.data_prefix.img) == ('val.json', 'val')
