@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcast.cli.options import add_force, add_num_workers
+from mmcast.cli.options import add_force, add_label_filters, add_num_workers
 
 _TOY = 'data/toy_cityscapes'
 _FILES = (
@@ -103,21 +103,11 @@ def _thresholds_from(text: str) -> dict[str, Any]:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        'filters', 'which pseudo-labels are used, as by PseudoLabelDataset'
-    )
-    above = dict(nargs='+', action=_Threshold, metavar='NUMBER')
-    group.add_argument(
-        '--score-thr',
-        default=0.3,
-        help='those with a score above (default 0.3); or NAME=NUMBER for each class, as for the '
-        'next three',
-        **above,
-    )
-    group.add_argument('--class-score-thr', help='and with a class score above', **above)
-    group.add_argument('--mask-quality-thr', help='and with a mask quality above', **above)
-    group.add_argument(
-        '--agreement-thr', help="and with an agreement of the teacher's components above", **above
+    group = add_label_filters(
+        parser,
+        'which pseudo-labels are used, as by PseudoLabelDataset',
+        thresholds=dict(nargs='+', action=_Threshold, metavar='NUMBER'),
+        note='; or NAME=NUMBER for each class, as for the next three',
     )
     group.add_argument(
         '--thresholds-from',
@@ -126,14 +116,6 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         help='percentile=60 leaves out the lowest 60 %% of each class, labeled=FILE keeps as many '
         'per image as a COCO JSON has; only where that is above --score-thr',
     )
-    group.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
-    group.add_argument(
-        '--min-visible',
-        type=float,
-        default=0,
-        help='and of which better ones leave this fraction of the pixels',
-    )
-    group.add_argument('--top-k', type=int, help='at most so many per image')
     group.add_argument(
         '--keep-overlaps',
         action='store_true',

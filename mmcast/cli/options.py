@@ -141,23 +141,32 @@ def add_coco_conversion(parser: argparse.ArgumentParser, root: str, splits: str)
     add_force(parser, 'existing files')
 
 
-def add_label_filters(parser: argparse.ArgumentParser, what: str) -> None:
+def add_label_filters(
+    parser: argparse.ArgumentParser, what: str, thresholds: dict | None = None, note: str = ''
+) -> argparse._ArgumentGroup:
     """Adds the thresholds on pseudo-labels.
 
     Args:
         parser: of the command.
         what: they decide, in words.
+        thresholds: How thresholds are read, as arguments of ``add_argument``; a number by default.
+        note: Added to the help of the first one.
+
+    Returns:
+        The group, for further filters.
     """
+    above = thresholds or dict(type=float)
     group = parser.add_argument_group('filters', what)
     group.add_argument(
-        '--score-thr', type=float, default=0.3, help='those with a score above (default 0.3)'
+        '--score-thr',
+        default=0.3,
+        help=f'those with a score above (default 0.3){note}',
+        **above,
     )
-    group.add_argument('--class-score-thr', type=float, help='and with a class score above')
-    group.add_argument('--mask-quality-thr', type=float, help='and with a mask quality above')
+    group.add_argument('--class-score-thr', help='and with a class score above', **above)
+    group.add_argument('--mask-quality-thr', help='and with a mask quality above', **above)
     group.add_argument(
-        '--agreement-thr',
-        type=float,
-        help="and with an agreement of the teacher's components above",
+        '--agreement-thr', help="and with an agreement of the teacher's components above", **above
     )
     group.add_argument('--min-area', type=int, default=0, help='and of so many pixels or more')
     group.add_argument(
@@ -167,6 +176,7 @@ def add_label_filters(parser: argparse.ArgumentParser, what: str) -> None:
         help='and of which better ones leave this fraction of the pixels',
     )
     group.add_argument('--top-k', type=int, help='at most so many per image')
+    return group
 
 
 def add_num_workers(parser: argparse.ArgumentParser) -> None:

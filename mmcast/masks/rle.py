@@ -36,7 +36,11 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 
 def text_rle(rle: dict) -> dict:
-    """A compressed RLE with ``counts`` as text, whatever they were."""
+    """A compressed RLE with ``counts`` as text, whatever they were.
+
+    Args:
+        rle: With ``size`` (height, width) and compressed ``counts``, bytes or text.
+    """
     counts = rle['counts']
     return dict(
         size=list(rle['size']), counts=counts if isinstance(counts, str) else counts.decode()

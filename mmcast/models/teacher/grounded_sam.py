@@ -9,11 +9,9 @@ package.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NoReturn
 
 import torch
-from mmdet.models.detectors import BaseDetector
-from mmdet.structures import OptSampleList, SampleList
+from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.structures.mask import mask2bbox
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
@@ -25,7 +23,7 @@ from mmcast.masks.confidence import map_size
 from mmcast.masks.tiling import Windows
 from mmcast.models.activation_checkpointing import checkpoint_activations
 from mmcast.models.outputs import NetworkOutputs, OnDemand
-from mmcast.models.student.tiled_prediction import predict_in_windows
+from mmcast.models.teacher.foundation_teacher import FoundationTeacher
 from mmcast.models.teacher.grounding_dino import BoxOutputs
 from mmcast.registry import MODELS
 
@@ -52,11 +50,15 @@ class TeacherOutputs(NetworkOutputs):
 
 
 @MODELS.register_module()
-class GroundedSAM(BaseDetector):
+class GroundedSAM(FoundationTeacher):
     """Grounding-DINO's boxes prompt SAM2's masks; trains and predicts like any mmdet detector.
 
     The pipeline passes an image once, of any size; each component brings it to its own size
     and normalises it by itself. In training both see the batch's canvas, padding included.
+
+    Predictions have ``class_scores`` of Grounding-DINO, ``mask_quality``, SAM2's estimate of the
+    mask's IoU, ``agreement``, the IoU of Grounding-DINO's box and that of SAM2's mask, and
+    ``scores``, the class scores times ``score_factors``.
 
     Args:
         grounding_dino: ``PromptedGroundingDINO``, without ``classes``.
@@ -84,14 +86,11 @@ class GroundedSAM(BaseDetector):
             unknown or frozen.
 
     Attributes:
-        mask_probabilities: Whether predictions have ``probabilities``, see
-            ``mmcast.masks.confidence``.
         lora_layers: Layers that LoRA adapts: all linear ones but those of the language model, which
             never learns, and of SAM2's outputs that one mask for a box does not use.
         lora_learn_in_full: The biases of the class scores, seven numbers.
     """
 
-    mask_probabilities = False
     lora_layers = (
         r'grounding_dino\.(?!language_model\.)',
         r'sam2\.model\.vision_encoder\.',
@@ -163,41 +162,7 @@ class GroundedSAM(BaseDetector):
             getattr(self, name).eval()
         return self
 
-    def _pixels(self, batch_inputs: Tensor) -> Tensor:
-        """(B, 3, H, W) of uint8, RGB, as they were loaded."""
-        normaliser = self.data_preprocessor
-        return (
-            (batch_inputs.float() * normaliser.std + normaliser.mean).round().clamp(0, 255).byte()
-        )
-
     # Prediction
-
-    def predict(
-        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
-    ) -> SampleList:
-        """Instances of every image.
-
-        Args:
-            batch_inputs: (B, 3, H, W) normalised images, padded at the bottom and right.
-            batch_data_samples: With ``img_shape``, and ``ori_shape`` for ``rescale``.
-            rescale: Boxes and masks in the size ``ori_shape``, else in ``img_shape``.
-
-        Returns:
-            The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,),
-            ``masks`` (N, H, W) of bool, ``class_scores`` (N,) of Grounding-DINO, ``mask_quality``
-            (N,), SAM2's estimate of the mask's IoU, ``agreement`` (N,), the IoU of Grounding-DINO's
-            box and that of SAM2's mask, and ``scores``, the class scores times ``score_factors``.
-        """
-        if self.windows is None:
-            return self.predict_whole(batch_inputs, batch_data_samples, rescale)
-        return predict_in_windows(
-            self.predict_whole,
-            batch_inputs,
-            batch_data_samples,
-            self.windows,
-            rescale,
-            self.mask_probabilities,
-        )
 
     def predict_whole(
         self,
@@ -206,15 +171,6 @@ class GroundedSAM(BaseDetector):
         rescale: bool = True,
         logits_above: float | None = None,
     ) -> SampleList:
-        """:meth:`predict` on whole images.
-
-        Args:
-            batch_inputs: As of :meth:`predict`.
-            batch_data_samples: As of :meth:`predict`.
-            rescale: As of :meth:`predict`.
-            logits_above: Predict the mask ``logits`` (N, H, W) as well, but only instances whose
-                score is above this.
-        """
         images = [
             image[:, : sample.img_shape[0], : sample.img_shape[1]]
             for image, sample in zip(self._pixels(batch_inputs), batch_data_samples)
@@ -251,14 +207,7 @@ class GroundedSAM(BaseDetector):
             instances.logits = self.sam2.logits_of_size(logits, size)
         elif self.mask_probabilities:
             instances.probabilities = self.sam2.probabilities(logits, map_size(size))
-        for name in self.score_factors:
-            instances.scores = instances.scores * instances[name].clamp(0, 1)
-        if not self.score_factors:
-            return instances
-        return instances[instances.scores.argsort(descending=True, stable=True)]
-
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> NoReturn:
-        raise NotImplementedError('the teacher only predicts and trains')
+        return self._ranked(instances)
 
     # Training, as CASTDetector asks for it
 
@@ -312,11 +261,6 @@ class GroundedSAM(BaseDetector):
         if outputs.embeddings is not None:
             losses |= self.sam2.losses(outputs.embeddings, batch_data_samples, indices)
         return losses
-
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses on the whole batch: the teacher also trains without :class:`CASTDetector`."""
-        outputs = self.forward_once(batch_inputs, batch_data_samples)
-        return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
     @torch.no_grad()
     def _pixel_queries(

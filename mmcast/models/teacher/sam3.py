@@ -7,11 +7,9 @@ of an image, and learns, which the library has no losses for.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NoReturn
 
 import torch
-from mmdet.models.detectors import BaseDetector
-from mmdet.structures import DetDataSample, OptSampleList, SampleList
+from mmdet.structures import DetDataSample, SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps, bbox_xyxy_to_cxcywh
 from mmdet.structures.mask import mask2bbox
 from mmdet.utils import OptConfigType, OptMultiConfig, reduce_mean
@@ -28,8 +26,8 @@ from mmcast.models.losses.prompted_masks import focal_and_dice
 from mmcast.models.losses.text_prompted import Matches, match_queries, query_losses
 from mmcast.models.outputs import NetworkOutputs, OnDemand
 from mmcast.models.pixel_confidence import confidence_of
-from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.models.teacher.class_texts import ClassTexts
+from mmcast.models.teacher.foundation_teacher import FoundationTeacher
 from mmcast.models.teacher.sam3_outputs import (
     ImageMaps,
     PairOutputs,
@@ -72,12 +70,17 @@ class SAM3Outputs(NetworkOutputs):
 
 
 @MODELS.register_module()
-class SAM3(BaseDetector):
+class SAM3(FoundationTeacher):
     """SAM3 for a fixed list of classes; trains and predicts like any mmdet detector.
 
     The pipeline passes an image of any size; here it is stretched to a square and normalised. In
     training the network sees the batch's canvas, padding included. An image is encoded once, and
     each text has a pass of the remaining network, a few texts at a time.
+
+    Predictions have ``class_scores``, SAM3's score of the class being in the image (presence),
+    ``mask_quality``, the mean probability of the mask's pixels, ``agreement``, the IoU of SAM3's
+    box and that of its mask, and ``scores``, the query's score times presence, times
+    ``score_factors``. What two classes claim is in there twice.
 
     Args:
         classes: Names in the data set's order.
@@ -122,14 +125,11 @@ class SAM3(BaseDetector):
         CASTError: If classes cannot be prompted, or an option is unknown.
 
     Attributes:
-        mask_probabilities: Whether predictions have ``probabilities``, see
-            ``mmcast.masks.confidence``.
         lora_layers: Layers that LoRA adapts: all linear ones that text prompts reach, but for those
             of the text encoder, which is frozen in most runs.
         lora_learn_in_full: Nothing beside them.
     """
 
-    mask_probabilities = False
     lora_layers = (
         r'network\.vision_encoder\.backbone\.',
         r'network\.(detr_encoder|detr_decoder|dot_product_scoring|mask_decoder|text_projection)\b',
@@ -207,13 +207,6 @@ class SAM3(BaseDetector):
             getattr(self.network, name).eval()
         return self
 
-    def _pixels(self, batch_inputs: Tensor) -> Tensor:
-        """(B, 3, H, W) of uint8, RGB, as they were loaded."""
-        normaliser = self.data_preprocessor
-        return (
-            (batch_inputs.float() * normaliser.std + normaliser.mean).round().clamp(0, 255).byte()
-        )
-
     def _find(self, encoded: ImageMaps, images: Tensor, texts: Tensor) -> PairOutputs:
         """Ask images, by index (P,), for texts, by index (P,)."""
         states = self.texts.states(self.network.text_encoder, texts)
@@ -222,35 +215,6 @@ class SAM3(BaseDetector):
 
     # Prediction
 
-    def predict(
-        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
-    ) -> SampleList:
-        """Instances of every image.
-
-        Args:
-            batch_inputs: (B, 3, H, W) normalised images, padded at the bottom and right.
-            batch_data_samples: With ``img_shape``, and ``ori_shape`` for ``rescale``.
-            rescale: Boxes and masks in the size ``ori_shape``, else in ``img_shape``.
-
-        Returns:
-            The samples with ``pred_instances``, best first: ``bboxes`` (N, 4), ``labels`` (N,),
-            ``masks`` (N, H, W) of bool, ``class_scores`` (N,), SAM3's score of the class being in
-            the image (presence), ``mask_quality`` (N,), the mean probability of the mask's pixels,
-            ``agreement`` (N,), the IoU of SAM3's box and that of its mask, and ``scores``, the
-            query's score times presence, times ``score_factors``. What two classes claim is in
-            there twice.
-        """
-        if self.windows is None:
-            return self.predict_whole(batch_inputs, batch_data_samples, rescale)
-        return predict_in_windows(
-            self.predict_whole,
-            batch_inputs,
-            batch_data_samples,
-            self.windows,
-            rescale,
-            self.mask_probabilities,
-        )
-
     def predict_whole(
         self,
         batch_inputs: Tensor,
@@ -258,15 +222,6 @@ class SAM3(BaseDetector):
         rescale: bool = True,
         logits_above: float | None = None,
     ) -> SampleList:
-        """:meth:`predict` on whole images.
-
-        Args:
-            batch_inputs: As of :meth:`predict`.
-            batch_data_samples: As of :meth:`predict`.
-            rescale: As of :meth:`predict`.
-            logits_above: Predict the mask ``logits`` (N, H, W) as well, but only instances whose
-                score is above this.
-        """
         for pixels, sample in zip(self._pixels(batch_inputs), batch_data_samples):
             height, width = sample.img_shape[:2]
             size = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
@@ -358,14 +313,7 @@ class SAM3(BaseDetector):
             instances.probabilities = byte_probabilities(
                 found.logits, map_size(size), self.masks_per_chunk
             )
-        for name in self.score_factors:
-            instances.scores = instances.scores * instances[name].clamp(0, 1)
-        if not self.score_factors:
-            return instances
-        return instances[instances.scores.argsort(descending=True, stable=True)]
-
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> NoReturn:
-        raise NotImplementedError('the teacher only predicts and trains')
+        return self._ranked(instances)
 
     # Training, as CASTDetector asks for it
 
@@ -420,11 +368,6 @@ class SAM3(BaseDetector):
         reserved = min(self.absent_texts, len(absent), number - 1)
         present = present[: number - reserved]
         return torch.cat([present, absent[: number - len(present)]])
-
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses on the whole batch: the teacher also trains without :class:`CASTDetector`."""
-        outputs = self.forward_once(batch_inputs, batch_data_samples)
-        return self.loss_on(outputs, batch_data_samples, range(len(batch_data_samples)))
 
     def loss_on(
         self, outputs: SAM3Outputs, batch_data_samples: SampleList, indices: Sequence[int]
