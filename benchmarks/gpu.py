@@ -145,8 +145,8 @@ class Run:
         )
         if args.tiny:
             self.options |= dict(boxes=6, objects=6, rounds=2, step_seconds=0.0, images=4)
-        if args.device == 'cpu':
-            self.options |= dict(backend='eager')
+        backend = args.backend or ('eager' if args.device == 'cpu' else 'inductor')
+        self.options |= dict(backend=backend)
 
     def all(self) -> None:
         alone = [part for part in self.args.parts if not part.startswith('compiled')]
@@ -262,8 +262,7 @@ def to_markdown(content: dict) -> str:
     size = '64x128 (rehearsal)' if options['tiny'] else '1024x2048'
     lines += [
         f'Images of {size}, random weights, {options["boxes"]} instances kept by a teacher, '
-        f'{options["objects"]} labeled objects in an image of a training step (presets: 32 '
-        'computed, see memory.py). Times are medians with the fastest and the slowest run; memory is '
+        f'{options["objects"]} labeled objects in an image of a training step (presets: 32). Times are medians with the fastest and the slowest run; memory is '
         "the peak of torch's tensors, and of what its allocator held, in GB (2^30 bytes).",
         '',
     ]
@@ -342,6 +341,8 @@ def _presets(rows: Sequence[dict], computed: Sequence[dict]) -> list[str]:
         if 'prediction' not in row:
             what, batch = 'optimizer step', f'{row["batch"]} x {row["accumulated"]}'
             learn, total = row['learn'], totals.get(key)
+            if not row['stepped']:
+                what = 'step without optimizer (gradients were not finite)'
         cells.append((*key, what, batch, learn, _times(row, 1, 3), *_memory(row), total))
     heads = ('teacher', 'preset', 'what', 'batch', 'learn (M)', 's', 'peak', 'held', 'computed')
     return _table('Presets', heads, cells)
@@ -355,7 +356,7 @@ def _steps(rows: Sequence[dict]) -> list[str]:
             continue
         share = row.get('pixel_loss_share')
         cells.append(
-            (row['config'], f'{row["batch"]} x {row["accumulated"]}', 'x'.join(map(str, row['size'])))
+            (row['config'] + ('' if row['stepped'] else ' (gradients were not finite)'), f'{row["batch"]} x {row["accumulated"]}', 'x'.join(map(str, row['size'])))
             + (_times(row, 1, 3), f'{row["iteration"]:.3f}', row['iterations'], row['hours'])
             + (*_memory(row), None if share is None else f'{100 * share:.0f} %')
         )
@@ -392,6 +393,7 @@ def main() -> None:
     parser.add_argument('--boxes', type=int, default=20, help='instances that a teacher keeps (20)')
     parser.add_argument('--objects', type=int, default=20, help='labeled objects an image (20)')
     parser.add_argument('--jobs', type=int, help='models compiled at a time (a half of the cores)')
+    parser.add_argument('--backend', help='of torch.compile (inductor; on a CPU eager, which only traces)')
     parser.add_argument('--computed', type=Path, help='what benchmarks/memory.py --json wrote')
     args = parser.parse_args()
     chosen = [

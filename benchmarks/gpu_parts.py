@@ -9,6 +9,7 @@ that is stopped leaves those that it has.
 
 import argparse
 import contextlib
+import copy
 import gc
 import json
 import logging
@@ -45,6 +46,7 @@ STEPS = dict(
             'cityscapes_teacher_adapt_self_training',
             'cityscapes_student_transfer',
             'cityscapes_student_refine',
+            'cityscapes_sam3_adapt_labeled',
         ),
     ),
     single_gpu=dict(
@@ -68,12 +70,12 @@ STEPS = dict(
         ),
     ),
 )
-# What is compiled: of a student what `mmcast benchmark` compiles, of a teacher its encoders.
+# What is compiled: modules, and methods, whose names end in brackets.
 COMPILED = dict(
     grounded_sam=('grounding_dino.backbone', 'sam2.model.vision_encoder'),
     sam3=('network.vision_encoder',),
 )
-STUDENT_COMPILED = ('backbone', 'neck', 'panoptic_head')
+STUDENT_COMPILED = ('backbone', 'neck', 'panoptic_head.pixel_decoder', 'panoptic_head.decode()')
 GB = 2**30
 
 
@@ -266,7 +268,8 @@ class Builder:
         from mmcast.registry import MODELS
 
         torch.manual_seed(0)
-        model = MODELS.build(config.model).to(self.options.device)
+        # mmdet changes what it builds from.
+        model = MODELS.build(copy.deepcopy(config.model)).to(self.options.device)
         settle_weights(model)
         return model
 
@@ -352,6 +355,24 @@ def predict(rows: Rows, builder: Builder) -> None:
             rows.add(ratio=name, **spread(pairs))
 
 
+def compile_part(model: Any, name: str, backend: str) -> bool:
+    """Lets a module, or a method, be compiled when it is first called; whether there is one."""
+    import torch
+
+    owner, _, method = name.rpartition('.') if name.endswith('()') else (name, '', '')
+    try:
+        module = model.get_submodule(owner)
+    except AttributeError:
+        return False
+    if method:
+        method = method.removesuffix('()')
+        function = torch.compile(getattr(module, method), dynamic=False, backend=backend)
+        setattr(module, method, function)
+    else:
+        module.compile(dynamic=False, backend=backend)
+    return True
+
+
 def compiled(rows: Rows, builder: Builder, wait: Callable[[], None], name: str) -> None:
     """One model with its encoder and more compiled, in bf16."""
     import torch
@@ -361,12 +382,8 @@ def compiled(rows: Rows, builder: Builder, wait: Callable[[], None], name: str) 
     with rows.trial(model=name, how='compiled'):
         before = allocated(options.device)
         model = builder.build(builder.config({**STUDENTS, **TEACHERS}[name])).eval()
-        detector, parts = model.detector, COMPILED.get(name, STUDENT_COMPILED)
-        done = []
-        for part in parts:
-            with contextlib.suppress(AttributeError):
-                detector.get_submodule(part).compile(dynamic=False, backend=options.backend)
-                done.append(part)
+        parts = COMPILED.get(name, STUDENT_COMPILED)
+        done = [part for part in parts if compile_part(model.detector, part, options.backend)]
         once = predictor(options, model, 'bf16')
         spent = [seconds(options.device, once) for _ in range(3)]
         wait()
@@ -377,6 +394,7 @@ def compiled(rows: Rows, builder: Builder, wait: Callable[[], None], name: str) 
             parts=done,
             compile_seconds=round(sum(spent[:2]) - 2 * row['median'], 1),
             graph_breaks=sum(counters['graph_break'].values()),
+            reasons=[' '.join(str(reason).split())[:200] for reason in counters['graph_break']],
             graphs=counters['stats'].get('unique_graphs', 0),
             **row,
         )
@@ -391,10 +409,16 @@ class TrainingStep:
         config: With ``model``, ``optim_wrapper`` and ``train_dataloader``.
         size: Height and width of the images.
         num_classes: Of the labels.
+        objects: In an image.
     """
 
     def __init__(
-        self, builder: Builder, config: Any, size: tuple[int, int], num_classes: int
+        self,
+        builder: Builder,
+        config: Any,
+        size: tuple[int, int],
+        num_classes: int,
+        objects: int,
     ) -> None:
         import torch
         from mmengine.optim import build_optim_wrapper
@@ -405,16 +429,22 @@ class TrainingStep:
         self.device = builder.options.device
         self.model = builder.build(config).train()
         self.amp = config.optim_wrapper.type == 'AmpOptimWrapper'
+        if builder.options.tiny and 'accumulative_counts' in config.optim_wrapper:
+            config.optim_wrapper.accumulative_counts = min(
+                2, config.optim_wrapper.accumulative_counts
+            )
         self.accumulated = config.optim_wrapper.get('accumulative_counts', 1)
         if self.amp and self.device == 'cpu':
             use_full_precision(config.optim_wrapper)
         self.wrapper = build_optim_wrapper(self.model, config.optim_wrapper)
         batch = config.train_dataloader.batch_size
+        if builder.options.tiny:
+            batch = min(batch, 2)
         sources = ['labeled'] * batch
         if config.model.get('semi_train_cfg'):
             sources = (['labeled', 'pseudo'] * batch)[:batch]
         images, self.samples = make_samples(
-            [builder.options.objects] * batch, sources, size=size, num_classes=num_classes
+            [objects] * batch, sources, size=size, num_classes=num_classes
         )
         self.inputs = list((images * 50 + 120).clamp(0, 255).to(torch.uint8))
 
@@ -442,6 +472,8 @@ class TrainingStep:
             learn=round(learn / 1e6, 1),
             **times,
             iteration=round(times['median'] / self.accumulated, 5),
+            # False: gradients were not finite, so the optimizer took no step and has no states.
+            stepped=bool(self.wrapper.optimizer.state),
             **memory,
         )
 
@@ -458,7 +490,8 @@ def presets(rows: Rows, builder: Builder, teacher: str) -> None:
             config = memory.step_config(teacher, changes)
             builder.prepare(config)
             before = allocated(options.device)
-            step = TrainingStep(builder, config, options.size, len(memory.CLASSES))
+            objects = options.objects if options.tiny else memory.OBJECTS  # as it is computed
+            step = TrainingStep(builder, config, options.size, len(memory.CLASSES), objects)
             row = step.measure(options, before)
             rows.add(teacher=teacher, preset=gpu, **row)
             model = step.model.eval()
@@ -494,7 +527,7 @@ def steps(rows: Rows, builder: Builder, group: str) -> None:
                 size = tuple(side // (1 if options.tiny else 2) for side in size)
             classes = detector.get('classes') or range(detector.panoptic_head.num_things_classes)
             before = allocated(options.device)
-            step = TrainingStep(builder, config, size, len(classes))
+            step = TrainingStep(builder, config, size, len(classes), options.objects)
             row = step.measure(options, before)
             hours = row['iteration'] * config.train_cfg.max_iters / 3600
             row.update(iterations=config.train_cfg.max_iters, hours=round(hours, 2))
