@@ -1,19 +1,21 @@
 """Everything about speed and memory that needs a GPU, in one run: one JSON, one Markdown table.
 
-    python benchmarks/gpu.py --out work_dirs/gpu                       # all parts, within 9 minutes
-    python benchmarks/gpu.py --out work_dirs/gpu --parts predict presets:sam3
-    python benchmarks/gpu.py --out work_dirs/gpu --device cpu --tiny   # rehearsal, small teachers
+    python benchmarks/gpu.py                           # all parts, within 9 minutes
+    python benchmarks/gpu.py --parts predict presets:sam3 --seconds 200
+    python benchmarks/gpu.py --device cpu --tiny       # rehearsal, small teachers and images
 
 Offline and with random weights, of which only the number of instances depends: a teacher keeps
 --boxes in an image. Every part is a process of its own with a time limit; one that fails or is
-stopped leaves the rows that it has and the end of its log. Both files are written after every part.
+stopped leaves the rows that it has and the end of its log. gpu.json and gpu.md are written after
+every part; gpu.log has what the parts printed.
 
-predict: latency and memory of teachers and students, one image of 1024x2048, and teacher and student
-in turns (the paper's ratio of speeds is 4.56). presets: a training step and a prediction of a teacher
-with the options for 16, 24 and 80 GB beside what benchmarks/memory.py computes (--computed: the file
-of its --json). steps: a training step of each config, and without the pixel loss. labels:
-pseudo-labels a second, from image files to the store. compiled: as predict, encoders compiled; these
-processes compile at the same time and are measured in turns.
+predict: latency and memory of teachers and students, one image of 1024x2048, then teacher and
+student in turns (the paper's ratio of speeds is 4.56). presets: a training step and a prediction of
+a teacher with the options for 16, 24 and 80 GB, beside what benchmarks/memory.py computes
+(--computed: the file of its --json). steps: a training step of each config, and without the pixel
+loss. labels: pseudo-labels a second, from image files to the store. compiled: as predict, encoders
+and the student's decoders compiled; these processes compile at the same time and are measured in
+turns.
 """
 
 import argparse
@@ -44,7 +46,7 @@ LIMITS = {
     'predict': 100,
     'presets:grounded_sam': 90,
     'presets:sam3': 90,
-    'steps:cityscapes': 100,
+    'steps:cityscapes': 120,
     'labels': 100,
     'steps:single_gpu': 100,
     'steps:custom': 40,
@@ -64,9 +66,9 @@ class Process:
     process: subprocess.Popen
 
     @classmethod
-    def start(cls, part: str, folder: Path, logs: Path, options: dict) -> 'Process':
+    def start(cls, part: str, folder: Path, options: dict) -> 'Process':
         name = part.replace(':', '_')
-        result, log = folder / f'{name}.json', logs / f'{name}.log'
+        result, log = folder / f'{name}.json', folder / f'{name}.log'
         environment = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONUNBUFFERED='1')
         environment.setdefault('TORCHINDUCTOR_COMPILE_THREADS', '4')
         root = str(HERE.parent)
@@ -161,7 +163,7 @@ class Run:
         self.write()
 
     def started(self, part: str) -> Process:
-        return Process.start(part, self.folder, self.args.out, self.options)
+        return Process.start(part, self.folder, self.options)
 
     def one_after_the_other(self, parts: Sequence[str]) -> None:
         """The next process imports what it needs while one measures."""
@@ -212,6 +214,8 @@ class Run:
         if problem:
             part.update(problem=problem, log=process.last_lines())
         self.parts[process.part] = part
+        with open(self.args.out / 'gpu.log', 'a', encoding='utf-8') as log:
+            log.write(f'==== {process.part}\n{process.log.read_text(errors="replace")}\n')
         bad = problem or '; '.join(row['problem'] for row in rows if 'problem' in row)
         say(
             f'{process.part}: {len(rows)} rows in {part["seconds"]:.0f} s, '
@@ -260,12 +264,13 @@ def to_markdown(content: dict) -> str:
     lines = ['# Measured on a GPU', '', ', '.join(facts), '']
     options = content['options']
     size = '64x128 (rehearsal)' if options['tiny'] else '1024x2048'
-    lines += [
+    setting = (
         f'Images of {size}, random weights, {options["boxes"]} instances kept by a teacher, '
-        f'{options["objects"]} labeled objects in an image of a training step (presets: 32). Times are medians with the fastest and the slowest run; memory is '
-        "the peak of torch's tensors, and of what its allocator held, in GB (2^30 bytes).",
-        '',
-    ]
+        f'{options["objects"]} labeled objects in an image of a training step (presets: 32). Times '
+        "are medians with the fastest and the slowest run; memory is the peak of torch's tensors, "
+        'and of what its allocator held, in GB (2^30 bytes).'
+    )
+    lines += [setting, '']
     predicted = rows_of('predict')
     lines += _predictions([row for row in predicted if 'ratio' not in row] + rows_of('compiled'))
     lines += _ratios([row for row in predicted if 'ratio' in row])
@@ -356,7 +361,11 @@ def _steps(rows: Sequence[dict]) -> list[str]:
             continue
         share = row.get('pixel_loss_share')
         cells.append(
-            (row['config'] + ('' if row['stepped'] else ' (gradients were not finite)'), f'{row["batch"]} x {row["accumulated"]}', 'x'.join(map(str, row['size'])))
+            (
+                row['config'] + ('' if row['stepped'] else ' (gradients were not finite)'),
+                f'{row["batch"]} x {row["accumulated"]}',
+                'x'.join(map(str, row['size'])),
+            )
             + (_times(row, 1, 3), f'{row["iteration"]:.3f}', row['iterations'], row['hours'])
             + (*_memory(row), None if share is None else f'{100 * share:.0f} %')
         )
@@ -386,21 +395,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu'), help='folder')
-    parser.add_argument('--parts', nargs='+', default=list(LIMITS), metavar='PART', help=f'of {", ".join(LIMITS)}; or a kind such as compiled')
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        default=list(LIMITS),
+        metavar='PART',
+        help=f'of {", ".join(LIMITS)}; or a kind such as compiled',
+    )
     parser.add_argument('--seconds', type=float, default=540, help='for all parts (540)')
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
     parser.add_argument('--tiny', action='store_true', help='small teachers and images')
     parser.add_argument('--boxes', type=int, default=20, help='instances that a teacher keeps (20)')
     parser.add_argument('--objects', type=int, default=20, help='labeled objects an image (20)')
     parser.add_argument('--jobs', type=int, help='models compiled at a time (a half of the cores)')
-    parser.add_argument('--backend', help='of torch.compile (inductor; on a CPU eager, which only traces)')
+    parser.add_argument(
+        '--backend', help='of torch.compile (inductor; on a CPU eager, which only traces)'
+    )
     parser.add_argument('--computed', type=Path, help='what benchmarks/memory.py --json wrote')
     args = parser.parse_args()
-    chosen = [
-        part for part in LIMITS if part in args.parts or part.partition(':')[0] in args.parts
-    ]
+    chosen = [part for part in LIMITS if part in args.parts or part.partition(':')[0] in args.parts]
     unknown = [
-        part for part in args.parts if part not in chosen and part not in {p.partition(':')[0] for p in LIMITS}
+        part
+        for part in args.parts
+        if part not in chosen and part not in {p.partition(':')[0] for p in LIMITS}
     ]
     if unknown:
         raise CASTError(f'no part {unknown[0]}; there are {", ".join(LIMITS)}')
@@ -408,12 +425,17 @@ def main() -> None:
     args.jobs = args.jobs or max(1, (os.cpu_count() or 2) // 2)
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'gpu.log').unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(args, Path(folder))
         run.all()
     say(f'{args.out / "gpu.json"}, {args.out / "gpu.md"}')
     print((args.out / 'gpu.md').read_text())
-    failed = [part for part, found in run.parts.items() if 'problem' in found or any('problem' in row for row in found['rows'])]
+    failed = [
+        part
+        for part, found in run.parts.items()
+        if 'problem' in found or any('problem' in row for row in found['rows'])
+    ]
     if failed:
         sys.exit(f'with problems: {", ".join(failed)}')
 

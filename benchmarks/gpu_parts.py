@@ -100,8 +100,8 @@ class Options:
     boxes: int = 20
     objects: int = 20
     rounds: int = 20
-    step_seconds: float = 4.0
-    images: int = 12
+    step_seconds: float = 2.5
+    images: int = 10
     backend: str = 'inductor'
     until: float = float('inf')
 
@@ -123,6 +123,13 @@ class Rows:
         os.replace(part, self.path)
         print(json.dumps(row), flush=True)
 
+    def late(self, options: 'Options', **names: Any) -> bool:
+        """Whether time is over, which becomes a row."""
+        over = time.time() > options.until
+        if over:
+            self.add(**names, problem='left out, time was short')
+        return over
+
     @contextlib.contextmanager
     def trial(self, **names: Any) -> Iterator[None]:
         """A failure within becomes a row, and its memory is free for the next."""
@@ -130,7 +137,9 @@ class Rows:
             yield
         except Exception as error:  # whatever it is, the others are to be measured
             traceback.print_exc()
-            self.add(**names, problem=f'{type(error).__name__}: {" ".join(str(error).split())}'[:400])
+            self.add(
+                **names, problem=f'{type(error).__name__}: {" ".join(str(error).split())}'[:400]
+            )
         finally:
             free_memory()
 
@@ -172,26 +181,20 @@ def seconds(device: str, function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(
-    device: str, before: tuple[int, int], function: Callable[[], object]
-) -> dict[str, float | None]:
-    """Largest memory during a call beyond what was there ``before``, in GB; None on the CPU."""
+def measure(
+    options: Options, before: tuple[int, int], function: Callable[[], object], least: int = 2
+) -> dict[str, Any]:
+    """Of a call that is warm: seconds (median, fastest, slowest), and memory in GB.
+
+    Memory is the peak beyond what was there ``before``: of torch's tensors, and of what its
+    allocator held; None on the CPU.
+    """
     import torch
 
-    if device != 'cuda':
-        function()
-        return dict(peak_gb=None, reserved_gb=None)
+    cuda = options.device == 'cuda'
     free_memory()
-    torch.cuda.reset_peak_memory_stats()
-    function()
-    synchronize(device)
-    peaks = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-    names = ('peak_gb', 'reserved_gb')
-    return {name: round((peak - old) / GB, 2) for name, peak, old in zip(names, peaks, before)}
-
-
-def repeat(options: Options, function: Callable[[], object], least: int = 2) -> dict[str, Any]:
-    """Seconds of a call that is warm: median, and the fastest and slowest."""
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     times: list[float] = []
     start = time.perf_counter()
     while len(times) < options.rounds and (
@@ -200,7 +203,11 @@ def repeat(options: Options, function: Callable[[], object], least: int = 2) -> 
         if times and time.time() > options.until:
             break
         times.append(seconds(options.device, function))
-    return spread(times)
+    peaks = (None, None)
+    if cuda:
+        found = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        peaks = tuple(round((peak - old) / GB, 2) for peak, old in zip(found, before))
+    return dict(spread(times), peak_gb=peaks[0], reserved_gb=peaks[1])
 
 
 def spread(times: list[float]) -> dict[str, Any]:
@@ -310,18 +317,16 @@ def predictor(options: Options, model: Any, dtype: str) -> Callable[[], Any]:
 def measure_prediction(
     options: Options, model: Any, dtype: str, before: tuple[int, int]
 ) -> dict[str, Any]:
-    """Two runs to warm up, one for the memory, then those that count."""
+    """Two runs to warm up, then those that count."""
     once = predictor(options, model, dtype)
     found = once()[0].pred_instances
     once()
-    memory = peak_memory(options.device, before, once)
-    times = repeat(options, once)
+    measured = measure(options, before, once)
     return dict(
         dtype=dtype,
         instances=len(found),
-        **times,
-        images_per_second=round(1 / times['median'], 2),
-        **memory,
+        **measured,
+        images_per_second=round(1 / measured['median'], 2),
     )
 
 
@@ -329,6 +334,8 @@ def predict(rows: Rows, builder: Builder) -> None:
     """All models, then teachers and the student in turns for the ratio of their speeds."""
     options, kept = builder.options, {}
     for name, path in {**STUDENTS, **TEACHERS}.items():
+        if rows.late(options, model=name, how='eager'):
+            continue
         with rows.trial(model=name, how='eager'):
             before = allocated(options.device)
             model = builder.build(builder.config(path)).eval()
@@ -343,6 +350,8 @@ def predict(rows: Rows, builder: Builder) -> None:
     if student is None:
         return
     for name, teacher in kept.items():
+        if rows.late(options, ratio=name):
+            continue
         with rows.trial(ratio=name):
             calls = [predictor(options, model, 'bf16') for model in (teacher, student)]
             pairs = []
@@ -463,18 +472,16 @@ class TrainingStep:
     def measure(self, options: Options, before: tuple[int, int]) -> dict[str, Any]:
         """Warm after one step, which makes the optimizer's states; one batch's share of a step."""
         self.optimizer_step()
-        memory = peak_memory(options.device, before, self.optimizer_step)
-        times = repeat(options, self.optimizer_step)
+        measured = measure(options, before, self.optimizer_step)
         learn = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return dict(
             batch=len(self.inputs),
             accumulated=self.accumulated,
             learn=round(learn / 1e6, 1),
-            **times,
-            iteration=round(times['median'] / self.accumulated, 5),
+            **measured,
+            iteration=round(measured['median'] / self.accumulated, 5),
             # False: gradients were not finite, so the optimizer took no step and has no states.
             stepped=bool(self.wrapper.optimizer.state),
-            **memory,
         )
 
 
@@ -486,6 +493,8 @@ def presets(rows: Rows, builder: Builder, teacher: str) -> None:
     options = builder.options
     of_gpu = Config.fromfile(ROOT / 'configs/_base_/presets.py').presets[teacher]
     for gpu, changes in of_gpu.items():
+        if rows.late(options, teacher=teacher, preset=gpu):
+            continue
         with rows.trial(teacher=teacher, preset=gpu):
             config = memory.step_config(teacher, changes)
             builder.prepare(config)
@@ -517,6 +526,8 @@ def steps(rows: Rows, builder: Builder, group: str) -> None:
     """A training step of each config of a folder, and what the pixel loss adds to it."""
     options, folder = builder.options, STEPS[group]['folder']
     for name in STEPS[group]['configs']:
+        if rows.late(options, config=name):
+            continue
         with rows.trial(config=name):
             config = builder.config(f'configs/{folder}/{name}.py')
             detector = config.model.detector
@@ -531,10 +542,10 @@ def steps(rows: Rows, builder: Builder, group: str) -> None:
             row = step.measure(options, before)
             hours = row['iteration'] * config.train_cfg.max_iters / 3600
             row.update(iterations=config.train_cfg.max_iters, hours=round(hours, 2))
-            if step.model.pixel_contrast is not None and time.time() < options.until:
+            # Self-training differs from the step before in its images' origin alone.
+            if step.model.pixel_contrast is not None and 'self_training' not in name:
                 step.model.pixel_contrast = None
-                step.optimizer_step()
-                without = repeat(options, step.optimizer_step)
+                without = measure(options, before, step.optimizer_step, least=1)
                 row.update(without_pixel_loss=without['median'])
                 row.update(pixel_loss_share=round(1 - without['median'] / row['median'], 3))
             rows.add(config=name, size=size, **row)
@@ -556,6 +567,8 @@ def labels(rows: Rows, builder: Builder) -> None:
             seen.append(time.perf_counter())
 
     for teacher, path in TEACHERS.items():
+        if rows.late(options, teacher=teacher):
+            continue
         with rows.trial(teacher=teacher), tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             config = builder.config(path)
@@ -564,6 +577,8 @@ def labels(rows: Rows, builder: Builder) -> None:
             torch.save(model.state_dict(), folder / 'teacher.pth')
             del model
             for dtype in ('fp32', 'bf16'):
+                if rows.late(options, teacher=teacher, dtype=dtype):
+                    continue
                 free_memory()
                 hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
                 seen.clear()

@@ -520,7 +520,9 @@ def main() -> None:
     parser.add_argument('--groups', action='store_true', help='also activations by group of layers')
     parser.add_argument('--slack', type=float, default=0.1, help='added to all, as a share (0.1)')
     parser.add_argument('--context', type=float, default=1.0, help='of CUDA itself, in GB (1)')
-    parser.add_argument('--json', type=Path, help='also write the totals here, for benchmarks/gpu.py')
+    parser.add_argument(
+        '--json', type=Path, help='also write the totals here, for benchmarks/gpu.py'
+    )
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     init_default_scope('mmcast')
