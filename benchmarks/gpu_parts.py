@@ -182,17 +182,20 @@ def seconds(device: str, function: Callable[[], object]) -> float:
 
 
 def measure(
-    options: Options, before: tuple[int, int], function: Callable[[], object], least: int = 2
+    options: Options,
+    before: tuple[int, int],
+    function: Callable[[], object],
+    least: int = 2,
+    prepare: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Of a call that is warm: seconds (median, fastest, slowest), and memory in GB.
 
     Memory is the peak beyond what was there ``before``: of torch's tensors, and of what its
-    allocator held; None on the CPU.
+    allocator held; None on the CPU. What ``prepare`` does before each call is not measured.
     """
     import torch
 
     cuda = options.device == 'cuda'
-    free_memory()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     times: list[float] = []
@@ -202,6 +205,7 @@ def measure(
     ):
         if times and time.time() > options.until:
             break
+        prepare()
         times.append(seconds(options.device, function))
     peaks = (None, None)
     if cuda:
@@ -318,6 +322,7 @@ def measure_prediction(
     options: Options, model: Any, dtype: str, before: tuple[int, int]
 ) -> dict[str, Any]:
     """Two runs to warm up, then those that count."""
+    free_memory()
     once = predictor(options, model, dtype)
     found = once()[0].pred_instances
     once()
@@ -457,22 +462,28 @@ class TrainingStep:
         )
         self.inputs = list((images * 50 + 120).clamp(0, 255).to(torch.uint8))
 
-    def optimizer_step(self) -> None:
+    def prepare(self) -> None:
+        """What a step reads, as the preprocessor changes samples."""
+        self.batches = [
+            dict(inputs=list(self.inputs), data_samples=[each.clone() for each in self.samples])
+            for _ in range(self.accumulated)
+        ]
+
+    def run(self) -> None:
         """As many batches as are accumulated, and the optimizer's step."""
         import torch
 
         with contextlib.ExitStack() as stack:
             if self.amp and self.device == 'cpu':
                 stack.enter_context(torch.autocast('cpu', torch.bfloat16))
-            for _ in range(self.accumulated):
-                samples = [sample.clone() for sample in self.samples]
-                data = dict(inputs=list(self.inputs), data_samples=samples)
-                self.model.train_step(data, self.wrapper)
+            for batch in self.batches:
+                self.model.train_step(batch, self.wrapper)
 
     def measure(self, options: Options, before: tuple[int, int]) -> dict[str, Any]:
         """Warm after one step, which makes the optimizer's states; one batch's share of a step."""
-        self.optimizer_step()
-        measured = measure(options, before, self.optimizer_step)
+        self.prepare()
+        self.run()
+        measured = measure(options, before, self.run, prepare=self.prepare)
         learn = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return dict(
             batch=len(self.inputs),
@@ -545,7 +556,7 @@ def steps(rows: Rows, builder: Builder, group: str) -> None:
             # Self-training differs from the step before in its images' origin alone.
             if step.model.pixel_contrast is not None and 'self_training' not in name:
                 step.model.pixel_contrast = None
-                without = measure(options, before, step.optimizer_step, least=1)
+                without = measure(options, before, step.run, 1, step.prepare)
                 row.update(without_pixel_loss=without['median'])
                 row.update(pixel_loss_share=round(1 - without['median'] / row['median'], 3))
             rows.add(config=name, size=size, **row)
