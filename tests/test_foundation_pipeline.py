@@ -182,7 +182,6 @@ def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own):
     [
         (dict(prompts={'Zellen': 'cell'}), "prompts: no class 'Zellen'; did you mean Zelle"),
         (dict(gpu=12), 'variables.gpu is 12; there are 16, 24, 80'),
-        (dict(student='nosuch'), 'variables.student is nosuch; there are cast_student, cast_lite'),
         (dict(image_size='large'), 'variables.image_size is a whole number from 1'),
         (dict(teacher_options={'train_cfg.max_itres': 3}), 'did you mean max_iters'),
         (dict(dinov2='weights/none.pth'), 'weights file weights/none.pth not found'),
