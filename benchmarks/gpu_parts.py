@@ -341,6 +341,7 @@ def predict(rows: Rows, builder: Builder) -> None:
     for name, path in {**STUDENTS, **TEACHERS}.items():
         if rows.late(options, model=name, how='eager'):
             continue
+        model = None  # of one that failed
         with rows.trial(model=name, how='eager'):
             before = allocated(options.device)
             model = builder.build(builder.config(path)).eval()
@@ -506,6 +507,7 @@ def presets(rows: Rows, builder: Builder, teacher: str) -> None:
     for gpu, changes in of_gpu.items():
         if rows.late(options, teacher=teacher, preset=gpu):
             continue
+        model = step = None  # of one that failed
         with rows.trial(teacher=teacher, preset=gpu):
             config = memory.step_config(teacher, changes)
             builder.prepare(config)
@@ -539,6 +541,7 @@ def steps(rows: Rows, builder: Builder, group: str) -> None:
     for name in STEPS[group]['configs']:
         if rows.late(options, config=name):
             continue
+        step = None  # of one that failed
         with rows.trial(config=name):
             config = builder.config(f'configs/{folder}/{name}.py')
             detector = config.model.detector
