@@ -22,8 +22,7 @@ _DRAWING_ALIKE = (torch.rand_like, torch.randn_like, torch.randint_like, torch.m
 
 
 class SameDraws(TorchFunctionMode):
-    """Random numbers come from the CPU's generator on every device, so that these can be compared.
-    """
+    """Random numbers come from the CPU's generator on every device, so that these can be compared."""
 
     def __torch_function__(self, function, types, arguments=(), keywords=None):
         keywords = keywords or {}
@@ -46,5 +45,5 @@ def without_dropout(model: nn.Module) -> nn.Module:
 
 
 def full_float32() -> AbstractContextManager:
-    """float32 with all of its bits: by itself cuDNN rounds what convolutions read to TensorFloat32."""
+    """float32 with all of its bits; by itself cuDNN rounds what convolutions read to fewer."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
