@@ -22,7 +22,7 @@ _DRAWING_ALIKE = (torch.rand_like, torch.randn_like, torch.randint_like, torch.m
 
 
 class SameDraws(TorchFunctionMode):
-    """Random numbers come from the CPU's generator on every device, so that these can be compared."""
+    """Random numbers come from the CPU's generator on every device: these can be compared."""
 
     def __torch_function__(self, function, types, arguments=(), keywords=None):
         keywords = keywords or {}
