@@ -199,6 +199,10 @@ def test_each_preset_adapts_its_teacher_on_a_gpu(tmp_path, downloads, teacher, s
         (dict(image_size='large'), 'variables.image_size is a whole number from 1'),
         (dict(teacher_options={'train_cfg.max_itres': 3}), 'did you mean max_iters'),
         (dict(dinov2='weights/none.pth'), 'weights file weights/none.pth not found'),
+        (
+            dict(dinov2='no.pth', sam2='none.pt', grounding_dino='nil.pth'),
+            r'3 problems: \(1\) .*no.pth.*; \(2\) .*nil.pth.*; \(3\) .*none.pt',
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_trains(tmp_path, downloads, variables, message):
