@@ -205,7 +205,7 @@ def _sample_in_full_precision(attention: Any) -> None:
     mmcv rounds the locations to the type of the values. bfloat16 keeps 8 bits of them: up to half a
     pixel off on a map with 256 columns. On a CPU it does not.
     """
-    original = attention.MultiScaleDeformableAttnFunction
+    original: Any = attention.MultiScaleDeformableAttnFunction
 
     class InFullPrecision(original):
         @staticmethod

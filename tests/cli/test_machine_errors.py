@@ -147,7 +147,7 @@ def test_a_full_disk_is_named_where_the_system_does_not(tmp_path):
         (RuntimeError('CUDA error: out of memory'), 'the GPU is out of memory; make'),
         (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when'), 'the GPU is out of memory'),
         (
-            RuntimeError('grid_sampler_2d_backward_cuda does not have a deterministic implementation'),
+            RuntimeError('put_ does not have a deterministic implementation, but'),
             'randomness.deterministic=True asks for',
         ),
         (RuntimeError('[enforce] DefaultCPUAllocator: not enough'), 'the memory is full; make'),
