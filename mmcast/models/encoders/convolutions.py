@@ -113,8 +113,9 @@ def replace_convolutions(model: nn.Module) -> None:
 
 
 def fold_fixed_norms(model: nn.Module) -> None:
-    """Lets convolutions in training do the work of normalisations whose statistics are fixed, and of
-    no others: predictions stay equal to the last bit.
+    """Lets convolutions in training do the work of normalisations whose statistics are fixed.
+
+    In eval mode nothing changes: predictions stay equal to the last bit.
     """
     for conv, norm in _pairs(model):
         if not isinstance(norm, FoldedNorm):
@@ -134,8 +135,9 @@ def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
 
 
 def _fold(weight: Tensor, bias: Tensor | None, norm: FoldedNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution with a normalisation of fixed statistics behind it; gradients
-    reach the parameters of both.
+    """Weight and bias of a convolution with a normalisation of fixed statistics behind it.
+
+    Gradients reach the parameters of both.
     """
     scale = (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else norm.weight * scale
@@ -204,7 +206,12 @@ class _DepthwiseConv2d(torch.autograd.Function):
                 seen = F.pad(images, (-left, right - images.shape[3]))
                 with_bias = needed[2] and not parts  # costs next to nothing beside a weight's
                 _, part, found = _backward(
-                    gradient, seen, kernel, ctx.stride, (ctx.padding[0], 0), (False, True, with_bias)
+                    gradient,
+                    seen,
+                    kernel,
+                    ctx.stride,
+                    (ctx.padding[0], 0),
+                    (False, True, with_bias),
                 )
                 parts.append(part)
                 of_bias = found if with_bias else of_bias
