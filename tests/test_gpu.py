@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from devices import DEVICES, ON_GPU, SameDraws, full_float32, without_dropout
+from devices import DEVICES, ON_GPU, SameDraws, comparable, without_dropout
 from mmdet.structures.mask import BitmapMasks
 from small_models import CONFIGS, batch, build
 
@@ -37,7 +37,7 @@ def train_step(config, model, device, half=False):
     model = without_dropout(copy.deepcopy(model)).to(device).train()
     data = model.data_preprocessor(batch(config, SIZE), True)
     torch.manual_seed(1)
-    with full_float32():
+    with comparable():
         with SameDraws(), torch.autocast(device, torch.bfloat16, enabled=half):
             losses = model(**data, mode='loss')
             total, _ = model.parse_losses(losses)
@@ -51,7 +51,7 @@ def predict(config, model, device, half=False):
     model = copy.deepcopy(model).to(device).eval()
     with (
         torch.no_grad(),
-        full_float32(),
+        comparable(),
         torch.autocast(device, torch.bfloat16, enabled=half),
     ):
         return model.test_step(batch(config, SIZE, ['labeled']))[0].pred_instances.cpu()

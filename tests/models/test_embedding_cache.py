@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from devices import DEVICES, full_float32
+from devices import DEVICES, comparable
 from tiny_sam3 import sam3
 from tiny_teacher import teacher, teacher_config
 from torch import nn
@@ -49,7 +49,7 @@ class Encoder(nn.Conv2d):
 def test_an_image_is_encoded_once_whatever_batch_it_is_in(device):
     cache, encoder = EmbeddingCache(1), Encoder().to(device)
     for seeds, encoded in (((1, 2), 2), ((2, 3), 3), ((3, 1, 2), 3), ((4, 4), 4)):
-        with full_float32():
+        with comparable():
             found = cache.get(images_of(*seeds).to(device), encoder.maps, [encoder])
             expected = Encoder().to(device).maps(images_of(*seeds).to(device))
         assert encoder.encoded == encoded

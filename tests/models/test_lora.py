@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from devices import GPU, full_float32
+from devices import GPU, comparable
 from mmengine.config import Config, ConfigDict
 from tiny_sam3 import CONFIG as SAM3_CONFIG
 from tiny_sam3 import sam3_config
@@ -113,7 +113,7 @@ def test_merged_predictions_are_those_of_the_adapters(adapted, folder):
     plain.load_state_dict(merge(model.state_dict(), model.lora.scaling))
     device = next(model.parameters()).device
     images = make_samples([1, 1], size=SIZE, seed=4)[0].to(device)
-    with torch.no_grad(), full_float32():
+    with torch.no_grad(), comparable():
         found = [raw_predictions(each.detector, images) for each in (model, plain.to(device))]
     for with_adapters, merged in zip(*found):
         torch.testing.assert_close(with_adapters, merged, atol=1e-5, rtol=1e-5)
