@@ -143,7 +143,8 @@ class Run:
         self.parts: dict[str, dict] = {}
         self.computed = json.loads(args.computed.read_text()) if args.computed else []
         self.options = dict(
-            device=args.device, tiny=args.tiny, boxes=args.boxes, objects=args.objects
+            device=args.device, tiny=args.tiny, boxes=args.boxes, objects=args.objects,
+            presets=args.presets,
         )
         if args.tiny:
             self.options |= dict(boxes=6, objects=6, rounds=2, step_seconds=0.0, images=4)
@@ -402,6 +403,7 @@ def main() -> None:
         metavar='PART',
         help=f'of {", ".join(LIMITS)}; or a kind such as compiled',
     )
+    parser.add_argument('--presets', nargs='+', type=int, default=[16, 24, 80], metavar='GB', help='of the part presets (16 24 80)')
     parser.add_argument('--seconds', type=float, default=540, help='for all parts (540)')
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
     parser.add_argument('--tiny', action='store_true', help='small teachers and images')

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class Options:
         tiny: Small teachers and images.
         boxes: Instances that a teacher keeps in an image.
         objects: Labeled objects in an image of a training step.
+        presets: Gigabytes of those that are measured.
         rounds: Most measured runs of a prediction.
         step_seconds: Measured runs of a kind of step or prediction end after so many seconds.
         images: That are labeled.
@@ -99,6 +100,7 @@ class Options:
     tiny: bool = False
     boxes: int = 20
     objects: int = 20
+    presets: Sequence[int] = (16, 24, 80)
     rounds: int = 20
     step_seconds: float = 2.5
     images: int = 10
@@ -505,6 +507,8 @@ def presets(rows: Rows, builder: Builder, teacher: str) -> None:
     options = builder.options
     of_gpu = Config.fromfile(ROOT / 'configs/_base_/presets.py').presets[teacher]
     for gpu, changes in of_gpu.items():
+        if gpu not in options.presets:
+            continue
         if rows.late(options, teacher=teacher, preset=gpu):
             continue
         model = step = None  # of one that failed
