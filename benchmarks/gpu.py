@@ -40,7 +40,7 @@ NETWORKS = (
     'grounded_sam', 'sam3', 'student', 'student_registers', 'student_dinov3', 'cast_lite',
     'mask2former_r50',
 )  # fmt: skip
-# Seconds that a part may take at most, and in this order.
+# Seconds that a part may take at most; the order if no parts are given.
 LIMITS = {
     'versions': 60,
     'predict': 100,
@@ -143,11 +143,17 @@ class Run:
         self.parts: dict[str, dict] = {}
         self.computed = json.loads(args.computed.read_text()) if args.computed else []
         self.options = dict(
-            device=args.device, tiny=args.tiny, boxes=args.boxes, objects=args.objects,
+            device=args.device,
+            tiny=args.tiny,
+            boxes=args.boxes,
+            objects=args.objects,
             presets=args.presets,
+            accumulated=args.accumulated,
         )
         if args.tiny:
-            self.options |= dict(boxes=6, objects=6, rounds=2, step_seconds=0.0, images=4)
+            self.options |= dict(
+                boxes=6, objects=6, accumulated=2, rounds=2, step_seconds=0.0, images=4
+            )
         backend = args.backend or ('eager' if args.device == 'cpu' else 'inductor')
         self.options |= dict(backend=backend)
 
@@ -403,7 +409,16 @@ def main() -> None:
         metavar='PART',
         help=f'of {", ".join(LIMITS)}; or a kind such as compiled',
     )
-    parser.add_argument('--presets', nargs='+', type=int, default=[16, 24, 80], metavar='GB', help='of the part presets (16 24 80)')
+    parser.add_argument(
+        '--presets',
+        nargs='+',
+        default=['16', '24', '80'],
+        metavar='GB',
+        help='of the part presets: 16, sam3:24, ... (16 24 80)',
+    )
+    parser.add_argument(
+        '--accumulated', type=int, default=8, help='most batches of a training step'
+    )
     parser.add_argument('--seconds', type=float, default=540, help='for all parts (540)')
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
     parser.add_argument('--tiny', action='store_true', help='small teachers and images')
@@ -415,7 +430,9 @@ def main() -> None:
     )
     parser.add_argument('--computed', type=Path, help='what benchmarks/memory.py --json wrote')
     args = parser.parse_args()
-    chosen = [part for part in LIMITS if part in args.parts or part.partition(':')[0] in args.parts]
+    chosen = [
+        part for given in args.parts for part in LIMITS if given in (part, part.partition(':')[0])
+    ]
     unknown = [
         part
         for part in args.parts

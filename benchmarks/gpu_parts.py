@@ -88,7 +88,8 @@ class Options:
         tiny: Small teachers and images.
         boxes: Instances that a teacher keeps in an image.
         objects: Labeled objects in an image of a training step.
-        presets: Gigabytes of those that are measured.
+        presets: Those that are measured: gigabytes, or of one teacher, such as sam3:16.
+        accumulated: Most batches of a step; an iteration's time depends little on their number.
         rounds: Most measured runs of a prediction.
         step_seconds: Measured runs of a kind of step or prediction end after so many seconds.
         images: That are labeled.
@@ -100,7 +101,8 @@ class Options:
     tiny: bool = False
     boxes: int = 20
     objects: int = 20
-    presets: Sequence[int] = (16, 24, 80)
+    presets: Sequence[str] = ('16', '24', '80')
+    accumulated: int = 8
     rounds: int = 20
     step_seconds: float = 2.5
     images: int = 10
@@ -446,9 +448,9 @@ class TrainingStep:
         self.device = builder.options.device
         self.model = builder.build(config).train()
         self.amp = config.optim_wrapper.type == 'AmpOptimWrapper'
-        if builder.options.tiny and 'accumulative_counts' in config.optim_wrapper:
+        if 'accumulative_counts' in config.optim_wrapper:
             config.optim_wrapper.accumulative_counts = min(
-                2, config.optim_wrapper.accumulative_counts
+                builder.options.accumulated, config.optim_wrapper.accumulative_counts
             )
         self.accumulated = config.optim_wrapper.get('accumulative_counts', 1)
         if self.amp and self.device == 'cpu':
@@ -507,7 +509,7 @@ def presets(rows: Rows, builder: Builder, teacher: str) -> None:
     options = builder.options
     of_gpu = Config.fromfile(ROOT / 'configs/_base_/presets.py').presets[teacher]
     for gpu, changes in of_gpu.items():
-        if gpu not in options.presets:
+        if not {str(gpu), f'{teacher}:{gpu}'}.intersection(options.presets):
             continue
         if rows.late(options, teacher=teacher, preset=gpu):
             continue
