@@ -236,8 +236,7 @@ class CASTDetector(BaseDetector):
         weak = outputs.decoded if decoded else outputs.features
         with torch.no_grad(), running_statistics_kept(self.detector):
             strong = self.pixel_contrast.strong_view(batch_inputs, normaliser.mean, normaliser.std)
-            strong = self.detector.extract_feat(strong)
-            strong = self.detector.decode_pixels(strong) if decoded else strong
+            strong = self._strong_maps(strong)
             masks, classes = outputs.mask_logits[-1], outputs.class_logits[-1].detach()
         try:
             return self.pixel_contrast(
@@ -248,6 +247,15 @@ class CASTDetector(BaseDetector):
                 f'{", ".join(error.tensors)} of loss_pxl',
                 [batch_data_samples[i].metainfo for i in error.images],
             ) from error
+
+    def _strong_maps(self, strong: Tensor) -> tuple[Tensor, ...]:
+        """Maps of strong views (B, 3, H, W) up to the contrasted one, or all of them."""
+        if self.pixel_contrast.source == 'pixel_decoder':
+            return self.detector.decode_pixels(self.detector.extract_feat(strong))
+        index = self.pixel_contrast.feature_index
+        if index >= 0 and hasattr(self.detector, 'extract_first_maps'):
+            return self.detector.extract_first_maps(strong, index + 1)
+        return self.detector.extract_feat(strong)
 
     @torch.no_grad()
     def label_online(

@@ -96,15 +96,20 @@ class TimmEncoder(BaseModule):
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, num_maps: int | None = None) -> tuple[Tensor, ...]:
         """Maps (B, C_i, H / s_i, W / s_i) of images (B, 3, H, W).
+
+        Args:
+            images: Normalised.
+            num_maps: So many of the maps, the finest; what only others need is not computed.
+                Default all.
 
         Raises:
             CASTError: H or W is no multiple of ``size_divisor``, or not what a model of fixed size
                 takes; masks would not lie on the image.
         """
         if torch.compiler.is_exporting():
-            return self._maps(images)
+            return self._maps(images, num_maps)
         height, width = images.shape[-2:]
         if height % self.size_divisor or width % self.size_divisor:
             raise CASTError(
@@ -115,7 +120,7 @@ class TimmEncoder(BaseModule):
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         try:
-            maps = self._maps(images)
+            maps = self._maps(images, num_maps)
         except (AssertionError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not re.search(
                 'shape|size of tensor', str(error)
@@ -126,7 +131,7 @@ class TimmEncoder(BaseModule):
                 'give the size as img_size among its arguments, or choose an encoder of any size'
             ) from error
         found = [tuple(each.shape[-2:]) for each in maps]
-        expected = [(height // stride, width // stride) for stride in self.strides]
+        expected = [(height // stride, width // stride) for stride in self.strides[:num_maps]]
         if found != expected:
             raise CASTError(
                 f"timm's {self.name} gives maps of {found} in place of {expected} for inputs of "
@@ -135,11 +140,12 @@ class TimmEncoder(BaseModule):
             )
         return maps
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, images: Tensor, num_maps: int | None) -> tuple[Tensor, ...]:
         return tuple(
             self.model.forward_intermediates(
                 images,
-                indices=self.out_indices,
+                indices=self.out_indices[:num_maps],
+                stop_early=True,
                 norm=self._is_plain,
                 output_fmt='NCHW',  # Swin's own is NHWC
                 intermediates_only=True,

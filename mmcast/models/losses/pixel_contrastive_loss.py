@@ -284,6 +284,7 @@ def _all_finite(rows: Tensor) -> Tensor:
     """Whether each row (B, N) is; its extremes tell, where isfinite() would hold a copy of
     everything.
     """
-    if not rows.shape[1]:
+    if not rows.numel():
         return rows.new_ones(len(rows), dtype=torch.bool)
-    return torch.stack(rows.aminmax(dim=1)).isfinite().all(0)
+    # Row by row: along a dimension the CPU takes ten times as long.
+    return torch.stack([torch.stack(row.aminmax()) for row in rows]).isfinite().all(1)

@@ -5,6 +5,7 @@ One forward pass serves every term of the objective: :meth:`CASTMask2Former.forw
 network on the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's losses on a part of it.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,13 @@ class CASTMask2Former(Mask2Former):
                 f"of {patch}: set pad_size_divisor={patch} in the model's data_preprocessor"
             )
         return super().extract_feat(batch_inputs)
+
+    def extract_first_maps(self, batch_inputs: Tensor, num_maps: int) -> tuple[Tensor, ...]:
+        """The first of :meth:`extract_feat`'s maps; a ``TimmEncoder`` then stops after them."""
+        takes_number = 'num_maps' in inspect.signature(self.backbone.forward).parameters
+        if self.with_neck or not takes_number:
+            return self.extract_feat(batch_inputs)[:num_maps]
+        return self.backbone(batch_inputs, num_maps)
 
     def forward_once(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> NetworkOutputs:
         """Run encoder, pixel decoder and transformer decoder on images (B, 3, H, W)."""
