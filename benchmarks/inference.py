@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from unittest import mock
 
+import mmcast  # noqa: F401  isort: skip  before mmdet
 import torch
 import torch.nn.functional as F
 from mmdet.models.dense_heads import Mask2FormerHead

@@ -1,6 +1,7 @@
 """The peak of a block is the block's own: not the process's since it began."""
 
 import gc
+import subprocess
 import sys
 import threading
 
@@ -97,3 +98,26 @@ def test_the_search_for_cycles_pauses_in_the_block_alone():
         assert not gc.isenabled()
         raise KeyError
     assert gc.isenabled()
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='an option of glibc')
+@pytest.mark.parametrize('is_kept', [True, False])
+def test_freed_memory_stays_at_hand_up_to_a_limit(is_kept):
+    """In processes of their own: the option holds for the whole process."""
+    script = f"""
+import gc
+import psutil
+from mmcast.memory import keep_freed_memory
+if {is_kept}:
+    keep_freed_memory()
+resident = lambda: psutil.Process().memory_info().rss // 2**20
+before = resident()
+for count in (20, 60):
+    blocks = [bytearray(16 * 2**20) for _ in range(count)]
+    del blocks
+    print(resident() - before)
+"""
+    run = subprocess.run([sys.executable, '-c', script], capture_output=True, check=True, text=True)
+    some, much = map(int, run.stdout.split())
+    assert (some > 250) == is_kept
+    assert much < 600  # of 960

@@ -559,6 +559,30 @@ def test_the_strong_pass_sends_nothing_into_the_encoder():
         torch.testing.assert_close(grads['detector.backbone.' + name], p.grad, rtol=1e-5, atol=1e-7)
 
 
+def test_the_strong_pass_ends_at_the_contrasted_map_with_the_same_loss():
+    config = tiny_cast_config(pixel_weight=0.1)
+    config.detector.backbone = dict(
+        type='TimmEncoder', name='resnet18', channels=(8, 16, 24, 32), layers=(1, 1, 1, 1)
+    )
+    head = config.detector.panoptic_head
+    head.in_channels = head.pixel_decoder.scales = None
+    config.pixel_contrast.update(in_channels=None, pool=1, feature_index=1)
+    cast = build_model(config).train()
+    images, samples = make_samples([2, 1])
+    passes = []
+    for stage in ('layer2', 'layer3'):
+        cast.detector.backbone.model.get_submodule(stage).register_forward_hook(
+            lambda *_, stage=stage: passes.append(stage)
+        )
+    losses, grads = backward(cast, images, samples)
+    assert passes == ['layer2', 'layer3', 'layer2']
+    student = type(cast.detector)
+    with mock.patch.object(student, 'extract_first_maps', lambda s, x, n: s.extract_feat(x)):
+        whole, whole_grads = backward(cast, images, samples)
+    assert passes.count('layer3') == 3 and all(torch.equal(losses[k], whole[k]) for k in whole)
+    assert all(torch.equal(grads[name], whole_grads[name]) for name in whole_grads)
+
+
 @pytest.mark.parametrize('norm_eval', [False, True])
 def test_batch_norm_remembers_the_weak_view_only_and_treats_both_views_alike(norm_eval):
     config = tiny_cast_config(pixel_weight=0.1)

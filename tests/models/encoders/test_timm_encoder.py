@@ -42,6 +42,24 @@ def file_of(state, path):
 
 
 @pytest.mark.parametrize(
+    'name, options, last_block',
+    [
+        ('resnet18', RESNET, 'layer4'),
+        ('vit_tiny_patch16_224', VIT, 'blocks.3'),
+        (SAME, {}, 'blocks.5'),
+    ],
+)
+@torch.no_grad()
+def test_the_first_maps_are_the_same_without_the_rest_of_the_encoder(name, options, last_block):
+    ours = encoder(name, **options)
+    expected = ours(images(64, 96))
+    with mock.patch.object(ours.model.get_submodule(last_block), 'forward', side_effect=KeyError):
+        for count in (1, 3):
+            found = ours(images(64, 96), num_maps=count)
+            assert len(found) == count and all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize(
     'name, options, indices, strides',
     [
         ('resnet18', RESNET, (1, 2, 3, 4), [4, 8, 16, 32]),
