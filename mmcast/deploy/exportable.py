@@ -213,9 +213,7 @@ def full_size_masks(
         every column, their summed ``2 p - 1`` (N + 1, W), p being the probability.
     """
     height, width = size
-    rows, columns = (
-        resize_blocks(*sizes, logits) for sizes in zip(logits.shape[1:], padded, size)
-    )
+    rows, columns = (resize_blocks(*sizes, logits) for sizes in zip(logits.shape[1:], padded, size))
     column_weights = columns[1].transpose(1, 2).contiguous()
     # tanh(x / 2) is 2 sigmoid(x) - 1. Masks, scores and boxes all come from this one tensor.
     halved = torch.cat([logits / 2, torch.zeros_like(logits.sum(0, keepdim=True))])

@@ -84,7 +84,9 @@ def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, m
     assert 0 < len(owners) <= upsampled[0] < 24
 
 
-@pytest.mark.parametrize('padded, size', [((9, 13), (9, 13)), ((36, 56), (33, 56)), ((70, 21), (5, 20))])
+@pytest.mark.parametrize(
+    'padded, size', [((9, 13), (9, 13)), ((36, 56), (33, 56)), ((70, 21), (5, 20))]
+)
 def test_full_size_masks_their_boxes_and_scores_are_mmdets(padded, size):
     logits = torch.randn(6, 9, 13, generator=torch.Generator().manual_seed(0)) - 1.5
     logits[2] = -1
