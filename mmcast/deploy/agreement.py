@@ -121,9 +121,14 @@ def compare_runtimes(
     agreement = compare_instances(network, student, cfg)
     problems = agreement.problems(TOLERANCES[precision])
     if problems:
+        fix = 'please report it, or try another --precision'
+        if precision == 'int8':
+            fix = (
+                'try --calibration and let the AP decide with --max-ap-drop, or another --precision'
+            )
         raise CASTError(
             f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was '
-            'removed; please report it, or try another --precision'
+            f'removed; {fix}'
         )
     return agreement
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from mmdet.models.detectors import MaskFormer
 from mmdet.models.layers import MSDeformAttnPixelDecoder
 from torch import Tensor, nn
-from torch._higher_order_ops.scan import scan
 
 from mmcast.deploy.deformable import decode_deformable
 from mmcast.errors import CASTError
@@ -233,6 +232,8 @@ def full_size_masks(
 
     if not torch.compiler.is_exporting():
         return make(halved)
+    from torch._higher_order_ops.scan import scan  # not public yet: no other than exports need it
+
     _, made = scan(lambda nothing, mask: (nothing.clone(), make(mask)), halved.new_zeros(1), halved)
     return made
 

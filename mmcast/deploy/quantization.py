@@ -37,7 +37,8 @@ class CalibrationImages:
     """Images whose activations say what range 8 bits have to cover; they need no labels.
 
     Args:
-        source: a folder, with its subfolders, or a COCO file beside its images or their folder.
+        source: a folder, with its subfolders, or a COCO file, whose images are up to two folders
+            below its own or the one above.
         count: images used, evenly spread over all of them.
 
     Attributes:
@@ -54,7 +55,7 @@ class CalibrationImages:
         if source.is_file():
             listed = read_image_list(source)['images']
             try:
-                folder = find_images(listed, source, source.parent)
+                folder = find_images(listed, source, source.resolve().parent.parent)
             except CASTError as error:
                 raise CASTError(
                     f'the images of {source} are not to be found beside it; give their folder for '
@@ -106,6 +107,8 @@ def quantize(
     """
     onnx, quantization = require('onnx'), require('onnxruntime.quantization')
     chosen = nodes_to_quantize(model, kept)
+    # Its sessions of calibration warn that the score threshold has a default.
+    require('onnxruntime').set_default_logger_severity(3)
     quantization.quantize_static(
         model,
         path,
@@ -119,6 +122,7 @@ def quantize(
         extra_options=dict(OpTypesToExcludeOutputQuantization=['MatMul']),
         calibration_cache_path=ranges,
     )
+    require('onnxruntime').set_default_logger_severity(2)
     written = onnx.load(path)
     del written.graph.value_info[:]  # they speak of dimensions by the exporter's names
     onnx.save(written, path)
