@@ -74,7 +74,7 @@ class ExportableStudent(nn.Module):
             score_threshold: scalar; instances with a higher score are returned.
 
         Returns:
-            Of the N instances of all images, image by image: boxes (N, 4) of float32, x1, y1, x2,
+            Of the N instances of all images, image by image, the best first: boxes (N, 4) of float32, x1, y1, x2,
             y2 in pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices
             (N,) of int64.
         """
@@ -88,6 +88,7 @@ class ExportableStudent(nn.Module):
         masks, areas, sums = full_size_masks(logits, inputs.shape[2:], (height, width))
         scores = scores * mean_probability(areas, sums)[:-1]
         (kept,) = torch.nonzero(scores > score_threshold, as_tuple=True)
+        kept = kept[(scores[kept] - 2 * image[kept]).sort(descending=True).indices]
         return (
             boxes_from_sums(areas, sums)[kept],
             masks[kept],
