@@ -136,7 +136,7 @@ class _Search:
                 return None
             each.ap = self._ap(OnnxStudent(self.write(each), threads=1))
             self.show(f'{_title(each)}: mask AP {each.ap:.2f}')
-            if each.ap >= fp32.ap - max_ap_drop:
+            if is_within(each.ap, fp32.ap, max_ap_drop):
                 return each
         return None
 
@@ -173,6 +173,11 @@ class _Search:
     def _ap(self, student: OnnxStudent) -> float:
         with quiet():  # COCO's evaluation prints twelve lines each time
             return 100 * mask_ap(self.draft.cfg, predictor(student))
+
+
+def is_within(ap: float, fp32: float, max_ap_drop: float) -> bool:
+    """Whether an AP is at most so far below another; 26.2 - 25.7 is a little more than 0.5 here."""
+    return fp32 - ap <= max_ap_drop + 1e-6
 
 
 def table_file(out_file: str | Path) -> Path:

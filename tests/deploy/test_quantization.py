@@ -147,6 +147,11 @@ def test_no_file_is_written_where_none_is_good_enough(
     assert 'nothing was written' in printed
 
 
+def test_a_loss_that_is_just_allowed_is_allowed():
+    assert precision_search.is_within(25.7, 26.2, 0.5)
+    assert not precision_search.is_within(25.6, 26.2, 0.5)
+
+
 def test_what_cannot_be_measured_is_refused(arguments, trained, tmp_path, monkeypatch, capsys):
     _, error = call(monkeypatch, capsys, [*arguments, '--max-ap-drop', '-1'])
     assert error.startswith('error: a loss of -1.0 mask AP: give a number from 0 on')
