@@ -16,6 +16,7 @@ what the allocator cannot use and for passing tensors, and a fixed part for CUDA
 import argparse
 import copy
 import itertools
+import json
 import re
 import tempfile
 import weakref
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
+from mmcast.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 GB = 2**30
@@ -282,6 +284,7 @@ class Teacher:
 
     Attributes:
         config: Of the model.
+        schedule: Of its training.
         groups: Regular expression of the modules of a group (of layers that are alike) to the
             number of them in the network, and in the one that is measured.
         small: Options of the model that is measured, beside those of ``inputs``.
@@ -291,6 +294,7 @@ class Teacher:
     """
 
     config: str
+    schedule: str
     groups: Mapping[str, tuple[int, int]]
     small: Mapping[str, object]
     inputs: Mapping[str, Sequence[tuple[Mapping[str, object], int]]]
@@ -315,6 +319,7 @@ _BOXES = 'grounding_dino.train_box_scales'
 TEACHERS = dict(
     grounded_sam=Teacher(
         config='configs/_base_/models/grounded_sam.py',
+        schedule='configs/_base_/schedules/teacher.py',
         groups={
             **{
                 rf'grounding_dino\.backbone\.stages\.{stage}\.blocks\.\d+': (depth, 1)
@@ -347,6 +352,7 @@ TEACHERS = dict(
     ),
     sam3=Teacher(
         config='configs/_base_/models/sam3.py',
+        schedule='configs/_base_/schedules/sam3_adaptation.py',
         groups={
             r'network\.vision_encoder\.backbone\.layers\.\d+': (32, 2),
             r'network\.detr_encoder\.layers\.\d+': (6, 1),
@@ -374,7 +380,7 @@ def step_config(teacher: str, options: Mapping[str, object]):
     """A teacher's training step as a config: the model's, the schedule's, and options of a step."""
     from mmengine.config import Config
 
-    config = Config.fromfile(ROOT / 'configs/_base_/schedules/teacher.py')
+    config = Config.fromfile(ROOT / TEACHERS[teacher].schedule)
     config.merge_from_dict(dict(Config.fromfile(ROOT / TEACHERS[teacher].config)))
     config.merge_from_dict(dict(train_dataloader=dict(batch_size=1)))
     config.merge_from_dict(dict(options))
@@ -514,6 +520,9 @@ def main() -> None:
     parser.add_argument('--groups', action='store_true', help='also activations by group of layers')
     parser.add_argument('--slack', type=float, default=0.1, help='added to all, as a share (0.1)')
     parser.add_argument('--context', type=float, default=1.0, help='of CUDA itself, in GB (1)')
+    parser.add_argument(
+        '--json', type=Path, help='also write the totals here, for benchmarks/gpu.py'
+    )
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     init_default_scope('mmcast')
@@ -524,6 +533,7 @@ def main() -> None:
         '| teacher | preset | batch | parameters | learn | weights | gradients | optimiser | '
         'activations | largest layer | total |\n|---|---|---|---|---|---|---|---|---|---|---|'
     )
+    totals = []
     with tempfile.TemporaryDirectory() as folder:
         for teacher in args.teacher:
             for gpu, options in presets[teacher].items():
@@ -535,10 +545,14 @@ def main() -> None:
                 )
                 batch = options.get('train_dataloader.batch_size', 1)
                 print(_row(teacher, gpu, batch, memory), flush=True)
+                total = round(memory.total / GB, 2)
+                totals.append(dict(teacher=teacher, gpu=gpu, batch=batch, total=total))
                 if args.groups:
                     for group, size in memory.kept.items():
                         layer = memory.layers.get(group, 0)
                         print(f'    {size / GB:7.3f}, a layer {layer / GB:.3f}: {group}')
+    if args.json:
+        write_atomically(args.json, json.dumps(totals, indent=1))
 
 
 def _row(teacher: str, gpu: int, batch: int, memory: Memory) -> str:

@@ -90,10 +90,8 @@ def resident_memory() -> int:
     return 1024 * int(status.split('RssAnon:')[1].split()[0])
 
 
-def prepare(
-    folder: Path, images: int, size: tuple[int, int], masks: int, workers: int, seconds: float
-) -> Config:
-    """Image files, a list that names each of them many times, the teacher's weights; its config."""
+def write_images(folder: Path, images: int, size: tuple[int, int]) -> None:
+    """``images/`` with twenty files, and ``list.json``, which names each of them many times."""
     rng = np.random.default_rng(0)
     (folder / 'images').mkdir()
     for number in range(20):
@@ -107,6 +105,13 @@ def prepare(
     (folder / 'list.json').write_text(
         json.dumps(dict(images=listing, annotations=[], categories=[]))
     )
+
+
+def prepare(
+    folder: Path, images: int, size: tuple[int, int], masks: int, workers: int, seconds: float
+) -> Config:
+    """Image files, a list that names each of them many times, the teacher's weights; its config."""
+    write_images(folder, images, size)
     config = Config(
         dict(
             default_scope='mmcast',

@@ -45,6 +45,9 @@ variables = dict(
     mask2former='weights/mask2former_r50_8xb2-lsj-50e_coco_20220506_191028-41b088b6.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
+choices = dict(
+    teacher=('grounded_sam', 'sam3'), student=('cast_student', 'cast_lite', 'mask2former_r50_coco'),
+    gpu=(16, 24, 80))
 step_options = dict(_delete_=True)
 datasets = dict(transforms=dict(_delete_=True, LoadImage=dict(value_range='{value_range}')))
 given = (

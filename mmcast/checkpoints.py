@@ -152,6 +152,8 @@ def _parse(load: Callable[[], Any], name: str) -> Any:
     """What a library makes of a file; it has an error of any type for what it does not expect."""
     try:
         return load()
+    except torch.cuda.OutOfMemoryError:  # a resumed run loads onto the GPU
+        raise
     except Exception as error:
         foreign = re.search(r'GLOBAL ([\w.]+(\([^)]*\))?)', str(error))
         if foreign and isinstance(error, pickle.UnpicklingError):

@@ -4,8 +4,9 @@ Each is made of its message alone, so that it crosses the borders of processes: 
 data loaders make it again from that.
 """
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _OF_THE_MACHINE = re.compile(
     r'out ?of ?memory|(not enough|insufficient) memory|allocat|\b(CUDA|CUDNN|CUBLAS|HIP)\b',
@@ -34,6 +35,37 @@ class NonFiniteError(CASTError, FloatingPointError):
         return cls(
             f'not finite: {what} on the images {paths}; lower the learning rate or check them'
         )
+
+
+class SeveralErrors(CASTError):
+    """Mistakes that do not depend on each other; its arguments are their messages."""
+
+    def __str__(self) -> str:
+        listed = (f'({number}) {text}' for number, text in enumerate(self.args, 1))
+        return f'{len(self.args)} problems: {"; ".join(listed)}'
+
+
+class Problems:
+    """Notes mistakes that do not depend on each other, so that a user hears of all at once."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within the block, a CASTError ends the block alone."""
+        try:
+            yield
+        except SeveralErrors as errors:
+            self.messages.extend(errors.args)
+        except CASTError as error:
+            self.messages.append(str(error))
+
+    def raise_all(self) -> None:
+        """Raises CASTError with the messages noted so far."""
+        different = list(dict.fromkeys(self.messages))
+        if different:
+            raise SeveralErrors(*different) if len(different) > 1 else CASTError(different[0])
 
 
 def reason_of(error: Exception) -> str:

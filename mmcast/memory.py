@@ -1,9 +1,11 @@
-"""How much memory this process needed while something ran, on every system, and a pause of Python's
-search for cycles.
+"""How much memory this process needed while something ran, on every system; a pause of Python's
+search for cycles; freed memory that stays at hand.
 """
 
 import contextlib
+import ctypes
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ _CLEAR_REFS, _STATUS = Path('/proc/self/clear_refs'), Path('/proc/self/status')
 _RESET_PEAK = '5'  # see proc(5)
 _SLACK = 16  # MiB that other threads may take between two looks
 _SECONDS = 0.05
+# Parameters of glibc's mallopt(3), and the largest threshold that it takes.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST_THRESHOLD = -1, -3, 32 * 2**20
+_KEPT = 512 * 2**20  # bytes
 
 
 @contextlib.contextmanager
@@ -31,6 +36,18 @@ def no_cycle_search() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep up to 512 MiB of freed memory for the next allocation; nothing elsewhere.
+
+    By itself it gives each large tensor back to the system, which clears the pages of the next one:
+    5 to 10 % of a training step on a CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 class PeakMemory:

@@ -119,9 +119,10 @@ def _deformable_attention(
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     dtype = torch.promote_types(value.dtype, torch.float32)
+    shapes = spatial_shapes.tolist()  # else a GPU is waited for at every use of one of its numbers
     with torch.autocast(value.device.type, enabled=False):
         return multi_scale_deformable_attn_pytorch(
-            value.to(dtype), spatial_shapes, locations.to(dtype), weights.to(dtype)
+            value.to(dtype), shapes, locations.to(dtype), weights.to(dtype)
         )
 
 

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from devices import DEVICES
 
 from mmcast import compat, mmcv_ext
 from mmcast.errors import CASTError
@@ -217,7 +218,7 @@ def apply_attention(value, locations, weights, shapes, starts):
     return MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
 
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+@pytest.mark.parametrize('device', DEVICES)
 def test_deformable_attention_agrees_with_loops(device):
     inputs, sizes, shapes, starts = attention_inputs(device)
     got = apply_attention(*inputs, shapes, starts)
@@ -250,7 +251,23 @@ def test_deformable_attention_keeps_half_precision_types():
     assert output.dtype == torch.float16 and all(g.dtype == torch.float16 for g in gradients)
 
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+@pytest.mark.parametrize('device', DEVICES)
+def test_deformable_attention_samples_where_it_is_told_to_in_bfloat16(device):
+    """Between columns that alternate: 8 bits of a location would be a third of a pixel off."""
+    value = (torch.arange(200.0) % 2).to(device, torch.bfloat16).reshape(1, 200, 1, 1)
+    places = torch.tensor([[151.5 / 200, 0.5], [180.5 / 200, 0.5]]).reshape(1, 2, 1, 1, 1, 2)
+    output = apply_attention(
+        value,
+        places.to(device),
+        torch.ones(1, 2, 1, 1, 1, device=device),
+        torch.tensor([[1, 200]], device=device),
+        torch.tensor([0], device=device),
+    )
+    assert output.dtype == torch.bfloat16
+    assert output.flatten().tolist() == pytest.approx([1, 0], abs=0.01)
+
+
+@pytest.mark.parametrize('device', DEVICES)
 def test_the_attention_module_agrees_with_loops(device):
     # On the CPU mmcv calls its plain version itself, on CUDA the operator: both must give the same.
     from mmcv.ops import MultiScaleDeformableAttention

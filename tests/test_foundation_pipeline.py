@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from devices import ON_GPU
 from mmengine.config import Config
 from tiny_networks import STUDENT, backbone, write_downloads
 
@@ -140,14 +141,15 @@ def write_config(folder, downloads, teacher, student, **variables):
     return str(path)
 
 
-@pytest.mark.parametrize(
-    'teacher, student, own',
-    [
-        ('grounded_sam', 'cast_student', {}),
-        ('sam3', 'cast_lite', dict(student_encoder=None, image_size=96)),
-    ],
-)
-def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own):
+WAYS = [
+    ('grounded_sam', 'cast_student', {}),
+    ('sam3', 'cast_lite', dict(student_encoder=None, image_size=96)),
+]
+
+
+@pytest.mark.parametrize('device', ['any', ON_GPU])  # MMEngine takes the GPU where there is one
+@pytest.mark.parametrize('teacher, student, own', WAYS)
+def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own, device):
     path = write_config(tmp_path, downloads, teacher, student, **own)
     train(path)
     run = tmp_path / 'run'
@@ -177,6 +179,18 @@ def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own):
     assert student.panoptic_head.num_queries == 30
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize('gpu', [16, 24, 80])
+@pytest.mark.parametrize('teacher, student, own', WAYS)
+def test_each_preset_adapts_its_teacher_on_a_gpu(tmp_path, downloads, teacher, student, own, gpu):
+    """In the precision, with the adapters and the caches that it has."""
+    path = write_config(tmp_path, downloads, teacher, student, gpu=gpu, **own)
+    names = ['data', 'plan', 'start', 'adapt_labeled', 'pseudo_label_1']
+    train(path, step=names)
+    steps = json.loads((tmp_path / 'run/pipeline.json').read_text())['steps']
+    assert all(steps[name]['status'] == 'finished' for name in names)
+
+
 @pytest.mark.parametrize(
     'variables, message',
     [
@@ -185,6 +199,10 @@ def test_from_a_folder_to_a_student(tmp_path, downloads, teacher, student, own):
         (dict(image_size='large'), 'variables.image_size is a whole number from 1'),
         (dict(teacher_options={'train_cfg.max_itres': 3}), 'did you mean max_iters'),
         (dict(dinov2='weights/none.pth'), 'weights file weights/none.pth not found'),
+        (
+            dict(dinov2='no.pth', sam2='none.pt', grounding_dino='nil.pth'),
+            r'3 problems: \(1\) .*no.pth.*; \(2\) .*nil.pth.*; \(3\) .*none.pt',
+        ),
     ],
 )
 def test_a_mistake_is_named_before_anything_trains(tmp_path, downloads, variables, message):

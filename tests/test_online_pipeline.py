@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from devices import ON_GPU
 
 from mmcast.checkpoints import load_plain
 from mmcast.configs import load_config
@@ -32,7 +34,8 @@ SHORT = {
 ONLINE = {f'{EMA}.burn_in': 1, 'model.semi_train_cfg.class_score_thr': 0.05}
 
 
-def test_online_teachers_label_after_their_burn_in_alone_and_on_top_of_a_file(tmp_path):
+@pytest.mark.parametrize('device', ['any', ON_GPU])  # MMEngine takes the GPU where there is one
+def test_online_teachers_label_after_their_burn_in_alone_and_on_top_of_a_file(device, tmp_path):
     options = dict(SHORT, **{'variables.data_root': str(tmp_path / 'data')})
     for name in ('online', 'transfer_online'):
         options[f'steps.{name}.cfg_options'] = ONLINE

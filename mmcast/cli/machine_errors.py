@@ -43,6 +43,10 @@ _LIBRARIES = {
         'this device cannot be used here; leave --device out, or choose another: `mmcast env` says '
         'what there is'
     ),
+    r'does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG': (
+        'randomness.deterministic=True asks for operators that the GPU does not have: leave it '
+        'out; the seed then repeats all random numbers, and results up to rounding'
+    ),
 }
 # What functions call the file that they write.
 _PATHS = ('path', 'filepath', 'filename', 'file_path', 'f', 'out_file', 'folder', 'work_dir')
@@ -51,6 +55,8 @@ _GPU_FULL = (
     'the GPU is out of memory; make train_dataloader.batch_size or the images smaller with '
     '--cfg-options, train with --amp, or stop what else uses the GPU'
 )
+# Of torch's allocator, of the driver (other processes hold it all), of the libraries.
+_FULL_GPU = re.compile(r'CUDA (error: )?out of memory|(CUBLAS|CUDNN)\w*_ALLOC_FAILED')
 _MEMORY_FULL = 'the memory is full; make the batch or the images smaller, or ' + _WORKERS
 
 
@@ -116,7 +122,7 @@ def _is_full(path: str) -> bool:
 def of_libraries(error: Exception) -> str | None:
     """The line of an error that torch or OpenMMLab raises as one of its own; None for any other."""
     text = str(error)
-    if type(error).__name__ == 'OutOfMemoryError' or 'CUDA out of memory' in text:
+    if type(error).__name__ == 'OutOfMemoryError' or _FULL_GPU.search(text):
         return _GPU_FULL
     if isinstance(error, MemoryError) or 'DefaultCPUAllocator' in text:
         return _MEMORY_FULL

@@ -284,11 +284,11 @@ class _TorchModel:
 
         run_torch(self.model, images)
         if self.device.startswith('cuda'):
-            self.torch.cuda.synchronize()
+            self.torch.cuda.synchronize(self.device)
 
     def gpu_memory_mb(self) -> int | None:
         if self.device.startswith('cuda'):
-            return self.torch.cuda.max_memory_allocated() // 2**20
+            return self.torch.cuda.max_memory_allocated(self.device) // 2**20
         return None
 
     def describe(self, images: np.ndarray) -> dict:
@@ -358,9 +358,14 @@ def machine(setting: Setting) -> str:
     except (OSError, StopIteration):
         pass  # not Linux
     threads = setting.threads or os.cpu_count()
+    where = f'{name}, {threads} threads'
+    if setting.device.startswith('cuda'):
+        import torch
+
+        where = f'{torch.cuda.get_device_name(setting.device)}; {where}'
     return (
         f'{setting.size[0]}x{setting.size[1]}, batch {setting.batch}, {setting.runs} runs in '
-        f'turns, {setting.device}: {name}, {threads} threads'
+        f'turns, {setting.device}: {where}'
     )
 
 

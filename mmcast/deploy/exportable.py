@@ -74,9 +74,9 @@ class ExportableStudent(nn.Module):
             score_threshold: scalar; instances with a higher score are returned.
 
         Returns:
-            Of the N instances of all images, image by image, the best first: boxes (N, 4) of float32, x1, y1, x2,
-            y2 in pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices
-            (N,) of int64.
+            Of the N instances of all images, image by image, the best first: boxes (N, 4) of
+            float32, x1, y1, x2, y2 in pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of
+            int64; image_indices (N,) of int64.
         """
         height, width = images.shape[1:3]
         inputs = self.prepare(images)

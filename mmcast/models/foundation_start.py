@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmcast.errors import Problems
 from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
 from mmcast.models.teacher.foundation_weights import merge_teacher_weights
 from mmcast.models.teacher.sam3_weights import prepare_sam3_weights
@@ -50,28 +51,19 @@ def prepare_foundation_weights(
         downloads that were used.
 
     Raises:
-        CASTError: A file is missing (which, from where, to which path) or is not what it should
-            be.
+        CASTError: Files are missing (which, from where, to which path) or are not what they should
+            be; names all.
     """
     made: dict[str, Any] = dict(student=None)
+    problems = Problems()
     if student == 'cast_student':
-        read_state_dict(str(downloads['dinov2']), DINOV2_SOURCE)
-    if teacher == 'sam3':
-        made |= prepare_sam3_weights(out_dir, str(downloads['sam3']), str(downloads['tokenizer']))
-    else:
-        names = ('grounding_dino', 'sam2', 'language_model')
-        made |= merge_teacher_weights(out_dir, *(str(downloads[name]) for name in names))
-    if student == 'cast_lite':
-        encoder = downloads['student_encoder']
-        made |= fit_start_weights(
-            out_dir,
-            num_queries,
-            configs=dict(student='foundation/foundation_cast_lite_transfer.py'),
-            encoders=dict(student=encoder) if encoder else None,
-            student=str(downloads['student_weights']),
-        )
-    if student == 'mask2former_r50_coco':
-        made |= fit_coco_student(out_dir, str(downloads['mask2former']), classes, num_queries)
+        with problems.noted():
+            read_state_dict(str(downloads['dinov2']), DINOV2_SOURCE)
+    with problems.noted():
+        made |= _prepare_teacher(out_dir, teacher, downloads)
+    with problems.noted():
+        made |= _prepare_student(out_dir, student, classes, num_queries, downloads)
+    problems.raise_all()
     licences = {**LICENCES[teacher], **LICENCES[student]}
     used = {name: downloads[name] for name in licences if downloads[name]}
     return dict(
@@ -82,3 +74,34 @@ def prepare_foundation_weights(
             *made.get('weights', []),
         ],
     )
+
+
+def _prepare_teacher(
+    out_dir: str | os.PathLike, teacher: str, downloads: Mapping[str, str | None]
+) -> dict[str, Any]:
+    if teacher == 'sam3':
+        return prepare_sam3_weights(out_dir, str(downloads['sam3']), str(downloads['tokenizer']))
+    names = ('grounding_dino', 'sam2', 'language_model')
+    return merge_teacher_weights(out_dir, *(str(downloads[name]) for name in names))
+
+
+def _prepare_student(
+    out_dir: str | os.PathLike,
+    student: str,
+    classes: Sequence[str],
+    num_queries: int,
+    downloads: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Nothing for a student whose config names its encoder's weights itself."""
+    if student == 'cast_lite':
+        encoder = downloads['student_encoder']
+        return fit_start_weights(
+            out_dir,
+            num_queries,
+            configs=dict(student='foundation/foundation_cast_lite_transfer.py'),
+            encoders=dict(student=encoder) if encoder else None,
+            student=str(downloads['student_weights']),
+        )
+    if student == 'mask2former_r50_coco':
+        return fit_coco_student(out_dir, str(downloads['mask2former']), classes, num_queries)
+    return {}

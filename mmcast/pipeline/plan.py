@@ -17,6 +17,7 @@ from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
     PIPELINE_KEYS,
     check_arguments,
+    check_choices,
     check_output,
     check_sections,
     check_sizes,
@@ -35,14 +36,15 @@ class Plan:
     """A pipeline config that was checked as far as it can be before anything runs.
 
     The config has ``steps`` (dicts by name, or a list of dicts with ``name``; ``steps.py`` says
-    what each kind takes) and may have ``work_dir``, ``seed``, ``variables``, ``datasets`` (see
-    ``set_config_data``), ``step_options`` (merged into the config of every step), ``summary``,
-    ``report`` and ``model_card``; other names are its own. A step that is None does not exist. A
-    dict's steps run in their order, but each behind those whose outputs it uses; ``after`` puts one
-    behind another instead of at the end. A step's config is looked for next to the pipeline's, then
-    among those shipped with mmcast. Strings may hold templates: ``{variable}``, ``{work_dir}``,
-    ``{seed}``, ``{config_dir}`` (the folder of the pipeline config), ``{configs}`` (the configs
-    shipped with mmcast), ``{step.output}`` and ``{step}``, all outputs of a step.
+    what each kind takes) and may have ``work_dir``, ``seed``, ``variables``, ``choices`` (the
+    values that some variables may take), ``datasets`` (see ``set_config_data``), ``step_options``
+    (merged into the config of every step), ``summary``, ``report`` and ``model_card``; other names
+    are its own. A step that is None does not exist. A dict's steps run in their order, but each
+    behind those whose outputs it uses; ``after`` puts one behind another instead of at the end. A
+    step's config is looked for next to the pipeline's, then among those shipped with mmcast.
+    Strings may hold templates: ``{variable}``, ``{work_dir}``, ``{seed}``, ``{config_dir}`` (the
+    folder of the pipeline config), ``{configs}`` (the configs shipped with mmcast),
+    ``{step.output}`` and ``{step}``, all outputs of a step.
 
     Args:
         path: the pipeline config.
@@ -74,6 +76,7 @@ class Plan:
         used = self._templates()  # an option may replace the only use of a variable
         merge_options(self.config, cfg_options or {}, str(self.path))
         check_sections(self.config, str(self.path))
+        check_choices(self.config, str(self.path))
         for key in PIPELINE_KEYS:  # None says that there is none
             if key in self.config and self.config[key] is None:
                 self.config.pop(key)

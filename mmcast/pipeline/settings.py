@@ -36,6 +36,7 @@ PIPELINE_KEYS = (
     'work_dir',
     'seed',
     'variables',
+    'choices',
     'datasets',
     'steps',
     'step_options',
@@ -170,6 +171,27 @@ def check_sections(config: Config, place: str) -> None:
     if isinstance(config.get('summary'), (list, tuple)):
         for number, row in enumerate(config.summary):
             check(row, ('row', 'step'), f'summary.{number}')
+    if problems:
+        raise CASTError(f'{place}: {"; ".join(problems)}')
+
+
+def check_choices(config: Config, place: str) -> None:
+    """Raises CASTError where a variable is none of its ``choices``; names all.
+
+    Args:
+        config: of the pipeline, after the options of a command line; ``choices`` has the values
+            that a variable may take, by its name.
+        place: the config's path, for the message.
+    """
+    variables = config.get('variables', {})
+    problems = []
+    for name, known in config.get('choices', {}).items():
+        if name not in variables:
+            problems.append(f'choices.{name} is of no variable; {hint(name, variables)}')
+            continue
+        value, texts = str(variables[name]), [str(each) for each in known]
+        if value not in texts and not TEMPLATE.search(value):
+            problems.append(f'variables.{name} is {value}; there are {", ".join(texts)}')
     if problems:
         raise CASTError(f'{place}: {"; ".join(problems)}')
 

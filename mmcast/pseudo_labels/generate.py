@@ -3,6 +3,7 @@ D_u").
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
@@ -306,7 +307,8 @@ def _label(
     ]
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmcast')):
         images = ImagesToLabel(str(job.listing), job.img_dir, pipeline=pipeline, **options)
-        model = MODELS.build(ConfigDict(without_adapters(cfg.model)))
+        # mmdet's networks change the config that they are built from.
+        model = MODELS.build(copy.deepcopy(ConfigDict(without_adapters(cfg.model))))
     load_weights(model, str(checkpoint))
     if job.info.get('confidence'):
         ask_for_probabilities(model)

@@ -21,6 +21,7 @@ from mmcast.data.mask_transforms import check_mask_transforms
 from mmcast.data.samplers import check_that_it_ends
 from mmcast.errors import CASTError
 from mmcast.files import naming, replace_durably
+from mmcast.memory import keep_freed_memory
 from mmcast.models.lora import without_adapters
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
@@ -170,6 +171,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     check_save_best(hook_options(cfg))
     check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)

@@ -144,6 +144,12 @@ def test_a_full_disk_is_named_where_the_system_does_not(tmp_path):
     'error, line',
     [
         (torch.OutOfMemoryError('CUDA out of memory. Tried'), 'the GPU is out of memory; make'),
+        (RuntimeError('CUDA error: out of memory'), 'the GPU is out of memory; make'),
+        (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when'), 'the GPU is out of memory'),
+        (
+            RuntimeError('put_ does not have a deterministic implementation, but'),
+            'randomness.deterministic=True asks for',
+        ),
         (RuntimeError('[enforce] DefaultCPUAllocator: not enough'), 'the memory is full; make'),
         (MemoryError(), 'the memory is full'),
         (RuntimeError('DataLoader worker (pid 3) is killed by signal: Bus error.'), 'the shared'),

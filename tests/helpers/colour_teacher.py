@@ -40,8 +40,9 @@ class ColourTeacher(BaseModel):
         time.sleep(self.seconds)
         blue, green = inputs[0, 0] > 128, inputs[0, 1] > 128
         masks = [blue, green, torch.zeros_like(blue), torch.ones_like(blue)]
-        scores = torch.stack([self.confidence, *torch.tensor([0.5, 0.9, 0.05])])
-        prediction = InstanceData(scores=scores, labels=torch.tensor([0, 1, 1, 0]))
+        scores = torch.cat([self.confidence[None], inputs.new_tensor([0.5, 0.9, 0.05])])
+        labels = torch.tensor([0, 1, 1, 0], device=inputs.device)
+        prediction = InstanceData(scores=scores, labels=labels)
         if self.with_masks:
             prediction.masks = torch.stack(masks)
         if self.with_factors:

@@ -6,6 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
+from devices import DEVICES, comparable
 from tiny_sam3 import sam3
 from tiny_teacher import teacher, teacher_config
 from torch import nn
@@ -44,11 +45,13 @@ class Encoder(nn.Conv2d):
         return [found, found.mean(1)]
 
 
-def test_an_image_is_encoded_once_whatever_batch_it_is_in():
-    cache, encoder = EmbeddingCache(1), Encoder()
+@pytest.mark.parametrize('device', DEVICES)
+def test_an_image_is_encoded_once_whatever_batch_it_is_in(device):
+    cache, encoder = EmbeddingCache(1), Encoder().to(device)
     for seeds, encoded in (((1, 2), 2), ((2, 3), 3), ((3, 1, 2), 3), ((4, 4), 4)):
-        found = cache.get(images_of(*seeds), encoder.maps, [encoder])
-        expected = Encoder().maps(images_of(*seeds))
+        with comparable():
+            found = cache.get(images_of(*seeds).to(device), encoder.maps, [encoder])
+            expected = Encoder().to(device).maps(images_of(*seeds).to(device))
         assert encoder.encoded == encoded
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)  # of values of 0 to 255

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from devices import GPU, comparable
 from mmengine.config import Config, ConfigDict
 from tiny_sam3 import CONFIG as SAM3_CONFIG
 from tiny_sam3 import sam3_config
@@ -60,12 +61,18 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('teacher')
 
 
-@pytest.fixture(scope='module', params=['grounded_sam', 'sam3'])
+BUILD = dict(grounded_sam=teacher_config, sam3=sam3_config)
+ON_GPU = [pytest.param((name, GPU), marks=pytest.mark.gpu) for name in BUILD]
+
+
+@pytest.fixture(scope='module', params=[*((name, 'cpu') for name in BUILD), *ON_GPU], ids='-'.join)
 def adapted(request, folder):
     """A tiny teacher: how it is built, it after training, its state before, its losses."""
-    build = dict(grounded_sam=teacher_config, sam3=sam3_config)[request.param]
-    model = cast(build(folder), dict(rank=2)).train()
+    name, device = request.param
+    build = BUILD[name]
+    model = cast(build(folder), dict(rank=2)).train().to(device)
     images, samples = make_samples([2, 1], size=SIZE)
+    images, samples = images.to(device), [sample.to(device) for sample in samples]
     start, first = copy_state(model), loss_of(model, images, samples).item()
     train(model, images, samples, steps=12 if build is teacher_config else 30, lr=3e-3)
     return build, model, start, (first, loss_of(model, images, samples).item())
@@ -89,13 +96,13 @@ def raw_predictions(network, images):
     """Scores, boxes and mask logits, of all queries or of given boxes."""
     pixels = network._pixels(images)
     if hasattr(network, 'sam2'):
-        boxes = torch.tensor([[4.0, 4, 40, 30], [20, 10, 90, 60]])
+        boxes = images.new_tensor([[4.0, 4, 40, 30], [20, 10, 90, 60]])
         embeddings = [part[:1] for part in network.sam2.encode(pixels)]
         found = network.grounding_dino.queries(pixels)
         return (*found, *network.sam2.decode(embeddings, boxes, SIZE))
     encoded = network.network.encode(pixels)
     found = network._find(encoded, torch.tensor([0, 1]), torch.tensor([0, 2]))
-    masks = network.network.masks(found, encoded, 0, 0, torch.arange(4))
+    masks = network.network.masks(found, encoded, 0, 0, torch.arange(4, device=images.device))
     return found.scores, found.boxes, found.presence, masks
 
 
@@ -104,9 +111,10 @@ def test_merged_predictions_are_those_of_the_adapters(adapted, folder):
     model.eval()
     plain = build_model(ConfigDict(type='CASTDetector', detector=build(folder)), seed=9).eval()
     plain.load_state_dict(merge(model.state_dict(), model.lora.scaling))
-    images, _ = make_samples([1, 1], size=SIZE, seed=4)
-    with torch.no_grad():
-        found = [raw_predictions(each.detector, images) for each in (model, plain)]
+    device = next(model.parameters()).device
+    images = make_samples([1, 1], size=SIZE, seed=4)[0].to(device)
+    with torch.no_grad(), comparable():
+        found = [raw_predictions(each.detector, images) for each in (model, plain.to(device))]
     for with_adapters, merged in zip(*found):
         torch.testing.assert_close(with_adapters, merged, atol=1e-5, rtol=1e-5)
 

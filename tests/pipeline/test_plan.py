@@ -240,6 +240,15 @@ def test_new_keys_of_a_runner_are_no_mistakes(write):
     plan_of(write(PIPELINE + f'step_options = {options}'))
 
 
+def test_a_variable_takes_none_but_its_choices(write):
+    path = write(f"{PIPELINE}\nchoices = dict(lr=(0.1, 0.2), best=('{{adapt.checkpoint}}',))")
+    assert plan_of(path, cfg_options={'variables.lr': 0.2}).config.variables.lr == 0.2
+    with pytest.raises(CASTError, match=r'variables.lr is 0.3; there are 0.1, 0.2$'):
+        plan_of(path, cfg_options={'variables.lr': 0.3, 'variables.best': '{adapt.checkpoint}'})
+    with pytest.raises(CASTError, match='choices.lrr is of no variable; did you mean lr'):
+        plan_of(write(f'{PIPELINE}\nchoices = dict(lrr=(1,))'))
+
+
 def test_a_misspelt_variable_on_the_command_line_is_named(write):
     path = write(PIPELINE)
     with pytest.raises(CASTError, match='variables.lrr: there is no variable lrr; did you mean lr'):

@@ -19,10 +19,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from colour_teacher import HEIGHT, WIDTH, ColourTeacher, generate, make_config, make_data
+from colour_teacher import (
+    CLASSES,
+    HEIGHT,
+    WIDTH,
+    ColourTeacher,
+    generate,
+    make_config,
+    make_data,
+)
 from pipelines import torchrun
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+from tiny_teacher import teacher, teacher_config
 
 from mmcast.errors import CASTError
 from mmcast.locks import hold_lock
@@ -478,3 +487,16 @@ def test_loading_process_that_is_killed_is_named(data, monkeypatch):
         CASTError, match='a process that loads images was killed.* fewer --num-workers'
     ):
         generate(data, num_workers=1)
+
+
+def test_a_config_labels_twice_with_a_network_that_mmdet_builds(tmp_path):
+    """mmdet's Grounding-DINO adds to the config that it is built from."""
+    make_data(tmp_path, count=1)
+    config = make_config()
+    config.model = teacher_config(tmp_path, classes=CLASSES)
+    model = teacher(tmp_path, classes=CLASSES)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'teacher.pth')
+    first = generate(tmp_path, config=config)
+    (tmp_path / 'labels.json').rename(tmp_path / 'first.json')
+    assert generate(tmp_path, config=config) == first
+    assert (tmp_path / 'labels.json').read_text() == (tmp_path / 'first.json').read_text()

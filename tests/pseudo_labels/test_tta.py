@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from colour_teacher import generate, make_config, make_data
+from devices import DEVICES
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from stored_labels import rectangle
@@ -57,11 +58,12 @@ def test_nothing_above_the_floor():
     assert len(merged.scores) == 0 and merged.masks.shape == (0, *A.shape)
 
 
-def test_mirrored_images_give_a_symmetric_teacher_the_same_labels(tmp_path):
+@pytest.mark.parametrize('device', DEVICES)
+def test_mirrored_images_give_a_symmetric_teacher_the_same_labels(device, tmp_path):
     make_data(tmp_path)
     config = make_config(with_factors=True)
-    generate(tmp_path, 'plain.json', config=config)
-    generate(tmp_path, 'flip.json', config=config, flip=True)
+    generate(tmp_path, 'plain.json', config=config, device=device)
+    generate(tmp_path, 'flip.json', config=config, device=device, flip=True)
     plain, flip = (
         json.loads((tmp_path / f'{name}.json').read_text()) for name in ('plain', 'flip')
     )

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from devices import ON_GPU
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from toy_run import ToyDataset, ToyModel
@@ -84,8 +85,9 @@ def state(checkpoint):
     return torch.load(checkpoint, weights_only=False)['state_dict']
 
 
+@pytest.mark.parametrize('device', ['any', ON_GPU])  # MMEngine takes the GPU where there is one
 @pytest.mark.parametrize('kind', SAMPLERS)
-def test_a_resumed_run_is_the_undisturbed_one_bit_by_bit(kind, tmp_path):
+def test_a_resumed_run_is_the_undisturbed_one_bit_by_bit(kind, device, tmp_path):
     """With any number of processes that load."""
     expected = state(train(tmp_path / 'whole', 8, kind, workers=0))
     half = train(tmp_path / 'half', 4, kind, workers=2)

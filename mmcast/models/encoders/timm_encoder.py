@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcast.errors import CASTError
+from mmcast.models.encoders.convolutions import INSTALL, fold_fixed_norms, replace_convolutions
 from mmcast.models.encoders.encoder_weights import read_encoder_weights
 from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch
@@ -18,9 +18,7 @@ from mmcast.optional import require
 from mmcast.registry import MODELS
 from mmcast.spelling import hint
 
-INSTALL = 'pip install "mmcast[encoders]", or pip install timm'
 timm = require('timm', INSTALL)
-timm_layers = require('timm.layers', INSTALL)
 
 LEAST_STRIDE = 4  # finer maps are no use to the pixel decoder, and expensive
 
@@ -93,7 +91,7 @@ class TimmEncoder(BaseModule):
         self._left_out = set(self.model.state_dict())
         self.model.prune_intermediate_layers(self.out_indices, prune_norm=not self._is_plain)
         self._left_out -= set(self.model.state_dict())
-        fix_same_padding(self.model)
+        replace_convolutions(self.model)
         self._freeze(frozen_stages, stages)
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -155,6 +153,7 @@ class TimmEncoder(BaseModule):
             if isinstance(module, _BatchNorm):
                 frozen = not any(p.requires_grad for p in module.parameters(recurse=False))
                 module.train(mode and not self.norm_eval and not (module.affine and frozen))
+        fold_fixed_norms(self.model)
         return self
 
     def init_weights(self) -> None:
@@ -260,38 +259,3 @@ def _groups(model: nn.Module, coarse: bool) -> dict[str, int]:
     if not hasattr(model, 'group_matcher'):
         return {}
     return timm.models.group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
-
-
-class FixedSamePadding(nn.Conv2d):
-    """A convolution padded as in TensorFlow for sides that are multiples of the stride.
-
-    The number of pixels then is the kernel's extent less the stride, the odd one at the bottom and
-    right.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        padding = []
-        for side in (1, 0):  # F.pad begins with the last dimension
-            extent = self.dilation[side] * (self.kernel_size[side] - 1) + 1
-            missing = max(extent - self.stride[side], 0)
-            padding += [missing // 2, missing - missing // 2]
-        return super().forward(F.pad(images, padding))
-
-
-def fix_same_padding(model: nn.Module) -> None:
-    """Replaces timm's ``Conv2dSame`` by :class:`FixedSamePadding` with the same parameters."""
-    for parent in model.modules():
-        for name, layer in parent.named_children():
-            if type(layer) is timm_layers.Conv2dSame:
-                fixed = FixedSamePadding(
-                    layer.in_channels,
-                    layer.out_channels,
-                    layer.kernel_size,
-                    layer.stride,
-                    dilation=layer.dilation,
-                    groups=layer.groups,
-                    bias=layer.bias is not None,
-                    device='meta',
-                )
-                fixed.weight, fixed.bias = layer.weight, layer.bias
-                setattr(parent, name, fixed)

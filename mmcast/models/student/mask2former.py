@@ -171,23 +171,25 @@ class CASTMask2Former(Mask2Former):
         config, head = self.panoptic_fusion_head.test_cfg, self.panoptic_head
         pixels = head.pixel_decoder(self.extract_feat(batch_inputs))
         class_logits, masks = head.decode(*pixels, every_layer=False)
-        for i, sample in enumerate(batch_data_samples):
-            padded, image, original = sizes_of(sample.metainfo, rescale)
-            rows, columns = (
-                path_weights(*sizes, masks.features)
-                for sizes in zip(masks.features.shape[-2:], padded, image, original)
-            )
-            sample.pred_instances = make_instances(
-                class_logits[-1][i],
-                masks.embeds[-1, i],
-                masks.features[i],
-                rows,
-                columns,
-                config.get('max_per_image', 100),
-                self.panoptic_fusion_head.num_things_classes,
-                self.mask_probabilities and logits_above is None,
-                logits_above,
-            )
+        # In half precision the products that resize masks would move their borders.
+        with torch.autocast(batch_inputs.device.type, enabled=False):
+            for i, sample in enumerate(batch_data_samples):
+                padded, image, original = sizes_of(sample.metainfo, rescale)
+                rows, columns = (
+                    path_weights(*sizes, masks.features)
+                    for sizes in zip(masks.features.shape[-2:], padded, image, original)
+                )
+                sample.pred_instances = make_instances(
+                    class_logits[-1][i].float(),
+                    masks.embeds[-1, i].float(),
+                    masks.features[i].float(),
+                    rows,
+                    columns,
+                    config.get('max_per_image', 100),
+                    self.panoptic_fusion_head.num_things_classes,
+                    self.mask_probabilities and logits_above is None,
+                    logits_above,
+                )
         return batch_data_samples
 
     def _only_instances(self) -> bool:

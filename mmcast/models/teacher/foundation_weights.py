@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, cat
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, Problems
 from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
 from mmcast.models.teacher.bert import check_language_model
 from mmcast.models.weights.reading import is_hub_name, read_state_dict, write_state_dict
@@ -98,13 +98,20 @@ def merge_teacher_weights(
         ``teacher``, the new file; ``language_model`` and ``dinov2`` as they were given.
 
     Raises:
-        CASTError: a file is missing (which, from where, to which path) or is not what it should
-            be.
+        CASTError: files are missing (which, from where, to which path) or are not what they should
+            be; names all.
     """
+    problems, components = Problems(), {}
     if dinov2:
-        read_state_dict(dinov2, DINOV2_SOURCE)
-    check_language_model(language_model)
-    components = dict(grounding_dino=read_grounding_dino(grounding_dino), sam2=read_sam2(sam2))
+        with problems.noted():
+            read_state_dict(dinov2, DINOV2_SOURCE)
+    with problems.noted():
+        check_language_model(language_model)
+    with problems.noted():
+        components['grounding_dino'] = read_grounding_dino(grounding_dino)
+    with problems.noted():
+        components['sam2'] = read_sam2(sam2)
+    problems.raise_all()
     prefixes = dict(grounding_dino='grounding_dino.', sam2='sam2.model.')
     teacher = Path(out_dir, 'teacher.pth')
     write_state_dict(

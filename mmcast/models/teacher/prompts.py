@@ -236,7 +236,8 @@ def scores_of_classes(token_scores: Tensor, prompt: Prompt) -> Tensor:
     the class's texts, of which each has the mean of its tokens.
     """
     weights = prompt.tokens_of_text.to(token_scores)
-    of_texts = token_scores @ (weights / weights.sum(1, keepdim=True)).T
+    with torch.autocast(token_scores.device.type, enabled=False):
+        of_texts = token_scores @ (weights / weights.sum(1, keepdim=True)).T
     owners = prompt.class_of_text.to(of_texts.device).expand_as(of_texts)
     scores = of_texts.new_zeros((*of_texts.shape[:-1], len(prompt.classes)))
     return scores.scatter_reduce(-1, owners, of_texts, 'amax', include_self=False)

@@ -106,6 +106,7 @@ def mask_quality(mask_logits: Tensor) -> Tensor:
 def mask_ious(masks: Tensor) -> Tensor:
     """IoU (N, N) of masks (N, h, w) of bool with each other."""
     flat = masks.flatten(1).float()
-    both = flat @ flat.T
+    with torch.autocast(masks.device.type, enabled=False):  # numbers of pixels
+        both = flat @ flat.T
     areas = flat.sum(1)
     return both / (areas[:, None] + areas - both).clamp(min=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, Problems
 from mmcast.models.encoders.dinov2 import WEIGHTS_SOURCE as DINOV2_SOURCE
 from mmcast.models.teacher.class_texts import read_clip_tokenizer
 from mmcast.models.teacher.foundation_weights import find_weights
@@ -131,14 +131,20 @@ def prepare_sam3_weights(
         ``teacher``, the new file; ``tokenizer`` and ``dinov2`` as they were given.
 
     Raises:
-        CASTError: a file is missing (which, from where, to which path) or is not what it should
-            be.
+        CASTError: files are missing (which, from where, to which path) or are not what they should
+            be; names all.
     """
+    problems, state = Problems(), {}
     if dinov2:
-        read_state_dict(dinov2, DINOV2_SOURCE)
-    read_clip_tokenizer(tokenizer)
+        with problems.noted():
+            read_state_dict(dinov2, DINOV2_SOURCE)
+    with problems.noted():
+        read_clip_tokenizer(tokenizer)
+    with problems.noted():
+        state = read_sam3(sam3)
+    problems.raise_all()
     teacher = Path(out_dir, 'teacher.pth')
-    write_state_dict(teacher, {f'network.{key}': value for key, value in read_sam3(sam3).items()})
+    write_state_dict(teacher, {f'network.{key}': value for key, value in state.items()})
     return dict(teacher=str(teacher), tokenizer=tokenizer, dinov2=dinov2)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from devices import DEVICES
 
 from mmcast.models.losses.diagnostics import pixel_statistics
 
@@ -12,24 +13,22 @@ Y = torch.eye(3)[[0, 1, 1, 1, 2, 2]]
 PSEUDO = torch.tensor([False, False, True, True, True, True])
 
 
-def statistics(weak, strong=None, y=Y, instance=INSTANCE, num_anchors=6):
+def statistics(weak, strong=None, y=Y, instance=INSTANCE, num_anchors=6, device='cpu'):
+    strong = weak if strong is None else strong
     return pixel_statistics(
-        weak,
-        weak if strong is None else strong,
-        y,
-        instance,
-        PSEUDO,
+        *(part.to(device) for part in (weak, strong, y, instance, PSEUDO)),
         num_anchors,
         num_negatives=6000,
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator(device).manual_seed(0),
     )
 
 
-def test_false_negatives_by_hand():
+@pytest.mark.parametrize('device', DEVICES)
+def test_false_negatives_by_hand(device):
     """Pixel 0 draws 1 (false), 2, 3, 4, 5 alike: 1/5. 1 draws 0 (false), 4, 5: 1/3. 2 and 3: 0, 4,
     5.
     """
-    found = statistics(torch.randn(6, 4))
+    found = statistics(torch.randn(6, 4), device=device)
     assert found['fnr_labeled'] == pytest.approx((1 / 5 + 1 / 3) / 2, abs=0.01)
     assert found['fnr_pseudo'] == 0
     assert found['fnr'] == pytest.approx((1 / 5 + 1 / 3) / 4, abs=0.01)

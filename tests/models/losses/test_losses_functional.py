@@ -5,6 +5,7 @@ import math
 import contrastive_reference as reference
 import pytest
 import torch
+from devices import DEVICES
 from scipy.stats import chisquare
 
 from mmcast.models.losses import functional
@@ -134,10 +135,11 @@ def way(request, monkeypatch):
     return request.param
 
 
-def test_draws_are_proportional_to_scores(way):
-    y = random(9, 4).abs()
+@pytest.mark.parametrize('device', DEVICES)
+def test_draws_are_proportional_to_scores(way, device):
+    y = random(9, 4).abs().to(device)
     y[5] = y[2]  # one instance: never negatives of each other
-    drawn = sample_negatives(y, 20_000, generator=torch.Generator().manual_seed(1))
+    drawn = sample_negatives(y, 20_000, generator=torch.Generator(device).manual_seed(1)).cpu()
     assert drawn.shape == (9, 20_000)
     for a, row in enumerate(y.tolist()):
         scores = [
@@ -261,10 +263,11 @@ def tiles(request, monkeypatch):
         monkeypatch.setattr(functional, name, value)
 
 
-def test_drawn_products_and_their_gradients_equal_a_matrix_product(tiles):
-    anchors, candidates = leaves(random(5, 6), random(9, 6, seed=1))
-    drawn = torch.randint(9, (5, 4), generator=torch.Generator().manual_seed(0))
-    weights = random(5, 4, seed=2)
+@pytest.mark.parametrize('device', DEVICES)
+def test_drawn_products_and_their_gradients_equal_a_matrix_product(tiles, device):
+    anchors, candidates = leaves(random(5, 6).to(device), random(9, 6, seed=1).to(device))
+    drawn = torch.randint(9, (5, 4), generator=torch.Generator().manual_seed(0)).to(device)
+    weights = random(5, 4, seed=2).to(device)
     gradients = []
     for products in (
         drawn_products(anchors, candidates, drawn),
@@ -312,17 +315,19 @@ def expected_reference(anchors, candidates, y, indices):
                 for m in range(len(y))
             ],
             dtype=anchors.dtype,
+            device=anchors.device,
         )
         rows.append(((scores / scores.sum()) * (candidates @ anchor).exp()).sum().log())
     return torch.stack(rows)
 
 
-def test_expected_negative_and_its_gradients_equal_the_definition(tiles):
-    anchors, candidates = leaves(random(5, 6), random(9, 6, seed=1))
+@pytest.mark.parametrize('device', DEVICES)
+def test_expected_negative_and_its_gradients_equal_the_definition(tiles, device):
+    anchors, candidates = leaves(random(5, 6).to(device), random(9, 6, seed=1).to(device))
     y, indices, weights = (
-        random(9, 4, seed=2).abs(),
-        torch.tensor([8, 0, 3, 3, 5]),
-        random(5, seed=3),
+        random(9, 4, seed=2).abs().to(device),
+        torch.tensor([8, 0, 3, 3, 5], device=device),
+        random(5, seed=3).to(device),
     )
     results = []
     for function in (expected_negative, expected_reference):

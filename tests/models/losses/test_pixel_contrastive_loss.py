@@ -7,6 +7,7 @@ import math
 import contrastive_reference as reference
 import pytest
 import torch
+from devices import DEVICES
 from scipy.stats import chisquare
 
 from mmcast.errors import CASTError
@@ -17,7 +18,7 @@ from mmcast.registry import MODELS
 MODES = ('uniform', 'mask', 'class', 'fusion')
 
 
-def make_inputs(B=2, D=3, h=2, w=3, K=3, H=4, W=6, C=2, dtype=torch.float64, seed=0):
+def make_inputs(B=2, D=3, h=2, w=3, K=3, H=4, W=6, C=2, dtype=torch.float64, seed=0, device='cpu'):
     generator = torch.Generator().manual_seed(seed)
     shapes = dict(
         z_weak=(B, D, h, w),
@@ -26,7 +27,7 @@ def make_inputs(B=2, D=3, h=2, w=3, K=3, H=4, W=6, C=2, dtype=torch.float64, see
         class_logits=(B, K, C + 1),
     )
     return {
-        name: torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+        name: torch.randn(shape, generator=generator, dtype=dtype).to(device).requires_grad_()
         for name, shape in shapes.items()
     }
 
@@ -48,10 +49,11 @@ def draws(monkeypatch):
 # ---- the formula
 
 
+@pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('sampling', MODES)
 @pytest.mark.parametrize('progress', [0.0, 0.4, 1.0])
-def test_loss_equals_loop_reference(draws, sampling, progress):
-    inputs = make_inputs()
+def test_loss_equals_loop_reference(draws, sampling, progress, device):
+    inputs = make_inputs(device=device)
     loss = PixelContrastiveLoss(num_negatives=5, sampling=sampling)(**inputs, progress=progress)
     temperature = 0.3 + progress * (0.07 - 0.3)
     want = reference.whole_loss(

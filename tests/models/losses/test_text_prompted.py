@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from devices import DEVICES
 
 from mmcast.models.losses.text_prompted import match_queries, query_losses
 
@@ -14,15 +15,16 @@ LAYERS, QUERIES = 2, 5
 WEIGHTS = dict(cls=2, bbox=5, giou=2)  # of the matching
 
 
-def example(counts, seed=0):
+def example(counts, seed=0, device='cpu'):
     """Logits, boxes, presence and targets of as many pairs as there are counts."""
     torch.manual_seed(seed)
     shape = (LAYERS, len(counts), QUERIES)
-    logits = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(shape, dtype=torch.float64)
     boxes = torch.rand((*shape, 4), dtype=torch.float64) * 0.4 + 0.2
-    presence = torch.randn(shape[:2], dtype=torch.float64, requires_grad=True)
+    presence = torch.randn(shape[:2], dtype=torch.float64)
     targets = [torch.rand((count, 4), dtype=torch.float64) * 0.4 + 0.2 for count in counts]
-    return logits, boxes.requires_grad_(), presence, targets
+    leaves = (part.detach().to(device).requires_grad_() for part in (logits, boxes, presence))
+    return *leaves, [each.to(device) for each in targets]
 
 
 def corners(box):
@@ -96,14 +98,15 @@ def reference(logits, boxes, presence, targets, num_pairs, num_targets):
 def losses_of(case, num_pairs=3.0, num_targets=4.0):
     logits, boxes, presence, targets = case
     matches = match_queries(logits, boxes, targets)
-    normalisers = (torch.tensor(value, dtype=torch.float64) for value in (num_pairs, num_targets))
+    normalisers = (logits.new_tensor(value) for value in (num_pairs, num_targets))
     return query_losses(logits, boxes, presence, targets, matches, *normalisers), matches
 
 
 @pytest.mark.parametrize('counts', [[2, 0, 3], [1], [0, 0], [5, 1]], ids=str)
 @pytest.mark.parametrize('seed', range(2))
-def test_losses_are_those_of_a_loop(counts, seed):
-    case = example(counts, seed)
+@pytest.mark.parametrize('device', DEVICES)
+def test_losses_are_those_of_a_loop(counts, seed, device):
+    case = example(counts, seed, device)
     losses, matches = losses_of(case)
     expected = reference(*(part.detach() for part in case[:3]), case[3], 3.0, 4.0)
     for name, values in expected.items():

@@ -240,3 +240,11 @@ def test_an_empty_part_takes_its_share_in_the_reduction_over_ranks():
             student.loss_on(outputs, samples, indices)
         shapes.append([(call.args[0].shape, call.args[0].dtype) for call in reduce.call_args_list])
     assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize('count', [0, 1, 5, 12])
+def test_indices_of_least_are_those_of_a_sort(count):
+    values = torch.randn(3, 4, 12, generator=torch.Generator().manual_seed(0))
+    found = mask2former_head.indices_of_least(values, count)
+    expected = values.sort(dim=2).indices[..., :count]
+    assert torch.equal(found.sort(dim=2).values, expected.sort(dim=2).values)

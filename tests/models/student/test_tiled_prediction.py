@@ -1,5 +1,6 @@
 import pytest
 import torch
+from devices import DEVICES
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
@@ -32,7 +33,7 @@ def see(images, samples, rescale, logits_above):
             masks=masks,
             logits=torch.where(masks, 5.0, -5.0).half(),
             scores=0.5 + masks.flatten(1).sum(1) / 1000,
-            labels=torch.zeros(len(masks), dtype=torch.long),
+            labels=masks.new_zeros(len(masks), dtype=torch.long),
             bboxes=mask2bbox(masks),
         )
     return samples
@@ -48,7 +49,7 @@ def predict(image, windows, img_shape=None, ori_shape=None, rescale=False, detec
 
 
 def as_set(masks):
-    return {mask.numpy().tobytes() for mask in masks}
+    return {mask.cpu().numpy().tobytes() for mask in masks}
 
 
 @pytest.mark.parametrize(
@@ -68,9 +69,10 @@ BOXES = [
 ]
 
 
-def test_every_instance_is_found_once_and_whole():
+@pytest.mark.parametrize('device', DEVICES)
+def test_every_instance_is_found_once_and_whole(device):
     """Also those that some windows cut: no instance is larger than the overlap."""
-    found = predict(draw(BOXES), Windows(size=24, overlap=12))
+    found = predict(draw(BOXES).to(device), Windows(size=24, overlap=12))
     assert as_set(found.masks) == as_set(torch.stack([draw([box])[0] == 1 for box in BOXES]))
     assert len(found) == len(BOXES) and torch.equal(found.bboxes, mask2bbox(found.masks))
 
