@@ -19,12 +19,8 @@ help:
 	@echo 'make setup  only make $(VENV) with the pinned stack and mmcast'
 	@echo 'make clean  remove the environments and what builds left behind; results in work_dirs stay'
 
-# Without a GPU two processes share every batch: on small networks that is faster than two threads of one.
-PROCESSES = $(shell $(VENV)/bin/python -c 'import os, torch; print(1 if torch.cuda.is_available() else min(2, os.cpu_count()))')
-
 demo: $(READY)
-	$(ONE_THREAD) $(VENV)/bin/python -m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES) \
-		tools/train.py configs/cast_toy.py --launcher pytorch
+	$(ONE_THREAD) $(VENV)/bin/python tools/train.py configs/cast_toy.py --processes auto
 
 # Networks of the tests are tiny, so a process gets one thread. The tests of a file stay in one process: they
 # share what takes long to make; files start in the order of tests/conftest.py.

@@ -9,7 +9,7 @@ platforms=()
 for glibc in 2_28 2_27 2_24 2_17 2014 1; do
   platforms+=(--platform "manylinux${glibc/#2_/_2_}_x86_64")
 done
-for spec in onedl-mmengine==0.10.12 faster-coco-eval==1.8.0 cityscapesscripts==2.3.0 pycocotools addict yapf \
+for spec in onedl-mmengine==0.10.12 faster-coco-eval==1.8.0 hotcoco==1.3.0 cityscapesscripts==2.3.0 pycocotools addict yapf \
   platformdirs terminaltables shapely mat4py modelindex model-index ordered-set termcolor imaug 'filelock>=3.30' \
   importlib-metadata==8.7.0 zipp appdirs coloredlogs humanfriendly pyquaternion; do
   python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \

@@ -1,20 +1,22 @@
 """The one place that papers over other packages' rough edges. Imports neither torch nor mmcv."""
 
+import contextlib
 import functools
+import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mmcast.config_text import lay_out
 from mmcast.errors import CASTError
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
 _MARK = 'drops_onedl_noise'
-_TEXTS_KEPT = 4
 _ONEDL_NOISE = 'Could not import OneDL'
 
 
@@ -33,7 +35,8 @@ class OperatorFinder:
 
 
 class ImportWatcher:
-    """Hears of every import first; patches the modules of :data:`_PATCHES` once they are loaded.
+    """Hears of every import first; loads the modules of :data:`_SURROUNDINGS` within a context,
+    and patches those of :data:`_PATCHES` once they are loaded.
 
     Doing that at once would import MMEngine and torch, which those who only run an ONNX file may
     not have.
@@ -43,22 +46,24 @@ class ImportWatcher:
     def find_spec(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname in ('mmdet', 'mmpretrain'):
             _drop_onedl_noise()
-        if fullname not in _PATCHES:
+        if fullname not in _PATCHES and fullname not in _SURROUNDINGS:
             return None
         others = (finder for finder in sys.meta_path if finder is not ImportWatcher)
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
-            _patch_after(spec.loader, _PATCHES[fullname])
+            _patch_around(spec.loader, fullname)
         return spec
 
 
-def _patch_after(loader: Any, patch: Callable[[ModuleType], None]) -> None:
+def _patch_around(loader: Any, name: str) -> None:
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
-        execute(module)
-        patch(module)
+        with _SURROUNDINGS.get(name, contextlib.nullcontext)():
+            execute(module)
+        if name in _PATCHES:
+            _PATCHES[name](module)
 
     loader.exec_module = exec_module
 
@@ -80,6 +85,20 @@ def _inherit_shipped_configs(config: ModuleType) -> None:
         return str(find_shipped(cfg_path)), SCOPE.removesuffix('::')
 
     config.Config._get_cfg_path = staticmethod(_get_cfg_path)
+    config.Config.pretty_text = property(functools.partial(_lay_out, config.Config.pretty_text))
+
+
+def _lay_out(original: Any, config: Any) -> str:
+    """``Config.pretty_text`` without yapf, which takes one to two seconds for a config; MMEngine
+    asks for it five times a run and once a checkpoint.
+    """
+    wanted = config._format_python_code
+    object.__setattr__(config, '_format_python_code', False)
+    try:
+        text = original.fget(config)
+    finally:
+        object.__setattr__(config, '_format_python_code', wanted)
+    return lay_out(text) if wanted else text
 
 
 def _serve_shipped_configs(hub: Any) -> None:
@@ -151,25 +170,50 @@ def _leave_out_multimodal(dependency: Any) -> None:
     dependency.WITH_MULTIMODAL = False
 
 
-def _format_texts_once(api: Any) -> None:
-    """Lets yapf format a text once.
-
-    MMEngine has it format the same config five times a run and once a checkpoint, each of which
-    takes one to two seconds.
+@contextlib.contextmanager
+def _adafactor_on_demand() -> Iterator[None]:
+    """Lets MMEngine register transformers' optimiser without importing it: with transformers'
+    trainer, and peft, that takes as long as torch does.
     """
-    original = api.FormatCode
-    formatted: dict[tuple, Any] = {}
+    try:
+        import transformers
+    except ImportError:
+        yield
+        return
+    names = vars(transformers)
+    known = 'Adafactor' in names
 
-    @functools.wraps(original)
-    def format_code(text: str, *args: Any, **kwargs: Any) -> Any:
-        key = text, repr(args), repr(kwargs)
-        if key not in formatted:
-            while len(formatted) > _TEXTS_KEPT:
-                formatted.pop(next(iter(formatted)))
-            formatted[key] = original(text, *args, **kwargs)
-        return formatted[key]
+    def adafactor(params: Any, *args: Any, **settings: Any) -> Any:
+        return transformers.Adafactor(params, *args, **settings)
 
-    api.FormatCode = format_code
+    if not known:
+        names['Adafactor'] = adafactor
+    try:
+        yield
+    finally:
+        if not known:
+            del names['Adafactor']
+
+
+class _OnDemand(ModuleType):
+    """Stands for a module that is imported when something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _seaborn_on_demand() -> Iterator[None]:
+    """Lets mmdet import seaborn, and with it pandas, when it draws the errors of a tracker."""
+    name = 'seaborn'
+    if name in sys.modules or importlib.util.find_spec(name) is None:
+        yield
+        return
+    sys.modules[name] = _OnDemand(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _keep_batch_encode_plus(tokenization: Any) -> None:
@@ -246,9 +290,14 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.hub.hub': _serve_shipped_configs,
     'mmengine.runner.checkpoint': _read_checkpoints_safely,
     'mmpretrain.utils.dependency': _leave_out_multimodal,
-    'yapf.yapflib.yapf_api': _format_texts_once,
     'transformers.models.bert.modeling_bert': _mask_pairs_of_tokens,
     'transformers.tokenization_utils_base': _keep_batch_encode_plus,
+}
+
+
+_SURROUNDINGS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+    'mmdet.utils.mot_error_visualize': _seaborn_on_demand,
+    'mmengine.optim.optimizer.builder': _adafactor_on_demand,
 }
 
 

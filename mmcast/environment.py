@@ -330,6 +330,9 @@ def _operators(machine: Machine) -> Check:
 def _others(versions: dict[str, str]) -> Iterator[Check]:
     if 'onedl-mmdetection' in versions:  # upstream's does without
         yield _required(versions, 'faster-coco-eval')
+    if 'hotcoco' not in versions:
+        slower = 'pycocotools evaluates, many times slower'
+        yield Check('hotcoco', 'not installed', NOTE, slower, _install('hotcoco'))
     for name in NEEDED:
         check = _required(versions, name)
         if name in TESTED or check.status != OK:  # what nobody has to know of is not shown

@@ -394,3 +394,22 @@ def test_bert_takes_a_mask_of_pairs_of_tokens(attention):
         ).last_hidden_state
     torch.testing.assert_close(both, alone, rtol=0, atol=1e-5)
     torch.testing.assert_close(padded[:, :3], alone[:, :3], rtol=0, atol=1e-5)
+
+
+def test_optimisers_and_plots_of_others_are_imported_when_they_are_used():
+    """transformers' Adafactor in MMEngine, seaborn in mmdet."""
+    code = """
+import sys
+import mmcast
+import mmdet.datasets
+from mmengine.registry import OPTIMIZERS
+assert 'peft' not in sys.modules and 'pandas' not in sys.modules
+import torch
+weight = torch.nn.Parameter(torch.ones(2))
+optimiser = OPTIMIZERS.build(dict(type='Adafactor', params=[weight], lr=0.1, relative_step=False))
+import transformers
+assert type(optimiser) is transformers.Adafactor, type(optimiser)
+from mmdet.utils import mot_error_visualize
+print(len(mot_error_visualize.sns.color_palette()) if mot_error_visualize.sns else 10)
+"""
+    assert run_python(code).splitlines()[-1] == '10'

@@ -231,7 +231,7 @@ def test_missing_packages_are_installed_by_one_command():
     editable, install = to_type(check(bare))
     assert editable.startswith('pip install -e .')
     needed = {f'{name}=={version}' for name, version in TESTED.items()}
-    some_configs_alone = ('onedl-mim', 'faster-coco-eval', 'peft')
+    some_configs_alone = ('onedl-mim', 'faster-coco-eval', 'hotcoco', 'peft')
     needed -= {f'{name}=={TESTED[name]}' for name in some_configs_alone}
     needed |= {'"filelock>=3.30"', 'opencv-python'}
     assert needed < set(install.split())

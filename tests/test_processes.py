@@ -112,11 +112,29 @@ log_level = 'ERROR'
 """
 
 
-@pytest.mark.parametrize('killed, number', [('torchrun', 3), ('torchrun', 5), ('rank', 5)], ids=str)
-def test_nothing_is_left_of_two_processes_of_which_one_was_killed(killed, number, tmp_path):
-    """Ranks that torchrun started, at once or with processes that load their images."""
+TORCHRUN = [*torchrun(2), 'tools/train.py', '--launcher', 'pytorch']
+OURS = [sys.executable, 'tools/train.py', '--processes', '2']
+
+
+@pytest.mark.parametrize(
+    'command, killed, number',
+    [
+        (TORCHRUN, 'torchrun', 3),
+        (TORCHRUN, 'torchrun', 5),
+        (TORCHRUN, 'rank', 5),
+        (OURS, 'torchrun', 5),
+        (OURS, 'rank', 5),
+    ],
+    ids=lambda value: {id(TORCHRUN): 'torchrun', id(OURS): 'processes'}.get(id(value), str(value)),
+)
+def test_nothing_is_left_of_two_processes_of_which_one_was_killed(
+    command, killed, number, tmp_path
+):
+    """Ranks that torchrun or the command itself started, at once or with processes that load their
+    images.
+    """
     (tmp_path / 'run.py').write_text(RUN)
-    command = [*torchrun(2), 'tools/train.py', str(tmp_path / 'run.py'), '--launcher', 'pytorch']
+    command = [*command, str(tmp_path / 'run.py')]
     start = Start([*command, '--work-dir', str(tmp_path / 'run')], tmp_path / 'log.txt')
     try:
         while len(start.processes()) < number:

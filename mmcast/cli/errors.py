@@ -66,6 +66,14 @@ def reporting_errors(debug: bool = False, status: int = 1) -> Iterator[None]:
         _reporting.reset(token)
 
 
+@contextlib.contextmanager
+def reporting_errors_anew(debug: bool = False) -> Iterator[None]:
+    """:func:`reporting_errors` in a process of its own, which may be forked within such a block."""
+    _reporting.set(False)
+    with reporting_errors(debug):
+        yield
+
+
 def report_errors(main: Callable[..., None]) -> Callable[..., None]:
     """Decorates the ``main`` of a script: see :func:`reporting_errors`."""
 

@@ -4,18 +4,27 @@ Steps that are finished are not run again, and an interrupted one resumes.
 """
 
 import argparse
+import gc
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from mmcast.cli.options import add_base_weights, add_config_options, add_launcher, set_local_rank
+from mmcast.cli.errors import reporting_errors_anew
+from mmcast.cli.options import (
+    add_base_weights,
+    add_config_options,
+    add_launcher,
+    add_processes,
+    set_local_rank,
+)
+from mmcast.errors import CASTError
 
 EXAMPLES = {
     'the whole method on synthetic street scenes, about 10 minutes without a GPU': (
         '{command} cast_toy.py'
     ),
-    'the same, on two processes': (
-        '{torchrun} --nproc_per_node=2 {script} cast_toy.py --launcher pytorch'
-    ),
+    'the same, on two processes': '{command} cast_toy.py --processes 2',
     'one step again; its old folder is moved aside': (
         '{command} cast_toy.py --step transfer --rerun transfer'
     ),
@@ -56,12 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_base_weights(parser)
     add_launcher(parser)
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    set_local_rank(args)
-    train(
-        args.config,
+    settings = dict(
         work_dir=args.work_dir,
         step=args.step,
         rerun=args.rerun,
@@ -69,8 +77,50 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         amp=args.amp,
         cfg_options=args.cfg_options,
-        launcher=args.launcher,
     )
+    set_local_rank(args)
+    if args.processes == 1:
+        _import_all(args.config)
+        train(args.config, launcher=args.launcher, **settings)
+    elif args.launcher != 'none':
+        raise CASTError('--processes starts processes, --launcher says what has: give one of them')
+    else:
+        _train_in_processes(args.processes, args.config, settings, args.debug)
+
+
+def _train_in_processes(number: int | str, config: str, settings: dict, debug: bool) -> None:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # of each process, read by torch
+    _import_all(config)  # once for all
+    import torch
+
+    from mmcast.training.distributed import run_processes
+
+    if number == 'auto':
+        number = 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
+    if number == 1:
+        train(config, **settings)
+    else:
+        run_processes(number, partial(_train_as_rank, config, settings, debug))
+
+
+def _train_as_rank(config: str, settings: dict, debug: bool) -> None:
+    with reporting_errors_anew(debug):
+        train(config, launcher='pytorch', **settings)
+
+
+def _import_all(config: str) -> None:
+    """What every training needs, told to Python as what stays: MMEngine collects garbage for each
+    data set, and would look through all of it again.
+    """
+    from mmcast.configs import load_config
+
+    load_config(config)  # first, as a wrong path need not wait for torch
+    import mmcast.pipeline.pipeline
+    import mmcast.pipeline.steps
+    import mmcast.training.single  # noqa: F401
+
+    if not gc.get_freeze_count():  # a second time would keep the garbage of an earlier run
+        gc.freeze()
 
 
 def train(
@@ -102,7 +152,6 @@ def train(
         CASTError: see ``run_pipeline``; for a single run, a work directory that holds another one.
     """
     from mmcast.configs import load_config
-    from mmcast.errors import CASTError
 
     cfg = load_config(config_path)  # first, as a wrong path need not wait for torch
     from mmcast.pipeline.pipeline import run_pipeline

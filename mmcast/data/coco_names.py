@@ -5,18 +5,21 @@ whatever the order of ``metainfo['classes']``, and closes the gap that a missing
 file in another order than the classes then trains and tests swapped names.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
+from mmdet.evaluation.metrics import coco_metric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
+from mmcast.coco.evaluation import FastCOCOeval
 from mmcast.coco.reading import read_labels
 from mmcast.registry import DATASETS, METRICS
 
@@ -91,7 +94,8 @@ class CocoMetric(MMDetCocoMetric):
     is mended or refused as :func:`mmcast.coco.reading.read_labels` says.
 
     Predictions of a class that the file lacks count for nothing. Figures per class have the names
-    of their categories, whatever the order of ids in the file.
+    of their categories, whatever the order of ids in the file. All figures are mmdet's, by hotcoco
+    in place of pycocotools, see :mod:`mmcast.coco.evaluation`.
 
     Args:
         ann_file: COCO file of the ground truth.
@@ -117,7 +121,8 @@ class CocoMetric(MMDetCocoMetric):
             self._ids_of_labels = ids_of_labels(self._coco_api, self.dataset_meta['classes'])
             # Sorted, as COCOeval's own order is, from which mmdet takes figures by position.
             self.cat_ids = sorted(id_ for id_ in self._ids_of_labels if id_ in self._coco_api.cats)
-        return super().compute_metrics(results)
+        with _fast_evaluation(in_memory=self.outfile_prefix is None):
+            return super().compute_metrics(results)
 
     def results2json(self, results: list, outfile_prefix: str) -> dict:
         """Writes predictions with the category ids of their labels' names."""
@@ -127,3 +132,34 @@ class CocoMetric(MMDetCocoMetric):
             return super().results2json(results, outfile_prefix)
         finally:
             self.cat_ids = evaluated
+
+
+@contextlib.contextmanager
+def _fast_evaluation(in_memory: bool) -> Iterator[None]:
+    """Within the block, mmdet's metric evaluates by hotcoco.
+
+    Args:
+        in_memory: whether it hands predictions over as they are. By itself it writes them into a
+            temporary file and reads that, which takes longer than hotcoco's evaluation.
+    """
+    replaced = {name: getattr(coco_metric, name) for name in ('COCOeval', 'dump', 'load')}
+    kept: dict[str, list] = {}
+
+    def dump(content: Any, path: str) -> None:
+        if isinstance(content, list):  # not the ground truth, which COCO reads from its file
+            kept[path] = content
+        else:
+            replaced['dump'](content, path)
+
+    coco_metric.COCOeval = partial(FastCOCOeval, say=_warn)
+    if in_memory:
+        coco_metric.dump, coco_metric.load = dump, kept.__getitem__
+    try:
+        yield
+    finally:
+        for name, original in replaced.items():
+            setattr(coco_metric, name, original)
+
+
+def _warn(line: str) -> None:
+    print_log(line, logger='current', level=logging.WARNING)

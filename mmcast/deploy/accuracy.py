@@ -31,18 +31,22 @@ def compare_ap(source: Source, onnx_file: str | Path) -> dict[str, float]:
     cfg = student_config(load_config(source.config))
     check_config_data(cfg, ('test_dataloader',))
     network, student = load_network(cfg, source), OnnxStudent(onnx_file)
+    return dict(torch=mask_ap(cfg, network.test_step), onnx=mask_ap(cfg, predictor(student)))
 
-    def in_onnx(data: dict) -> list[DetDataSample]:
-        """Of images as the test pipeline left them; their masks are brought back to the original
-        size.
-        """
+
+def predictor(student: OnnxStudent) -> Callable[[dict], list[DetDataSample]]:
+    """A student as :func:`mask_ap` takes it: images are as the test pipeline left them, their masks
+    are brought back to the original size.
+    """
+
+    def predict(data: dict) -> list[DetDataSample]:
         samples = data['data_samples']
         for image, sample in zip(data['inputs'], samples):
             rgb = image.numpy()[::-1].transpose(1, 2, 0)
             sample.pred_instances = _to_mmdet(student.run(rgb[None], 0.0)[0], sample.ori_shape)
         return samples
 
-    return dict(torch=mask_ap(cfg, network.test_step), onnx=mask_ap(cfg, in_onnx))
+    return predict
 
 
 @torch.no_grad()

@@ -113,11 +113,29 @@ def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
 def compare_runtimes(
     network: nn.Module, student: OnnxStudent, cfg: Config, precision: str
 ) -> Agreement:
-    """Compare at three image sizes and two batch sizes, on the test set's images where they are
-    there.
+    """:func:`compare_instances`.
 
     Raises:
         CASTError: they differ by more than the precision's tolerance.
+    """
+    agreement = compare_instances(network, student, cfg)
+    problems = agreement.problems(TOLERANCES[precision])
+    if problems:
+        fix = 'please report it, or try another --precision'
+        if precision == 'int8':
+            fix = (
+                'try --calibration and let the AP decide with --max-ap-drop, or another --precision'
+            )
+        raise CASTError(
+            f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was '
+            f'removed; {fix}'
+        )
+    return agreement
+
+
+def compare_instances(network: nn.Module, student: OnnxStudent, cfg: Config) -> Agreement:
+    """Compare at three image sizes and two batch sizes, on the test set's images where they are
+    there.
     """
     divisor = student.metadata['pad_size_divisor']
     side = 16 * divisor
@@ -130,12 +148,6 @@ def compare_runtimes(
         for batch in np.split(images, np.cumsum(_BATCHES)[:-1]):
             for expected, found in zip(run_torch(network, batch), student.run(batch, THRESHOLD)):
                 agreement.add(expected[expected.scores > THRESHOLD], found)
-    problems = agreement.problems(TOLERANCES[precision])
-    if problems:
-        raise CASTError(
-            f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was '
-            'removed; please report it, or try another --precision'
-        )
     return agreement
 
 

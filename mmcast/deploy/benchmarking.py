@@ -99,7 +99,8 @@ def benchmark(
 
     Returns:
         One dict per entry: name, backend, parameters and flops (by part; None for ONNX), latency_ms
-        (median, p90, p99, mean), fps (images per second, of the median), cpu_s (median per run),
+        (median, p90, p99, mean), runs (seconds and processor seconds of each turn), fps (images
+        per second, of the median), cpu_s (median per run),
         peak_memory_mb (of the process up to the last run; on a GPU, what torch allocated); or name,
         backend and ``problem``.
     """
@@ -171,6 +172,7 @@ def _statistics(times: list[tuple[float, float]], batch: int) -> dict:
         )
     }
     return dict(
+        runs=[[round(seconds, 4) for seconds in run] for run in times],
         latency_ms=latency,
         fps=round(batch / statistics.median(wall), 2),
         cpu_s=round(statistics.median(cpu), 4),
@@ -269,7 +271,7 @@ class _TorchModel:
         if entry.checkpoint:
             load_weights(model, entry.checkpoint)
         elif hasattr(model, 'init_weights'):
-            _without_files(model).init_weights()
+            without_files(model).init_weights()
         student = getattr(model, 'detector', model)  # of a CASTDetector
         self.model = student.to(setting.device).eval()
         if entry.backend == 'compiled':
@@ -297,7 +299,7 @@ class _TorchModel:
         return dict(parameters=parameters_by_part(self.model), flops=flops, precision='fp32')
 
 
-def _without_files(model: Any) -> Any:
+def without_files(model: Any) -> Any:
     """Random weights all over, where the config would take some from a file."""
     for module in model.modules():
         if getattr(module, 'init_cfg', None) and 'Pretrained' in str(module.init_cfg):

@@ -14,6 +14,9 @@ from mmcast.models.encoders.dinov2 import DINOv2
 from mmcast.models.student.mask2former_head import CASTMask2FormerHead
 from mmcast.models.student.postprocess import resize_weights
 
+# Of every side of a mask, see resize_blocks.
+BLOCKS = 8
+
 
 class ExportableStudent(nn.Module):
     """Images to instances for batches and sizes that only the graph's input decides.
@@ -71,9 +74,9 @@ class ExportableStudent(nn.Module):
             score_threshold: scalar; instances with a higher score are returned.
 
         Returns:
-            Of the N instances of all images, image by image: boxes (N, 4) of float32, x1, y1, x2,
-            y2 in pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of int64; image_indices
-            (N,) of int64.
+            Of the N instances of all images, image by image, the best first: boxes (N, 4) of
+            float32, x1, y1, x2, y2 in pixels; masks (N, H, W) of bool; scores (N,); labels (N,) of
+            int64; image_indices (N,) of int64.
         """
         height, width = images.shape[1:3]
         inputs = self.prepare(images)
@@ -82,15 +85,12 @@ class ExportableStudent(nn.Module):
         image, rank = torch.nonzero(scores > score_threshold, as_tuple=True)
         scores, places = scores[image, rank], places[image, rank]
         logits = mask_logits[image, places // self.num_classes]
-        rows, columns = (
-            resize_weights(*sizes, logits) for sizes in zip(logits.shape[1:], inputs.shape[2:])
-        )
-        surplus = surplus_probability(rows[:height] @ (logits / 2 @ columns[:width].T))
-        scores = scores * mean_probability(surplus)
+        masks, areas, sums = full_size_masks(logits, inputs.shape[2:], (height, width))
+        scores = scores * mean_probability(areas, sums)[:-1]
         (kept,) = torch.nonzero(scores > score_threshold, as_tuple=True)
-        masks = surplus > 0
+        kept = kept[(scores[kept] - 2 * image[kept]).sort(descending=True).indices]
         return (
-            boxes_from_surplus(surplus)[kept],
+            boxes_from_sums(areas, sums)[kept],
             masks[kept],
             scores[kept],
             (places % self.num_classes)[kept],
@@ -102,7 +102,8 @@ class ExportableStudent(nn.Module):
         patch size.
         """
         height, width = images.shape[1:3]
-        pixels = images.permute(0, 3, 1, 2).float()
+        # As planes, or onnxruntime subtracts from three numbers at a time.
+        pixels = images.permute(0, 3, 1, 2).flatten(2).float()
         if self.bgr:
             pixels = pixels.flip(1)
         # Rounded up without negative numbers: ONNX divides towards zero.
@@ -110,7 +111,9 @@ class ExportableStudent(nn.Module):
             (side + self.divisor - 1) // self.divisor * self.divisor - side
             for side in (height, width)
         )
-        return F.pad((pixels - self.mean) / self.std, (0, right, 0, bottom), value=self.pad_value)
+        pixels = (pixels - self.mean.flatten(1)) / self.std.flatten(1)
+        pixels = pixels.unflatten(2, (height, width))
+        return F.pad(pixels, (0, right, 0, bottom), value=self.pad_value)
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits (B, K, C + 1) and mask logits (B, K, h, w) of the last layer; the others'
@@ -189,31 +192,95 @@ def encode_images(
     return tuple(maps)
 
 
-def surplus_probability(halved_logits: Tensor) -> Tensor:
-    """2 p - 1 where a pixel's probability p is above one half, else 0, of logits divided by two.
+def full_size_masks(
+    logits: Tensor, padded: Sequence[int], size: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks at the size of the image, and what their scores and boxes are made of.
 
-    tanh(x / 2) is 2 sigmoid(x) - 1. Masks, scores and boxes all come from this one tensor: passes
-    over all pixels of all masks are what takes time here, and onnxruntime makes these two in place,
-    as nothing else reads the logits.
+    A resized mask is a product with two matrices that are zero but for two numbers per row. Cut
+    into blocks, there is a sixth of the work left. In a graph the masks are made one after the
+    other: all at once they are larger than a processor's cache, and passes over them are what takes
+    time.
+
+    Args:
+        logits: (N, h, w).
+        padded: height and width of the network's input.
+        size: (H, W) of the image in it.
+
+    Returns:
+        One more than there are logits, an empty one, as onnxruntime's Scan wants at least one:
+        masks (N + 1, H, W) of bool; of every row, how many of its pixels are inside (N + 1, H); of
+        every column, their summed ``2 p - 1`` (N + 1, W), p being the probability.
     """
-    return halved_logits.clamp(0, 100).tanh()
+    height, width = size
+    rows, columns = (resize_blocks(*sizes, logits) for sizes in zip(logits.shape[1:], padded, size))
+    column_weights = columns[1].transpose(1, 2).contiguous()
+    # tanh(x / 2) is 2 sigmoid(x) - 1. Masks, scores and boxes all come from this one tensor.
+    halved = torch.cat([logits / 2, torch.zeros_like(logits.sum(0, keepdim=True))])
+
+    def make(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Transposed, as whole rows are copied faster than single numbers.
+        mask = mask.transpose(-2, -1).index_select(-2, columns[0].flatten())
+        mask = mask.unflatten(-2, columns[0].shape).transpose(-2, -1)
+        mask = mask @ column_weights  # blocks of columns, h, columns of one
+        mask = mask.index_select(-2, rows[0].flatten()).unflatten(-2, rows[0].shape)
+        surplus = (rows[1] @ mask).flatten(-3, -2).relu().tanh()
+        inside = (surplus > 0).transpose(-3, -2).flatten(-2)
+        # A cast from bool runs on one thread in onnxruntime and takes ten times as long as ceil.
+        areas = surplus.ceil().sum(-1).sum(-2)
+        sums = surplus.sum(-2).flatten(-2)
+        return inside[..., :height, :width], areas[..., :height], sums[..., :width]
+
+    if not torch.compiler.is_exporting():
+        return make(halved)
+    from torch._higher_order_ops.scan import scan  # not public yet: no other than exports need it
+
+    _, made = scan(lambda nothing, mask: (nothing.clone(), make(mask)), halved.new_zeros(1), halved)
+    return made
 
 
-def mean_probability(surplus: Tensor) -> Tensor:
-    """Mask scores (N,): the mean probability inside of masks (N, H, W), as in mmdet."""
-    area = surplus.ceil().sum(
-        (1, 2)
-    )  # a cast from bool runs on one thread in onnxruntime and takes ten times as long
-    return (area + surplus.sum((1, 2))) / 2 / (area + 1e-6)
+def resize_blocks(
+    size_in: int, size_out: int, size_kept: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A resized dimension in blocks, see :func:`resize_weights`.
+
+    Args:
+        size_in: before.
+        size_out: after; not smaller.
+        size_kept: how much of it is needed, from the beginning.
+        like: a tensor on the device of the result.
+
+    Returns:
+        What each of B blocks reads, as indices (B, m); and the weights (B, n, m) of its n outputs,
+        zeros for what is beyond ``size_kept``.
+    """
+    weights = resize_weights(size_in, size_out, like)[:size_kept]
+    outputs = (size_kept + BLOCKS - 1) // BLOCKS
+    inputs = torch.sym_min((outputs * size_in + size_out - 1) // size_out + 2, size_in)
+    block = torch.arange(BLOCKS, device=like.device)
+    # Where the first output of a block lies between the inputs, in integers. Rounded down without
+    # negative numbers: ONNX divides towards zero.
+    first = ((2 * outputs * block + 1) * size_in - size_out).clamp(min=0) // (2 * size_out)
+    places = first.clamp(max=size_in - inputs)[:, None] + torch.arange(inputs, device=like.device)
+    weights = F.pad(weights, (0, 0, 0, outputs * BLOCKS - size_kept)).unflatten(0, (BLOCKS, -1))
+    return places, weights.gather(2, places[:, None].expand(-1, outputs, -1))
 
 
-def boxes_from_surplus(surplus: Tensor) -> Tensor:
-    """Tight boxes (N, 4) of masks (N, H, W) that are positive inside, x2 and y2 exclusive; zeros
+def mean_probability(areas: Tensor, sums: Tensor) -> Tensor:
+    """Mask scores (N,): the mean probability inside of masks, as in mmdet, of what
+    :func:`full_size_masks` counts.
+    """
+    area = areas.sum(1)
+    return (area + sums.sum(1)) / 2 / (area + 1e-6)
+
+
+def boxes_from_sums(areas: Tensor, sums: Tensor) -> Tensor:
+    """Tight boxes (N, 4) of masks that :func:`full_size_masks` counts, x2 and y2 exclusive; zeros
     for an empty mask.
     """
     sides = []
-    for touched in (surplus.amax(1) > 0, surplus.amax(2) > 0):  # columns, rows
-        place = torch.arange(touched.shape[1], device=surplus.device)
+    for touched in (sums > 0, areas > 0):  # columns, rows
+        place = torch.arange(touched.shape[1], device=touched.device)
         far = torch.where(touched, place + 1, 0).amax(1)
         near = torch.where(touched, place, touched.shape[1]).amin(1)
         sides.append((torch.minimum(near, far), far))

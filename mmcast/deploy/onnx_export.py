@@ -6,8 +6,9 @@ import contextlib
 import io
 import json
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from mmcast.deploy.exportable import ExportableStudent
 from mmcast.deploy.inputs import check_score_threshold
 from mmcast.deploy.onnx_files import CHECKSUM, KIND, OUTPUTS, UNSEALED, seal
 from mmcast.deploy.onnx_student import OnnxStudent
+from mmcast.deploy.quantization import CalibrationImages, quantize
 from mmcast.errors import CASTError
 from mmcast.files import replacing, sha256_of_file
 from mmcast.optional import require
@@ -61,6 +63,7 @@ def export_onnx(
     score_threshold: float = 0.3,
     force: bool = False,
     attention: str = 'standard',
+    calibration: CalibrationImages | None = None,
 ) -> Agreement:
     """Export, compare onnxruntime with torch at three sizes and two batch sizes, and remove what
     differs.
@@ -70,12 +73,13 @@ def export_onnx(
             student serve too.
         out_file: the ONNX file.
         precision: ``fp32``; ``fp16`` (weights of half the size, for GPUs: a CPU computes in fp32
-            all the same); or ``int8`` (matrix products with weights of 8 bits, quantised
-            dynamically, for CPUs).
+            all the same); or ``int8`` (for CPUs: weights of 8 bits; of matrix products alone, and
+            activations quantised dynamically, or with ``calibration`` of convolutions too).
         score_threshold: the file's default; a caller may give another one with every image.
         force: replace an existing file.
         attention: of the encoder, of ``standard`` operators, or ``onnxruntime``'s own one, which is
             faster and which other runtimes may not know.
+        calibration: for ``int8``: images for static quantisation.
 
     Returns:
         How far the two agree.
@@ -85,24 +89,103 @@ def export_onnx(
             resizes images in a way that cannot be written down, the file has another ending than
             ``.onnx``, exists or cannot be written, the threshold is none, or the two differ.
     """
-    for package in ('onnx', 'onnxscript', 'onnxruntime'):
-        require(package, _INSTALL)
-    out_file = Path(out_file)
-    if out_file.suffix != '.onnx':
-        raise CASTError(f'{out_file}: give a name that ends in .onnx, which mmcast predict needs')
-    check_score_threshold(score_threshold)
-    if out_file.exists() and not force:
-        raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
-    config = load_config(source.config)
-    cfg = student_config(config)
-    metadata = dict(onnx_metadata(cfg, source, precision, score_threshold), attention=attention)
-    network = load_network(cfg, source, evaluated_part(config))
-    with replacing(out_file, '.onnx') as temporary:
-        model = to_onnx(network, attention)
-        finish_graph(model, metadata)
-        write(model, temporary, precision)
-        seal(temporary)
-        return compare_runtimes(network, OnnxStudent(temporary), cfg, precision)
+    if calibration and precision != 'int8':
+        raise CASTError(f'calibration images are for int8, not for {precision}')
+    draft = Draft(source, out_file, score_threshold, force, attention)
+    with replacing(draft.out_file, '.onnx') as temporary:
+        draft.write(temporary, precision, calibration)
+        return compare_runtimes(draft.network, OnnxStudent(temporary), draft.cfg, precision)
+
+
+class Draft:
+    """A student about to be written, in one precision or in several that are compared.
+
+    Args:
+        source, out_file, score_threshold, force, attention: see :func:`export_onnx`.
+
+    Attributes:
+        cfg: of :func:`~mmcast.deploy.export.student_config`.
+        network: the student in torch.
+        out_file: where it is to go.
+
+    Raises:
+        CASTError: see :func:`export_onnx`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        out_file: str | Path,
+        score_threshold: float = 0.3,
+        force: bool = False,
+        attention: str = 'standard',
+    ) -> None:
+        for package in ('onnx', 'onnxscript', 'onnxruntime'):
+            require(package, _INSTALL)
+        self.out_file = Path(out_file)
+        if self.out_file.suffix != '.onnx':
+            raise CASTError(
+                f'{out_file}: give a name that ends in .onnx, which mmcast predict needs'
+            )
+        check_score_threshold(score_threshold)
+        if self.out_file.exists() and not force:
+            raise CASTError(f'{out_file} exists: delete it, choose another --out or use --force')
+        config = load_config(source.config)
+        self.cfg = student_config(config)
+        metadata = onnx_metadata(self.cfg, source, score_threshold)
+        self._metadata = dict(metadata, attention=attention)
+        self.network = load_network(self.cfg, source, evaluated_part(config))
+        self._attention, self._graph = attention, None
+
+    def write(
+        self,
+        path: Path,
+        precision: str,
+        calibration: CalibrationImages | None = None,
+        kept: Sequence[str] = (),
+        ranges: Path | None = None,
+        **facts: Any,
+    ) -> None:
+        """Writes an ONNX file, with its checksum.
+
+        Args:
+            path: of the file.
+            precision: one of :data:`PRECISIONS`.
+            calibration: for ``int8``: images for static quantisation; None quantises dynamically.
+            kept: parts of the student that stay in fp32, see
+                :func:`~mmcast.deploy.quantization.quantize`.
+            ranges: a file that keeps what the images showed, for several calls.
+            facts: metadata besides the usual.
+        """
+        if self._graph is None:
+            self._graph = to_onnx(self.network, self._attention)
+        model = type(self._graph)()
+        model.CopyFrom(self._graph)
+        facts = dict(precision=precision, **facts)
+        if precision == 'int8':
+            facts['quantisation'] = 'static' if calibration else 'dynamic'
+            facts['kept_fp32'] = list(kept)
+        if not calibration:
+            finish_graph(model, self._metadata | facts)
+            write(model, path, precision)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                plain = Path(folder) / 'fp32.onnx'
+                types = [*model.graph.value_info]
+                finish_graph(model, self._metadata | facts)
+                write(model, plain, 'fp32')
+                seal(plain)
+                student = OnnxStudent(plain)
+                model.graph.value_info.extend(types)
+                with quiet():
+                    quantize(
+                        model,
+                        path,
+                        calibration.feeds(student),
+                        ranges or Path(folder) / 'ranges.json',
+                        kept,
+                    )
+        seal(path)
 
 
 def load_network(cfg: Config, source: Source, part: str = 'detector.') -> nn.Module:
@@ -122,13 +205,12 @@ def load_network(cfg: Config, source: Source, part: str = 'detector.') -> nn.Mod
     return network
 
 
-def onnx_metadata(cfg: Config, source: Source, precision: str, score_threshold: float) -> dict:
+def onnx_metadata(cfg: Config, source: Source, score_threshold: float) -> dict:
     """What the file says about itself, by key."""
     preprocessor = cfg.model.data_preprocessor
     return dict(
         mmcast=__version__,
         classes=dataset_meta(cfg)['classes'],
-        precision=precision,
         score_threshold=score_threshold,
         resize=resize_scale(cfg),
         value_range=value_range_of(cfg),
@@ -153,7 +235,7 @@ def to_onnx(network: nn.Module, attention: str = 'standard') -> Any:
     # No side divides another or is a multiple of the patch: no accident is to become a rule.
     example = torch.randint(0, 256, (2, 7 * divisor + 3, 11 * divisor + 1, 3), dtype=torch.uint8)
     dynamic = torch.export.Dim.DYNAMIC
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             student,
             (example, torch.tensor(0.0)),
@@ -197,7 +279,7 @@ def write(model: Any, path: Path, precision: str) -> None:
     onnx.save(model, path)
     if precision == 'int8':
         quantization = require('onnxruntime.quantization', _INSTALL)
-        with _quiet():
+        with quiet():
             quantization.quantize_dynamic(
                 path,
                 path,
@@ -209,15 +291,17 @@ def write(model: Any, path: Path, precision: str) -> None:
 def to_half(model: Any) -> Any:
     """The same graph in float16, weights and arithmetic; inputs and outputs keep their types."""
     float16 = require('onnxruntime.transformers.float16', _INSTALL)
-    with _quiet():
+    with quiet():
         return float16.convert_float_to_float16(
             model, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST]
         )
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter and the quantiser describe their progress in hundreds of lines."""
+def quiet() -> Iterator[None]:
+    """Lets nobody print or log less than errors: the exporter and the quantiser describe their
+    progress in hundreds of lines.
+    """
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     nowhere = io.StringIO()

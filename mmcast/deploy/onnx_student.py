@@ -1,7 +1,7 @@
 """Runs an exported ONNX file with onnxruntime, numpy and OpenCV; needs neither torch nor mmdet."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -78,17 +78,11 @@ class OnnxStudent:
         """
         image = prepare_image(image, self.value_range)
         size = image.shape[:2]
-        inner = scaled_size(size, self.metadata['resize'])
-        if not all(inner):
-            raise CASTError(
-                f'the image is {size[1]}x{size[0]}, which leaves nothing of its short side once it '
-                f'is fitted into {self.metadata["resize"]}; cut it into parts'
-            )
-        if inner == size:
-            return self.run(image[None], score_threshold)[0]
+        fitted = self._fitted(image)
+        found = self.run(fitted[None], score_threshold)[0]
+        if fitted.shape == image.shape:
+            return found
         cv2 = require('cv2')
-        resized = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_LINEAR)
-        found = self.run(resized[None], score_threshold)[0]
         masks = [
             cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
             for mask in found.masks
@@ -114,19 +108,13 @@ class OnnxStudent:
 
     def _run_in_windows(self, image: np.ndarray, threshold: float) -> Instances:
         """Instances of one image, as ``test_cfg.windows`` of the student has them."""
-        windows, divisor = Windows(**self.metadata['windows']), self.metadata['pad_size_divisor']
-        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for
-        # rounding.
+        windows = Windows(**self.metadata['windows'])
         height, width = image.shape[:2]
-        size = tuple(-(-side // divisor) * divisor for side in (height, width))
-        mean = self.metadata['mean'] or (0, 0, 0)
-        canvas = np.empty((*size, 3), np.uint8)
-        canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
-        canvas[:height, :width] = image
+        canvas = self._padded(image)
+        size = canvas.shape[:2]
         places = windows.places(size)
         parts: list[Instances] = []
-        for batch in windows.batches(size):  # all at once, a large image would need all memory
-            crops = np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
+        for crops in _crops(canvas, windows):
             found = self._run_whole(crops, windows.score_thr)
             parts += [part[part.masks.any((1, 2))] for part in found]
         masks, scores, labels = (
@@ -142,18 +130,68 @@ class OnnxStudent:
         found = Instances(boxes_of_masks(masks), masks, scores[best], labels[best])
         return found[(found.scores > threshold) & masks.any((1, 2))].best_first()
 
+    def batches(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        """What the graph itself is given for an image: (B, H, W, 3) of uint8, the image as it is
+        resized, or its windows, few at a time.
+
+        Raises:
+            CASTError: it is no image, or too thin to be resized.
+        """
+        image = self._fitted(prepare_image(image, self.value_range))
+        if self.metadata.get('windows'):
+            yield from _crops(self._padded(image), Windows(**self.metadata['windows']))
+        else:
+            yield image[None]
+
+    def _fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image as the test pipeline resizes it."""
+        size = image.shape[:2]
+        inner = scaled_size(size, self.metadata['resize'])
+        if not all(inner):
+            raise CASTError(
+                f'the image is {size[1]}x{size[0]}, which leaves nothing of its short side once it '
+                f'is fitted into {self.metadata["resize"]}; cut it into parts'
+            )
+        if inner == size:
+            return image
+        return require('cv2').resize(image, inner[::-1], interpolation=require('cv2').INTER_LINEAR)
+
+    def _padded(self, image: np.ndarray) -> np.ndarray:
+        """An image that windows are cut out of."""
+        divisor = self.metadata['pad_size_divisor']
+        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for
+        # rounding.
+        height, width = image.shape[:2]
+        size = tuple(-(-side // divisor) * divisor for side in (height, width))
+        mean = self.metadata['mean'] or (0, 0, 0)
+        canvas = np.empty((*size, 3), np.uint8)
+        canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
+        canvas[:height, :width] = image
+        return canvas
+
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
         """Instances of every image of a batch, each predicted as a whole."""
         feed = dict(images=images, score_threshold=np.array(threshold, np.float32))
         try:
             *found, owners = self.session.run(list(OUTPUTS), feed)
             every = Instances(*found)
-            return [every[owners == index].best_first() for index in range(len(images))]
+            order = np.argsort(-every.scores, kind='stable')
+            # Every copy of the masks is the largest thing here: files of this version have the best
+            # first.
+            if len(images) == 1 and np.array_equal(order, np.arange(len(order))):
+                return [every]
+            return [every[order[owners[order] == index]] for index in range(len(images))]
         except Exception as error:  # of memory, of a GPU, or of a graph that is not ours
             size = 'x'.join(map(str, images.shape[2:0:-1]))
             raise CASTError(
                 f'{self.path} fails on images of {size} ({reason_of(error)})'
             ) from error
+
+
+def _crops(canvas: np.ndarray, windows: Windows) -> Iterator[np.ndarray]:
+    """The windows of an image; all at once, a large one would need all memory."""
+    for batch in windows.batches(canvas.shape[:2]):
+        yield np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
 
 
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:

@@ -49,6 +49,36 @@ def check_content(content: dict, path: str | os.PathLike, scores: Sequence[str])
         raise CASTError(f'{path} is damaged: {"; ".join(found)}: make it again with mmcast label')
 
 
+class IncrementalCheck:
+    """Whether a file is what :func:`check_content` lets pass, whose annotations come in parts.
+
+    Args:
+        content: the file's, without ``annotations``.
+        scores: see :func:`check_content`.
+
+    Attributes:
+        valid: whether the content is.
+    """
+
+    def __init__(self, content: dict, scores: Sequence[str]) -> None:
+        lists = dict(content, unreadable=content.get('unreadable', []))
+        self._check = _Check(bool(content['info'].get('confidence')), scores)
+        parts = dict(images=self._check.images, categories=self._check.categories)
+        self.valid = all(
+            isinstance(lists.get(name), list)
+            and not _find(lists[name], name, _object_problems)
+            and not (name in parts and _find(lists[name], name, parts[name]))
+            for name in ('images', 'categories', 'unreadable')
+        )
+
+    def takes(self, annotations: list) -> bool:
+        """Whether some more annotations are valid, and their ids unique among themselves."""
+        self._check.annotation_ids.clear()
+        if any(wrong.any() for _, wrong in _object_problems(annotations)):
+            return False
+        return not any(wrong.any() for _, wrong in self._check.annotations(annotations))
+
+
 def _find(entries: list, name: str, problems: Callable[[list], Iterable[Problem]]) -> list[str]:
     """What is wrong with some entries, how often, and which is the first."""
     counts: Counter[str] = Counter()

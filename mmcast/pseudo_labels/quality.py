@@ -1,18 +1,16 @@
 """Quality of pseudo-labels, where there is held-out ground truth."""
 
-import contextlib
-import io
 import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as mask_utils
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from mmcast.coco.evaluation import MaskPrecision
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.masks.rle import encode_segmentation
@@ -132,35 +130,49 @@ class Comparison:
         )
 
 
-@dataclass
-class _Rows:
-    scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    correct: list[bool] = field(default_factory=list)
-    iou: list[float] = field(default_factory=list)
+class Comparer:
+    """Matches the labels of one image after the other with ground truth; a label on a group
+    (``iscrowd``) does not count.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, np.ndarray] = {}  # by image id: correct, IoU and each score
+        self._quality: dict[int, float] = {}
+        self._total = 0
+
+    def add(self, image_id: int, labels: Sequence[dict], truths: Sequence[dict]) -> None:
+        found, expected = _by_class(labels), _by_class(truths)
+        rows: list[tuple[float, ...]] = []
+        matched, count = 0.0, 0
+        for category in found.keys() | expected.keys():
+            ious, expected_number, found_number = _match(found[category], expected[category], rows)
+            self._total += expected_number
+            matched += sum(ious)
+            count += expected_number + found_number
+        if count:
+            self._quality[image_id] = 2 * matched / count
+        if rows:
+            self._rows[image_id] = np.array(rows)
+
+    def result(self, image_ids: Iterable[int]) -> Comparison:
+        """Of these images, in this order, which are all."""
+        image_ids = list(image_ids)
+        none = np.zeros((0, 2 + len(SCORES)))
+        rows = np.concatenate([none, *(self._rows[own] for own in image_ids if own in self._rows)])
+        scores = dict(zip(SCORES, rows[:, 2:].T.copy()))
+        scores = {name: values for name, values in scores.items() if not np.isnan(values).all()}
+        quality = {own: self._quality[own] for own in image_ids if own in self._quality}
+        return Comparison(scores, rows[:, 0].astype(bool), rows[:, 1].copy(), self._total, quality)
 
 
 def compare_labels(
     labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]]
 ) -> Comparison:
-    """Matches the labels of every image with ground truth; a label on a group (``iscrowd``) does
-    not count.
-    """
-    rows, total, image_quality = _Rows(), 0, {}
+    """Matches the labels of every image with ground truth, see :class:`Comparer`."""
+    comparer = Comparer()
     for image_id, truths in hidden.items():
-        found, expected = _by_class(labels.get(image_id, ())), _by_class(truths)
-        matched, count = 0.0, 0
-        for category in found.keys() | expected.keys():
-            ious, expected_number, found_number = _match(found[category], expected[category], rows)
-            total += expected_number
-            matched += sum(ious)
-            count += expected_number + found_number
-        if count:
-            image_quality[image_id] = 2 * matched / count
-    scores = {name: np.array(values) for name, values in rows.scores.items()}
-    scores = {name: values for name, values in scores.items() if not np.isnan(values).all()}
-    return Comparison(
-        scores, np.array(rows.correct, bool), np.array(rows.iou), total, image_quality
-    )
+        comparer.add(image_id, labels.get(image_id, ()), truths)
+    return comparer.result(hidden)
 
 
 def _by_class(annotations: Sequence[dict]) -> dict[int, list[dict]]:
@@ -170,8 +182,12 @@ def _by_class(annotations: Sequence[dict]) -> dict[int, list[dict]]:
     return groups
 
 
-def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[float], int, int]:
-    """Of one class and image: matched IoUs, number of ground truths and of labels that count."""
+def _match(
+    found: list[dict], truths: list[dict], rows: list[tuple[float, ...]]
+) -> tuple[list[float], int, int]:
+    """Of one class and image: matched IoUs, number of ground truths and of labels that count, of
+    which each gets a row.
+    """
     single = np.array([not truth['iscrowd'] for truth in truths], bool)
     found = sorted(found, key=lambda ann: -ann['score'])
     ious = np.zeros((len(found), len(truths)))
@@ -187,10 +203,8 @@ def _match(found: list[dict], truths: list[dict], rows: _Rows) -> tuple[list[flo
         elif (iou[~single] >= MATCHING_IOU).any():
             continue
         counted += 1
-        rows.correct.append(own is not None)
-        rows.iou.append(float(np.where(single, iou, 0).max(initial=0)))
-        for name in SCORES:
-            rows.scores[name].append(ann.get(name, math.nan))
+        best = float(np.where(single, iou, 0).max(initial=0))
+        rows.append((own is not None, best, *(ann.get(name, math.nan) for name in SCORES)))
     return matched, int(single.sum()), counted
 
 
@@ -246,34 +260,31 @@ def average_precision(
     Returns:
         ``ap``, ``ap50`` and ``ap_of_class`` by name; None where there is no ground truth.
     """
-    images = [image for image in store['images'] if image['id'] in hidden]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
-        both = (_as_coco(images, store['categories'], part) for part in (hidden, labels))
-        evaluation = COCOeval(*both, 'segm')
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval['precision'][
-        :, :, :, 0, -1
-    ]  # (IoU, recall, class); all areas, 100 labels
+    images = {image['id']: image for image in store['images'] if image['id'] in hidden}
+    precision = mask_precision(images, store)
+    for image_id, image in images.items():
+        precision.add(image, hidden[image_id], labels.get(image_id, ()))
+    return describe_precision(precision, store)
+
+
+def mask_precision(image_ids: Iterable[int], store: dict) -> MaskPrecision:
+    """To be told labels and ground truth of each of these images."""
+    return MaskPrecision(image_ids, [each['id'] for each in store['categories']], say=_note)
+
+
+def describe_precision(found: MaskPrecision, store: dict) -> dict:
+    """What :func:`average_precision` returns."""
+    precision = found.precision()
+    ids = sorted(category['id'] for category in store['categories'])
     of_class = {
-        category['name']: _mean(precision[:, :, evaluation.params.catIds.index(category['id'])])
+        category['name']: _mean(precision[:, :, ids.index(category['id'])])
         for category in store['categories']
     }
     return dict(ap=_mean(precision), ap50=_mean(precision[0]), ap_of_class=of_class)
 
 
-def _as_coco(
-    images: list[dict], categories: list[dict], labels: Mapping[int, Sequence[dict]]
-) -> COCO:
-    coco, number = COCO(), Counter()
-    annotations = []
-    for image in images:
-        for ann in labels.get(image['id'], ()):
-            number['id'] += 1
-            annotations.append(dict(ann, id=number['id'], image_id=image['id']))
-    coco.dataset = dict(images=images, categories=categories, annotations=annotations)
-    coco.createIndex()
-    return coco
+def _note(line: str) -> None:
+    print(f'note: {line}', file=sys.stderr)
 
 
 def _mean(precision: np.ndarray) -> float | None:

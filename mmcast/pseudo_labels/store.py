@@ -19,6 +19,7 @@ from mmcast.version import __version__
 
 KIND = 'mmcast pseudo-labels'
 FORMAT_VERSION = 2
+KEY_OF_FORMAT = dict(kind=KIND, format_version=FORMAT_VERSION)  # in the header of each file
 # What a teacher may tell of an instance, by the field of an annotation and that of its predictions;
 # only the first is always there.
 PREDICTED = dict(

@@ -195,7 +195,7 @@ def _draw(
         if stores[0].hidden is None
         else {'held-out ground truth': stores[0].hidden.get(image_id, [])}
     )
-    columns.update({store.title: store.used.get(image_id, []) for store in stores})
+    columns.update({store.title: store.used(image_id) for store in stores})
     categories = stores[0].content['categories']
     return {
         title: draw_labels(

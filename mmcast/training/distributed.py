@@ -3,6 +3,7 @@
 import atexit
 import os
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,9 +16,10 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from torch import multiprocessing
 
 from mmcast.errors import CASTError
-from mmcast.processes import end_with_torchrun
+from mmcast.processes import end_with_parent, end_with_torchrun
 
 _DAY = timedelta(days=1)
 _PATIENCE = 30.0  # seconds for torchrun to answer
@@ -46,6 +48,51 @@ def start_distributed(launcher: str) -> None:
         os.environ.setdefault('OMP_NUM_THREADS', '1')
         torch.distributed.init_process_group('gloo', timeout=_DAY)
         atexit.register(_leave_group)
+
+
+def run_processes(number: int, function: Callable[[], Any]) -> None:
+    """Runs a function in processes of this machine that share their work, as torchrun would with
+    ``--launcher pytorch``; in Linux without a GPU, they have what is imported here.
+
+    Args:
+        number: of processes.
+        function: that can be pickled.
+
+    Raises:
+        SystemExit: a process failed, which has said why; the others are ended.
+    """
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    # A forked process cannot use CUDA if this one has, and macOS ends forked ones at random.
+    may_fork = sys.platform == 'linux' and not torch.cuda.is_available()
+    processes = multiprocessing.start_processes(
+        _run_rank,
+        (number, port, function),
+        number,
+        join=False,
+        start_method='fork' if may_fork else 'spawn',
+    )
+    try:
+        while not processes.join():
+            pass
+    except multiprocessing.ProcessExitedException as error:
+        raise SystemExit(error.exit_code if error.exit_code > 0 else 1) from error
+
+
+def _run_rank(rank: int, number: int, port: int, function: Callable[[], Any]) -> None:
+    end_with_parent()
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(number),
+        LOCAL_WORLD_SIZE=str(number),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
+    try:
+        function()
+    finally:
+        _leave_group()
 
 
 def _check_torchrun() -> None:

@@ -139,6 +139,18 @@ def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
         init(worker)
 
 
+def _end_loaders(runner: Runner) -> None:
+    """Ends the processes that load images for a run that is over.
+
+    Left to the search for cycles, which a Runner is full of, their queues are finalised first, and
+    each process waits five seconds for a word that never comes.
+    """
+    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+        iterator = getattr(getattr(loop, 'dataloader', None), '_iterator', None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
 def _raise_again(record: logging.LogRecord) -> None:
     """In place of a traceback for each line that a full disk does not take."""
     raise  # noqa: PLE0704  called while the error is handled
@@ -195,6 +207,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         runner.train()
     if cfg.get('val_cfg') is not None and not is_validated(runner):
         runner.val_loop.run()  # training was stopped early
+    _end_loaders(runner)
     barrier()  # the first process may still be writing
     metrics, best = best_validation(runner) or (latest_metrics(runner), None)
     checkpoint = last_checkpoint(runner)
@@ -224,6 +237,7 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
         runner.test_evaluator.metrics.append(PredictionsFile(str(predictions)))
     with naming(cfg.work_dir):
         metrics = scalars(runner.test())
+    _end_loaders(runner)
     return RunResult(metrics, count_parameters(runner.model), Path(checkpoint))
 
 

@@ -134,6 +134,28 @@ def test_a_launcher_that_did_not_start_the_process_is_one_line(config, monkeypat
     assert error.startswith('error: --launcher pytorch is for processes that torchrun starts')
 
 
+def test_processes_are_started_once(config, monkeypatch):
+    options = ('--launcher', 'pytorch', '--processes', '2')
+    error = call('train.py', config, *options, monkeypatch=monkeypatch)
+    assert error.startswith('error: --processes starts processes, --launcher says what has')
+
+
+def test_an_error_of_two_processes_is_one_line_of_each(config):
+    """And the exit status is that of an error."""
+    command = [sys.executable, str(ROOT / 'tools' / 'train.py'), config, '--processes', '2']
+    options = ['--cfg-options', 'optim_wrapper.optimizer.type=Nonesuch']
+    modules = os.pathsep.join(map(str, (ROOT, ROOT / 'tests' / 'helpers')))
+    done = subprocess.run(
+        [*command, *options],
+        env=dict(os.environ, PYTHONPATH=modules),
+        capture_output=True,
+        text=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert done.returncode == 1 and 0 < len(lines) <= 2 and 'Nonesuch' in lines[0]
+    assert 'Traceback' not in done.stderr
+
+
 def test_resume_of_another_config_is_refused(config, monkeypatch):
     assert call('train.py', config, '--work-dir', 'w', monkeypatch=monkeypatch) == ''
     Path(config).rename('other.py')

@@ -157,7 +157,7 @@ def test_a_value_range_goes_with_the_student(trained):
     for given in (cfg, student_config(cfg)):
         (loading, *_) = student_config(given).test_dataloader.dataset.pipeline
         assert (loading.type, value_range_of(given)) == ('mmcast.LoadImage', [0, 4095])
-    assert onnx_metadata(student_config(cfg), trained, 'fp32', 0.3)['value_range'] == [0, 4095]
+    assert onnx_metadata(student_config(cfg), trained, 0.3)['value_range'] == [0, 4095]
     cfg.test_dataloader.dataset.pipeline[0].value_range = None
     (loading, *_) = student_config(cfg).test_dataloader.dataset.pipeline
     assert loading.type == 'LoadImageFromFile' and 'value_range' not in loading

@@ -23,9 +23,9 @@ from mmcast.deploy.agreement import Agreement, run_torch
 from mmcast.deploy.export import Source
 from mmcast.deploy.exportable import (
     ExportableStudent,
-    boxes_from_surplus,
+    boxes_from_sums,
+    full_size_masks,
     mean_probability,
-    surplus_probability,
 )
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_files import OUTPUTS
@@ -72,11 +72,11 @@ def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, m
     """
     upsampled = []
 
-    def watch(logits):
+    def watch(logits, *sizes):
         upsampled.append(len(logits))
-        return surplus_probability(logits)
+        return full_size_masks(logits, *sizes)
 
-    monkeypatch.setattr('mmcast.deploy.exportable.surplus_probability', watch)
+    monkeypatch.setattr('mmcast.deploy.exportable.full_size_masks', watch)
     with torch.no_grad():
         *_, owners = ExportableStudent(network).eval()(
             torch.from_numpy(photos[0][None]), torch.tensor(0.5)
@@ -84,18 +84,23 @@ def test_masks_are_upsampled_for_instances_that_can_pass_only(network, photos, m
     assert 0 < len(owners) <= upsampled[0] < 24
 
 
-def test_boxes_and_mask_scores_are_mmdets():
+@pytest.mark.parametrize(
+    'padded, size', [((9, 13), (9, 13)), ((36, 56), (33, 56)), ((70, 21), (5, 20))]
+)
+def test_full_size_masks_their_boxes_and_scores_are_mmdets(padded, size):
     logits = torch.randn(6, 9, 13, generator=torch.Generator().manual_seed(0)) - 1.5
     logits[2] = -1
     logits[3, 4, 5] = 1e-30  # a mask begins above 0, however little
-    surplus = surplus_probability(logits / 2)
-    assert torch.equal(surplus > 0, logits > 0)
-    assert torch.equal(boxes_from_surplus(surplus), mask2bbox(logits > 0)) and boxes_from_surplus(
-        surplus
-    )[2].tolist() == [0, 0, 0, 0]
-    scores = mean_probability(surplus)
-    assert scores[0] == pytest.approx(logits[0].sigmoid()[logits[0] > 0].mean().item(), rel=1e-4)
-    assert scores[2] == 0
+    *made, areas, sums = full_size_masks(logits, padded, size)
+    masks, boxes = made[0][:-1], boxes_from_sums(areas, sums)
+    expected = torch.nn.functional.interpolate(logits[None], padded, mode='bilinear')[0]
+    expected = expected[:, : size[0], : size[1]]
+    assert torch.equal(masks, expected > 0) and not made[0][-1].any()
+    assert torch.equal(boxes[:-1], mask2bbox(expected > 0))
+    assert boxes[2].tolist() == boxes[-1].tolist() == [0, 0, 0, 0]
+    for index, score in enumerate(mean_probability(areas, sums)[:-1]):
+        inside = expected[index].sigmoid()[masks[index]]
+        assert score == pytest.approx(inside.mean().item() if len(inside) else 0, rel=1e-4)
 
 
 def test_images_of_a_network_for_bgr_are_turned(network, photos):

@@ -23,11 +23,11 @@ def torchrun(processes: int) -> list[str]:
 
 def start(config: str, work_dir: Path, *options: str, processes: int = 1) -> subprocess.Popen:
     command = [
-        *(torchrun(processes) if processes > 1 else [sys.executable]),
+        sys.executable,
         'tools/train.py',
         f'configs/{config}',
-        '--launcher',
-        'pytorch' if processes > 1 else 'none',
+        '--processes',
+        str(processes),
         '--work-dir',
         str(work_dir),
         '--cfg-options',

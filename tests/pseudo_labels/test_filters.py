@@ -7,6 +7,7 @@ import pytest
 from stored_labels import CAR, PERSON, label, rectangle
 
 from mmcast.errors import CASTError
+from mmcast.masks.rle import encode_mask
 from mmcast.pseudo_labels.filters import (
     LabelFilter,
     expand_threshold,
@@ -146,3 +147,30 @@ def test_options_out_of_range(options):
 def test_thresholds_that_no_score_is_above(threshold):
     with pytest.raises(CASTError, match='score_thr has .*give numbers up to 1'):
         expand_threshold(threshold, IDS, 'score_thr')
+
+
+def test_areas_are_those_of_the_labels_that_are_used():
+    """On crowded images, with duplicates and empty masks; what was dropped is counted alike."""
+    rng = np.random.default_rng(0)
+    options = dict(thresholds=dict(score={1: 0.2}), min_area=4, min_visible=0.2, top_k=9)
+    both = LabelFilter(**options), LabelFilter(**options)
+    for _ in range(60):
+        labels = []
+        for number in range(rng.integers(12)):
+            mask = np.zeros((20, 30), bool)
+            (top, left), (height, width) = rng.integers(0, 12, 2), rng.integers(0, 14, 2)
+            mask[top : top + height, left : left + width] = True
+            labels.append(
+                dict(
+                    id=number,
+                    category_id=1,
+                    score=float(rng.choice([0.1, 0.5, 0.6, 0.9])),
+                    segmentation=encode_mask(mask),
+                )
+            )
+        used, areas = both[0](labels), both[1].areas(labels)
+        assert [(label['id'], area) for label, area in areas] == [
+            (label['id'], label['area']) for label in used
+        ]
+    assert both[0].dropped == both[1].dropped and len(both[0].dropped) == 5
+    assert both[0].kept == both[1].kept and both[0].found == both[1].found

@@ -1,5 +1,7 @@
 """Whole runs: what they start from, what they leave, and which of them would never end."""
 
+import gc
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -316,3 +318,18 @@ def test_a_test_that_would_never_end_is_refused(start, tmp_path):
     cfg = config(tmp_path, test_dataloader=dict(sampler=dict(type='InfiniteSampler')))
     with pytest.raises(CASTError, match='TestLoop goes through all of test_dataloader'):
         check_run(cfg, start)
+
+
+def test_processes_that_load_images_end_with_the_run(start, tmp_path):
+    """Not when the cycles of the Runner are found, each of them five seconds later."""
+    loading = dict(num_workers=1, persistent_workers=True)
+    cfg = config(tmp_path / 'run', iterations=2)
+    cfg.merge_from_dict(dict(train_dataloader=loading, test_dataloader=loading, load_from=start))
+    gc.disable()
+    try:
+        train_run(cfg)
+        assert not multiprocessing.active_children()
+        check_run(cfg, start)
+        assert not multiprocessing.active_children()
+    finally:
+        gc.enable()

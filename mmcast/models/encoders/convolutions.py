@@ -85,7 +85,7 @@ class FixedSamePadding(FoldingConv2d):
         return super().convolve(F.pad(images, added), weight, bias, (0, 0))
 
 
-class FoldedNorm(timm_layers.BatchNormAct2d):
+class FoldedNorm(timm_layers.BatchNormAct2d):  # type: ignore[name-defined]
     """timm's batch normalisation with its activation, which leaves the first to the convolution
     before it while ``is_folded``.
     """

@@ -4,6 +4,7 @@ The modules and their weights stay mmdet's; mmcv's wrapper would ask for the att
 which ``nn.MultiheadAttention`` can give only by materialising them.
 """
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import MultiheadAttention
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ def attend(
         F.linear(x, w, b).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
         for x, w, b in zip((query, key, value), weights, biases)
     ]
+    if allowed is not None and torch.compiler.is_exporting():
+        # ONNX Runtime would make these numbers anew for every head.
+        allowed = torch.where(allowed, 0.0, -torch.inf).to(heads[0].dtype)
     dropout = attention.dropout if module.training else 0.0
     mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed, dropout_p=dropout)
     return module.dropout_layer(

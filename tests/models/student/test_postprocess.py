@@ -7,6 +7,8 @@ import torch
 from mmdet.models.detectors import Mask2Former
 
 from mmcast.models.student.postprocess import (
+    BAND,
+    bands_of,
     keep_best,
     make_instances,
     path_weights,
@@ -58,6 +60,23 @@ def test_only_the_window_is_resized_and_nothing_is_missed():
         assert score.item() == pytest.approx(values[mask].sigmoid().mean().item(), rel=1e-5)
         y, x = mask.nonzero(as_tuple=True)
         assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+@pytest.mark.parametrize(
+    'sizes', [(28, 112, 110, 300), (148, 518, 512, None), (148, 592, 580, None)]
+)
+def test_products_in_bands_are_bit_by_bit_those_of_the_whole_matrix(sizes):
+    like = torch.zeros(1)
+    weights = path_weights(*sizes, like)
+    values = blobs(1, sizes[0], 2 * sizes[0])[0]
+    bands = bands_of(weights)
+    assert [band[:2] for band in bands] == [
+        (start, min(start + BAND, len(weights))) for start in range(0, len(weights), BAND)
+    ]
+    for start, stop, first, last in bands:
+        part = weights[start:stop, first:last]
+        assert torch.equal(part @ values[first:last], (weights @ values)[start:stop])
+        assert last - first <= BAND * sizes[0] / sizes[1] + 4
 
 
 def test_best_pairs_of_query_and_class_by_hand():

@@ -1,0 +1,150 @@
+"""mmcast's ``CocoMetric`` returns what mmdet's does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric as MMDetCocoMetric
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from pycocotools import mask as mask_utils
+
+from mmcast.data import CocoMetric
+
+CLASSES = ('a', 'b', 'c')
+SIDE, IMAGES = 48, 5
+
+
+def random_masks(rng, number):
+    masks = np.zeros((number, SIDE, SIDE), np.uint8)
+    for mask in masks:
+        (top, left), (height, width) = rng.integers(0, 30, 2), rng.integers(3, 30, 2)
+        mask[top : top + height, left : left + width] = 1
+    return masks
+
+
+def rles(masks):
+    return [mask_utils.encode(np.asfortranarray(mask)) for mask in masks]
+
+
+def write_labels(path):
+    """With groups, an image without instances, and one class that has none."""
+    rng, annotations = np.random.default_rng(0), []
+    for image in range(1, IMAGES):
+        for rle in rles(random_masks(rng, 6)):
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image,
+                    category_id=int(rng.integers(1, 3)),
+                    iscrowd=int(rng.random() < 0.1),
+                    bbox=mask_utils.toBbox(rle).tolist(),
+                    area=int(mask_utils.area(rle)),
+                    segmentation=dict(rle, counts=rle['counts'].decode()),
+                )
+            )
+    images = [
+        dict(id=number, file_name=f'{number}.png', height=SIDE, width=SIDE)
+        for number in range(1, IMAGES + 1)
+    ]
+    categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, 1)]
+    path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    return path, annotations
+
+
+def samples(annotations):
+    """Predictions near the ground truth, some of them elsewhere."""
+    rng = np.random.default_rng(1)
+    for image in range(1, IMAGES + 1):
+        own = [ann for ann in annotations if ann['image_id'] == image]
+        near = [np.roll(mask_utils.decode(ann['segmentation']), 1, 0) for ann in own]
+        masks = np.concatenate([np.array(near).reshape(-1, SIDE, SIDE), random_masks(rng, 4)])
+        encoded = rles(masks.astype(np.uint8))
+        x, y, w, h = mask_utils.toBbox(encoded).T
+        instances = InstanceData(
+            labels=torch.from_numpy(
+                np.append([ann['category_id'] - 1 for ann in own], rng.integers(0, 3, 4)).astype(
+                    int
+                )
+            ),
+            scores=torch.from_numpy(rng.choice([0.2, 0.5, 0.9], len(masks))),
+            bboxes=torch.from_numpy(np.stack([x, y, x + w, y + h], 1)).float(),
+            masks=encoded,
+        )
+        yield DetDataSample(
+            metainfo=dict(img_id=image, ori_shape=(SIDE, SIDE)), pred_instances=instances
+        ).to_dict()
+
+
+def evaluate(kind, path, annotations, **options):
+    metric = kind(ann_file=str(path), **options)
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process({}, list(samples(annotations)))
+    return metric.evaluate(IMAGES)
+
+
+OPTIONS = (
+    dict(metric='segm'),
+    dict(metric=['bbox', 'segm'], classwise=True),
+    dict(metric=['segm', 'proposal']),
+    dict(metric=['proposal', 'bbox']),
+    dict(metric='segm', proposal_nums=(1, 10, 100), iou_thrs=np.array([0.5, 0.75])),
+    dict(metric='segm', metric_items=['mAP_l', 'AR_m@1000']),
+    dict(metric='segm', use_mp_eval=True),
+)
+
+
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+def test_same_figures_as_mmdets(options, tmp_path):
+    path, annotations = write_labels(tmp_path / 'labels.json')
+    ours, theirs = (
+        evaluate(kind, path, annotations, **options) for kind in (CocoMetric, MMDetCocoMetric)
+    )
+    assert ours.keys() == theirs.keys() and len(ours) > 1
+    np.testing.assert_equal(dict(ours), dict(theirs))
+
+
+def test_same_files_of_predictions_as_mmdets(tmp_path):
+    path, annotations = write_labels(tmp_path / 'labels.json')
+    for kind, name in ((CocoMetric, 'ours'), (MMDetCocoMetric, 'theirs')):
+        options = dict(metric=['bbox', 'segm'], outfile_prefix=str(tmp_path / name))
+        figures = evaluate(kind, path, annotations, **options)
+        assert figures['coco/segm_mAP'] > 0
+    for part in ('bbox', 'segm'):
+        ours, theirs = (
+            (tmp_path / f'{name}.{part}.json').read_text() for name in ('ours', 'theirs')
+        )
+        assert ours == theirs
+
+
+def test_without_a_label_file_the_samples_ground_truth_counts(tmp_path):
+    _, annotations = write_labels(tmp_path / 'labels.json')
+    figures = []
+    for kind in (CocoMetric, MMDetCocoMetric):
+        metric = kind(metric=['bbox', 'segm'])
+        metric.dataset_meta = dict(classes=CLASSES)
+        for sample in samples(annotations):
+            sample['instances'] = [
+                dict(
+                    bbox=[x, y, x + w, y + h],
+                    bbox_label=ann['category_id'] - 1,
+                    ignore_flag=ann['iscrowd'],
+                    mask=dict(ann['segmentation']),
+                )
+                for ann in annotations
+                if ann['image_id'] == sample['img_id']
+                for x, y, w, h in [ann['bbox']]
+            ]
+            metric.process({}, [sample])
+        figures.append(dict(metric.evaluate(IMAGES)))
+    assert figures[0]['coco/segm_mAP'] > 0
+    np.testing.assert_equal(*figures)
+
+
+def test_mmdets_own_metric_stays_as_it_is(tmp_path, capsys):
+    path, annotations = write_labels(tmp_path / 'labels.json')
+    evaluate(CocoMetric, path, annotations, metric='segm')
+    assert 'per image evaluation' not in capsys.readouterr().out
+    evaluate(MMDetCocoMetric, path, annotations, metric='segm')
+    assert 'per image evaluation' in capsys.readouterr().out
