@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torch 2.14.1 (oneDNN 3.12.0, x86 with AVX-512): on a CPU the weight gradient of a depthwise convolution is slow as
-# soon as the kernel is more than three columns wide, in either memory layout. A 3x5 kernel takes 6 to 11 times as
-# long as a 5x3 one, which has as many weights; a 5x5 kernel takes 8 to 18 times as long as a 5x3 one, and 4 to 13
+# soon as the kernel is more than three columns wide, in either memory layout. A 3x5 kernel takes 5 to 11 times as
+# long as a 5x3 one, which has as many weights; a 5x5 kernel takes 7 to 18 times as long as a 5x3 one, and 4 to 13
 # times as long as its own gradient of the images. EfficientNet and MobileNetV3 have 5x5 kernels, ConvNeXt 7x7. The
 # same gradient taken three columns of the kernel at a time is fast. Times are CPU seconds of one thread, medians in
 # turns; the script asks for a factor of 2.5 and exits with 1 when that changes. Not tried without AVX-512.

@@ -2,9 +2,9 @@
 values but for rounding.
 
 Two things are slow there. Batch normalisation with fixed statistics goes through every map again,
-though it is no more than a scale and a shift of the convolution before it. And oneDNN has no kernel
-for the weight gradient of a depthwise convolution in channels_last that is more than three columns
-wide; what it does instead takes 5 to 30 times as long as for three columns (torch 2.14.1).
+though it is no more than a scale and a shift of the convolution before it. And the weight gradient
+of a depthwise convolution that is more than three columns wide takes 5 to 18 times as long as of
+three columns (torch 2.14.1, findings/torch_depthwise_wide_gradient.sh).
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ timm_layers = require('timm.layers', INSTALL)
 _blocks = require('timm.models._efficientnet_blocks', INSTALL)
 _efficientnet = require('timm.models.efficientnet', INSTALL)
 
-MOST_COLUMNS = 3  # of a kernel that oneDNN has a depthwise weight gradient for
+MOST_COLUMNS = 3  # of a kernel whose depthwise weight gradient is fast
 
 # Convolutions whose output goes into a normalisation and nowhere else, by the block they are in.
 _PAIRS = {
