@@ -357,7 +357,8 @@ def test_a_second_run_is_refused_and_ctrl_c_is_one_line(command, tmp_path):
     _, said = first.communicate()
     assert first.returncode == 130
     assert re.fullmatch(
-        'interrupted: [1-5] of 6 pictures are done and kept; the same command resumes\n', said
+        'interrupted: [1-5] of 6 pictures are done and kept; the same command resumes',
+        said.splitlines()[-1],  # after lines of progress on a slow machine
     )
     done = command()
     said, told = done.communicate()
