@@ -346,7 +346,7 @@ def test_an_onnx_file_runs_on_the_device_that_is_asked_for(tmp_path):
 
 
 def test_a_second_run_is_refused_and_ctrl_c_is_one_line(command, tmp_path):
-    first = command(seconds=1.5)
+    first = command(seconds=3)  # a picture: the second command starts meanwhile
     wait_for(tmp_path / 'notes', 2)
     _, said = command().communicate()
     assert said == (
@@ -356,7 +356,10 @@ def test_a_second_run_is_refused_and_ctrl_c_is_one_line(command, tmp_path):
     first.send_signal(signal.SIGINT)
     _, said = first.communicate()
     assert first.returncode == 130
-    assert said == 'interrupted: 1 of 6 pictures are done and kept; the same command resumes\n'
+    assert re.fullmatch(
+        'interrupted: [1-5] of 6 pictures are done and kept; the same command resumes',
+        said.splitlines()[-1],  # after lines of progress on a slow machine
+    )
     done = command()
     said, told = done.communicate()
     assert done.returncode == 0 and 'out: 6 instances on 6 pictures' in said, told
