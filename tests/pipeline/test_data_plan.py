@@ -193,12 +193,23 @@ def test_a_persons_options_win_over_the_plans_dotted_or_nested(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name, value, meant',
-    [('teacher', 'sam33', 'foundation_sam3_adapt_labeled'), ('student', 'cast_ligt', 'cast_lite')],
+    'pipeline, name, value, message',
+    [
+        ('cast_custom_foundation.py', 'teacher', 'sam33', 'is sam33; there are grounded_sam, sam3'),
+        ('cast_custom_foundation.py', 'student', 'cast_ligt', 'cast_ligt; there are .* cast_lite'),
+        (
+            'cast_custom.py',
+            'student',
+            'custom/custom_studnt',
+            'is custom/custom_studnt_.*; did you mean custom_student_',
+        ),
+    ],
 )
-def test_a_network_that_has_no_configs_is_refused_with_the_nearest(name, value, meant):
-    with pytest.raises(CASTError, match=f'is foundation/.*{value}.* did you mean .*{meant}'):
-        Plan('cast_custom_foundation.py', cfg_options={f'variables.{name}': Typed(value)})
+def test_a_network_that_has_no_configs_is_refused_with_those_there_are(
+    pipeline, name, value, message
+):
+    with pytest.raises(CASTError, match=message):
+        Plan(pipeline, cfg_options={f'variables.{name}': Typed(value)})
 
 
 class Finished:
