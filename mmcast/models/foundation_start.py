@@ -56,13 +56,10 @@ def prepare_foundation_weights(
     """
     made: dict[str, Any] = dict(student=None)
     problems = Problems()
-    if student == 'cast_student':
-        with problems.noted():
-            read_state_dict(str(downloads['dinov2']), DINOV2_SOURCE)
-    with problems.noted():
-        made |= _prepare_teacher(out_dir, teacher, downloads)
     with problems.noted():
         made |= _prepare_student(out_dir, student, classes, num_queries, downloads)
+    with problems.noted():
+        made |= _prepare_teacher(out_dir, teacher, downloads)
     problems.raise_all()
     licences = {**LICENCES[teacher], **LICENCES[student]}
     used = {name: downloads[name] for name in licences if downloads[name]}
@@ -92,7 +89,9 @@ def _prepare_student(
     num_queries: int,
     downloads: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """Nothing for a student whose config names its encoder's weights itself."""
+    """Nothing is made for a student whose config names its encoder's weights itself."""
+    if student == 'cast_student':
+        read_state_dict(str(downloads['dinov2']), DINOV2_SOURCE)
     if student == 'cast_lite':
         encoder = downloads['student_encoder']
         return fit_start_weights(
