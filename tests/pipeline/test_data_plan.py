@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from data_plans import any_plan, plan_of
+from data_plans import any_plan, plan_of, squares, why
 
 from mmcast.errors import CASTError
 from mmcast.pipeline.data_plan import CROPS, STUDENTS, TEACHERS
@@ -14,17 +13,6 @@ from mmcast.training.overrides import nested
 from mmcast.typed_values import Typed
 
 TEACHER_STEPS = ('adapt_labeled', 'adapt_self_training')
-
-
-def squares(number, side, size, label=0):
-    """So many boxes on a grid in an image of a size."""
-    rng = np.random.default_rng(number)
-    places = rng.integers(0, np.array(size) - side, (number, 2))
-    return [(label, int(x), int(y), side, side) for y, x in places]
-
-
-def why(plan):
-    return {row['setting']: row for row in plan['decisions']}
 
 
 def test_images_of_usual_size_with_large_objects_are_taken_whole(tmp_path):
