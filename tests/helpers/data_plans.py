@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from mmcast.pipeline.custom_plan import plan_sizes
 from mmcast.pipeline.data_plan import plan_from_data
 
 CLASSES = ['cell', 'nucleus']
@@ -57,9 +58,12 @@ def plan_of(folder, sizes, boxes, unlabeled=100, **options):
 
 
 def any_plan(**options):
-    """Outputs of the step for whatever data."""
+    """Outputs of the step for whatever data, of both kinds of pipeline."""
+    data = [(480, 640)] * 3, [[(0, 5, 5, 60, 50)]] * 3
     with TemporaryDirectory() as folder:
-        return plan_of(folder, [(480, 640)] * 3, [[(0, 5, 5, 60, 50)]] * 3, **options)
+        files = write_files(folder, *data)
+        sizes = plan_sizes(Path(folder, 'sizes'), classes=CLASSES, **files)
+        return sizes | plan_of(folder, *data, **options)
 
 
 def squares(number, side, size, label=0):
