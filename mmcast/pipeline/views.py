@@ -10,6 +10,7 @@ SMALLEST = 16  # pixels: side of a small object in a network's input, four pixel
 SMALLEST_IMAGE = 256  # pixels: short side that a student gets images in, at least
 # Times as large as on whole images objects must be in windows, which cost time and context.
 WORTH_WINDOWS = 1.5
+LARGER_WINDOW = 1.25  # times a crop that a window may be, if fewer cover an image then
 LEAST_QUERIES = 30
 FINEST_WINDOW = 6  # windows along the short side, without overlap, at most
 WHOLE = 100_000  # pixels, longer than any side
@@ -104,7 +105,7 @@ def choose_view(
     return View(
         short=size,
         long=WHOLE if window else math.ceil(max(4, facts.aspect) * size),
-        crop=window or rounded(min(size, limit.crop), limit.divisor),
+        crop=rounded(min(window or size, limit.crop), limit.divisor),
         ratios=(0.8, 1.25) if window else (0.5, 2.0),
         window=window,
         overlap=overlap,
@@ -116,6 +117,18 @@ def choose_view(
             )
         ),
     )
+
+
+def _fewest_windows(size: int, overlap: float, limit: Limit) -> tuple[int, int]:
+    """Side of the windows that cover a length, and their number: a little larger than a crop where
+    one less will do then.
+    """
+    crop, overlap = limit.crop, min(overlap, limit.crop / 2)
+    largest = max(crop, crop * LARGER_WINDOW // limit.divisor * limit.divisor)
+    number = 2
+    while (size + (number - 1) * overlap) / number > largest:
+        number += 1
+    return max(crop, rounded((size + (number - 1) * overlap) / number, limit.divisor)), number
 
 
 def _queries(most: int, max_queries: int, start_queries: int, where: str) -> tuple[int, str]:
@@ -160,9 +173,9 @@ def _image_size(facts: DataFacts, limit: Limit) -> tuple[int, str]:
 def _window(facts: DataFacts, size: int, limit: Limit, max_queries: int) -> tuple[int, str]:
     """Side of its windows in pixels of its input, 0 for whole images."""
     if size > limit.crop:
-        return (
-            limit.crop,
-            f'images of {size} px do not fit into a step of training: windows as its crops',
+        side, number = _fewest_windows(size, facts.large_extent * size, limit)
+        return side, (
+            f'images of {size} px do not fit into a step of training: {number} windows cover a side'
         )
     if facts.most_instances > max_queries:
         side = max(size * math.sqrt(0.8 * max_queries / facts.most_instances), size / FINEST_WINDOW)

@@ -7,6 +7,7 @@ import pytest
 from data_plans import CLASSES, squares, why, write_files
 
 from mmcast.errors import CASTError
+from mmcast.masks.tiling import Windows
 from mmcast.pipeline.custom_plan import plan_sizes
 
 
@@ -34,6 +35,16 @@ def test_small_objects_are_enlarged_and_looked_for_in_windows(tmp_path):
     assert 30 <= plan['num_queries'] < 88  # a window shows a part of the 80 objects
     plan = sizes_of(tmp_path, [size] * 3, [squares(80, 5, size)] * 3)
     assert plan['short'] == 512
+
+
+def test_windows_are_a_little_larger_than_crops_if_fewer_do_then(tmp_path):
+    """Two of 320 pixels cover 512 where large objects have 80; three of 256 would be needed."""
+    size = (256, 256)
+    boxes = [*squares(80, 5, size), *squares(20, 38, size)]
+    plan = sizes_of(tmp_path, [size] * 3, [boxes] * 3)
+    assert (plan['short'], plan['crop']) == (512, 256)
+    assert plan['windows'] == dict(size=320, overlap=96, batch_size=4)
+    assert Windows(320, 96).starts(512) == [0, 192] and len(Windows(256, 96).starts(512)) == 3
 
 
 def test_windows_that_would_enlarge_little_are_not_taken(tmp_path):

@@ -43,8 +43,9 @@ def test_small_objects_in_large_images_are_looked_for_in_windows(tmp_path, teach
     windows = plan['refine']['model.detector.test_cfg.windows']
     short = plan['student_transforms']['Resize']['scale'][1]
     assert 18 * short / 2000 >= 15.9
-    assert windows['size'] == CROPS[gpu] // 14 * 14 and windows['overlap'] >= 90 * short / 2000
-    assert plan['student_transforms']['RandomCrop']['crop_size'] == [windows['size']] * 2
+    assert plan['student_transforms']['RandomCrop']['crop_size'] == [CROPS[gpu] // 14 * 14] * 2
+    assert CROPS[gpu] - 14 <= windows['size'] <= 1.25 * CROPS[gpu]
+    assert windows['overlap'] >= 90 * short / 2000
 
 
 def test_windows_that_would_cut_large_objects_are_not_taken(tmp_path):
