@@ -27,4 +27,6 @@ variables = dict(
     student_weights='{configs}/toy/weights/toy_teacher.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
+# The mirrored image too: better labels for twice the time, docs/pseudo_labels.md.
+steps = dict(pseudo_label_1=dict(flip=True), pseudo_label_2=dict(flip=True))
 model_card = dict(licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})
