@@ -192,7 +192,6 @@ DATA = (
     'val_masks',
     'classes',
     'num_classes',
-    'class_weight',
 )
 
 

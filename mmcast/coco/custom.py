@@ -71,8 +71,7 @@ def prepare_custom_data(
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
-        ``val_images``, ``classes``, ``num_classes``, and ``class_weight`` (the classes' 1.0 and no
-        object's 0.1).
+        ``val_images``, ``classes`` and ``num_classes``.
 
     Raises:
         CASTError: something is missing, does not fit, cannot be used or is ambiguous, naming it and
@@ -128,7 +127,6 @@ def prepare_custom_data(
         val_images=str(held.folder),
         classes=names,
         num_classes=len(names),
-        class_weight=[1.0] * len(names) + [0.1],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmcast.coco.data_facts import measure_data
 from mmcast.pipeline.decisions import Decisions, number
-from mmcast.pipeline.views import Limit, choose_view
+from mmcast.pipeline.views import Limit, View, choose_view
 
 DIVISOR = 32  # of the sides of an encoder's input
 
@@ -39,8 +39,9 @@ def plan_sizes(
 
     Returns:
         ``short`` and ``long``, sides in pixels that an image is brought to; ``crop``, side of a
-        training crop; ``num_queries``; ``windows`` for a detector's ``test_cfg``; ``decisions``,
-        the rows of the table, and ``table``, the file with it.
+        training crop; ``num_queries``; ``class_weight``, the classes' in the loss and no object's;
+        ``windows`` for a detector's ``test_cfg``; ``decisions``, the rows of the table, and
+        ``table``, the file with it.
 
     Raises:
         CASTError: A value is not what its setting takes.
@@ -56,7 +57,16 @@ def plan_sizes(
         long=view.long,
         crop=view.crop,
         num_queries=view.num_queries,
+        class_weight=[1.0] * len(classes) + [_no_object(decisions, view)],
         windows=view.windows(int(number(batch_size, 'batch_size'))),
     )
     table = decisions.write(Path(out_dir), outputs, data.facts)
     return dict(outputs, decisions=[vars(row) for row in decisions.rows], table=table, weights=[])
+
+
+def _no_object(decisions: Decisions, view: View) -> float:
+    """The weight of queries without an object in the loss; 0.1 is the paper's and mmdet's."""
+    if view.window:
+        why = 'joining windows drops what is found twice, so queries need not learn to'
+        return decisions.add('no_object_weight', 0.01, why)
+    return decisions.add('no_object_weight', 0.1, "the paper's")

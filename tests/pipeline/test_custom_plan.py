@@ -22,6 +22,7 @@ def test_images_with_large_objects_are_brought_to_a_crop(tmp_path):
     plan = sizes_of(tmp_path, [size] * 3, [squares(4, 60, size)] * 3)
     assert (plan['short'], plan['crop'], plan['windows']) == (256, 256, None)
     assert plan['num_queries'] == 30
+    assert plan['class_weight'] == [1.0, 1.0, 0.1]
 
 
 def test_small_objects_are_enlarged_and_looked_for_in_windows(tmp_path):
@@ -32,6 +33,7 @@ def test_small_objects_are_enlarged_and_looked_for_in_windows(tmp_path):
     assert (plan['short'], plan['crop']) == (410, 256)  # 256 * 16 / 10
     assert plan['long'] >= 410 * 320 / 256
     assert plan['windows'] == dict(size=256, overlap=32, batch_size=4)
+    assert plan['class_weight'] == [1.0, 1.0, 0.01]
     assert 30 <= plan['num_queries'] < 88  # a window shows a part of the 80 objects
     plan = sizes_of(tmp_path, [size] * 3, [squares(80, 5, size)] * 3)
     assert plan['short'] == 512

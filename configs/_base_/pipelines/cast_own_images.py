@@ -17,7 +17,7 @@ datasets = dict(
 step_options = {
     'model.detector.panoptic_head.num_things_classes': '{data.num_classes}',
     'model.detector.panoptic_head.num_queries': '{plan.num_queries}',
-    'model.detector.panoptic_head.loss_cls.class_weight': '{data.class_weight}',
+    'model.detector.panoptic_head.loss_cls.class_weight': '{plan.class_weight}',
     'model.detector.panoptic_fusion_head.num_things_classes': '{data.num_classes}',
     'model.detector.test_cfg.max_per_image': '{plan.num_queries}',
     'model.detector.test_cfg.windows': '{plan.windows}',
