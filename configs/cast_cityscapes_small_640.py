@@ -6,3 +6,6 @@ step_options = {
     'model.detector.panoptic_head.num_queries': '{num_queries}',
     'model.detector.train_cfg.num_points': 12544,
     'model.detector.test_cfg.max_per_image': '{num_queries}'}
+# The toy's teacher has its own.
+steps = dict(zero_shot=dict(cfg_options={
+    'model.detector.panoptic_head.num_queries': 24, 'model.detector.test_cfg.max_per_image': 24}))
