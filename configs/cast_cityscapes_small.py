@@ -37,23 +37,23 @@ steps = dict(
 # On the half of the validation set that chooses nothing.
 teacher, student = dict(kind='test', cfg_options='{teacher_options}'), dict(kind='test')
 steps |= dict(
-    test_adapt_labeled=dict(
+    adapt_labeled_test=dict(
         teacher, config='{teacher}_adapt_labeled.py', checkpoint='{adapt_labeled.checkpoint}'),
-    test_adapt_self_training=dict(
+    adapt_self_training_test=dict(
         teacher, config='{teacher}_adapt_self_training.py',
         checkpoint='{adapt_self_training.checkpoint}'),
-    test_transfer=dict(student, config='{student}_transfer.py', checkpoint='{transfer.checkpoint}'),
-    test_refine=dict(student, config='{student}_refine.py', checkpoint='{refine.checkpoint}'))
+    transfer_test=dict(student, config='{student}_transfer.py', checkpoint='{transfer.checkpoint}'),
+    refine_test=dict(student, config='{student}_refine.py', checkpoint='{refine.checkpoint}'))
 summary = dict(
     _delete_=True,
     zero_shot='teacher, zero-shot',
-    test_adapt_labeled='teacher, adapted on labels (1a)',
-    test_adapt_self_training='teacher, self-trained (1b)',
-    test_transfer='student, transferred (2)',
-    test_refine='student, refined (3)')
+    adapt_labeled_test='teacher, adapted on labels (1a)',
+    adapt_self_training_test='teacher, self-trained (1b)',
+    transfer_test='student, transferred (2)',
+    refine_test='student, refined (3)')
 # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
 report = dict(pseudo_labels=dict(
-    labeled='{data.labeled}', hidden='{data.train}', score_thr=0.4, min_visible=0.5, min_area=80))
+    labeled='{data.labeled}', hidden='{data.train}', score_thr=0.4, min_visible=0.5, min_area='{min_area}'))
 model_card = dict(
     data='Cityscapes (research use only), resized.',
     licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})

@@ -7,15 +7,15 @@ train = dict(kind='train', load_from='{pretrained_student}')
 names = ('supervised', 'supervised_all', 'online')
 dropped = [name for name in _base_.steps if name not in ('data', 'start')]
 steps = dict.fromkeys(dropped) | {name: dict(train, config=f'{config}{name}.py') for name in names} | {
-    f'test_{name}': dict(
+    f'{name}_test': dict(
         kind='test', config=f'{config}{name}.py', checkpoint=f'{{{name}.best_checkpoint}}')
     for name in names}
 steps['supervised_all']['labeled'] = '{data.train}'
 summary = dict(
     _delete_=True,
-    test_supervised='student, supervised (best)',
-    test_supervised_all='student, supervised, all labels (best)',
-    test_online='student, online teacher alone (best)')
+    supervised_test='student, supervised (best)',
+    supervised_all_test='student, supervised, all labels (best)',
+    online_test='student, online teacher alone (best)')
 report = dict(pseudo_labels=None, columns=[
     dict(title='supervised', step='supervised'), dict(title='all labels', step='supervised_all'),
     dict(title='online teacher', step='online')])

@@ -188,9 +188,7 @@ def scene(tmp_path, found):
     ).to_dict()
     figures = []
     for min_area in (0, 100):
-        metric = CocoMetric(
-            ann_file=str(tmp_path / 'scene.json'), metric='segm', min_area=min_area
-        )
+        metric = CocoMetric(ann_file=str(tmp_path / 'scene.json'), metric='segm', min_area=min_area)
         metric.dataset_meta = dict(classes=('a',))
         metric.process({}, [sample])
         figures.append(metric.evaluate(1)['coco/segm_mAP'])
@@ -212,7 +210,9 @@ def test_objects_below_min_area_neither_count_nor_cost(tmp_path, found, every, l
     assert scene(tmp_path, found) == [every, large]
 
 
-@pytest.mark.parametrize('options', [dict(min_area=-1), dict(min_area=9, use_mp_eval=True)], ids=str)
+@pytest.mark.parametrize(
+    'options', [dict(min_area=-1), dict(min_area=9, use_mp_eval=True)], ids=str
+)
 def test_a_min_area_that_cannot_be_is_refused(options):
     with pytest.raises(CASTError, match='min_area is'):
         CocoMetric(metric='segm', **options)

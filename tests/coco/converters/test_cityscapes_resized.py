@@ -19,9 +19,7 @@ OLD, NEW = (40, 80), (15, 30)  # height and width: eight old pixels cover three 
 
 @pytest.fixture
 def root(tmp_path):
-    generate_toy_cityscapes(
-        tmp_path / 'data', num_train=3, num_val=2, size=OLD, progress=False
-    )
+    generate_toy_cityscapes(tmp_path / 'data', num_train=3, num_val=2, size=OLD, progress=False)
     return tmp_path / 'data'
 
 

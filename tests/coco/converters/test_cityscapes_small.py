@@ -79,9 +79,7 @@ def test_a_second_call_changes_nothing_and_another_rule_is_refused(root, tmp_pat
 
 
 def test_cities_of_ones_own_choice_leave_the_training_set(root, tmp_path):
-    paths = prepare(
-        root, tmp_path, val_cities=['abendorf'], test_cities=['grauwinkel', 'regenau']
-    )
+    paths = prepare(root, tmp_path, val_cities=['abendorf'], test_cities=['grauwinkel', 'regenau'])
     train, val, test = (read(paths[part]) for part in ('train', 'val', 'test'))
     assert cities(train) == {'dammerburg', 'nebelsheim'}
     assert (len(train['images']), len(val['images']), len(test['images'])) == (16, 8, 5)
@@ -121,7 +119,9 @@ def test_halves_of_validation_have_about_as_many_images():
     """As in Cityscapes: the largest city alone on one side."""
     counts = dict(frankfurt=267, lindau=59, munster=174)
     images = [
-        dict(file_name=f'val/{city}/{i}.png') for city, number in counts.items() for i in range(number)
+        dict(file_name=f'val/{city}/{i}.png')
+        for city, number in counts.items()
+        for i in range(number)
     ]
     assert halve_cities(images) == (['frankfurt'], ['munster', 'lindau'])
     with pytest.raises(CASTError, match='images of 1 cities, which cannot be halved'):
