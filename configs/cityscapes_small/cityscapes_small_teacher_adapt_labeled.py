@@ -5,4 +5,4 @@ model = dict(detector=_base_.small, pixel_contrast=_base_.pixel_contrast)
 load_from = 'work_dirs/cast_cityscapes_small/start/teacher.pth'  # the pipeline puts its own here
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights have no classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=1500, val_interval=1500)
+train_cfg = dict(max_iters=1000, val_interval=1000)

@@ -142,19 +142,18 @@ def _check_cities(
 
 def _of_cities(parts: Sequence[dict], cities: Collection[str]) -> dict:
     """One COCO content of the images of some cities, numbered from 1."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for part in parts:
         numbers = {}
         for image in part['images']:
             if city_of(image) in cities:
                 numbers[image['id']] = len(images) + 1
                 images.append(dict(image, id=len(images) + 1))
-        annotations += [
-            dict(ann, image_id=numbers[ann['image_id']], id=len(annotations) + number)
-            for number, ann in enumerate(
-                (ann for ann in part['annotations'] if ann['image_id'] in numbers), 1
-            )
-        ]
+        for ann in part['annotations']:
+            if ann['image_id'] in numbers:
+                image_id = numbers[ann['image_id']]
+                annotations.append(dict(ann, id=len(annotations) + 1, image_id=image_id))
     return dict(parts[0], images=images, annotations=annotations)
 
 
