@@ -35,8 +35,8 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
             their images ``train_images``, ``unlabeled_images`` (default ``train_images``) and
             ``val_images``;
             ``val_masks``, the folder that cityscapesscripts' metric reads; ``classes``, the names
-            to learn; ``transforms``, options of pipeline transforms by their type. Other keys
-            are ignored.
+            to learn; ``transforms``, options of pipeline transforms by their type; ``mixing`` of
+            pseudo-labeled images. Other keys are ignored.
         train: whether the config's training data are meant, or those of tests alone.
     """
     if train:
@@ -45,6 +45,8 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
             labeled = ann_file == 'labeled'
             images = files.get('train_images') if labeled else unlabeled_images(files)
             _set_dataset(dataset, files, ann_file, images)
+            if ann_file == 'pseudo_labels' and files.get('mixing'):
+                dataset['mixing'] = {**(dataset.get('mixing') or {}), **files['mixing']}
     for name in _TEST_LOADERS:
         for dataset in _coco_datasets((cfg.get(name) or {}).get('dataset')):
             _set_dataset(dataset, files, 'val', files.get('val_images'))
@@ -68,6 +70,12 @@ def transforms_of(cfg: Config) -> set[str]:
         for dataset in _coco_datasets(loader.get('dataset'))
         for transform in dataset.get('pipeline', ())
     }
+
+
+def learns_from_pseudo_labels(cfg: Config) -> bool:
+    """Whether a config's training data have a ``PseudoLabelDataset``."""
+    datasets = _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset'))
+    return any(_type_of(dataset) == _PSEUDO_LABELED for dataset in datasets)
 
 
 def unlabeled_images(files: Mapping[str, Any]) -> str | None:
