@@ -20,6 +20,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmcast.data.compressed_masks import CompressedMasks, Patch
 from mmcast.data.generators import numbers_of_their_own
 from mmcast.errors import CASTError
+from mmcast.masks.boxes import boxes_of_masks
 from mmcast.masks.confidence import LEVELS
 from mmcast.masks.resizing import nearest_centres
 from mmcast.registry import TRANSFORMS
@@ -374,7 +375,9 @@ def _patches(masks: BitmapMasks, size: Sequence[int]) -> list[Patch]:
     if isinstance(masks, CompressedMasks):
         patches = masks.patches
     else:
-        patches = [(0, 0, mask) for mask in masks.to_ndarray()]
+        bitmaps = masks.to_ndarray()
+        boxes = boxes_of_masks(bitmaps).astype(int).tolist()
+        patches = [(y, x, mask[y:end, x:right]) for mask, (x, y, right, end) in zip(bitmaps, boxes)]
     return [_cut(patch, *size) for patch in patches]
 
 

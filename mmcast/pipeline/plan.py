@@ -217,7 +217,11 @@ class Plan:
         """Raises CASTError where ``mixing`` has options that there are not, or would mix nothing:
         no step, or not the one that it is given to, learns from pseudo-labels.
         """
-        learning = [n for n, config in self._configs.items() if learns_from_pseudo_labels(config)]
+        learning = [
+            name
+            for name, config in self._configs.items()
+            if self.definitions[name]['kind'] == 'train' and learns_from_pseudo_labels(config)
+        ]
         places = {'': self.config.to_dict().get('mixing')} | {
             name: definition.get('mixing') for name, definition in self.definitions.items()
         }
@@ -482,7 +486,8 @@ class Plan:
         }
         shared = self.resolve(self.config.get('mixing'), 'mixing', state)
         own = definition.get('mixing', {})  # None: none in this step
-        files['mixing'] = None if own is None else {**(shared or {}), **own}
+        if own is not None and (shared or own):
+            files['mixing'] = {**(shared or {}), **own}
         return files | {
             key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition
         }
