@@ -87,9 +87,11 @@ class MixedImages(CocoDataset):
         those that were drawn holds anything.
         """
         for _ in range(_TRIES):
-            others = [self._load(i, transforms) for i in mixer.get_indexes(self, index)]
-            if None not in others:
-                return others
+            indexes = mixer.get_indexes(self, index)
+            others = [self._load(i, transforms) for i in indexes]
+            found = [other for other in others if other is not None]
+            if len(found) == len(indexes):
+                return found
         return []
 
     def _load(self, index: int, transforms: Sequence[Callable]) -> dict | None:
@@ -237,7 +239,7 @@ class CopyPasteInstances(MixingTransform):
 
     def mix(self, results: dict, others: list[dict]) -> dict:
         """Pastes instances of the first of the others."""
-        (donor,), size = others, results['img'].shape[:2]
+        donor, size = others[0], results['img'].shape[:2]
         patches = _patches(donor['gt_masks'], size)
         chosen = self._choose(donor, patches)
         if not len(chosen):
@@ -252,24 +254,16 @@ class CopyPasteInstances(MixingTransform):
                 results[key] = results[key].copy()
                 results[key][:height, :width][pasted] = donor[key][:height, :width][pasted]
         behind = _patches(results['gt_masks'], size)
-        left = [
-            (top, left, pixels & ~cover[_window((top, left, pixels))].view(np.uint8))
-            for top, left, pixels in behind
-        ]
-        before, after = (
-            np.array([p[2].sum(dtype=int) for p in each], int) for each in (behind, left)
-        )
-        hidden = after < self.min_visible * before
+        left = [(*patch[:2], patch[2] * ~cover[_window(patch)]) for patch in behind]
+        hidden = _areas(left) < self.min_visible * _areas(behind)
         results['gt_ignore_flags'] = results['gt_ignore_flags'] | hidden
-        everything = [None] * len(patches)
-        for i in chosen:
-            everything[i] = patches[i]
-        return _with_labels(results, [(results, left), (donor, everything)])
+        front = [patch if i in chosen else None for i, patch in enumerate(patches)]
+        return _with_labels(results, [(results, left), (donor, front)])
 
     def _choose(self, donor: dict, patches: Sequence[Patch]) -> np.ndarray:
         """Indices of the instances to paste."""
-        areas = np.array([pixels.sum(dtype=int) for _, _, pixels in patches], int)
-        possible = (areas >= max(1, self.min_area)) & ~donor['gt_ignore_flags'].astype(bool)
+        possible = _areas(patches) >= max(1, self.min_area)
+        possible &= ~donor['gt_ignore_flags'].astype(bool)
         if 'gt_scores' in donor:
             possible &= donor['gt_scores'] > self.min_score
         possible = np.flatnonzero(possible)
@@ -293,15 +287,15 @@ class MixUpInstances(MixingTransform):
 
     def mix(self, results: dict, others: list[dict]) -> dict:
         """The mean with the first of the others."""
-        (other,), size = others, results['img'].shape[:2]
+        other, size = others[0], results['img'].shape[:2]
         height, width = np.minimum(size, other['img'].shape[:2])
         for key in ('img', 'gt_seg_map'):
             if key in results:
-                results[key] = np.array(results[key], order='C')
-                both = (
+                one, two = (
                     np.ascontiguousarray(each[key][:height, :width]) for each in (results, other)
                 )
-                results[key][:height, :width] = cv2.addWeighted(next(both), 0.5, next(both), 0.5, 0)
+                results[key] = results[key].copy()
+                results[key][:height, :width] = cv2.addWeighted(one, 0.5, two, 0.5, 0)
         return _with_labels(
             results, [(each, _patches(each['gt_masks'], size)) for each in (results, other)]
         )
@@ -368,6 +362,11 @@ def _window(patch: Patch) -> tuple[slice, slice]:
     """Where in its mask a patch lies."""
     top, left, pixels = patch
     return slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1])
+
+
+def _areas(patches: Sequence[Patch]) -> np.ndarray:
+    """(N,) pixels of each mask."""
+    return np.array([pixels.sum(dtype=int) for _, _, pixels in patches], int)
 
 
 def _patches(masks: BitmapMasks, size: Sequence[int]) -> list[Patch]:
