@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmdet.evaluation.metrics import coco_metric
@@ -21,6 +20,7 @@ from mmengine.logging import print_log
 
 from mmcast.coco.evaluation import FastCOCOeval
 from mmcast.coco.reading import read_labels
+from mmcast.data.mixing import MixedImages
 from mmcast.errors import CASTError
 from mmcast.registry import DATASETS, METRICS
 
@@ -69,7 +69,7 @@ def ids_of_labels(coco: COCO, classes: Sequence[str]) -> list[int]:
 
 
 @DATASETS.register_module()
-class CocoDataset(MMDetCocoDataset):
+class CocoDataset(MixedImages):
     """mmdet's ``CocoDataset``; the label of a category is the index of its name in
     ``metainfo['classes']``, and the file is mended or refused as
     :func:`mmcast.coco.reading.read_labels` says.

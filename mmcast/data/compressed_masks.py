@@ -10,6 +10,10 @@ from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as mask_api
 
 from mmcast.masks.resizing import nearest_centres
+from mmcast.masks.rle import encode_patch
+
+# Top row, left column and pixels (h, w), uint8, of the part of a mask that can hold ones.
+Patch = tuple[int, int, np.ndarray]
 
 
 class CompressedMasks(BitmapMasks):
@@ -31,18 +35,24 @@ class CompressedMasks(BitmapMasks):
     def __init__(self, rles: list[dict], rows: np.ndarray, columns: np.ndarray) -> None:
         self.rles, self.rows, self.columns = rles, rows, columns
         self.height, self.width = len(rows), len(columns)
-        self._patches: list[tuple[int, int, np.ndarray]] | None = None
+        self._patches: list[Patch] | None = None
+
+    @classmethod
+    def of_patches(cls, patches: Sequence[Patch], height: int, width: int) -> 'CompressedMasks':
+        """Masks (height, width) that are empty but for a patch each, which lies within them."""
+        rles = [encode_patch(pixels, top, left, (height, width)) for top, left, pixels in patches]
+        masks = cls(rles, np.arange(height), np.arange(width))
+        masks._patches = list(patches)
+        return masks
 
     @property
-    def patches(self) -> list[tuple[int, int, np.ndarray]]:
-        """Top row, left column and pixels (h, w), uint8, of the part of each mask that can hold
-        ones.
-        """
+    def patches(self) -> list[Patch]:
+        """Where each mask may hold ones; the pixels are not to be written into."""
         if self._patches is None:
             self._patches = [self._decode(rle) for rle in self.rles]
         return self._patches
 
-    def _decode(self, rle: dict) -> tuple[int, int, np.ndarray]:
+    def _decode(self, rle: dict) -> Patch:
         x, y, width, height = mask_api.toBbox(rle).astype(int).tolist()
         rows = np.flatnonzero((self.rows >= y) & (self.rows < y + height))
         columns = np.flatnonzero((self.columns >= x) & (self.columns < x + width))

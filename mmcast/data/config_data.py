@@ -33,8 +33,8 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
             ``val_images``; ``test`` and ``test_images``, if tests are of other images than
             validation;
             ``val_masks``, the folder that cityscapesscripts' metric reads; ``classes``, the names
-            to learn; ``transforms``, options of pipeline transforms by their type. Other keys
-            are ignored.
+            to learn; ``transforms``, options of pipeline transforms by their type; ``mixing`` of
+            pseudo-labeled images. Other keys are ignored.
         train: whether the config's training data are meant, or those of tests alone.
     """
     if train:
@@ -43,6 +43,8 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
             labeled = ann_file == 'labeled'
             images = files.get('train_images') if labeled else unlabeled_images(files)
             _set_dataset(dataset, files, ann_file, images)
+            if ann_file == 'pseudo_labels' and files.get('mixing'):
+                dataset['mixing'] = {**(dataset.get('mixing') or {}), **files['mixing']}
     for loop in ('val', 'test'):
         ann_file = loop if files.get(loop) else 'val'
         images = files.get(f'{ann_file}_images') or files.get('val_images')
@@ -67,6 +69,12 @@ def transforms_of(cfg: Config) -> set[str]:
         for dataset in _coco_datasets(loader.get('dataset'))
         for transform in dataset.get('pipeline', ())
     }
+
+
+def learns_from_pseudo_labels(cfg: Config) -> bool:
+    """Whether a config's training data have a ``PseudoLabelDataset``."""
+    datasets = _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset'))
+    return any(_type_of(dataset) == _PSEUDO_LABELED for dataset in datasets)
 
 
 def unlabeled_images(files: Mapping[str, Any]) -> str | None:

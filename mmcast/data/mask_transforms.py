@@ -7,9 +7,10 @@ from mmcast.errors import CASTError
 
 # By name, what does the same and moves masks too. The first three move images and boxes and pass
 # masks on as they are; the others end in an error in the first batch.
+_MOSAIC = 'mixing=dict(mosaic=dict(prob=...)) of the data set'
 _INSTEAD = dict(
-    Mosaic='CachedMosaic',
-    MixUp='CachedMixUp',
+    Mosaic=_MOSAIC,
+    MixUp='mixing=dict(mixup=dict(prob=...)) of the data set',
     RandomShift='TranslateX and TranslateY',
     RandomAffine='Rotate, ShearX and TranslateX',
     RandomCenterCropPad='RandomCrop and Pad',
@@ -29,6 +30,14 @@ def check_mask_transforms(dataset: dict, name: str) -> None:
     parts = list(_typed_parts(dataset))
     if not any(kind.startswith('Load') and part.get('with_mask') for kind, part in parts):
         return
+    for kind, part in parts:
+        width, height = part.get('img_scale', (1, 1)) if kind == 'CachedMosaic' else (1, 1)
+        if width != height:
+            raise CASTError(
+                f"{name}: mmdet's CachedMosaic makes masks of {width} x {height} for an image of "
+                f'{height} x {width} (height x width, doubled): give it a square img_scale, or '
+                f'replace it by {_MOSAIC}'
+            )
     found = sorted({kind for kind, _ in parts if kind in _INSTEAD})
     if found:
         advice = '; '.join(f'{kind} by {_INSTEAD[kind]}' for kind in found)

@@ -25,13 +25,34 @@ def encode_mask(mask: np.ndarray) -> dict:
     no other thread of Python run meanwhile; here numpy finds the runs, in the columns that have any
     pixel, and pycocotools packs them.
     """
-    pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
     columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
     first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-    flat = cv2.transpose(pixels[:, first:end]).ravel().view(bool)
-    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
-    runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
-    rle = mask_api.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
+    return _encode_columns(pixels[:, first:end], first, mask.shape)
+
+
+def encode_patch(pixels: np.ndarray, top: int, left: int, size: tuple[int, int]) -> dict:
+    """:func:`encode_mask` of a mask that is empty but for a patch.
+
+    Args:
+        pixels: (h, w) of uint8, 0 or 1.
+        top: row of the mask in which the patch begins; it lies within the mask.
+        left: column likewise.
+        size: (H, W) of the mask.
+    """
+    below = size[0] - top - pixels.shape[0]
+    return _encode_columns(np.pad(pixels, ((top, below), (0, 0))), left, size)
+
+
+def _encode_columns(pixels: np.ndarray, first: int, size: tuple[int, int]) -> dict:
+    """The RLE of a mask of ``size`` (H, W), of which columns (H, w) of uint8 from ``first`` on are
+    given.
+    """
+    flat = cv2.transpose(pixels).ravel().view(bool) if pixels.size else np.zeros(0, bool)
+    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * size[0]
+    whole = size[0] * size[1]
+    runs = np.diff(changes[changes < whole], prepend=0, append=whole)
+    rle = mask_api.frPyObjects(dict(size=list(size), counts=runs.tolist()), *size)
     return text_rle(rle)
 
 

@@ -12,7 +12,13 @@ from typing import Any
 from mmengine.config import Config
 
 from mmcast.configs import find_config, load_bases, load_config, shipped_configs
-from mmcast.data.config_data import set_config_data, transforms_of, unlabeled_images
+from mmcast.data.config_data import (
+    learns_from_pseudo_labels,
+    set_config_data,
+    transforms_of,
+    unlabeled_images,
+)
+from mmcast.data.mixing import build_mixing
 from mmcast.errors import CASTError
 from mmcast.pipeline.settings import (
     PIPELINE_KEYS,
@@ -37,14 +43,15 @@ class Plan:
 
     The config has ``steps`` (dicts by name, or a list of dicts with ``name``; ``steps.py`` says
     what each kind takes) and may have ``work_dir``, ``seed``, ``variables``, ``choices`` (the
-    values that some variables may take), ``datasets`` (see ``set_config_data``), ``step_options``
-    (merged into the config of every step), ``summary``, ``report`` and ``model_card``; other names
-    are its own. A step that is None does not exist. A dict's steps run in their order, but each
-    behind those whose outputs it uses; ``after`` puts one behind another instead of at the end. A
-    step's config is looked for next to the pipeline's, then among those shipped with mmcast.
-    Strings may hold templates: ``{variable}``, ``{work_dir}``, ``{seed}``, ``{config_dir}`` (the
-    folder of the pipeline config), ``{configs}`` (the configs shipped with mmcast),
-    ``{step.output}`` and ``{step}``, all outputs of a step.
+    values that some variables may take), ``datasets`` (see ``set_config_data``), ``mixing`` (of the
+    pseudo-labeled images of every training step), ``step_options`` (merged into the config of every
+    step), ``summary``, ``report`` and ``model_card``; other names are its own. A step that is None
+    does not exist. A dict's steps run in their order, but each behind those whose outputs it uses;
+    ``after`` puts one behind another instead of at the end. A step's config is looked for next to
+    the pipeline's, then among those shipped with mmcast. Strings may hold templates:
+    ``{variable}``, ``{work_dir}``, ``{seed}``, ``{config_dir}`` (the folder of the pipeline
+    config), ``{configs}`` (the configs shipped with mmcast), ``{step.output}`` and ``{step}``, all
+    outputs of a step.
 
     Args:
         path: the pipeline config.
@@ -103,6 +110,7 @@ class Plan:
         }
         self._check_options()
         self._check_transforms()
+        self._check_mixing()
         for name, definition in self.definitions.items():
             check_arguments(name, self._filled_in(definition))
         self.rows = self._summary_rows()
@@ -204,6 +212,30 @@ class Plan:
                     f'{hint(name, sorted(known))}'
                 )
             check_sizes(wanted[name], f'{self.path}: datasets.transforms.{name}')
+
+    def _check_mixing(self) -> None:
+        """Raises CASTError where ``mixing`` has options that there are not, or would mix nothing:
+        no step, or not the one that it is given to, learns from pseudo-labels.
+        """
+        learning = [
+            name
+            for name, config in self._configs.items()
+            if self.definitions[name]['kind'] == 'train' and learns_from_pseudo_labels(config)
+        ]
+        places = {'': self.config.to_dict().get('mixing')} | {
+            name: definition.get('mixing') for name, definition in self.definitions.items()
+        }
+        for name, mixing in places.items():
+            place = f'{self.path}: step {name}' if name else str(self.path)
+            if mixing and (name not in learning if name else not learning):
+                raise CASTError(
+                    f'{place}: mixing is of pseudo-labeled images, and none is trained on; steps '
+                    f'with them: {", ".join(learning) or "none"}'
+                )
+            try:
+                build_mixing(self._filled_in(mixing))
+            except CASTError as error:
+                raise CASTError(f'{place}: {error}') from error
 
     def _in_order_of_need(self) -> dict[str, dict]:
         """The definitions in their order, but each behind the steps whose outputs it uses.
@@ -445,13 +477,17 @@ class Plan:
 
     def files(self, definition: dict, state: PipelineState) -> dict[str, Any]:
         """The files of the pipeline's ``datasets``, and those that a step names instead; its
-        ``transforms`` win over those of all steps.
+        ``transforms`` and ``mixing`` win over those of all steps.
         """
         files = dict(self.resolve(self.config.get('datasets', {}), 'datasets', state))
         files['transforms'] = {
             **(files.get('transforms') or {}),
             **(definition.get('transforms') or {}),
         }
+        shared = self.resolve(self.config.get('mixing'), 'mixing', state)
+        own = definition.get('mixing', {})  # None: none in this step
+        if own is not None and (shared or own):
+            files['mixing'] = {**(shared or {}), **own}
         return files | {
             key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition
         }

@@ -19,7 +19,10 @@ from mmcast.typed_values import NO_DEFAULT, TEMPLATE, Typed, read_like
 # What a step of each kind must and may say, besides its kind.
 _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
     call=({'function'}, {'kwargs'}),
-    train=({'config'}, {'load_from', 'labeled', 'pseudo_labels', 'transforms', 'cfg_options'}),
+    train=(
+        {'config'},
+        {'load_from', 'labeled', 'pseudo_labels', 'mixing', 'transforms', 'cfg_options'},
+    ),
     test=({'config', 'checkpoint'}, {'transforms', 'cfg_options'}),
     pseudo_label=(
         {'config', 'checkpoint'},
@@ -38,6 +41,7 @@ PIPELINE_KEYS = (
     'variables',
     'choices',
     'datasets',
+    'mixing',
     'steps',
     'step_options',
     'summary',

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
+from mmcast.data.mixing import MixedImages
 from mmcast.errors import CASTError
 from mmcast.memory import no_cycle_search
 from mmcast.pseudo_labels.filters import LabelFilter
@@ -16,7 +16,7 @@ from mmcast.registry import DATASETS
 
 
 @DATASETS.register_module()
-class PseudoLabelDataset(CocoDataset):
+class PseudoLabelDataset(MixedImages):
     """A file of `generate_pseudo_labels`, filtered when read, each image with `source` set to
     'pseudo'.
 
@@ -24,7 +24,7 @@ class PseudoLabelDataset(CocoDataset):
     Every image stays, also one that has no label left: that nothing is in it is what the teacher
     says. Masks are RLE, so the pipeline loads them with `LoadAnnotations(with_bbox=True,
     with_mask=True)` (not `poly2mask=False`) or `LoadCompressedAnnotations`. One log line says what
-    was kept and what was dropped for which reason.
+    was kept and what was dropped for which reason. `mixing` mixes images, see `MixedImages`.
 
     Args:
         score_thr: Labels with a `score` above it are used; a number, or one for each class by name.

@@ -1,15 +1,13 @@
 """Before embeddings of training images are kept: do the images come again?"""
 
 import hashlib
-import random
 
-import numpy as np
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from mmcast.data.generators import generators_kept
 from mmcast.errors import CASTError
 
 DRAWS, VERSIONS = 8, 4  # an image may be flipped both ways
@@ -42,8 +40,7 @@ def check_images_repeat(dataset: Dataset) -> None:
     Raises:
         CASTError: An image has more than ``VERSIONS`` versions.
     """
-    numbers = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
+    with generators_kept():
         for first in (0, *getattr(dataset, 'cumulative_sizes', ())[:-1]):
             items = [dataset[first] for _ in range(DRAWS)]
             name = items[0]['data_samples'].get('img_path')
@@ -58,7 +55,3 @@ def check_images_repeat(dataset: Dataset) -> None:
                     f'time that it is loaded ({len(contents)} of {DRAWS}): leave out random '
                     'transforms but flips, or set cache_gb=0'
                 )
-    finally:
-        random.setstate(numbers[0])
-        np.random.set_state(numbers[1])
-        torch.set_rng_state(numbers[2])

@@ -168,6 +168,66 @@ def test_dependents(write):
     assert plan.dependents({'student'}) == set()
 
 
+# ---- mixed images
+
+
+def mixing_of(plan, name):
+    """``mixing`` of the two data sets of a step."""
+    state = finish(plan, data=FILES, adapt=dict(checkpoint='a.pth'), label=dict(annotations='p'))
+    datasets = plan.step(name, Path('folder'), state).config.train_dataloader.dataset.datasets
+    return [dataset.get('mixing') for dataset in datasets]
+
+
+def test_mixing_is_of_the_pseudo_labeled_images_of_every_training_step(write):
+    path = write(PIPELINE + '\nmixing = dict(mixup=dict(prob=0.3))')
+    plan = plan_of(path, cfg_options={'mixing.mosaic.prob': Typed('0.25')})
+    both = dict(mixup=dict(prob=0.3), mosaic=dict(prob=0.25))
+    assert mixing_of(plan, 'adapt') == mixing_of(plan, 'student') == [None, both]
+    assert mixing_of(plan, 'label') == [None, None]
+    assert mixing_of(plan_of(write(PIPELINE)), 'student') == [None, None]
+
+
+def test_a_step_adds_to_mixing_or_has_none(write):
+    path = write(
+        PIPELINE
+        + """
+mixing = dict(mixup=dict(prob=0.3), mosaic=dict(prob=0.1))
+steps['adapt']['mixing'] = None
+steps['student']['mixing'] = dict(mosaic=None, copy_paste=dict(min_area=9))
+"""
+    )
+    assert mixing_of(plan_of(path), 'adapt') == [None, None]
+    given = dict(mixup=dict(prob=0.3), mosaic=None, copy_paste=dict(min_area=9))
+    assert mixing_of(plan_of(path), 'student') == [None, given]
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ('mixing.mixupp.prob', r'cast_test.py: mixing has no mixupp; did you mean mixup\?'),
+        ('mixing.mixup.prb', r'mixing.mixup has no prb; did you mean prob\?'),
+        ('steps.student.mixing.mixup.prb', r'step student: mixing.mixup has no prb'),
+        ('steps.label.mixing.mixup.prob', 'step label .* does not know mixing'),
+    ],
+)
+def test_mistakes_in_mixing_are_named_before_anything_runs(write, option, message):
+    with pytest.raises(CASTError, match=message):
+        plan_of(write(PIPELINE), cfg_options={option: Typed('0.5')})
+
+
+def test_mixing_where_nothing_is_pseudo_labeled_is_refused(write, tmp_path):
+    path = write(PIPELINE)
+    (tmp_path / 'labels.py').write_text(STEP.replace('PseudoLabelDataset', 'CocoDataset'))
+    options = {'steps.adapt.config': 'labels.py', 'mixing.mixup.prob': 0.5}
+    plan_of(path, cfg_options=options)  # for the student
+    options['steps.adapt.mixing.mixup.prob'] = 0.5
+    with pytest.raises(CASTError, match='step adapt: mixing is of .* steps with them: student'):
+        plan_of(path, cfg_options=options)
+    del options['steps.adapt.mixing.mixup.prob']
+    with pytest.raises(CASTError, match='cast_test.py: mixing is of .* steps with them: none'):
+        plan_of(path, cfg_options=options | {'steps.student.config': 'labels.py'})
+
+
 # ---- what a config drops, adds and misspells
 
 

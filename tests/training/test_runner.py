@@ -1,6 +1,7 @@
 """Whole runs: what they start from, what they leave, and which of them would never end."""
 
 import gc
+import math
 import multiprocessing
 from pathlib import Path
 
@@ -106,6 +107,23 @@ def test_a_resumed_ema_is_that_of_an_undisturbed_run(start, tmp_path):
     torch.testing.assert_close(weights(resumed.checkpoint), weights(whole.checkpoint))
     done = train_run(config(tmp_path / 'part', 4, **EMA), resumed.checkpoint)  # nothing is left
     torch.testing.assert_close(weights(done.checkpoint), weights(whole.checkpoint))
+
+
+def test_the_next_step_starts_from_an_average_whose_decay_grows(start, tmp_path):
+    """mmdet's ExpMomentumEMA, as a default hook that a pipeline adds by one option."""
+    hooks = dict(checkpoint=dict(interval=1))
+    train_run(config(tmp_path / 'plain', 3, load_from=start, default_hooks=hooks))
+    first, *rest = (weights(tmp_path / f'plain/iter_{number}.pth') for number in (1, 2, 3))
+    average = first
+    for step, latest in enumerate(rest, 1):
+        share = 0.9 * math.exp(-(1 + step) / 5) + 0.1
+        average = (1 - share) * average + share * latest
+    ema = dict(ema=dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, gamma=5))
+    result = train_run(config(tmp_path / 'ema', 3, load_from=start, default_hooks=ema))
+    torch.testing.assert_close(weights(result.checkpoint), average)
+    still = dict(optim_wrapper=dict(optimizer=dict(lr=0.0)))
+    then = train_run(config(tmp_path / 'next', 1, load_from=str(result.checkpoint), **still))
+    torch.testing.assert_close(weights(then.checkpoint), average)
 
 
 def test_ema_of_a_cast_detector_starts_at_its_weights_and_moves_its_student(tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -99,7 +99,8 @@ class EMATeacherHook(Hook):
             averaged ones.
 
     Raises:
-        CASTError: If student and teacher differ in names or shapes, or the burn-in never ends.
+        CASTError: If student and teacher differ in names or shapes, the burn-in never ends, or
+            MMEngine's ``EMAHook`` would save other weights than those that are handed over.
     """
 
     def __init__(
@@ -131,6 +132,11 @@ class EMATeacherHook(Hook):
             raise CASTError(
                 f'EMATeacherHook: burn_in={self.burn_in} is not below train_cfg.max_iters='
                 f'{runner.max_iters}, so the teacher would never label an image'
+            )
+        if self.hand_over and any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise CASTError(
+                "EMATeacherHook: hand_over=True puts the teacher's weights into the last "
+                "checkpoint, and EMAHook another average of the student's: leave out one of the two"
             )
         self._is_training = True
         self._follow(runner)

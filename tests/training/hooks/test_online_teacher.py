@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from sample_loader import loader_of
 from torch import nn
@@ -272,6 +272,13 @@ def test_a_teacher_that_has_not_begun_is_validated_as_the_student(tmp_path):
     run(cast, [touch, hook, Validate()], tmp_path, steps=5)
     follows = [equal(teacher, student) for teacher, student in zip(teachers, touch.students)]
     assert follows == [True, True, True, False, False]
+
+
+def test_two_averages_for_one_checkpoint_are_refused(tmp_path):
+    hooks = [EMATeacherHook(hand_over=True), EMAHook()]
+    with pytest.raises(CASTError, match='hand_over=True .* and EMAHook another'):
+        run(cast_with_teacher(), hooks, tmp_path, steps=2)
+    run(cast_with_teacher(), [EMATeacherHook(), EMAHook()], tmp_path / 'both', steps=1)
 
 
 def test_a_burn_in_that_never_ends_is_refused(tmp_path):
