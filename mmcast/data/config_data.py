@@ -95,6 +95,49 @@ def _set_dataset(
         )
 
 
+def labeled_data(cfg: Config) -> tuple[str, str]:
+    """Path of the human annotations that a training config reads, and the folder of their images.
+
+    Raises:
+        CASTError: it reads none, or several.
+    """
+    found = {
+        (
+            os.path.join(dataset.get('data_root') or '', dataset['ann_file']),
+            os.path.join(
+                dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img', '')
+            ),
+        )
+        for dataset in _training_datasets(cfg, 'labeled')
+    }
+    if len(found) != 1:
+        files = ', '.join(sorted(ann_file for ann_file, _ in found)) or 'none'
+        raise CASTError(
+            f'{cfg.filename} trains on the labels of {files}: folds are made of those of one file'
+        )
+    return found.pop()
+
+
+def set_labeled_data(cfg: Config, ann_file: str) -> None:
+    """Points what :func:`labeled_data` found at a file of some of these images, in place."""
+    for dataset in _training_datasets(cfg, 'labeled'):
+        root = dataset.get('data_root') or ''
+        folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
+        dataset.update(ann_file=ann_file, data_root='', data_prefix=dict(img=folder))
+
+
+def pseudo_labeled_data(cfg: Config) -> list[dict]:
+    """The data sets of a training config that read pseudo-labels."""
+    return list(_training_datasets(cfg, 'pseudo_labels'))
+
+
+def _training_datasets(cfg: Config, kind: str) -> Iterator[dict]:
+    """Those that read ``labeled``, ``pseudo_labels`` or ``unlabeled``."""
+    for dataset in _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset')):
+        if _TRAINING_FILES.get(_type_of(dataset), 'labeled') == kind:
+            yield dataset
+
+
 def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:
     """Checks every COCO-style data set of the named data loaders.
 

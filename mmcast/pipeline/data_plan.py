@@ -21,6 +21,7 @@ from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.models.lora import LoRA
 from mmcast.models.teacher.prompts import read_texts
+from mmcast.pipeline.held_out import number_of_folds
 from mmcast.pipeline.state import flatten
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
@@ -617,7 +618,11 @@ def _set_pseudo_labels(
         raise CASTError(f'variables.score_thr is {lowest}: scores are below 1; give less')
     options: dict[str, Any] = dict(score_thr=lowest, thresholds_from=None)
     rarest = min(facts.instances, key=lambda name: facts.instances[name])
-    if given:
+    folds = decisions.given.get('threshold_folds')
+    if number_of_folds(folds, 'variables.threshold_folds'):
+        how = 'thresholds of each class chosen on held-out images, above score_thr'
+        why = f'threshold_folds is {folds}'
+    elif given:
         how, why = 'the same for all classes', 'score_thr is given by you'
     elif facts.labeled < ENOUGH or facts.instances[rarest] < ENOUGH:
         how = 'the same for all classes'
