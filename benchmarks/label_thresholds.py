@@ -7,7 +7,8 @@
 
 Labels are read as `PseudoLabelDataset` reads them, and are correct as in COCO's evaluation at IoU
 0.5. F1 of all labels together, and its mean over the classes that have ground truth. The last row
-is what no choice from other images can reach: the best threshold of each class on these.
+is what no choice from other images can reach: the best threshold of each class on these. Below it,
+the best one for all classes where labels are ranked by other stored scores.
 """
 
 import argparse
@@ -19,7 +20,12 @@ from mmcast.pseudo_labels.filters import expand_threshold
 from mmcast.pseudo_labels.quality import read_ground_truth
 from mmcast.pseudo_labels.selection import choose_thresholds
 from mmcast.pseudo_labels.store import read_pseudo_labels
-from mmcast.pseudo_labels.thresholds import Counts, HeldOut, best_thresholds
+from mmcast.pseudo_labels.thresholds import (
+    Counts,
+    HeldOut,
+    best_thresholds,
+    compare_rankings,
+)
 
 
 def describe(title: str, counts: Iterable[Counts]) -> str:
@@ -28,7 +34,9 @@ def describe(title: str, counts: Iterable[Counts]) -> str:
     every = sum(counts, Counts(0, 0, 0))
     known = [each.f1 for each in counts if each.objects]
     figures = (every.f1, sum(known) / len(known), every.precision, every.recall)
-    return f'{title:32}' + ''.join(f'{100 * value:10.1f}' for value in figures) + f'{every.labels:9}'
+    return (
+        f'{title:32}' + ''.join(f'{100 * value:10.1f}' for value in figures) + f'{every.labels:9}'
+    )
 
 
 def counts_above(held_out: HeldOut, limits: Mapping[int, float]) -> list[Counts]:
@@ -69,6 +77,8 @@ def main() -> None:
         print(describe(title, counts_above(held_out, limits['score'])))
     best = best_thresholds(held_out, fewest_objects=1)
     print(describe('best on these images', (choice.counts for choice in best.values())))
+    for name, found in compare_rankings(held_out).items():
+        print(f'best for all classes, ranked by {name}: F1 {100 * found["f1"]:.1f}')
 
 
 if __name__ == '__main__':

@@ -321,10 +321,7 @@ def test_a_value_range_reaches_every_step_for_custom_data(tmp_path, given):
                 assert parse_value_range(loading.value_range) == parse_value_range(given)
 
 
-@pytest.mark.parametrize(
-    'name', ['cast_toy.py', 'cast_custom_foundation.py', 'cast_cityscapes_single_gpu.py']
-)
-@pytest.mark.parametrize('folds', [3, 'val'])
+@pytest.mark.parametrize('name, folds', [('cast_toy.py', 'val'), ('cast_custom_foundation.py', 3)])
 def test_one_variable_chooses_the_thresholds_of_both_steps_that_learn_from_pseudo_labels(
     tmp_path, name, folds
 ):

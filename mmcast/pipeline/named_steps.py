@@ -24,7 +24,8 @@ _Fill = Callable[[Any], Any]
 def names_of(definition: Mapping[str, Any]) -> list[str]:
     """The steps that one takes after."""
     if definition['kind'] == 'folds':
-        return list(definition['train'])
+        train = definition['train'] or []
+        return [train] if isinstance(train, str) else list(train)
     return [definition['label'], definition['used_by']]
 
 
@@ -56,7 +57,7 @@ def steps_that_are_off(definitions: _Definitions, dropped: Set[str], fill: _Fill
             if not isinstance(step, dict) or step.get('kind') != kind or 'folds' not in step:
                 continue
             idle = folds_of(step, fill) in ((0,) if kind == 'thresholds' else (0, ON_VAL))
-            named = {step.get('label'), step.get('used_by'), *step.get('train', ())}
+            named = {step.get('label'), step.get('used_by')}
             others = [definitions[other] for other in definitions if other not in {name, *off}]
             unused = name not in set(_steps_in(fill(others)))
             if idle or (unused and (kind == 'folds' or named & dropped)):

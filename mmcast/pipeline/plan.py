@@ -140,7 +140,7 @@ class Plan:
         """
         for name, definition in self.definitions.items():
             if definition['kind'] == 'folds':
-                for other in definition['train']:
+                for other in names_of(definition):
                     labeled_data(self._configs[other])
             elif definition['kind'] == 'thresholds':
                 reading_options(self._configs[definition['used_by']])
@@ -511,7 +511,9 @@ class Plan:
         definition['folds'] = number_of_folds(definition['folds'], f'folds of step {name}')
         if definition['kind'] == 'folds':
             loads = loads_of(definition, self.definitions, self._filled_in)
-            definition |= dict(loads=loads, seed=self.config.get('seed') or 0)
+            definition |= dict(
+                train=names_of(definition), loads=loads, seed=self.config.get('seed') or 0
+            )
             return Step(name, definition, folder, configs[-1], configs)
         label, reader = parts[0], configs[1]
         definition |= dict(
