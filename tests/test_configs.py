@@ -333,7 +333,8 @@ def test_one_variable_chooses_the_thresholds_of_both_steps_that_learn_from_pseud
         )
         dataset = using.config.train_dataloader.dataset.datasets[1]
         assert dataset.thresholds_from == dict(held_out=f'thresholds_{number}/thresholds')
-        assert choosing.definition['reading']['score_thr'] == dataset.score_thr
+        assert choosing.definition['reading']['min_visible'] == dataset.get('min_visible', 0)
+        assert choosing.definition['reading']['score_thr'] > dataset.score_thr == 0
         assert choosing.config.to_dict() == label.config.to_dict()
         checkpoint = label.definition['checkpoint'] if folds == 'val' else None
         assert choosing.definition['checkpoint'] == checkpoint

@@ -443,7 +443,7 @@ def _set_pseudo_labels(
     rarest = min(facts.instances, key=lambda name: facts.instances[name])
     folds = decisions.given.get('threshold_folds')
     if number_of_folds(folds, 'variables.threshold_folds'):
-        how = 'thresholds of each class chosen on held-out images, above score_thr'
+        how = 'thresholds of each class chosen on held-out images'
         why = f'threshold_folds is {folds}'
     elif given:
         how, why = 'the same for all classes', 'score_thr is given by you'

@@ -250,7 +250,7 @@ def choose_held_out(config: Config, step: Mapping[str, Any], folder: Path) -> di
         config: of the step that makes the pseudo-labels.
         step: ``folds``, ``held_out`` (see :func:`train_folds`), ``checkpoint`` (for the validation
             images), ``views`` (options of ``generate_pseudo_labels``), ``reading`` (see
-            :func:`reading_options`), ``fewest_objects``, ``used_by``.
+            :func:`reading_options`), ``fewest_objects``, ``lowest``, ``used_by``.
         folder: to write to.
 
     Returns:
@@ -294,7 +294,7 @@ def _choose(
     files: Sequence[tuple[Path, str]], names: Sequence[str], step: Mapping[str, Any], folder: Path
 ) -> dict:
     """Reads labels and ground truth, and writes the thresholds."""
-    held_out, ids = read_held_out(files, names, step['reading'])
+    held_out, ids = read_held_out(files, names, step['reading'], step['lowest'])
     found = best_thresholds(held_out, step['fewest_objects'])
     choices = {name: found[category] for name, category in ids.items()}
     rankings = compare_rankings(held_out)
@@ -304,7 +304,11 @@ def _choose(
     write_thresholds(
         path,
         settings=dict(
-            step['reading'], views=step['views'], folds=step['folds'], used_by=step['used_by']
+            step['reading'],
+            views=step['views'],
+            folds=step['folds'],
+            lowest=step['lowest'],
+            used_by=step['used_by'],
         ),
         images=len(held_out.truths),
         classes={name: choice.to_dict() for name, choice in choices.items()},
@@ -329,6 +333,7 @@ def read_held_out(
     files: Sequence[tuple[str | os.PathLike, str | os.PathLike]],
     names: Sequence[str],
     reading: Mapping[str, Any],
+    lowest: float | None = None,
 ) -> tuple[HeldOut, dict[str, int]]:
     """A teacher's labels of images with ground truth, and the category id of each class.
 
@@ -336,6 +341,7 @@ def read_held_out(
         files: pseudo-label files, no two of one image, each with the COCO file of its images.
         names: of the classes.
         reading: see :func:`reading_options`.
+        lowest: no threshold below it is chosen; by default that of ``reading``.
 
     Raises:
         CASTError: the files do not belong together, or labels lack a score that has a threshold.
@@ -354,4 +360,5 @@ def read_held_out(
         for score in SCORES
         if reading[f'{score}_thr'] is not None
     }
-    return HeldOut(labels, truths, thresholds, {name: reading[name] for name in _FILTERS}), ids
+    options = {name: reading[name] for name in _FILTERS}
+    return HeldOut(labels, truths, thresholds, options, lowest), ids

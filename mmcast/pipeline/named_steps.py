@@ -13,7 +13,8 @@ from mmcast.typed_values import TEMPLATE
 
 # Values of the keys that steps of these kinds may leave out.
 DEFAULTS: dict[str, dict[str, Any]] = dict(
-    folds=dict(fraction=0.5, fewest_images=4), thresholds=dict(held_out=None, fewest_objects=20)
+    folds=dict(fraction=0.5, fewest_images=4),
+    thresholds=dict(held_out=None, fewest_objects=20, lowest=0.1),
 )
 # Options of a pseudo_label step that the predictions on held-out images do not share.
 _NOT_VIEWS = ('limit', 'strict', 'confidence')

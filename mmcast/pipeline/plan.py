@@ -555,7 +555,8 @@ class Plan:
             config.merge_from_dict(nested(options))
         if definition.get('thresholds'):
             for dataset in pseudo_labeled_data(config):
-                dataset['thresholds_from'] = dict(held_out=definition['thresholds'])
+                # Where a class has none of its own, its score_thr is in the file.
+                dataset.update(score_thr=0, thresholds_from=dict(held_out=definition['thresholds']))
         if not train:
             config.load_from = None  # the step's checkpoint counts
         elif definition.get('load_from'):

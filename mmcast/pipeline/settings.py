@@ -29,7 +29,7 @@ _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
         {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'transforms', 'cfg_options'},
     ),
     folds=({'folds', 'train'}, {'fraction', 'fewest_images'}),
-    thresholds=({'folds', 'label', 'used_by'}, {'held_out', 'fewest_objects'}),
+    thresholds=({'folds', 'label', 'used_by'}, {'held_out', 'fewest_objects', 'lowest'}),
 )
 _EMPTY = inspect.Parameter.empty
 # What a step leaves for others; what a function leaves is known when it has run.
@@ -261,6 +261,9 @@ def _check_held_out(name: str, definition: Mapping[str, Any]) -> None:
     fraction = definition.get('fraction', 1)
     if not _fits(fraction, float) or not 0 < fraction <= 1:
         raise CASTError(f'step {name}: fraction is {fraction!r}: give a number above 0, up to 1')
+    lowest = definition.get('lowest', 0)
+    if not _fits(lowest, float) or not 0 <= lowest < 1:
+        raise CASTError(f'step {name}: lowest is {lowest!r}: give a number from 0 to below 1')
 
 
 def _check_call(name: str, path: str, kwargs: Any) -> None:

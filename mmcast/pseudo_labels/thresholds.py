@@ -90,23 +90,23 @@ class Choice:
         threshold: labels with a ``score`` above it are used.
         chosen_on: 'class', 'all classes', or 'score_thr' where nothing was chosen.
         counts: what it gives, with those of the other classes.
-        lowest: the ``score_thr`` of the class.
-        counts_at_lowest: what ``score_thr`` gives, likewise.
+        score_thr: the threshold that is not chosen.
+        counts_at_score_thr: what that gives, likewise.
     """
 
     threshold: float
     chosen_on: str
     counts: Counts
-    lowest: float
-    counts_at_lowest: Counts
+    score_thr: float
+    counts_at_score_thr: Counts
 
     def to_dict(self) -> dict[str, Any]:
         return dict(
             threshold=self.threshold,
             chosen_on=self.chosen_on,
             **self.counts.to_dict(),
-            score_thr=self.lowest,
-            f1_at_score_thr=self.counts_at_lowest.f1,
+            score_thr=self.score_thr,
+            f1_at_score_thr=self.counts_at_score_thr.f1,
         )
 
 
@@ -118,9 +118,14 @@ class HeldOut:
         truths: ground truth, see :func:`~mmcast.pseudo_labels.quality.read_ground_truth`; these
             images count.
         thresholds: by score and category id, ``score`` among them, as :class:`LabelFilter` takes
-            them: the lowest.
+            them.
         options: more of :class:`LabelFilter`: ``min_area``, ``min_visible``, ``top_k``,
             ``resolve_overlaps``.
+        lowest: no threshold on ``score`` below it is chosen; by default that of each class.
+
+    Attributes:
+        score_thr: the thresholds on ``score``, by category id.
+        lowest: the lowest ones, likewise.
     """
 
     def __init__(
@@ -129,10 +134,12 @@ class HeldOut:
         truths: Mapping[int, Sequence[dict]],
         thresholds: Mapping[str, Mapping[int, float]],
         options: Mapping[str, Any] | None = None,
+        lowest: float | None = None,
     ) -> None:
         self.labels, self.truths = labels, truths
         self.thresholds, self.options = thresholds, dict(options or {})
-        self.lowest = dict(thresholds['score'])
+        self.score_thr = dict(thresholds['score'])
+        self.lowest = self.score_thr if lowest is None else dict.fromkeys(self.score_thr, lowest)
 
     def judge(self, limits: Mapping[int, float]) -> dict[int, Judged]:
         """The labels of each class that are left with thresholds on ``score``, by category id."""
@@ -189,20 +196,21 @@ def best_thresholds(held_out: HeldOut, fewest_objects: int = 20) -> dict[int, Ch
         for category, judged in first.items()
         if judged.objects >= fewest_objects and judged.correct.any()
     ]
-    limits, chosen_on = dict(held_out.lowest), dict.fromkeys(first, 'score_thr')
-    if sum(judged.objects for judged in first.values()) >= fewest_objects:
-        together = best_threshold(_join(first), min(held_out.lowest.values()))
+    limits, chosen_on = dict(held_out.score_thr), dict.fromkeys(first, 'score_thr')
+    every = _join(first)
+    if every.objects >= fewest_objects and every.correct.any():
+        together = best_threshold(every, min(held_out.lowest.values()))
         limits = {category: max(together, lowest) for category, lowest in held_out.lowest.items()}
         chosen_on = dict.fromkeys(first, 'all classes') | dict.fromkeys(own, 'class')
         _choose_in_turn(held_out, limits, own)
-    last = held_out.judge(limits)
+    fixed, last = held_out.judge(held_out.score_thr), held_out.judge(limits)
     return {
         category: Choice(
             limit,
             chosen_on[category],
             last[category].above(limit),
-            held_out.lowest[category],
-            first[category].above(held_out.lowest[category]),
+            held_out.score_thr[category],
+            fixed[category].above(held_out.score_thr[category]),
         )
         for category, limit in limits.items()
     }
@@ -229,8 +237,8 @@ def _join(judged: Mapping[int, Judged]) -> Judged:
 
 
 def compare_rankings(held_out: HeldOut) -> dict[str, dict[str, float]]:
-    """The best F1 over all classes with one threshold, whatever ``score_thr`` is, for each product
-    of stored scores that labels may be ranked by: dicts with ``threshold`` and those of
+    """The best F1 over all classes with one threshold, however low, for each product of stored
+    scores that labels may be ranked by: dicts with ``threshold`` and those of
     :meth:`Counts.to_dict`, by the product's name.
     """
     fields = set(SCORES)
@@ -258,7 +266,7 @@ def total_counts(choices: Mapping[int, Choice]) -> tuple[Counts, Counts]:
     none = Counts(0, 0, 0)
     return (
         sum((choice.counts for choice in choices.values()), none),
-        sum((choice.counts_at_lowest for choice in choices.values()), none),
+        sum((choice.counts_at_score_thr for choice in choices.values()), none),
     )
 
 
@@ -267,9 +275,9 @@ def table_lines(choices: Mapping[str, Choice], rankings: Mapping[str, Mapping]) 
     head = ('class', 'threshold', 'chosen on', 'objects', 'labels', 'precision', 'recall', 'F1')
     rows = [(*head, 'F1 at score_thr')]
     for name, choice in choices.items():
-        at_lowest = f'{100 * choice.counts_at_lowest.f1:.1f} ({choice.lowest:g})'
+        fixed = f'{100 * choice.counts_at_score_thr.f1:.1f} ({choice.score_thr:g})'
         cells = (name, f'{choice.threshold:.3f}', choice.chosen_on, *_cells(choice.counts))
-        rows.append((*cells, at_lowest))
+        rows.append((*cells, fixed))
     if len(choices) > 1:
         now, before = total_counts(dict(enumerate(choices.values())))
         rows.append(('all', '', '', *_cells(now), f'{100 * before.f1:.1f}'))
@@ -281,7 +289,7 @@ def table_lines(choices: Mapping[str, Choice], rankings: Mapping[str, Mapping]) 
         f'{name}: F1 {100 * best["f1"]:.1f} above {best["threshold"]:.3f}'
         for name, best in rankings.items()
     )
-    return [*lines, f'best threshold for all classes, whatever score_thr is, ranked by {found}']
+    return [*lines, f'best threshold for all classes, ranked by {found}']
 
 
 def _cells(counts: Counts) -> list[str]:

@@ -96,7 +96,7 @@ def test_no_other_threshold_of_a_class_has_a_better_f1(seed, min_visible):
     expected = slow_counts(labels, truths, limits, min_visible)
     assert {category: choice.counts for category, choice in choices.items()} == expected
     before = slow_counts(labels, truths, lowest, min_visible)
-    assert {category: choice.counts_at_lowest for category, choice in choices.items()} == before
+    assert {category: choice.counts_at_score_thr for category, choice in choices.items()} == before
     for category in limits:
         assert limits[category] >= lowest[category]
         for other in np.arange(lowest[category], 1, 0.05):
@@ -121,6 +121,22 @@ def test_a_class_of_few_objects_has_the_threshold_of_all_classes_together():
     few = best_thresholds(held_out, fewest_objects=1000)
     assert {choice.chosen_on for choice in few.values()} == {'score_thr'}
     assert [choice.threshold for choice in few.values()] == [0.1, 0.1]
+
+
+def test_thresholds_may_be_below_score_thr_where_that_is_not_the_lowest():
+    """Where nothing is chosen, score_thr stays."""
+    labels, truths = draw_scene(5)
+    fixed = {CAR: 0.9, PERSON: 0.8}
+    held_out = HeldOut(labels, truths, dict(score=fixed), lowest=0.1)
+    expected = best_thresholds(HeldOut(labels, truths, dict(score=dict.fromkeys(fixed, 0.1))), 5)
+    for category, choice in best_thresholds(held_out, fewest_objects=5).items():
+        assert choice.threshold == expected[category].threshold < fixed[category]
+        assert choice.counts == expected[category].counts
+        assert choice.counts_at_score_thr == slow_counts(labels, truths, fixed, 0)[category]
+    few = best_thresholds(held_out, fewest_objects=1000)
+    assert {category: choice.threshold for category, choice in few.items()} == fixed
+    nothing = HeldOut({}, truths, dict(score=fixed), lowest=0.1)
+    assert best_thresholds(nothing, 5)[CAR].threshold == 0.9
 
 
 @pytest.mark.parametrize(
