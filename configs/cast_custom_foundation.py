@@ -24,6 +24,7 @@ variables = dict(
     window=None,  # pixels of the student's input; 0: whole images
     num_queries=None,
     score_thr=None,  # lowest score of a pseudo-label
+    threshold_folds=None,  # 'val', or the number of folds: thresholds by class, docs/pseudo_labels.md
     teacher_iterations=None,  # of adapt_labeled
     self_training_iterations=None,
     student_iterations=None,  # of transfer
@@ -53,7 +54,7 @@ datasets = dict(transforms=dict(_delete_=True, LoadImage=dict(value_range='{valu
 given = (
     'teacher_window', 'image_size', 'window', 'num_queries', 'score_thr', 'teacher_iterations',
     'self_training_iterations', 'student_iterations', 'refine_iterations', 'teacher_batch_size',
-    'student_batch_size')
+    'student_batch_size', 'threshold_folds')
 plan = dict(
     _delete_=True, out_dir='{work_dir}/02_plan', labeled='{data.labeled}', val='{data.val}', unlabeled='{data.unlabeled}',
     classes='{data.classes}', teacher='{teacher}', student='{student}', gpu='{gpu}', prompts='{prompts}',

@@ -329,3 +329,24 @@ def test_a_value_range_reaches_every_step_for_custom_data(tmp_path, given):
             for part in dataset.get('datasets', [dataset]):
                 (loading,) = [step for step in part.pipeline if step.type == 'LoadImage']
                 assert parse_value_range(loading.value_range) == parse_value_range(given)
+
+
+@pytest.mark.parametrize('name, folds', [('cast_toy.py', 'val'), ('cast_custom_foundation.py', 3)])
+def test_one_variable_chooses_the_thresholds_of_both_steps_that_learn_from_pseudo_labels(
+    tmp_path, name, folds
+):
+    """Labels are made and read in these steps as for the steps that the thresholds are for."""
+    path = next(path for path in PIPELINES if path.name == name)
+    plan = Plan(path, cfg_options={'variables.threshold_folds': folds})
+    for number, user in (('1', 'adapt_self_training'), ('2', 'transfer')):
+        label, choosing, using = (
+            plan.step(step, tmp_path, AllFinished())
+            for step in (f'pseudo_label_{number}', f'thresholds_{number}', user)
+        )
+        dataset = using.config.train_dataloader.dataset.datasets[1]
+        assert dataset.thresholds_from == dict(held_out=f'thresholds_{number}/thresholds')
+        assert choosing.definition['reading']['min_visible'] == dataset.get('min_visible', 0)
+        assert choosing.definition['reading']['score_thr'] > dataset.score_thr == 0
+        assert choosing.config.to_dict() == label.config.to_dict()
+        checkpoint = label.definition['checkpoint'] if folds == 'val' else None
+        assert choosing.definition['checkpoint'] == checkpoint

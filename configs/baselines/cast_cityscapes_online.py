@@ -9,7 +9,7 @@ steps = dict(
     online=dict(start, config='baselines/cityscapes_student_online.py'),
     transfer_online=dict(
         start, config='baselines/cityscapes_student_online_pseudo.py',
-        pseudo_labels='{pseudo_label_2.annotations}'))
+        pseudo_labels='{pseudo_label_2.annotations}', thresholds='{thresholds_2.thresholds}'))
 summary = dict(
     online='student, online teacher alone',
     transfer_online='student, transferred with an online teacher')

@@ -8,7 +8,8 @@ steps = dict(
         after='pseudo_label_2'),
     transfer_online=dict(
         kind='train', config='baselines/toy_student_online_pseudo.py', load_from='{pretrained_student}',
-        pseudo_labels='{pseudo_label_2.annotations}', after='pseudo_label_2'))
+        pseudo_labels='{pseudo_label_2.annotations}', thresholds='{thresholds_2.thresholds}',
+        after='pseudo_label_2'))
 summary = dict(
     online='student, online teacher alone',
     transfer_online='student, transferred with an online teacher')

@@ -92,10 +92,10 @@ class _Threshold(argparse.Action):
 
 
 def _thresholds_from(text: str) -> dict[str, Any]:
-    """``percentile=NUMBER`` or ``labeled=FILE``."""
+    """``percentile=NUMBER``, ``labeled=FILE`` or ``held_out=FILE``."""
     name, _, value = text.partition('=')
-    if name not in ('percentile', 'labeled') or not value:
-        raise argparse.ArgumentTypeError('give percentile=NUMBER or labeled=FILE')
+    if name not in ('percentile', 'labeled', 'held_out') or not value:
+        raise argparse.ArgumentTypeError('give percentile=NUMBER, labeled=FILE or held_out=FILE')
     try:
         return {name: float(value) if name == 'percentile' else value}
     except ValueError:
@@ -114,7 +114,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         type=_thresholds_from,
         metavar='KEY=VALUE',
         help='percentile=60 leaves out the lowest 60 %% of each class, labeled=FILE keeps as many '
-        'per image as a COCO JSON has; only where that is above --score-thr',
+        'per image as a COCO JSON has, held_out=FILE takes the thresholds.json of a pipeline; only '
+        'where that is above --score-thr',
     )
     group.add_argument(
         '--keep-overlaps',

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from mmcast.coco.consistency import check_image
+from mmcast.coco.folds import without_images
 from mmcast.coco.instances import check_instances, empty_lines, groups_line
 from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
@@ -248,14 +249,8 @@ class _Part:
 
     def without(self, ids: Set[int]) -> '_Part':
         """The same without some images."""
-        images, annotations = self.coco['images'], self.coco['annotations']
-        coco = dict(
-            self.coco,
-            images=[image for image in images if image['id'] not in ids],
-            annotations=[ann for ann in annotations if ann['image_id'] not in ids],
-        )
-        kept = np.array([image['id'] not in ids for image in images], bool)
-        return _Part(coco, self.folder, self.counts[kept])
+        kept = np.array([image['id'] not in ids for image in self.coco['images']], bool)
+        return _Part(without_images(self.coco, ids), self.folder, self.counts[kept])
 
 
 def image_paths(images: list[dict], folder: Path) -> list[Path]:

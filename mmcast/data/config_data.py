@@ -71,12 +71,6 @@ def transforms_of(cfg: Config) -> set[str]:
     }
 
 
-def learns_from_pseudo_labels(cfg: Config) -> bool:
-    """Whether a config's training data have a ``PseudoLabelDataset``."""
-    datasets = _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset'))
-    return any(_type_of(dataset) == _PSEUDO_LABELED for dataset in datasets)
-
-
 def unlabeled_images(files: Mapping[str, Any]) -> str | None:
     """The folder of the unlabeled images, see :func:`set_config_data`."""
     return files.get('unlabeled_images') or files.get('train_images')
@@ -100,6 +94,49 @@ def _set_dataset(
                 for key, value in options.items()
             }
         )
+
+
+def labeled_data(cfg: Config) -> tuple[str, str]:
+    """Path of the human annotations that a training config reads, and the folder of their images.
+
+    Raises:
+        CASTError: it reads none, or several.
+    """
+    found = {
+        (
+            os.path.join(dataset.get('data_root') or '', dataset['ann_file']),
+            os.path.join(
+                dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img', '')
+            ),
+        )
+        for dataset in _training_datasets(cfg, 'labeled')
+    }
+    if len(found) != 1:
+        files = ', '.join(sorted(ann_file for ann_file, _ in found)) or 'none'
+        raise CASTError(
+            f'{cfg.filename} trains on the labels of {files}: folds are made of those of one file'
+        )
+    return found.pop()
+
+
+def set_labeled_data(cfg: Config, ann_file: str) -> None:
+    """Points what :func:`labeled_data` found at a file of some of these images, in place."""
+    for dataset in _training_datasets(cfg, 'labeled'):
+        root = dataset.get('data_root') or ''
+        folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
+        dataset.update(ann_file=ann_file, data_root='', data_prefix=dict(img=folder))
+
+
+def pseudo_labeled_data(cfg: Config) -> list[dict]:
+    """The data sets of a training config that read pseudo-labels."""
+    return list(_training_datasets(cfg, 'pseudo_labels'))
+
+
+def _training_datasets(cfg: Config, kind: str) -> Iterator[dict]:
+    """Those that read ``labeled``, ``pseudo_labels`` or ``unlabeled``."""
+    for dataset in _coco_datasets((cfg.get('train_dataloader') or {}).get('dataset')):
+        if _TRAINING_FILES.get(_type_of(dataset), 'labeled') == kind:
+            yield dataset
 
 
 def check_config_data(cfg: Config, dataloaders: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from mmcast.errors import CASTError
 from mmcast.models.lora import LoRA
 from mmcast.models.teacher.prompts import read_texts
 from mmcast.pipeline.decisions import GIVEN, Decisions, number
+from mmcast.pipeline.held_out import number_of_folds
 from mmcast.pipeline.state import flatten
 from mmcast.pipeline.views import FINEST_WINDOW, SMALLEST, WHOLE, Limit, View, choose_view, rounded
 from mmcast.spelling import hint
@@ -440,7 +441,11 @@ def _set_pseudo_labels(
         raise CASTError(f'variables.score_thr is {lowest}: scores are below 1; give less')
     options: dict[str, Any] = dict(score_thr=lowest, thresholds_from=None)
     rarest = min(facts.instances, key=lambda name: facts.instances[name])
-    if given:
+    folds = decisions.given.get('threshold_folds')
+    if number_of_folds(folds, 'variables.threshold_folds'):
+        how = 'thresholds of each class chosen on held-out images'
+        why = f'threshold_folds is {folds}'
+    elif given:
         how, why = 'the same for all classes', 'score_thr is given by you'
     elif facts.labeled < ENOUGH or facts.instances[rarest] < ENOUGH:
         how = 'the same for all classes'

@@ -13,13 +13,25 @@ from mmengine.config import Config
 
 from mmcast.configs import find_config, load_bases, load_config, shipped_configs
 from mmcast.data.config_data import (
-    learns_from_pseudo_labels,
+    labeled_data,
+    pseudo_labeled_data,
     set_config_data,
     transforms_of,
     unlabeled_images,
 )
 from mmcast.data.mixing import build_mixing
 from mmcast.errors import CASTError
+from mmcast.pipeline.held_out import number_of_folds, reading_options, shortened
+from mmcast.pipeline.named_steps import (
+    DEFAULTS,
+    completed,
+    folds_of,
+    loads_of,
+    names_of,
+    parts_of,
+    steps_that_are_off,
+    views_of,
+)
 from mmcast.pipeline.settings import (
     PIPELINE_KEYS,
     check_arguments,
@@ -96,8 +108,15 @@ class Plan:
             work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem)
         )
         self.definitions = order_steps(self.config.to_dict()['steps'])
+        self._off = steps_that_are_off(self.definitions, self._dropped(), self._filled_in)
+        for name in self._off:
+            del self.definitions[name]
         for name, definition in self.definitions.items():
             check_step(name, definition, [other for other in self.definitions if other != name])
+        for name, definition in self.definitions.items():
+            if definition['kind'] in DEFAULTS:
+                self.definitions[name] = completed(name, self.definitions)
+        for name in self.definitions:
             self.needs(name)  # knows every name
         self._check_against_bases(used)
         if isinstance(self.config.steps, dict):
@@ -111,11 +130,28 @@ class Plan:
         self._check_options()
         self._check_transforms()
         self._check_mixing()
+        self._check_held_out()
         for name, definition in self.definitions.items():
             check_arguments(name, self._filled_in(definition))
         self.rows = self._summary_rows()
         self.report_columns()  # knows every step
         self.choose([], [])
+
+    def _check_held_out(self) -> None:
+        """Raises CASTError where thresholds would be chosen for, or given to, a step that reads no
+        pseudo-labels, or folds made of no labels.
+        """
+        for name, definition in self.definitions.items():
+            if definition['kind'] == 'folds':
+                for other in names_of(definition):
+                    labeled_data(self._configs[other])
+            elif definition['kind'] == 'thresholds':
+                reading_options(self._configs[definition['used_by']])
+            elif 'thresholds' in definition and not pseudo_labeled_data(self._configs[name]):
+                raise CASTError(
+                    f'{self.path}: step {name} has thresholds, but its config has no '
+                    'PseudoLabelDataset'
+                )
 
     def _check_against_bases(self, used: set[str]) -> None:
         """Raises CASTError for a variable that nothing uses, or a step to drop that there is not:
@@ -220,7 +256,7 @@ class Plan:
         learning = [
             name
             for name, config in self._configs.items()
-            if self.definitions[name]['kind'] == 'train' and learns_from_pseudo_labels(config)
+            if self.definitions[name]['kind'] == 'train' and pseudo_labeled_data(config)
         ]
         places = {'': self.config.to_dict().get('mixing')} | {
             name: definition.get('mixing') for name, definition in self.definitions.items()
@@ -393,6 +429,8 @@ class Plan:
     ) -> Any:
         """The value of a template that is no variable: one output of a step, or all."""
         step, _, output = name.partition('.')
+        if step in self._off:
+            return None
         if step not in self.definitions:
             raise CASTError(self._unknown(name, user, inside))
         if state is None or not state.finished(step):
@@ -420,6 +458,8 @@ class Plan:
 
         def note(template: str, inside: tuple[str, ...]) -> str:
             step, _, output = template.partition('.')
+            if step in self._off:
+                return ''
             if step not in self.definitions:
                 raise CASTError(self._unknown(template, f'step {name}', inside))
             check_output(step, self.definitions[step], output, f'{self.path}: step {name}')
@@ -431,7 +471,8 @@ class Plan:
             if definition['kind'] == 'call'
             else [self.config.get(key) for key in ('datasets', 'step_options')]
         )
-        self._fill_in([definition, *shared], note)
+        others = self._parts(name) if definition['kind'] in DEFAULTS else []
+        self._fill_in([definition, *others, *shared], note)
         return used - {name}
 
     def _unknown(self, template: str, user: str, inside: tuple[str, ...]) -> str:
@@ -466,7 +507,11 @@ class Plan:
         ``folder``.
         """
         definition = self.resolve(self.definitions[name], f'step {name}', state)
+        if definition.get('thresholds', '') is None:  # as if there were no such key
+            del definition['thresholds']
         config = None
+        if definition['kind'] in DEFAULTS:
+            return self._held_out_step(name, definition, folder, state)
         if definition['kind'] != 'call':
             files = self.files(definition, state)
             if definition['kind'] == 'pseudo_label':
@@ -474,6 +519,36 @@ class Plan:
                 definition.setdefault('img_dir', unlabeled_images(files))
             config = self.step_config(copy.deepcopy(self._configs[name]), definition, files, state)
         return Step(name, definition, folder, config)
+
+    def _parts(self, name: str) -> list[dict]:
+        return parts_of(name, self.definitions, self._filled_in)
+
+    def _held_out_step(
+        self, name: str, definition: dict, folder: Path, state: PipelineState
+    ) -> Step:
+        """A step that takes after others, see ``named_steps.py``."""
+        parts = self.resolve(self._parts(name), f'step {name}', state)
+        configs = [
+            self.step_config(
+                copy.deepcopy(self._configs[other]), part, self.files(part, state), state
+            )
+            for other, part in zip(names_of(definition), parts, strict=True)
+        ]
+        # 3 and the text of a command line are the same.
+        definition['folds'] = number_of_folds(definition['folds'], f'folds of step {name}')
+        if definition['kind'] == 'folds':
+            loads = loads_of(definition, self.definitions, self._filled_in)
+            definition |= dict(
+                train=names_of(definition), loads=loads, seed=self.config.get('seed') or 0
+            )
+            return Step(name, definition, folder, configs[-1], configs)
+        label, reader = parts[0], configs[1]
+        definition |= dict(
+            checkpoint=label.get('checkpoint'),
+            views=views_of(label),
+            reading=reading_options(reader),
+        )
+        return Step(name, definition, folder, configs[0])
 
     def files(self, definition: dict, state: PipelineState) -> dict[str, Any]:
         """The files of the pipeline's ``datasets``, and those that a step names instead; its
@@ -509,6 +584,10 @@ class Plan:
         shared = self.resolve(dict(self.config.get('step_options', {})), 'step_options', state)
         for options in (shared, definition.get('cfg_options') or {}):
             config.merge_from_dict(nested(options))
+        if definition.get('thresholds'):
+            for dataset in pseudo_labeled_data(config):
+                # Where a class has none of its own, its score_thr is in the file.
+                dataset.update(score_thr=0, thresholds_from=dict(held_out=definition['thresholds']))
         if not train:
             config.load_from = None  # the step's checkpoint counts
         elif definition.get('load_from'):
@@ -527,6 +606,11 @@ class Plan:
             state: knows what finished steps decided; without, the step's own config counts.
         """
         definition = self.definitions[name]
+        if definition['kind'] == 'folds':
+            folds = folds_of(definition, self._filled_in)
+            runs = [self.iterations(other, state) for other in names_of(definition)]
+            number = folds if isinstance(folds, int) else 0
+            return number * sum(shortened(run, definition['fraction']) for run in runs)
         if definition['kind'] != 'train':
             return 0
         config = Config(dict(train_cfg=copy.deepcopy(self._configs[name].train_cfg)))

@@ -21,19 +21,33 @@ _STEP_KEYS: dict[str, tuple[set[str], set[str]]] = dict(
     call=({'function'}, {'kwargs'}),
     train=(
         {'config'},
-        {'load_from', 'labeled', 'pseudo_labels', 'mixing', 'transforms', 'cfg_options'},
+        {
+            'load_from',
+            'labeled',
+            'pseudo_labels',
+            'thresholds',
+            'mixing',
+            'transforms',
+            'cfg_options',
+        },
     ),
     test=({'config', 'checkpoint'}, {'transforms', 'cfg_options'}),
     pseudo_label=(
         {'config', 'checkpoint'},
         {'ann_file', 'img_dir', *PSEUDO_LABEL_OPTIONS, 'transforms', 'cfg_options'},
     ),
+    folds=({'folds', 'train'}, {'fraction', 'fewest_images'}),
+    thresholds=({'folds', 'label', 'used_by'}, {'held_out', 'fewest_objects', 'lowest'}),
 )
 _EMPTY = inspect.Parameter.empty
 # What a step leaves for others; what a function leaves is known when it has run.
 _OUTPUTS = dict(
-    train=['checkpoint', 'best_checkpoint'], test=[], pseudo_label=['annotations']
-)  # fmt: skip
+    train=['checkpoint', 'best_checkpoint'],
+    test=[],
+    pseudo_label=['annotations'],
+    folds=['held_out', 'decisions'],
+    thresholds=['thresholds', 'decisions'],
+)
 # What a pipeline config may say; its other names are its own.
 PIPELINE_KEYS = (
     'work_dir',
@@ -234,7 +248,7 @@ def check_step(name: Any, definition: Any, names: Iterable[str]) -> None:
 
 
 def check_arguments(name: str, definition: dict) -> None:
-    """Raises CASTError where the function that a step calls takes no such arguments.
+    """Raises CASTError where the function of a step takes no such arguments.
 
     Args:
         name: of the step.
@@ -242,9 +256,25 @@ def check_arguments(name: str, definition: dict) -> None:
     """
     if definition['kind'] == 'call':
         _check_call(name, definition['function'], definition.get('kwargs') or {})
+    elif definition['kind'] in ('folds', 'thresholds'):
+        _check_held_out(name, definition)
     elif definition['kind'] == 'pseudo_label':
         options = {key: definition[key] for key in PSEUDO_LABEL_OPTIONS if key in definition}
         _check_types(f'step {name}:', generate_pseudo_labels, options)
+
+
+def _check_held_out(name: str, definition: Mapping[str, Any]) -> None:
+    """Raises CASTError where a number of a step that holds images out is out of range."""
+    for key in ('fewest_images', 'fewest_objects'):
+        value = definition.get(key, 1)
+        if not _fits(value, int) or value < 1:
+            raise CASTError(f'step {name}: {key} is {value!r}: give a number from 1')
+    fraction = definition.get('fraction', 1)
+    if not _fits(fraction, float) or not 0 < fraction <= 1:
+        raise CASTError(f'step {name}: fraction is {fraction!r}: give a number above 0, up to 1')
+    lowest = definition.get('lowest', 0)
+    if not _fits(lowest, float) or not 0 <= lowest < 1:
+        raise CASTError(f'step {name}: lowest is {lowest!r}: give a number from 0 to below 1')
 
 
 def _check_call(name: str, path: str, kwargs: Any) -> None:

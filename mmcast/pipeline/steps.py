@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmcast.configs import import_custom_modules
 from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
+from mmcast.pipeline.held_out import choose_held_out, train_folds
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
 from mmcast.training.checkpoints import checkpoint_folder, latest_intact_checkpoint
 from mmcast.training.runner import test_run, train_run
@@ -35,13 +36,15 @@ ONE_PROCESS = ('call',)
 class Step:
     """A step with its templates resolved, ready to run.
 
-    ``config`` is its whole MMEngine config (None for 'call'), ``folder`` its own directory.
+    ``config`` is its whole MMEngine config (None for 'call'), ``folder`` its own directory, and
+    ``runs`` the configs of the training runs of a 'folds' step, of which the last is ``config``.
     """
 
     name: str
     definition: dict
     folder: Path
     config: Config | None = None
+    runs: list[Config] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
@@ -51,6 +54,8 @@ class Step:
     def settings(self) -> dict:
         """The config as a dict, without the folder that it is run in."""
         content = self.config.to_dict() if self.config is not None else {}
+        if self.runs[:-1]:
+            content['runs'] = [config.to_dict() for config in self.runs[:-1]]
         return {key: value for key, value in content.items() if key != 'work_dir'}
 
 
@@ -67,16 +72,17 @@ def has_progress(step: Step) -> bool:
     """Whether an interrupted step left something that must not mix with changed settings."""
     if step.kind == 'train' and step.config is not None:
         return any(checkpoint_folder(step.config, step.folder).glob('*.pth'))
-    if step.kind == 'pseudo_label' and step.folder.exists():
+    if step.kind in ('pseudo_label', 'folds', 'thresholds') and step.folder.exists():
         return any(path.name != 'fingerprint.json' for path in step.folder.iterdir())
     return False
 
 
 def run_step(step: Step, launcher: str) -> StepResult:
     """Runs a step, or resumes an interrupted one; on every rank unless in ``ONE_PROCESS``."""
-    if step.config is not None:
-        import_custom_modules(step.config)  # rank 0 read the config, the others got it from there
-        step.config.merge_from_dict(
+    configs = step.runs or ([] if step.config is None else [step.config])
+    for config in configs:
+        import_custom_modules(config)  # rank 0 read the config, the others got it from there
+        config.merge_from_dict(
             dict(work_dir=str(step.folder), launcher=launcher, experiment_name=step.name)
         )
     return _RUNNERS[step.kind](step)
@@ -133,4 +139,19 @@ def _run_pseudo_label(step: Step) -> StepResult:
     return StepResult(dict(annotations=str(out_file)))
 
 
-_RUNNERS = dict(call=_run_call, train=_run_train, test=_run_test, pseudo_label=_run_pseudo_label)
+def _run_folds(step: Step) -> StepResult:
+    return StepResult(train_folds(step.runs, step.definition, step.folder))
+
+
+def _run_thresholds(step: Step) -> StepResult:
+    return StepResult(choose_held_out(step.config, step.definition, step.folder))
+
+
+_RUNNERS = dict(
+    call=_run_call,
+    train=_run_train,
+    test=_run_test,
+    pseudo_label=_run_pseudo_label,
+    folds=_run_folds,
+    thresholds=_run_thresholds,
+)

@@ -190,6 +190,7 @@ def thresholds_from_data(
     ids: Mapping[str, int],
     percentile: float | None = None,
     labeled: dict | None = None,
+    held_out: Mapping[str, float] | None = None,
 ) -> dict[int, float]:
     """A threshold on ``score`` for each class, by category id, that suits the scores of this class.
 
@@ -200,12 +201,17 @@ def thresholds_from_data(
         percentile: this percentage of the labels of a class, those of lowest score, is left out.
         labeled: human annotations as COCO JSON; of a class, as many labels per image are kept as
             they have.
+        held_out: thresholds by class name, chosen where there is ground truth.
 
     Raises:
-        CASTError: both or none of the last two are given, or ``labeled`` lacks a class.
+        CASTError: not one of the last three is given, or ``labeled`` lacks a class.
     """
-    if (percentile is None) == (labeled is None):
-        raise CASTError('thresholds_from takes one of percentile=NUMBER and labeled=FILE')
+    if sum(source is not None for source in (percentile, labeled, held_out)) != 1:
+        raise CASTError(
+            'thresholds_from takes one of percentile=NUMBER, labeled=FILE and held_out=FILE'
+        )
+    if held_out is not None:
+        return {category: held_out[name] for name, category in ids.items()}
     if percentile is not None and not 0 <= percentile <= 100:
         raise CASTError(f'thresholds_from has percentile={percentile}: give a number from 0 to 100')
     scores = {category: [] for category in ids.values()}

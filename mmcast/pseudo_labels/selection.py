@@ -6,6 +6,7 @@ from os import PathLike
 from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.pseudo_labels.filters import expand_threshold, thresholds_from_data
+from mmcast.pseudo_labels.threshold_file import read_thresholds
 
 
 def check_has_images(content: dict, path: str | PathLike) -> None:
@@ -74,6 +75,8 @@ def choose_thresholds(
     source = dict(thresholds_from)
     if 'labeled' in source:
         source['labeled'] = read_coco(source['labeled'])
+    if 'held_out' in source:
+        source['held_out'] = read_thresholds(source['held_out'], ids)
     found = thresholds_from_data(content['annotations'], len(content['images']), ids, **source)
     lowest = chosen['score']
     chosen['score'] = {category: max(found[category], lowest[category]) for category in found}

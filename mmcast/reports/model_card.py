@@ -49,6 +49,8 @@ _READ = dict(
     test=('test_', 'step.'),
     pseudo_label=('step.',),
     call=('step.',),
+    folds=('train_dataloader.', 'load_from', 'model.', 'step.'),
+    thresholds=('step.',),
 )
 _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 'the same weights'}
 

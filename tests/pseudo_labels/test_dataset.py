@@ -15,6 +15,7 @@ from mmcast.errors import CASTError
 from mmcast.masks.rle import encode_mask
 from mmcast.pseudo_labels.dataset import PseudoLabelDataset
 from mmcast.pseudo_labels.store import make_info
+from mmcast.pseudo_labels.threshold_file import write_thresholds
 
 HEIGHT, WIDTH = 8, 10
 CLASSES = ('person', 'car')
@@ -200,6 +201,23 @@ def test_thresholds_from_data_where_they_are_above_the_given_one(files, monkeypa
     source = dict(labeled=str(files / 'labeled.json'))
     build(files, score_thr=0, thresholds_from=source, resolve_overlaps=False)
     assert 'person 2/2, car 0/3' in lines[3]
+
+
+def test_thresholds_of_held_out_images_where_they_are_above_the_given_one(files):
+    path = files / 'thresholds.json'
+    write_thresholds(path, classes=dict(car=dict(threshold=0.55), person=dict(threshold=0.2)))
+    source = dict(held_out=str(path))
+
+    def scores(**options):
+        dataset = build(files, resolve_overlaps=False, **options)
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        found = [instance for info in infos for instance in info['instances']]
+        return [(CLASSES[instance['bbox_label']], instance['score']) for instance in found]
+
+    every, chosen = scores(score_thr=0), scores(score_thr=0.4, thresholds_from=source)
+    limits = dict(car=0.55, person=0.4)
+    assert chosen == [(name, score) for name, score in every if score > limits[name]]
+    assert 0 < len(chosen) < len(every)
 
 
 def test_at_most_so_many_an_image(files):

@@ -3,8 +3,9 @@
 # shows one. {NAME} is a variable, {STEP.NAME} what a step left; a step runs after those that it uses.
 seed = 0
 # {data_root}, {teacher}, {student}, {foundation_teacher} and {pretrained_student} are the pipeline's to say.
-# teacher_options changes the teacher's config in each of its steps.
-variables = dict(percent=10, teacher_options=dict())
+# teacher_options changes the teacher's config in each of its steps. threshold_folds, such as 3, or 'val', chooses
+# the thresholds of pseudo-labels on images whose labels the teacher has not learned: docs/pseudo_labels.md.
+variables = dict(percent=10, teacher_options=dict(), threshold_folds=None)
 datasets = '{data}'  # the files that step `data` found or made
 
 steps = dict(
@@ -21,15 +22,23 @@ steps = dict(
     pseudo_label_1=dict(
         kind='pseudo_label', config='{teacher}_adapt_labeled.py',
         checkpoint='{adapt_labeled.checkpoint}', cfg_options='{teacher_options}'),
+    folds=dict(kind='folds', folds='{threshold_folds}', train=['adapt_labeled']),
+    thresholds_1=dict(
+        kind='thresholds', folds='{threshold_folds}', held_out='{folds.held_out}',
+        label='pseudo_label_1', used_by='adapt_self_training'),
     adapt_self_training=dict(
         kind='train', config='{teacher}_adapt_self_training.py', load_from='{foundation_teacher}',
-        pseudo_labels='{pseudo_label_1.annotations}', cfg_options='{teacher_options}'),
+        pseudo_labels='{pseudo_label_1.annotations}', thresholds='{thresholds_1.thresholds}',
+        cfg_options='{teacher_options}'),
     pseudo_label_2=dict(
         kind='pseudo_label', config='{teacher}_adapt_self_training.py',
         checkpoint='{adapt_self_training.checkpoint}', cfg_options='{teacher_options}'),
+    thresholds_2=dict(
+        kind='thresholds', folds='{threshold_folds}', held_out='{folds.held_out}',
+        label='pseudo_label_2', used_by='transfer'),
     transfer=dict(
         kind='train', config='{student}_transfer.py', load_from='{pretrained_student}',
-        pseudo_labels='{pseudo_label_2.annotations}'),
+        pseudo_labels='{pseudo_label_2.annotations}', thresholds='{thresholds_2.thresholds}'),
     refine=dict(kind='train', config='{student}_refine.py', load_from='{transfer.checkpoint}'))
 summary = dict(
     zero_shot='teacher, zero-shot',

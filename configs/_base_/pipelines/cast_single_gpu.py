@@ -8,9 +8,11 @@ steps = dict(
     boxes_labeled=dict(boxes, config='{teacher}_boxes_labeled.py'),
     adapt_labeled=dict(config=masks_labeled, load_from='{boxes_labeled.checkpoint}'),
     pseudo_label_1=dict(config=masks_labeled),
+    folds=dict(train=['boxes_labeled', 'adapt_labeled']),
     boxes_self_training=dict(
         boxes,
         config='{teacher}_boxes_self_training.py',
-        pseudo_labels='{pseudo_label_1.annotations}'),
+        pseudo_labels='{pseudo_label_1.annotations}',
+        thresholds='{thresholds_1.thresholds}'),
     adapt_self_training=dict(config=masks_self_training, load_from='{boxes_self_training.checkpoint}'),
     pseudo_label_2=dict(config=masks_self_training))
