@@ -23,7 +23,7 @@ from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
 from mmcast.testing.teacher import write_tiny_clip
 from mmcast.training.optimizers import check_parameter_groups
-from mmcast.training.runner import use_full_precision
+from mmcast.training.precision import use_full_precision
 
 ROOT = CONFIGS
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]
@@ -192,8 +192,6 @@ DATA = (
     'val_masks',
     'classes',
     'num_classes',
-    'num_queries',
-    'class_weight',
 )
 
 
@@ -214,14 +212,21 @@ class AnyOutput(dict):
 
 
 class AllFinished:
-    """A pipeline's state after its last step."""
+    """A pipeline's state after its last step.
+
+    Args:
+        more: outputs of its data step that others do not have.
+    """
+
+    def __init__(self, more=()):
+        self.more = more
 
     def finished(self, step):
         return True
 
     def outputs(self, step):
         if step == 'data':
-            return {key: f'data/{key}' for key in DATA}
+            return {key: f'data/{key}' for key in (*DATA, *self.more)}
         if step == 'plan':
             return any_plan()
         return AnyOutput(step)
@@ -266,24 +271,29 @@ def test_step_options_change_values_that_the_step_configs_have(path):
 
 @pytest.mark.parametrize('path', PIPELINES, ids=relative)
 def test_every_step_reads_the_pipelines_data(path, tmp_path):
-    """Labeled, pseudo-labeled and validation images of every step are those that the pipeline made
-    or found.
+    """Labeled, pseudo-labeled, validation and test images of every step are those that the pipeline
+    made or found.
     """
     plan = Plan(path)
+    halved = plan.definitions['data']['function'].endswith('.prepare_cityscapes_small')
+    state = AllFinished(('test', 'test_images') if halved else ())
     for name, definition in plan.definitions.items():
         if definition['kind'] == 'call':
             continue
-        step = plan.step(name, tmp_path, AllFinished())
-        for evaluator in ('val_evaluator', 'test_evaluator'):
-            metrics = step.config[evaluator]
-            metrics = metrics if isinstance(metrics, list) else [metrics]
-            assert metrics[0].ann_file == 'data/val'
-            assert all(metric.seg_prefix == 'data/val_masks' for metric in metrics[1:])
-        for loader in ('val_dataloader', 'test_dataloader'):
-            dataset = step.config[loader].dataset
+        step = plan.step(name, tmp_path, state)
+        for loop, images in (('val', 'val'), ('test', 'test' if halved else 'val')):
+            metrics = step.config[f'{loop}_evaluator']
+            first, *others = metrics if isinstance(metrics, list) else [metrics]
+            assert first.ann_file == f'data/{images}'
+            for metric in others:
+                if metric.type == 'CocoMetric':
+                    assert metric.ann_file == f'data/{images}' and metric.prefix != first.prefix
+                else:
+                    assert metric.seg_prefix == 'data/val_masks'
+            dataset = step.config[f'{loop}_dataloader'].dataset
             assert (dataset.ann_file, dataset.data_prefix.img, dataset.data_root) == (
-                'data/val',
-                'data/val_images',
+                f'data/{images}',
+                f'data/{images}_images',
                 '',
             )
         if definition['kind'] == 'pseudo_label':
@@ -297,7 +307,7 @@ def test_every_step_reads_the_pipelines_data(path, tmp_path):
                     UnlabeledDataset='{data.unlabeled}',
                     CocoDataset=definition.get('labeled', '{data.labeled}'),
                 )[part.type]
-                assert part.ann_file == plan.resolve(expected, name, AllFinished())
+                assert part.ann_file == plan.resolve(expected, name, state)
                 assert part.data_prefix.img == (
                     'data/train_images' if part.type == 'CocoDataset' else 'data/unlabeled_images'
                 )

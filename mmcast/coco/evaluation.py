@@ -34,12 +34,19 @@ class FastCOCOeval(COCOeval):
         found: what ``truth.loadRes`` returns.
         kind: ``bbox`` or ``segm``; keypoints are left to pycocotools.
         say: told why, before pycocotools evaluates.
+        min_area: in pixels, where all of COCO's ranges of areas begin that begin below.
     """
 
     def __init__(
-        self, truth: COCO, found: COCO, kind: str = 'segm', say: Callable[[str], object] = print
+        self,
+        truth: COCO,
+        found: COCO,
+        kind: str = 'segm',
+        say: Callable[[str], object] = print,
+        min_area: int = 0,
     ) -> None:
         super().__init__(truth, found, kind)
+        self.params.areaRng = [[max(low, min_area), high] for low, high in self.params.areaRng]
         self._say = say
         self._fast: dict | None = None
 

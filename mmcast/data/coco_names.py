@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 
 from mmcast.coco.evaluation import FastCOCOeval
 from mmcast.coco.reading import read_labels
+from mmcast.errors import CASTError
 from mmcast.registry import DATASETS, METRICS
 
 
@@ -100,16 +101,29 @@ class CocoMetric(MMDetCocoMetric):
     Args:
         ann_file: COCO file of the ground truth.
         img_dir: folder of its images, needed only where it does not say their sizes.
+        min_area: objects of fewer pixels are ignored, as COCO ignores those outside of its areas:
+            they are not missed, and a prediction that finds one, or is as small and finds nothing,
+            is no mistake.
         **kwargs: see mmdet.
 
     Raises:
-        CASTError: the file cannot be used.
+        CASTError: the file cannot be used, or ``min_area`` is no number of pixels.
     """
 
     def __init__(
-        self, ann_file: str | None = None, img_dir: str | None = None, **kwargs: Any
+        self,
+        ann_file: str | None = None,
+        img_dir: str | None = None,
+        min_area: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not min_area >= 0 or (min_area and self.use_mp_eval):
+            raise CASTError(
+                f'CocoMetric: min_area is {min_area}; give a number of pixels from 0, and no '
+                'use_mp_eval with it'
+            )
+        self.min_area = min_area
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=self.backend_args) as path:
                 self._coco_api = NamedCOCO(path, img_dir)
@@ -121,7 +135,7 @@ class CocoMetric(MMDetCocoMetric):
             self._ids_of_labels = ids_of_labels(self._coco_api, self.dataset_meta['classes'])
             # Sorted, as COCOeval's own order is, from which mmdet takes figures by position.
             self.cat_ids = sorted(id_ for id_ in self._ids_of_labels if id_ in self._coco_api.cats)
-        with _fast_evaluation(in_memory=self.outfile_prefix is None):
+        with _fast_evaluation(self.outfile_prefix is None, self.min_area):
             return super().compute_metrics(results)
 
     def results2json(self, results: list, outfile_prefix: str) -> dict:
@@ -135,12 +149,13 @@ class CocoMetric(MMDetCocoMetric):
 
 
 @contextlib.contextmanager
-def _fast_evaluation(in_memory: bool) -> Iterator[None]:
+def _fast_evaluation(in_memory: bool, min_area: int) -> Iterator[None]:
     """Within the block, mmdet's metric evaluates by hotcoco.
 
     Args:
         in_memory: whether it hands predictions over as they are. By itself it writes them into a
             temporary file and reads that, which takes longer than hotcoco's evaluation.
+        min_area: see :class:`CocoMetric`.
     """
     replaced = {name: getattr(coco_metric, name) for name in ('COCOeval', 'dump', 'load')}
     kept: dict[str, list] = {}
@@ -151,7 +166,7 @@ def _fast_evaluation(in_memory: bool) -> Iterator[None]:
         else:
             replaced['dump'](content, path)
 
-    coco_metric.COCOeval = partial(FastCOCOeval, say=_warn)
+    coco_metric.COCOeval = partial(FastCOCOeval, say=_warn, min_area=min_area)
     if in_memory:
         coco_metric.dump, coco_metric.load = dump, kept.__getitem__
     try:

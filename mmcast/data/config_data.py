@@ -19,10 +19,7 @@ _GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
 _PSEUDO_LABELED, _UNLABELED = 'PseudoLabelDataset', 'UnlabeledDataset'
 # Which file a data set of training reads, if not the human annotations.
 _TRAINING_FILES = {_PSEUDO_LABELED: 'pseudo_labels', _UNLABELED: 'unlabeled'}
-_TEST_LOADERS, _EVALUATORS = (
-    ('val_dataloader', 'test_dataloader'),
-    ('val_evaluator', 'test_evaluator'),
-)
+_TEST_LOADERS = 'val_dataloader', 'test_dataloader'
 
 
 def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
@@ -33,7 +30,8 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
         cfg: a run's config.
         files: COCO files ``labeled``, ``pseudo_labels``, ``unlabeled`` and ``val``; folders of
             their images ``train_images``, ``unlabeled_images`` (default ``train_images``) and
-            ``val_images``;
+            ``val_images``; ``test`` and ``test_images``, if tests are of other images than
+            validation;
             ``val_masks``, the folder that cityscapesscripts' metric reads; ``classes``, the names
             to learn; ``transforms``, options of pipeline transforms by their type. Other keys
             are ignored.
@@ -45,14 +43,15 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
             labeled = ann_file == 'labeled'
             images = files.get('train_images') if labeled else unlabeled_images(files)
             _set_dataset(dataset, files, ann_file, images)
-    for name in _TEST_LOADERS:
-        for dataset in _coco_datasets((cfg.get(name) or {}).get('dataset')):
-            _set_dataset(dataset, files, 'val', files.get('val_images'))
-    for name in _EVALUATORS:
-        metrics = cfg.get(name) or []
+    for loop in ('val', 'test'):
+        ann_file = loop if files.get(loop) else 'val'
+        images = files.get(f'{ann_file}_images') or files.get('val_images')
+        for dataset in _coco_datasets((cfg.get(f'{loop}_dataloader') or {}).get('dataset')):
+            _set_dataset(dataset, files, ann_file, images)
+        metrics = cfg.get(f'{loop}_evaluator') or []
         for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
             for kind, key, value in (
-                ('CocoMetric', 'ann_file', 'val'),
+                ('CocoMetric', 'ann_file', ann_file),
                 ('CityScapesMetric', 'seg_prefix', 'val_masks'),
             ):
                 if _type_of(metric) == kind and files.get(value):

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 
 from mmcast.data import CocoMetric
+from mmcast.errors import CASTError
 
 CLASSES = ('a', 'b', 'c')
 SIDE, IMAGES = 48, 5
@@ -148,3 +149,70 @@ def test_mmdets_own_metric_stays_as_it_is(tmp_path, capsys):
     assert 'per image evaluation' not in capsys.readouterr().out
     evaluate(MMDetCocoMetric, path, annotations, metric='segm')
     assert 'per image evaluation' in capsys.readouterr().out
+
+
+def scene(tmp_path, found):
+    """AP, COCO's and of 100 pixels and more, of predictions (left, side, score) in one image that
+    shows a square of 15 pixels and one of 5, both of one class.
+    """
+    annotations = []
+    for left, side in ((0, 15), (20, 5)):
+        mask = np.zeros((1, SIDE, SIDE), np.uint8)
+        mask[0, :side, left : left + side] = 1
+        rle = dict(rles(mask)[0])
+        annotations.append(
+            dict(
+                id=len(annotations) + 1,
+                image_id=1,
+                category_id=1,
+                iscrowd=0,
+                bbox=[left, 0, side, side],
+                area=side**2,
+                segmentation=dict(rle, counts=rle['counts'].decode()),
+            )
+        )
+    images = [dict(id=1, file_name='1.png', height=SIDE, width=SIDE)]
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='a')])
+    (tmp_path / 'scene.json').write_text(json.dumps(content))
+    masks = np.zeros((len(found), SIDE, SIDE), np.uint8)
+    for mask, (left, side, _) in zip(masks, found):
+        mask[:side, left : left + side] = 1
+    instances = InstanceData(
+        labels=torch.zeros(len(found), dtype=torch.long),
+        scores=torch.tensor([score for *_, score in found]),
+        bboxes=torch.zeros(len(found), 4),
+        masks=rles(masks),
+    )
+    sample = DetDataSample(
+        metainfo=dict(img_id=1, ori_shape=(SIDE, SIDE)), pred_instances=instances
+    ).to_dict()
+    figures = []
+    for min_area in (0, 100):
+        metric = CocoMetric(ann_file=str(tmp_path / 'scene.json'), metric='segm', min_area=min_area)
+        metric.dataset_meta = dict(classes=('a',))
+        metric.process({}, [sample])
+        figures.append(metric.evaluate(1)['coco/segm_mAP'])
+    return figures
+
+
+@pytest.mark.parametrize(
+    ('found', 'every', 'large'),
+    [
+        ([(0, 15, 0.9), (20, 5, 0.8)], 1.0, 1.0),
+        ([(0, 15, 0.9)], 0.505, 1.0),  # 51 of COCO's 101 recalls: the small one is missed
+        ([(30, 5, 0.9), (0, 15, 0.8), (20, 5, 0.7)], 0.667, 1.0),  # a small one where nothing is
+        ([(30, 15, 0.9), (0, 15, 0.8), (20, 5, 0.7)], 0.667, 0.5),  # a large one
+        ([(20, 5, 0.9)], 0.505, 0.0),
+    ],
+    ids=str,
+)
+def test_objects_below_min_area_neither_count_nor_cost(tmp_path, found, every, large):
+    assert scene(tmp_path, found) == [every, large]
+
+
+@pytest.mark.parametrize(
+    'options', [dict(min_area=-1), dict(min_area=9, use_mp_eval=True)], ids=str
+)
+def test_a_min_area_that_cannot_be_is_refused(options):
+    with pytest.raises(CASTError, match='min_area is'):
+        CocoMetric(metric='segm', **options)

@@ -501,6 +501,19 @@ def test_datasets_reach_every_loader_and_metric(write):
     assert label.config.load_from is None
 
 
+@pytest.mark.parametrize('own_images', [True, False])
+def test_tests_read_other_images_than_validation_where_the_data_step_has_some(write, own_images):
+    plan = plan_of(write(PIPELINE))
+    files = dict(FILES, test='test.json', **(dict(test_images='test') if own_images else {}))
+    state = finish(plan, data=files)
+    config = plan.step('adapt', Path('adapt'), state).config
+    val, test = (config[f'{loop}_dataloader'].dataset for loop in ('val', 'test'))
+    assert (val.ann_file, val.data_prefix.img) == ('val.json', 'val')
+    assert (test.ann_file, test.data_prefix.img) == ('test.json', 'test' if own_images else 'val')
+    assert config.val_evaluator[0].ann_file == 'val.json'
+    assert config.test_evaluator.ann_file == 'test.json'
+
+
 def test_options_of_the_step_win_over_those_of_all(write):
     path = write(PIPELINE + "step_options = {'train_cfg.max_iters': 5}")
     plan = plan_of(path, seed=4)

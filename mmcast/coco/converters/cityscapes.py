@@ -60,16 +60,7 @@ def convert_cityscapes(
         CASTError: if a folder, image or label map is missing, a file is unreadable, sizes differ,
             or `out_file` exists with other content.
     """
-    images = Part(
-        Path(root, 'leftImg8bit', split),
-        f'*/*{IMAGE_SUFFIX}',
-        f'leftImg8bit_trainvaltest.zip of Cityscapes into {root}',
-    )
-    maps = Part(
-        Path(root, 'gtFine', split),
-        f'*/*{INSTANCE_SUFFIX}',
-        f'gtFine_trainvaltest.zip of Cityscapes into {root}',
-    )
+    images, maps = parts_of(root, split)
     return convert_maps(
         partial(convert_cityscapes_image, images, maps),
         match_parts(images, maps),
@@ -80,6 +71,21 @@ def convert_cityscapes(
         force,
         progress,
     )
+
+
+def parts_of(root: str | os.PathLike, split: str) -> tuple[Part, Part]:
+    """The images and the instance id maps of a split."""
+    images = Part(
+        Path(root, 'leftImg8bit', split),
+        f'*/*{IMAGE_SUFFIX}',
+        f'leftImg8bit_trainvaltest.zip of Cityscapes into {root}',
+    )
+    maps = Part(
+        Path(root, 'gtFine', split),
+        f'*/*{INSTANCE_SUFFIX}',
+        f'gtFine_trainvaltest.zip of Cityscapes into {root}',
+    )
+    return images, maps
 
 
 def prepare_cityscapes(
