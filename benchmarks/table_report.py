@@ -166,7 +166,10 @@ class Results:
         return '\n'.join([*lines, *self.notes, ''])
 
     def _figures(self) -> list[str]:
-        lines = ['| | mask AP | by seed | AP50 | read at iteration | CPU minutes |', '|---' * 6 + '|']
+        lines = [
+            '| | mask AP | by seed | AP50 | read at iteration | CPU minutes |',
+            '|---' * 6 + '|',
+        ]
         for row in self.table.rows:
             found = self.rows.get(row.name, {})
             ap, ap50 = (estimate(self.values(row.name, key)) for key in ('ap', 'ap50'))
@@ -187,7 +190,13 @@ class Results:
         for item in self.table.differences:
             found = self.difference(item)
             number = len(found.seeds) if found else 0
-            cells = [item.title, _signed(found), _interval(found), _by_seed(found, '+'), str(number)]
+            cells = [
+                item.title,
+                _signed(found),
+                _interval(found),
+                _by_seed(found, '+'),
+                str(number),
+            ]
             lines.append(f'| {" | ".join(cells)} |')
         return lines
 
@@ -201,7 +210,10 @@ class Results:
                 dict(
                     vars(row),
                     name=row.name,
-                    **{key: _as_dict(estimate(self.values(row.name, key))) for key in ('ap', 'ap50')},
+                    **{
+                        key: _as_dict(estimate(self.values(row.name, key)))
+                        for key in ('ap', 'ap50')
+                    },
                     seeds=self.rows.get(row.name, {}),
                 )
                 for row in self.table.rows
@@ -217,9 +229,7 @@ def _as_dict(found: Estimate | None) -> dict[str, Any] | None:
     if found is None:
         return None
     low, high = (
-        (None, None)
-        if found.half is None
-        else (found.mean - found.half, found.mean + found.half)
+        (None, None) if found.half is None else (found.mean - found.half, found.mean + found.half)
     )
     return dict(mean=found.mean, sd=found.spread, interval=[low, high], by_seed=found.seeds)
 
@@ -345,9 +355,7 @@ def _quality(run: Run) -> dict[str, dict[str, float]]:
     stores = json.loads(path.read_text(encoding='utf-8'))['stores'] if path.exists() else {}
     return {
         title: {
-            key: 100 * store['quality'][key]
-            for key in QUALITY
-            if store['quality'][key] is not None
+            key: 100 * store['quality'][key] for key in QUALITY if store['quality'][key] is not None
         }
         for title, store in stores.items()
         if 'quality' in store

@@ -18,9 +18,11 @@ from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.pipeline.plan import resolve
+from mmcast.spelling import hint
 from mmcast.training.overrides import nested
 from mmcast.typed_values import TEMPLATE
 
+USUAL_PIXEL_WEIGHT = 0.1  # the paper's
 PIXEL = 'model.pixel_contrast.loss_weight'
 LOSS = 'model.pixel_contrast.loss'
 SEMI = 'model.semi_train_cfg.semi_weight'
@@ -43,7 +45,6 @@ class DataSet:
         halved: validation is divided into two halves, to choose on and to report on, where the data
             step does not do so itself.
         reports_test: results are reported on images that choose nothing.
-        pixel_weight: of the pixel loss where it is on.
         options: of the pipeline, dotted key -> value.
     """
 
@@ -56,7 +57,6 @@ class DataSet:
     all_labels: bool = True
     halved: bool = True
     reports_test: bool = True
-    pixel_weight: float = 0.1
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -77,7 +77,14 @@ DATA_SETS = dict(
         'cast_dsb2018.py',
         supervised='baselines/dsb2018_student_supervised.py',
         percents=(1, 2.5, 10),  # 3, 8 and 33 images
-        pixel_weight=0.01,
+    ),
+    cityscapes_small=DataSet(
+        'cast_cityscapes_small.py',
+        supervised='baselines/cityscapes_small_student_supervised.py',
+        online='baselines/cityscapes_small_student_online.py',
+        all_at_once='baselines/cityscapes_small_student_online_pseudo.py',
+        percents=(2, 5, 10, 30),
+        halved=False,
     ),
     custom=DataSet(
         'cast_custom.py',
@@ -130,6 +137,22 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     way: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def only(self, names: Sequence[str]) -> Table:
+        """Some of the rows, and the differences between these.
+
+        Raises:
+            CASTError: there is no such row.
+        """
+        known = [row.name for row in self.rows]
+        for name in names:
+            if name not in known:
+                raise CASTError(f'--rows {name}: the table has no such row; {hint(name, known)}')
+        return Table(
+            [row for row in self.rows if row.name in names],
+            [item for item in self.differences if {item.plus, item.minus} <= set(names)],
+            [way for way in self.way if set(way) <= set(names)],
+        )
 
     def add(self, title: str, step: str, **against: str) -> None:
         """A row, and its differences to other rows: name -> title of the difference."""
@@ -198,7 +221,7 @@ class Steps:
         for name in names:
             step = resolve(self.steps[name], rename) | dict(changes.get(name, {}))
             step.pop('after', None)
-            if 'cfg_options' in changes.get(name, {}):
+            if isinstance(changes.get(name, {}).get('cfg_options'), Mapping):
                 step['cfg_options'] = self.options(name) | dict(changes[name]['cfg_options'])
             self.steps[renamed[name]] = step
 
@@ -221,6 +244,11 @@ class Steps:
         config = load_config(self._filled_in(self.steps[name]['config']))
         config.merge_from_dict(nested(self.options(name)))
         return config
+
+    @property
+    def pixel_weight(self) -> float:
+        """Of the pixel loss in the transfer step where it is on."""
+        return _get(self.config('transfer'), PIXEL) or USUAL_PIXEL_WEIGHT
 
     def options(self, name: str) -> dict[str, Any]:
         """The ``cfg_options`` of a step.
@@ -260,6 +288,8 @@ class Steps:
         kept = {key: step[key] for key in ('config', 'cfg_options', 'transforms') if key in step}
         tested = f'{name}_test' + ('_last' if output == 'checkpoint' and not choose else '')
         checkpoint = f'{{{name}.{output}}}'
+        if self.steps.get(tested, {}).get('checkpoint') == checkpoint:  # the pipeline's own
+            return tested
         self.steps[tested] = dict(kind='test', after=name, checkpoint=checkpoint, **kept)
         return tested
 
@@ -321,13 +351,12 @@ def _add_branches(steps: Steps) -> None:
         'without_self_training',
         dict(transfer=dict(pseudo_labels='{pseudo_label_1.annotations}')),
     )
-    if 'zero_shot' in steps.shipped:  # else the foundation teacher knows no class of these data
-        foundation = dict(checkpoint='{foundation_teacher}')
-        steps.branch(['pseudo_label_1'], 'without_adaptation', dict(pseudo_label_1=foundation))
+    if 'zero_shot' in steps.shipped:  # else no teacher knows the classes from the start
+        given = steps.steps['zero_shot']
+        start = {key: given[key] for key in ('config', 'checkpoint', 'cfg_options') if key in given}
+        steps.branch(['pseudo_label_1'], 'without_adaptation', dict(pseudo_label_1=start))
         annotations = '{pseudo_label_1_without_adaptation.annotations}'
-        steps.branch(
-            STUDENT, 'without_adaptation', dict(transfer=dict(pseudo_labels=annotations))
-        )
+        steps.branch(STUDENT, 'without_adaptation', dict(transfer=dict(pseudo_labels=annotations)))
     off = dict(cfg_options={PIXEL: 0})
     steps.branch(
         [*TEACHER, *STUDENT],
@@ -396,7 +425,7 @@ def stages(steps: Steps) -> Table:
 
 def losses(steps: Steps) -> Table:
     """The weights of the losses, in the transfer step: same start and pseudo-labels."""
-    table, weight = Table(), steps.data.pixel_weight
+    table, weight = Table(), steps.pixel_weight
     semi = _get(steps.config('transfer'), SEMI)
 
     def variant(semi_weight: float, pixel_weight: float) -> str:
@@ -426,13 +455,15 @@ def losses(steps: Steps) -> Table:
         without = f'{step}_without_pixel_loss'
         table.add(f'teacher, {title}', step)
         table.add(f'teacher, {title}, without pixel loss', without)
-        table.differences.append(Difference(f'pixel loss in {title}: with - without', step, without))
+        table.differences.append(
+            Difference(f'pixel loss in {title}: with - without', step, without)
+        )
     return table
 
 
 def samplers(steps: Steps) -> Table:
     """Which negatives the pixel loss gets, in the transfer step: same start and pseudo-labels."""
-    table, on = Table(), {PIXEL: steps.data.pixel_weight}
+    table, on = Table(), {PIXEL: steps.pixel_weight}
     plain = steps.variant('transfer', {PIXEL: 0})
     fusion = steps.variant('transfer', on | {f'{LOSS}.sampling': 'fusion'})
     table.add('no pixel loss', plain)

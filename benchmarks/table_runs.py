@@ -88,9 +88,7 @@ class Run:
     def due(self) -> list[str]:
         """The steps that are to run."""
         return [
-            name
-            for name in self.steps
-            if self.status[name] != FINISHED and name not in self.failed
+            name for name in self.steps if self.status[name] != FINISHED and name not in self.failed
         ]
 
     def command(self, steps: Sequence[str], rerun: Sequence[str] = ()) -> list[str]:

@@ -33,8 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument('table', choices=[*TABLES, 'summary'])
     parser.add_argument('pipelines', nargs='*', help='of the table summary: pipeline configs')
-    parser.add_argument('--data', default='toy', help='toy (default), dsb2018 or custom')
+    parser.add_argument(
+        '--data', default='toy', help='toy (default), dsb2018, cityscapes_small or custom'
+    )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='SEED')
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these, by the step of each')
     parser.add_argument(
         '--work-dir',
         type=Path,
@@ -74,8 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.jobs < 1 or len(set(args.seeds)) < len(args.seeds):
         parser.error('--jobs is at least 1, and each of --seeds another one')
-    if bool(args.pipelines) != (args.table == 'summary'):
-        parser.error('the table summary, and no other one, needs pipeline configs')
+    if bool(args.pipelines) != (args.table == 'summary') or (args.pipelines and args.rows):
+        parser.error(
+            'summary, and no other table, needs pipeline configs; it has all of their rows'
+        )
     command = ['benchmarks/tables.py', *(sys.argv[1:] if arguments is None else arguments)]
     problems: list[str] = []
     if args.table == 'summary':
@@ -102,6 +107,8 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
         raise CASTError(f'--report-on test: {data.pipeline} has no images for it; give val')
     steps = Steps(data)
     table = table_of(steps, args.table)
+    if args.rows:
+        table = table.only(args.rows)
     made = dict.fromkeys(row.step for row in table.rows)
     choose = args.choose_on == 'val'
     reads = {step: steps.test(step, choose) if report_on == 'test' else step for step in made}
@@ -173,7 +180,11 @@ def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]
     folder = args.work_dir / config.stem
     runs = {
         seed: Run(
-            f'{config.stem} seed{seed}', config, folder / f'seed{seed}', seed, args.cfg_options or {}
+            f'{config.stem} seed{seed}',
+            config,
+            folder / f'seed{seed}',
+            seed,
+            args.cfg_options or {},
         )
         for seed in args.seeds
     }
@@ -234,7 +245,9 @@ def _notes(
     if args.choose_on == 'none':
         read = 'All networks are read at their last checkpoint.'
     elif report_on == 'test':
-        read = f'Baselines are read {chosen}, the others at their last one; these images choose it, '
+        read = (
+            f'Baselines are read {chosen}, the others at their last one; these images choose it, '
+        )
         read += 'and are not among those reported.'
     else:
         read = f'Baselines are read {chosen}, which are those reported: that favours them. The '

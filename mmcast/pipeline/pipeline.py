@@ -237,9 +237,7 @@ class Pipeline:
         seconds = sum(record['seconds'] for record in done if record['iterations'])
         return f', about {left * seconds / iterations / 60:.1f} min left'
 
-    def finish(
-        self, step: Step, result: StepResult, memory: PeakMemory, **seconds: float
-    ) -> None:
+    def finish(self, step: Step, result: StepResult, memory: PeakMemory, **seconds: float) -> None:
         """Writes down what a step gave, and the ``seconds`` that its last start took."""
         self.state.finish(
             step.name,
