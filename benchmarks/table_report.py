@@ -98,7 +98,7 @@ def read_row(run: Run, step: str, read: str, metric: str) -> dict[str, Any] | No
         cpu_seconds=made.get('cpu_seconds'),
         resumed=made['resumed'],
         versions=made.get('versions'),
-        command=['mmcast', *run.command([name for name in dict.fromkeys((step, read))])],
+        command=['mmcast', *run.command(list(dict.fromkeys((step, read))))],
     )
 
 
@@ -158,11 +158,8 @@ class Results:
             part = part_of_the_way(*map(self.values, (start, reached, end)))
             if part is not None:
                 titles = {row.name: row.title for row in self.table.rows}
-                lines += [
-                    f'{titles[reached]}: {100 * part:.0f} % of the way from "{titles[start]}" to '
-                    f'"{titles[end]}" (means).',
-                    '',
-                ]
+                ends = f'from "{titles[start]}" to "{titles[end]}" (means)'
+                lines += [f'{titles[reached]}: {100 * part:.0f} % of the way {ends}.', '']
         return '\n'.join([*lines, *self.notes, ''])
 
     def _figures(self) -> list[str]:

@@ -20,7 +20,6 @@ from mmcast.files import write_atomically
 from mmcast.pipeline.plan import resolve
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
-from mmcast.typed_values import TEMPLATE
 
 USUAL_PIXEL_WEIGHT = 0.1  # the paper's
 PIXEL = 'model.pixel_contrast.loss_weight'
@@ -329,7 +328,7 @@ def _loss_defaults() -> dict[str, Any]:
 def _with_type(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with the type of the pixel loss, which a config need not name."""
     of_loss = any(key.startswith(f'{LOSS}.') for key in options)
-    return (dict([(f'{LOSS}.type', 'PixelContrastiveLoss')]) if of_loss else {}) | dict(options)
+    return ({f'{LOSS}.type': 'PixelContrastiveLoss'} if of_loss else {}) | dict(options)
 
 
 # The tables. A step has the same name in all of them.
@@ -496,8 +495,8 @@ def table_of(steps: Steps, name: str) -> Table:
     """
     if name == 'labels' and not steps.data.percents:
         raise CASTError(
-            f'{steps.data.pipeline} has the labels of its labeled images alone, so that there is no '
-            'curve over their number: choose stages, losses or samplers'
+            f'{steps.data.pipeline} has the labels of its labeled images alone, so that there is '
+            'no curve over their number: choose stages, losses or samplers'
         )
     _add_branches(steps)
     return dict(labels=labels, stages=stages, losses=losses, samplers=samplers)[name](steps)

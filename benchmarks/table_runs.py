@@ -103,8 +103,8 @@ class Run:
         ]
 
     def work(self, rerun_changed: bool = False) -> Iterator[tuple[list[str], Path]]:
-        """Yields arguments of ``mmcast``, one set after the other, until nothing is due; is told the
-        exit status of each by :meth:`ended`.
+        """Yields arguments of ``mmcast``, one set after the other, until nothing is due; is told
+        the exit status of each by :meth:`ended`.
 
         A step that fails takes those that need it with it, and no other.
 
@@ -183,7 +183,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1, rerun_changed: bool = False) -> 
     Args:
         runs: each in a work directory of its own.
         jobs: how many at a time; with several, each has one thread.
-        rerun_changed: run steps again whose settings or inputs changed, instead of leaving them out.
+        rerun_changed: run steps again whose settings or inputs changed; else they fail.
     """
     progress = Progress(runs, jobs)
     waiting = [(run, run.work(rerun_changed)) for run in runs]

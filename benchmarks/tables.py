@@ -1,11 +1,11 @@
 """Tables of what each part of the method gives, over seeds: mean, spread, and the 95 % interval of
 paired differences.
 
-    python benchmarks/tables.py stages --data toy               each stage, and the method without it
-    python benchmarks/tables.py labels --data dsb2018           AP over the number of labels, a figure
-    python benchmarks/tables.py losses --data toy --dry-run     what is there, and what would run
+    python benchmarks/tables.py stages --data toy             each stage, the method without it
+    python benchmarks/tables.py labels --data dsb2018         AP over the number of labels
+    python benchmarks/tables.py losses --data toy --dry-run   what is there, what would run
     python benchmarks/tables.py samplers --data toy --seeds 0 1 2 3 4 --jobs 2
-    python benchmarks/tables.py summary configs/cast_toy.py     the rows of any pipeline's summary
+    python benchmarks/tables.py summary cast_toy.py           the rows of any pipeline's summary
 
 Rows of one seed have the same labeled images, start weights and order of batches. What rows and
 tables share runs once. Finished steps are kept and an interrupted one resumes, as in pipelines; a
@@ -78,9 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.jobs < 1 or len(set(args.seeds)) < len(args.seeds):
         parser.error('--jobs is at least 1, and each of --seeds another one')
     if bool(args.pipelines) != (args.table == 'summary') or (args.pipelines and args.rows):
-        parser.error(
-            'summary, and no other table, needs pipeline configs; it has all of their rows'
-        )
+        parser.error('summary, and no other table, takes pipeline configs, with all of their rows')
     command = ['benchmarks/tables.py', *(sys.argv[1:] if arguments is None else arguments)]
     problems: list[str] = []
     if args.table == 'summary':
@@ -105,6 +103,7 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
     report_on = args.report_on or ('test' if data.reports_test else 'val')
     if report_on == 'test' and not data.reports_test:
         raise CASTError(f'--report-on test: {data.pipeline} has no images for it; give val')
+    _refuse_last(args, report_on)
     steps = Steps(data)
     table = table_of(steps, args.table)
     if args.rows:
@@ -177,14 +176,15 @@ def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]
     from mmcast.configs import find_config
 
     config = find_config(pipeline)
-    folder = args.work_dir / config.stem
+    folder, options = args.work_dir / config.stem, args.cfg_options or {}
+    _refuse_last(args, 'val')
     runs = {
         seed: Run(
             f'{config.stem} seed{seed}',
             config,
             folder / f'seed{seed}',
             seed,
-            args.cfg_options or {},
+            options,
         )
         for seed in args.seeds
     }
@@ -208,6 +208,17 @@ def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]
     )
     _write(results, folder / 'summary')
     return problems + _without_figure(rows, args.metric)
+
+
+def _refuse_last(args: argparse.Namespace, report_on: str) -> None:
+    """Raises CASTError where the last checkpoint is wanted and only the best one's figures are
+    there.
+    """
+    if args.choose_on == 'none' and report_on == 'val':
+        raise CASTError(
+            '--choose-on none: a baseline has the figures of its best checkpoint on the validation '
+            'images; report on a test half, with --report-on test'
+        )
 
 
 def _listing(runs) -> list[str]:
@@ -241,17 +252,14 @@ def _notes(
 ) -> list[str]:
     """What a reader must know of the figures."""
     number = f' ({images} images)' if images else ''
-    chosen = 'at their best checkpoint on the validation images'
+    best = 'Baselines are read at their best checkpoint on the validation images'
     if args.choose_on == 'none':
         read = 'All networks are read at their last checkpoint.'
     elif report_on == 'test':
-        read = (
-            f'Baselines are read {chosen}, the others at their last one; these images choose it, '
-        )
-        read += 'and are not among those reported.'
+        read = f'{best}, of which none is reported, the others at their last one.'
     else:
-        read = f'Baselines are read {chosen}, which are those reported: that favours them. The '
-        read += 'others are read at their last checkpoint.'
+        read = f'{best}, which are those reported: that favours them. The others are read at their '
+        read += 'last one.'
     commits = {
         one['versions'].get('commit') or 'unknown'
         for row in rows.values()
@@ -259,12 +267,15 @@ def _notes(
         if one['versions']
     }
     name = dict(test='test half', val='validation images')[report_on]
-    return [
-        f'{args.metric} in percent on the {name}{number}. ± is the sample standard deviation over '
-        f'the seeds {", ".join(map(str, args.seeds))}. Differences are of pairs with the same seed; '
-        "the interval is Student's, with a degree of freedom less than seeds. CPU minutes are those "
-        f"of a row's own step. {read} Commits: {', '.join(sorted(commits)) or 'none'}."
+    sentences = [
+        f'{args.metric} in percent on the {name}{number}.',
+        read,
+        f'± is the sample standard deviation over the seeds {", ".join(map(str, args.seeds))}.',
+        'Differences are of pairs with the same seed, the interval is of their mean (Student).',
+        "CPU minutes are those of a row's own step.",
+        f'Commits: {", ".join(sorted(commits)) or "none"}.',
     ]
+    return [' '.join(sentences)]
 
 
 def _facts(

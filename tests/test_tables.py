@@ -44,6 +44,7 @@ log_level = 'ERROR'
 # `broken` finds a file where it is to make a folder; `after` uses what it would leave.
 PIPELINE = """
 variables = dict(folder='{work_dir}/data', lr=0.1)
+_lr = 'optim_wrapper.optimizer.lr'
 training = dict(kind='train', config='step.py')
 steps = dict(
     data=dict(kind='call', function='toy_run.make_data', kwargs=dict(folder='{folder}')),
@@ -51,7 +52,7 @@ steps = dict(
     after=dict(training, cfg_options={'model.labels': '{broken.labels}'}),
     teach=dict(training, cfg_options={'model.labels': '{data.labels}'}),
     refine=dict(
-        training, load_from='{teach.checkpoint}', cfg_options={'optim_wrapper.optimizer.lr': '{lr}'}))
+        training, load_from='{teach.checkpoint}', cfg_options={_lr: '{lr}'}))
 summary = dict(after='without a result', teach='taught', refine='refined')
 """
 WHOLE = "_base_ = './broken.py'\nsteps = dict(broken=None, after=None)\n"
