@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from table_rows import Difference, Row, Table
@@ -177,7 +178,7 @@ class Results:
                 _by_seed(ap),
                 _spread(ap50),
                 _numbers(one['iteration'] for one in found.values()),
-                f'{mean(minutes):.1f}' if minutes else '',
+                f'{mean(minutes):.2f}' if minutes else '',
             ]
             lines.append(f'| {" | ".join(cells)} |')
         return lines
@@ -295,12 +296,10 @@ def plot_labels(results: Results, images: Mapping[float, int], paths: Sequence[P
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(fontsize='small')
-    for path in paths:
-        figure.savefig(path, dpi=150, metadata=_UNDATED.get(path.suffix))
-
-
-# So that the same figures give the same file.
-_UNDATED = {'.svg': {'Date': None}}
+    with rc_context({'svg.hashsalt': 'mmcast'}):  # the same figures give the same file
+        for path in paths:
+            undated = {'Date': None} if path.suffix == '.svg' else None
+            figure.savefig(path, dpi=150, metadata=undated)
 
 
 def summary_table(run: Run) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -178,7 +179,7 @@ def _head(file: IO[str], arguments: Sequence[str]) -> None:
 
 
 def run_all(runs: Sequence[Run], jobs: int = 1, rerun_changed: bool = False) -> None:
-    """Runs what is due, ``jobs`` runs at a time; an interruption ends the processes.
+    """Runs what is due, ``jobs`` runs at a time; an interruption, or SIGTERM, ends the processes.
 
     Args:
         runs: each in a work directory of its own.
@@ -188,6 +189,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1, rerun_changed: bool = False) -> 
     progress = Progress(runs, jobs)
     waiting = [(run, run.work(rerun_changed)) for run in runs]
     active: list[tuple[Run, Iterator, subprocess.Popen]] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
@@ -205,6 +207,7 @@ def run_all(runs: Sequence[Run], jobs: int = 1, rerun_changed: bool = False) -> 
             process.terminate()
         for *_, process in active:
             process.wait()
+        signal.signal(signal.SIGTERM, before)
     progress.say([])
 
 

@@ -90,10 +90,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def summary(config, *options):
-    """What ends a table of two seeds: 0, or the line of an error."""
+def summary(config, *options, seeds=('0',)):
+    """What ends a table: 0, or the line of an error."""
     try:
-        tables.main(['summary', config, '--seeds', '0', '1', '--work-dir', 'tables', *options])
+        tables.main(['summary', config, '--seeds', *seeds, '--work-dir', 'tables', *options])
     except SystemExit as stop:
         return stop.code
     return 0
@@ -109,7 +109,7 @@ def row_of(path, step):
 
 
 def test_a_table_of_two_seeds_is_written_and_finished_steps_are_kept(folder, capsys):
-    assert summary('whole.py') == 0
+    assert summary('whole.py', seeds='01') == 0
     assert '[6/6] whole seed1 refine: ' in capsys.readouterr().out
     row = row_of('tables/whole/summary.json', 'refine')
     # The metric is the weight, which grows towards 1 from its random start: the first of the two
@@ -130,7 +130,7 @@ def test_a_table_of_two_seeds_is_written_and_finished_steps_are_kept(folder, cap
     assert f'| refined | {sum(both) / 2:.1f} ± ' in text and 'that favours them' in text
 
     before = Path('tables/whole/seed0/pipeline.json').stat().st_mtime_ns
-    assert summary('whole.py') == 0
+    assert summary('whole.py', seeds='01') == 0
     assert Path('tables/whole/seed0/pipeline.json').stat().st_mtime_ns == before
     capsys.readouterr()
     assert summary('whole.py', '--dry-run') == 0
@@ -140,29 +140,25 @@ def test_a_table_of_two_seeds_is_written_and_finished_steps_are_kept(folder, cap
 
 def test_a_step_that_fails_takes_those_that_need_it_along_and_no_other(folder, capsys):
     said = summary('broken.py')
-    for seed in (0, 1):
-        states = {name: step['status'] for name, step in records(f'broken/seed{seed}').items()}
-        assert [name for name, state in states.items() if state == 'finished'] == [
-            'data',
-            'teach',
-            'refine',
-        ]
-        log = f'tables/broken/seed{seed}.log'
-        assert f'broken seed{seed}: step broken failed with status 1, see {log}' in said
-        assert f'broken seed{seed}: step after needs broken' in said
-        assert 'labels.json' in Path(log).read_text()
+    states = {name: step['status'] for name, step in records('broken/seed0').items()}
+    finished = [name for name, state in states.items() if state == 'finished']
+    assert finished == ['data', 'teach', 'refine']
+    log = 'tables/broken/seed0.log'
+    assert f'broken seed0: step broken failed with status 1, see {log}' in said
+    assert 'broken seed0: step after needs broken' in said
+    assert 'labels.json' in Path(log).read_text()
     assert row_of('tables/broken/summary.json', 'after')['seeds'] == {}
-    assert len(row_of('tables/broken/summary.json', 'refine')['ap']['by_seed']) == 2
+    assert len(row_of('tables/broken/summary.json', 'refine')['ap']['by_seed']) == 1
     assert '| without a result | - |' in capsys.readouterr().out
 
 
 def test_an_interrupted_step_resumes(folder):
-    tables.main(['summary', 'whole.py', '--seeds', '0', '--work-dir', 'tables'])
+    assert summary('whole.py') == 0
     state = Path('tables/whole/seed0/pipeline.json')
     content = json.loads(state.read_text())
     content['steps']['teach']['status'] = 'started'  # as if killed after its last checkpoint
     state.write_text(json.dumps(content))
-    tables.main(['summary', 'whole.py', '--seeds', '0', '--work-dir', 'tables'])
+    assert summary('whole.py') == 0
     assert records('whole/seed0')['teach']['resumed']
     assert row_of('tables/whole/summary.json', 'teach')['seeds']['0']['resumed']
 
@@ -173,9 +169,9 @@ def test_a_changed_step_has_no_figure_until_it_is_run_again(folder):
     said = summary('whole.py', *change)
     assert 'step refine changed since it ran (optim_wrapper.optimizer.lr: 0.1 -> 0.2' in said
     assert row_of('tables/whole/summary.json', 'refine')['seeds'] == {}
-    assert len(row_of('tables/whole/summary.json', 'teach')['seeds']) == 2
+    assert len(row_of('tables/whole/summary.json', 'teach')['seeds']) == 1
     assert summary('whole.py', '--rerun-changed', *change) == 0
-    assert len(row_of('tables/whole/summary.json', 'refine')['seeds']) == 2
+    assert len(row_of('tables/whole/summary.json', 'refine')['seeds']) == 1
     assert Path('tables/whole/seed0/03_refine.old1').is_dir()
     assert not Path('tables/whole/seed0/02_teach.old1').exists()
 
@@ -261,3 +257,24 @@ def test_custom_data_have_no_curve_over_labels():
     steps = table_rows.Steps(table_rows.DATA_SETS['custom'])
     with pytest.raises(Exception, match='choose stages, losses or samplers'):
         table_rows.table_of(steps, 'labels')
+
+
+def test_the_curve_over_labels_has_both_students_and_all_labels(tmp_path):
+    table = table_rows.Table(
+        [
+            table_rows.Row('', step, percent)
+            for step in ('refine', 'supervised')
+            for percent in (5, 10)
+        ]
+        + [table_rows.Row('', 'supervised_all')]
+    )
+    rows = {row.name: {seed: dict(ap=20.0 + seed) for seed in range(3)} for row in table.rows}
+    del rows['refine@5'][1], rows['supervised@5']  # that failed
+    results = table_report.Results('', table, rows, [], {})
+    paths = [tmp_path / f'labels.{kind}' for kind in ('svg', 'png')]
+    table_report.plot_labels(results, {5: 5, 10: 10}, paths)
+    drawn = [path.read_bytes() for path in paths]
+    for name in (b'refined student', b'on the labels alone', b'all labels', b'labeled images'):
+        assert name in drawn[0]
+    table_report.plot_labels(results, {5: 5, 10: 10}, paths)
+    assert [path.read_bytes() for path in paths] == drawn
