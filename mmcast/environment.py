@@ -5,12 +5,14 @@ tested without the environment it is about. Only the standard library is needed:
 what is missing.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import json
 import operator
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -112,6 +114,21 @@ class EnvironmentReport:
 
 
 # ---- looking
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """Git's commit of the checkout that mmcast runs from, as of the first call, with ``-dirty``
+    where its files were changed since; None elsewhere.
+    """
+    if not (_PACKAGE.parent / '.git').exists():
+        return None
+    command = ['git', '-C', str(_PACKAGE.parent), 'describe', '--always', '--dirty', '--abbrev=40']
+    try:
+        done = subprocess.run([*command, '--exclude=*'], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):  # there is no git
+        return None
+    return done.stdout.strip() or None
 
 
 def look() -> Machine:

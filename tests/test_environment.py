@@ -291,3 +291,29 @@ def test_the_tool_in_a_broken_environment(tmp_path):
     assert done.returncode == 1 and not report['ok']
     assert '2 distributions own the module mmdet' in problems
     assert 'mmcast needs >=4.57,<6' in problems
+
+
+def test_the_commit_of_a_checkout_says_whether_files_were_changed(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ('-c', 'user.name=a', '-c', 'user.email=a@b')
+        command = ['git', '-C', str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit():
+        environment.source_commit.cache_clear()
+        return environment.source_commit()
+
+    monkeypatch.setattr(environment, '_PACKAGE', tmp_path / 'mmcast')
+    assert commit() is None
+    (tmp_path / 'mmcast').mkdir()
+    file = tmp_path / 'mmcast/file.py'
+    file.write_text('')
+    git('init', '--quiet')
+    git('add', '.')
+    git('commit', '--quiet', '-m', 'first')
+    clean = commit()
+    assert clean == git('rev-parse', 'HEAD') and len(clean) == 40
+    file.write_text('changed')
+    assert environment.source_commit() == clean  # as of the first call
+    assert commit() == f'{clean}-dirty'
+    environment.source_commit.cache_clear()

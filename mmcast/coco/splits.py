@@ -3,9 +3,11 @@
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from fractions import Fraction
 from math import floor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +89,42 @@ def make_split(
         unlabeled=len(unlabeled['images']),
         instances=manifest['instances_per_class'],
     )
+
+
+def halve_validation(
+    files: Mapping[str, Any], out_dir: str | os.PathLike, seed: int = 0
+) -> dict[str, Any]:
+    """Divide the validation images of a data step into two halves by chance, a step of pipelines:
+    what is chosen on one half is reported on the other.
+
+    Args:
+        files: What the data step left: the COCO file ``val``, ``val_images``, and others.
+        out_dir: Folder of the two new files; the same content is left alone.
+        seed: Which images these are.
+
+    Returns:
+        dict: ``files``, where the COCO files `val` and `test` are the halves; that of `test` has an
+            image more if their number is odd.
+
+    Raises:
+        CASTError: if there are fewer than two images, or a half exists with other content.
+    """
+    content = read_labels(files['val'], files.get('val_images')).content
+    image_ids = [image['id'] for image in content['images']]
+    if len(image_ids) < 2:
+        raise CASTError(f'{files["val"]} has {len(image_ids)} images: two halves need two')
+    chosen = draw_images(image_ids, {}, len(image_ids) // 2, seed, False, files['val'])
+    paths: dict[str, str] = {}
+    halves: dict[str | os.PathLike, dict] = {}
+    for name, keep in (('val', chosen), ('test', set(image_ids) - chosen)):
+        paths[name] = str(Path(out_dir, f'{name}_half_seed{seed}.json'))
+        halves[paths[name]] = dict(
+            content,
+            images=[image for image in content['images'] if image['id'] in keep],
+            annotations=[ann for ann in content['annotations'] if ann['image_id'] in keep],
+        )
+    write_json_files(halves)
+    return dict(files) | paths
 
 
 def _divide(

@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config
 
 from mmcast.devices import check_device
+from mmcast.environment import source_commit
 from mmcast.errors import CASTError
 from mmcast.locks import hold_work_dir
 from mmcast.memory import PeakMemory
@@ -52,6 +53,19 @@ class PipelineRun:
     def resolve(self, value: Any, user: str) -> Any:
         """``value`` with its templates replaced, see :meth:`Plan.resolve`."""
         return self.plan.resolve(value, user, self.state)
+
+    def changed(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Of steps that left something, those that are not valid any more, each with the reasons.
+
+        Raises:
+            CASTError: a step uses an output of one that is not finished.
+        """
+        changes = {
+            name: self.state.changes(self.plan.step(name, self.state.folder(name), self.state))
+            for name in self.plan.definitions
+            if name in names and name in self.state.records
+        }
+        return {name: reasons for name, reasons in changes.items() if reasons}
 
     def definition(self, name: str) -> dict:
         """The settings of a finished step, templates resolved."""
@@ -111,7 +125,7 @@ def _begin(pipeline: 'Pipeline', name: str, started: float) -> Step | None:
 
 def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
     """Runs a step and records what it gave; ``pipeline`` is None on all ranks but the first."""
-    begin = time.monotonic()
+    begin, cpu = time.monotonic(), _cpu_seconds()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with PeakMemory() as memory:
@@ -119,7 +133,11 @@ def _run_one(pipeline: 'Pipeline | None', step: Step, launcher: str) -> None:
             result = on_main(lambda: run_step(step, launcher))
         else:
             result = run_step(step, launcher)
-    on_main(lambda: pipeline.finish(step, result, time.monotonic() - begin, memory))
+    on_main(
+        lambda: pipeline.finish(
+            step, result, memory, seconds=time.monotonic() - begin, cpu_seconds=_cpu_seconds() - cpu
+        )
+    )
     gc.collect()  # a Runner is full of cycles; the last model would stay in memory
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -145,6 +163,7 @@ class Pipeline:
 
     def __init__(self, plan: Plan, state: PipelineState) -> None:
         self.plan, self.state = plan, state
+        source_commit()  # of the code that is loaded now
         self.rerun = set(plan.rerun)  # shrinks as they are run
         for name in plan.chosen:
             check_device(plan.device(name))
@@ -163,15 +182,8 @@ class Pipeline:
 
     def _refuse_changed(self, names: Iterable[str]) -> None:
         """Raises CASTError where what steps left is not valid any more."""
-        changed = {}
-        for name in self.plan.definitions:
-            if (
-                name in names
-                and name in self.state.records
-                and not self.plan.needs(name) & self.rerun
-            ):
-                changed[name] = self.state.changes(self._step(name))
-        changed = {name: changes for name, changes in changed.items() if changes}
+        kept = [name for name in names if not self.plan.needs(name) & self.rerun]
+        changed = PipelineRun(self.plan, self.state).changed(kept)
         if not changed:
             return
         details = '; '.join(f'step {name} ({_list(changes)})' for name, changes in changed.items())
@@ -225,12 +237,12 @@ class Pipeline:
         seconds = sum(record['seconds'] for record in done if record['iterations'])
         return f', about {left * seconds / iterations / 60:.1f} min left'
 
-    def finish(self, step: Step, result: StepResult, seconds: float, memory: PeakMemory) -> None:
-        """Writes down what a step gave."""
+    def finish(self, step: Step, result: StepResult, memory: PeakMemory, **seconds: float) -> None:
+        """Writes down what a step gave, and the ``seconds`` that its last start took."""
         self.state.finish(
             step.name,
             result,
-            seconds=seconds,
+            **seconds,
             iterations=self.plan.iterations(step.name, self.state),
             peak_memory_mb=_peak_memory_mb(memory),
             versions=_versions(),
@@ -250,5 +262,16 @@ def _peak_memory_mb(memory: PeakMemory) -> dict[str, int]:
     return peak
 
 
-def _versions() -> dict[str, str]:
-    return dict(mmcast=__version__, mmengine=mmengine.__version__, torch=str(torch.__version__))
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended, loaders among them."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _versions() -> dict[str, str | None]:
+    return dict(
+        mmcast=__version__,
+        commit=source_commit(),
+        mmengine=mmengine.__version__,
+        torch=str(torch.__version__),
+    )

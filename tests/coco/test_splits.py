@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmcast.coco.splits import make_split
+from mmcast.coco.splits import halve_validation, make_split
 from mmcast.errors import CASTError
 from mmcast.version import __version__
 
@@ -274,6 +274,26 @@ def test_neither_output_is_written_if_one_cannot_be(all_images):
     with pytest.raises(CASTError, match='out_unlabeled.json exists'):
         split(path, count=5)
     assert not (path.parent / 'out_labeled.json').exists()
+
+
+def test_halves_of_validation_are_disjoint_and_complete(all_images, tmp_path):
+    files = dict(val=str(all_images(7)), val_images=None, train='train.json')
+    halves = halve_validation(files, tmp_path / 'halves')
+    assert halves['train'] == 'train.json'
+    val, test = (json.loads(Path(halves[name]).read_text()) for name in ('val', 'test'))
+    ids = [{image['id'] for image in half['images']} for half in (val, test)]
+    assert [len(half) for half in ids] == [3, 4] and ids[0] | ids[1] == set(range(7))
+    for half, own in zip((val, test), ids):
+        assert {ann['image_id'] for ann in half['annotations']} == own
+    assert len(val['annotations']) + len(test['annotations']) == 9
+    assert halve_validation(files, tmp_path / 'halves') == halves  # again: nothing changes
+    other = halve_validation(files, tmp_path / 'halves', seed=1)
+    assert Path(other['val']).read_text() != Path(halves['val']).read_text()
+
+
+def test_one_image_has_no_halves(all_images, tmp_path):
+    with pytest.raises(CASTError, match='has 1 images: two halves need two'):
+        halve_validation(dict(val=str(all_images(1))), tmp_path)
 
 
 @pytest.mark.parametrize(

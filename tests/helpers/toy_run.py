@@ -95,6 +95,14 @@ class ToyMetric(BaseMetric):
         return {'coco/segm_mAP': 0.25, 'coco/segm_mAP_50': 0.5}
 
 
+@METRICS.register_module()
+class WeightMetric(ToyMetric):
+    """The weight of the network, which training changes, in place of AP."""
+
+    def compute_metrics(self, results):
+        return {'coco/segm_mAP': results[0]['weight'], 'coco/segm_mAP_50': 0.5}
+
+
 def config(folder: Path, iterations: int = 4, **changes) -> Config:
     """A run of the one-layer model, with these settings changed."""
     data = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyDataset'))

@@ -112,6 +112,7 @@ def test_runs_all_steps_then_skips_them(config, capsys):
     assert rows[0]['mask_ap50'] == 50.0 and rows[0]['note'] == ''
     assert rows[0]['parameters'] == 0.0
     assert records(config)['teach']['parameters'] == 2  # without pixel_contrast
+    assert 0 < records(config)['teach']['cpu_seconds'] < 60
     assert '25.0' in (config.parent / 'work/summary.txt').read_text()
 
     for step in ('02_teach', '03_refine'):  # each step's log is its own
