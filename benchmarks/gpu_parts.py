@@ -443,7 +443,7 @@ class TrainingStep:
         from mmengine.optim import build_optim_wrapper
 
         from mmcast.testing.data import make_samples
-        from mmcast.training.precision import use_full_precision
+        from mmcast.training.runner import use_full_precision
 
         self.device = builder.options.device
         self.model = builder.build(config).train()

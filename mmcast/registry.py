@@ -66,7 +66,7 @@ MODELS = _child(
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'OPTIM_WRAPPER_CONSTRUCTORS', 'mmdet.engine', 'mmcast.training.optimizers'
 )
-OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmdet.engine', 'mmcast.training.precision')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'mmdet.engine')
 OPTIMIZERS = _child('OPTIMIZERS', 'mmdet.engine')
 PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS', 'mmdet.engine')
 RUNNERS = _child('RUNNERS', 'mmdet.engine')

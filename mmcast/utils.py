@@ -13,8 +13,7 @@ def register_all_modules(init_default_scope: bool = True) -> None:
     import mmcast.models
     import mmcast.pseudo_labels.dataset
     import mmcast.training.hooks
-    import mmcast.training.optimizers
-    import mmcast.training.precision  # noqa: F401
+    import mmcast.training.optimizers  # noqa: F401
 
     if init_default_scope:
         from mmengine.registry import init_default_scope as use_scope

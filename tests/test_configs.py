@@ -23,7 +23,7 @@ from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, build_without_memory
 from mmcast.testing.teacher import write_tiny_clip
 from mmcast.training.optimizers import check_parameter_groups
-from mmcast.training.precision import use_full_precision
+from mmcast.training.runner import use_full_precision
 
 ROOT = CONFIGS
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts]

@@ -158,7 +158,7 @@ def train(
     from mmcast.pipeline.state import STATE_FILE
     from mmcast.reports.run import write_reports
     from mmcast.training.distributed import on_main
-    from mmcast.training.precision import use_amp
+    from mmcast.training.runner import use_amp
     from mmcast.training.single import prepare_single, train_single
 
     if 'steps' in cfg:

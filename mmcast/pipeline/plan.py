@@ -28,7 +28,7 @@ from mmcast.pipeline.state import PipelineState
 from mmcast.pipeline.steps import Step
 from mmcast.spelling import hint, nearest
 from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
-from mmcast.training.precision import use_amp
+from mmcast.training.runner import use_amp
 from mmcast.typed_values import TEMPLATE
 
 

@@ -36,10 +36,10 @@ from mmcast.training.checkpoints import (
     remove_parts,
 )
 from mmcast.training.curves import number_start
+from mmcast.training.distributed import say
 from mmcast.training.hooks.adapters import AdapterLoadingHook, AdapterSavingHook
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
-from mmcast.training.precision import use_full_precision
 from mmcast.training.predictions import PredictionsFile
 from mmcast.training.randomness import SeedIterationsHook
 from mmcast.training.repeated_images import RepeatedImagesHook
@@ -275,6 +275,22 @@ def build_runner(cfg: Config) -> Runner:
     if is_main_process():
         number_start(Path(runner.log_dir))
     return runner
+
+
+def use_amp(config: Config) -> None:
+    """Switches a training config to automatic mixed precision, as mmdet's ``--amp`` does."""
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_full_precision(optim_wrapper: dict) -> None:
+    """Makes an ``AmpOptimWrapper``'s config an ``OptimWrapper``'s, in place; MMEngine's needs a
+    GPU.
+    """
+    optim_wrapper['type'] = 'OptimWrapper'
+    for option in ('dtype', 'loss_scale', 'use_fsdp'):
+        optim_wrapper.pop(option, None)
+    say('no GPU: training in full precision')
 
 
 def divide_batch_size(loader: dict, processes: int) -> None:

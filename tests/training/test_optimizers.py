@@ -17,8 +17,7 @@ from mmcast.errors import CASTError
 from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmcast.testing.models import build_model, tiny_cast_config
 from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
-from mmcast.training.precision import use_full_precision
-from mmcast.training.runner import train_run
+from mmcast.training.runner import train_run, use_full_precision
 
 
 class Encoder(nn.Module):
