@@ -310,7 +310,7 @@ def _choose(
             lowest=step['lowest'],
             used_by=step['used_by'],
         ),
-        images=len(held_out.truths),
+        num_images=len(held_out.truths),
         classes={name: choice.to_dict() for name, choice in choices.items()},
         all=dict(now.to_dict(), f1_at_score_thr=before.f1),
         rankings=rankings,
