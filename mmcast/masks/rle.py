@@ -28,10 +28,12 @@ def encode_mask(mask: np.ndarray) -> dict:
     pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
     columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
     first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-    flat = cv2.transpose(pixels[:, first:end]).ravel().view(bool)
-    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
-    runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
-    rle = mask_api.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
+    padded = np.zeros((end - first) * height + 2, np.uint8)  # runs also begin and end at the sides
+    cv2.transpose(pixels[:, first:end], dst=padded[1:-1].reshape(end - first, height))
+    changes = np.flatnonzero(padded[1:] != padded[:-1]) + first * height
+    ends = np.append(changes[changes < mask.size], mask.size)
+    ends[1:] -= ends[:-1].copy()
+    rle = mask_api.frPyObjects(dict(size=list(mask.shape), counts=ends.tolist()), *mask.shape)
     return text_rle(rle)
 
 

@@ -44,9 +44,12 @@ class CASTMask2Former(Mask2Former):
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        score_floor: Predictions leave out instances whose score cannot be above this; without
+            ``test_cfg.windows``, which have a threshold of their own. None: no instance.
     """
 
     mask_probabilities = False
+    score_floor: float | None = None
 
     def __init__(
         self, backbone: ConfigType, neck: OptConfigType = None, *args: Any, **kwargs: Any
@@ -197,6 +200,7 @@ class CASTMask2Former(Mask2Former):
                     self.panoptic_fusion_head.num_things_classes,
                     self.mask_probabilities and logits_above is None,
                     logits_above,
+                    self.score_floor if logits_above is None else None,
                 )
         return batch_data_samples
 
