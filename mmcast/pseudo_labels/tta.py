@@ -154,7 +154,7 @@ def _group(
     for member in np.argsort(-scores, kind='stable').tolist():
         seen = is_seen[of_view[member]]
         others = firsts[: len(groups)]
-        # With IoU 0.5 the intersection has at least a third of both areas, and so has that of boxes.
+        # With IoU 0.5 masks share a third of the sum of their areas, and boxes no less.
         enough = (
             3 * _box_intersections(boxes[member], boxes[others]) >= areas[member] + areas[others]
         )

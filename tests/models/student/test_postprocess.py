@@ -125,8 +125,8 @@ def test_what_is_below_the_floor_is_left_out_and_the_rest_stays(kept, floor):
     expected = everything[everything.class_scores > floor]
     found = make_instances(*arguments, score_floor=floor)
     assert 0 < len(found) < len(everything)
-    for name in everything.keys():
-        assert torch.equal(found[name], expected[name])
+    for name, values in expected.items():
+        assert torch.equal(found[name], values)
 
 
 @pytest.mark.parametrize('panoptic', [False, True])
