@@ -121,7 +121,7 @@ def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceDa
     views = [above(view, score_floor) for view in views]
     of_view = np.repeat(np.arange(len(views)), [len(view) for view in views])
     rles = [encode_mask(mask) for view in views for mask in view.masks.numpy()]
-    boxes = mask_utils.toBbox(rles).astype(int).reshape(-1, 4)
+    boxes = mask_utils.toBbox(rles).astype(np.int64).reshape(-1, 4)
     scores, labels = (_of_all(views, name).numpy() for name in ('scores', 'labels'))
     groups = _group(scores, labels, of_view, boxes, rles)
     return _average(views, groups, boxes)
@@ -147,35 +147,42 @@ def _group(
         boxes: (N, 4) of their masks: x, y, width, height.
         rles: their N masks.
     """
-    areas = np.array(mask_areas(rles), np.int64)
+    near = _may_be_same(labels, of_view, boxes, np.array(mask_areas(rles), np.int64))
     groups: list[list[int]] = []
-    firsts = np.empty(len(rles), np.int64)  # of each group
+    firsts: list[int] = []  # of each group
     is_seen = np.zeros((len(rles) and of_view.max() + 1, len(rles)), bool)  # views in groups
     for member in np.argsort(-scores, kind='stable').tolist():
         seen = is_seen[of_view[member]]
-        others = firsts[: len(groups)]
-        # With IoU 0.5 masks share a third of the sum of their areas, and boxes no less.
-        enough = (
-            3 * _box_intersections(boxes[member], boxes[others]) >= areas[member] + areas[others]
-        )
-        near = np.flatnonzero(enough & (labels[others] == labels[member]) & ~seen[: len(groups)])
-        ious = mask_utils.iou([rles[member]], [rles[i] for i in others[near]], [0] * len(near))
-        if len(near) and ious.max() >= _SAME_IOU:
-            group = near[ious.argmax()]
-            groups[group].append(member)
-        else:
-            group = len(groups)
-            firsts[group] = member
-            groups.append([member])
+        others = np.flatnonzero(near[member, firsts] & ~seen[: len(groups)])
+        group = len(groups)
+        if len(others):
+            masks = [rles[firsts[other]] for other in others]
+            ious = mask_utils.iou([rles[member]], masks, [0] * len(masks))
+            if ious.max() >= _SAME_IOU:
+                group = others[ious.argmax()]
+        if group == len(groups):
+            firsts.append(member)
+            groups.append([])
+        groups[group].append(member)
         seen[group] = True
     return groups
 
 
-def _box_intersections(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Pixels (N,) that a box and each of ``boxes`` (N, 4) share; x, y, width, height."""
-    corners = np.maximum(box[:2], boxes[:, :2])
-    ends = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    return (ends - corners).clip(min=0).prod(axis=1)
+def _may_be_same(
+    labels: np.ndarray, of_view: np.ndarray, boxes: np.ndarray, areas: np.ndarray
+) -> np.ndarray:
+    """Which pairs (N, N) of instances are of one class, two views and may have an IoU of 0.5.
+
+    Then their masks share at least a third of the sum of their ``areas`` (N,), and so do ``boxes``
+    (N, 4).
+    """
+    shared = 1
+    for side in (0, 1):
+        start, end = boxes[:, side], boxes[:, side] + boxes[:, side + 2]
+        overlap = np.minimum.outer(end, end) - np.maximum.outer(start, start)
+        shared = shared * overlap.clip(min=0)
+    is_enough = 3 * shared >= np.add.outer(areas, areas)
+    return is_enough & np.equal.outer(labels, labels) & np.not_equal.outer(of_view, of_view)
 
 
 def _average(
@@ -214,6 +221,9 @@ def _write_mean(members: Sequence[tuple[np.ndarray, np.ndarray, float]], mean: n
         mean: (H, W) of zeros, in which the mask is written. In double precision sums of scores are
             exact, so that a tie is one in any order.
     """
+    if len(members) == 1 and members[0][2] > 0:
+        mean[:] = members[0][0]
+        return
     corner = np.min([box[:2] for _, box, _ in members], axis=0)
     end = np.max([box[:2] + box[2:] for _, box, _ in members], axis=0)
     sums = np.zeros((end - corner)[::-1])

@@ -7,6 +7,7 @@ network on the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's los
 
 import inspect
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -184,10 +185,11 @@ class CASTMask2Former(Mask2Former):
         class_logits, masks = head.decode(*pixels, every_layer=False)
         # In half precision the products that resize masks would move their borders.
         with torch.autocast(batch_inputs.device.type, enabled=False):
+            weights_of = cache(partial(path_weights, like=masks.features))  # once for one size
             for i, sample in enumerate(batch_data_samples):
                 padded, image, original = sizes_of(sample.metainfo, rescale)
                 rows, columns = (
-                    path_weights(*sizes, masks.features)
+                    weights_of(*sizes)
                     for sizes in zip(masks.features.shape[-2:], padded, image, original)
                 )
                 sample.pred_instances = make_instances(
