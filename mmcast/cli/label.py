@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         metavar='NUMBER',
-        help='with --flip: predict on the image and the mirrored one at a time (default 2), or on '
-        'one after the other, in less memory (1)',
+        help='test-time augmentation: most views of one size to predict on at a time (default 2, '
+        'the image and the mirrored one); 1: each by itself, as without augmentation',
     )
     parser.add_argument(
         '--confidence',

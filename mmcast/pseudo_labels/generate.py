@@ -107,8 +107,9 @@ def generate_pseudo_labels(
         confidence: store with every image a map of the teacher's confidence in its pixels, see
             ``mmcast.masks.confidence``.
         views_per_batch: test-time augmentation: most views of one size, which are the image and the
-            mirrored image, that go through the teacher at a time. With 1 it takes less memory and
-            more time, for the same labels but for rounding.
+            mirrored image, that go through the teacher at a time. 1: each by itself, in the network
+            as it is for single predictions too, which takes less memory and more time; the labels
+            differ by rounding.
         num_workers: processes that load images; default the config's
             ``test_dataloader.num_workers``, or 2.
         distributed: every process of the process group calls this, and they share the images.
@@ -348,13 +349,13 @@ def _label(
 
 
 def _speed_up(model: nn.Module, job: _Job, on_cpu: bool) -> None:
-    """Makes the teacher faster, to the same labels; with several views but for rounding."""
+    """Makes the teacher faster, to the same labels; with views in batches but for rounding."""
     for part in model.modules():
         if hasattr(part, 'score_floor'):
             part.score_floor = job.info['score_floor']
     if on_cpu:
         keep_freed_memory()
-    if on_cpu and job.num_views > 1:
+    if on_cpu and job.num_views > 1 and job.views_per_batch > 1:
         speed_up_on_cpu(model)
 
 
