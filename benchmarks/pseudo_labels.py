@@ -3,6 +3,8 @@
     python benchmarks/pseudo_labels.py overlap --images 200 --rounds 3
     python benchmarks/pseudo_labels.py memory --images 10000
     python benchmarks/pseudo_labels.py reading --instances 1000000
+    python benchmarks/pseudo_labels.py views --images 20 --rounds 5
+    python benchmarks/pseudo_labels.py views --config CONFIG --checkpoint WEIGHTS --img-dir FOLDER
 
 overlap: images per second of generate_pseudo_labels with a teacher that waits some milliseconds, as
 the processor does for an accelerator, against loading and teacher alone (what encoding and writing
@@ -10,7 +12,10 @@ cost), and against the plain loop: load, predict, encode, append to a list, dump
 turns on the same images and their masks are compared. memory: resident memory while a long list of
 small images is labeled, its last tenth against its first, and the seconds of the merge at the end.
 reading: PseudoLabelDataset against mmdet's CocoDataset on the same file, each in a process of its
-own.
+own. views: CPU seconds of labeling with test-time augmentation, by default mirrored and in three
+sizes, against one prediction for each image, and against the same views predicted one by one in the
+network as it is, whose labels are compared; by default the toy's teacher on its street scenes. In
+turns, each in a process of its own, with one thread, from files to the store, without starting.
 """
 
 import argparse
@@ -24,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -36,12 +42,18 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 
 from mmcast.cli.errors import report_errors
+from mmcast.configs import load_config
 from mmcast.masks.rle import encode_mask
+from mmcast.memory import PeakMemory
+from mmcast.pseudo_labels import generate as generating
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
 from mmcast.pseudo_labels.images import ImagesToLabel, load_ahead
 from mmcast.pseudo_labels.store import make_info, write_store
 from mmcast.registry import DATASETS, MODELS
+from mmcast.toy.cityscapes import generate_toy_cityscapes
 
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+TOY = CONFIGS / 'toy/toy_teacher_adapt_labeled.py', CONFIGS / 'toy/weights/toy_teacher.pth'
 CLASSES = tuple(f'class {number}' for number in range(8))
 MASKS = 20  # that the teacher of `overlap` predicts on each image
 seen: list[tuple[float, int]] = []  # when the teacher saw an image, and the memory then
@@ -334,13 +346,112 @@ def benchmark_reading(folder: Path, instances: int) -> None:
     print(f'ratio: CPU {cpu:.2f}, memory {memory:.2f}')
 
 
+def label(kind: str, config: Config, checkpoint: Path, images: Path, options: dict, pipe) -> None:
+    """Sends CPU seconds and peak memory (MiB) of labeling images, and the labels of each image."""
+    options, patches = dict(options), contextlib.ExitStack()
+    if kind == 'one by one':
+        options['views_per_batch'] = 1
+        patches.enter_context(mock.patch.object(generating, '_speed_up'))
+    elif kind == 'one view':
+        options.update(flip=False, scales=[1.0])
+    seconds, loop = [], generating._predict_and_write
+
+    def timed_loop(*args) -> None:
+        start = time.process_time()
+        loop(*args)
+        seconds.append(time.process_time() - start)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        patches,
+        mock.patch.object(generating, '_predict_and_write', timed_loop),
+        PeakMemory() as peak,
+    ):
+        out = Path(folder) / 'labels.json'
+        generate_pseudo_labels(
+            config, checkpoint, out, img_dir=images, device='cpu', num_workers=0, **options
+        )
+        content = json.loads(out.read_text())
+    labels = {image['id']: [] for image in content['images']}
+    for ann in content['annotations']:
+        labels[ann['image_id']].append(ann)
+    pipe.send((seconds[0], peak.megabytes, labels))
+
+
+def in_process(*args) -> tuple:
+    """What :func:`label` sends."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context('fork').Process(target=label, args=(*args, sender))
+    process.start()
+    sender.close()
+    sent = receiver.recv()
+    process.join()
+    return sent
+
+
+def compare(found: dict, expected: dict) -> str:
+    """How labels of some images differ from others, in words."""
+    ious, differences, alone = [], [], 0
+    for image, labels in expected.items():
+        others = found[image]
+        overlaps = mask_utils.iou(
+            [ann['segmentation'] for ann in labels],
+            [ann['segmentation'] for ann in others],
+            [0] * len(others),
+        )
+        alone += abs(len(labels) - len(others))
+        for row, ann in zip(overlaps, labels):
+            same = [i for i, o in enumerate(others) if o['category_id'] == ann['category_id']]
+            if same:
+                # Of duplicate detections with one mask, that of the nearest score.
+                best = max(same, key=lambda i: (row[i], -abs(others[i]['score'] - ann['score'])))
+                ious.append(row[best])
+                differences.append(abs(others[best]['score'] - ann['score']))
+    return (
+        f'{len(ious)} labels, {alone} more or less; lowest IoU {min(ious):.6f}, '
+        f'{sum(iou < 1 for iou in ious)} masks with another pixel; scores differ by '
+        f'{max(differences):.1e} at most'
+    )
+
+
+def benchmark_views(
+    config: Path, checkpoint: Path, images: Path, count: int, rounds: int, options: dict
+) -> None:
+    loaded = load_config(config)
+    options = dict(options, limit=count, progress=False)
+    costs, labels = {kind: [] for kind in ('one view', 'views', 'one by one')}, {}
+    for _ in range(rounds):
+        for kind, spent in costs.items():
+            *cost, labels[kind] = in_process(kind, loaded, checkpoint, images, options)
+            spent.append(cost)
+    costs = {kind: np.array(spent) for kind, spent in costs.items()}
+    views = len(options['scales']) * (1 + options['flip'])
+    print(f'{config.name}: {count} images, {views} views, {rounds} rounds, one thread')
+    for kind, spent in costs.items():
+        seconds, memory = 1000 * spent[:, 0] / count, np.median(spent[:, 1])
+        print(
+            f'{kind:12s}{np.median(seconds):8.1f} ms of CPU an image ({seconds.min():.1f} to '
+            f'{seconds.max():.1f}), peak {memory:.0f} MiB, libraries included'
+        )
+    for kind in ('one view', 'one by one'):
+        ratios = costs['views'][:, 0] / costs[kind][:, 0]
+        print(
+            f'views against {kind:12s}{np.median(ratios):6.2f} ({ratios.min():.2f} to '
+            f'{ratios.max():.2f})'
+        )
+    print(f'labels of views against one by one: {compare(labels["views"], labels["one by one"])}')
+
+
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('part', choices=['overlap', 'memory', 'reading'])
-    parser.add_argument('--images', type=int, help='default: 200 for overlap, 10,000 for memory')
+    parser.add_argument('part', choices=['overlap', 'memory', 'reading', 'views'])
+    parser.add_argument(
+        '--images', type=int, help='default: 200 for overlap, 10,000 for memory, 20 for views'
+    )
     parser.add_argument(
         '--size', type=int, nargs=2, default=[512, 1024], metavar=('HEIGHT', 'WIDTH')
     )
@@ -350,6 +461,11 @@ def main() -> None:
     )
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--instances', type=int, default=1_000_000)
+    parser.add_argument('--config', type=Path, default=TOY[0], help='teacher of views')
+    parser.add_argument('--checkpoint', type=Path, default=TOY[1])
+    parser.add_argument('--img-dir', type=Path, help='images of views')
+    parser.add_argument('--scales', type=float, nargs='+', default=[0.75, 1.0, 1.25])
+    parser.add_argument('--no-flip', action='store_true', help='views without mirrored ones')
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -366,6 +482,18 @@ def main() -> None:
             )
         elif args.part == 'memory':
             benchmark_memory(folder, args.images or 10_000)
+        elif args.part == 'views':
+            count = args.images or 20
+            if args.img_dir is None:
+                generate_toy_cityscapes(folder, num_train=0, num_val=count, progress=False)
+            benchmark_views(
+                args.config,
+                args.checkpoint,
+                args.img_dir or folder / 'leftImg8bit/val',
+                count,
+                args.rounds,
+                dict(flip=not args.no_flip, scales=args.scales),
+            )
         else:
             benchmark_reading(folder, args.instances)
 

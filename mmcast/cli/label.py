@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='test-time augmentation: the images in these sizes (default 1)',
     )
     parser.add_argument(
+        '--views-per-batch',
+        type=int,
+        default=2,
+        metavar='NUMBER',
+        help='test-time augmentation: most views of one size to predict on at a time (default 2, '
+        'the image and the mirrored one); 1: each by itself, as without augmentation',
+    )
+    parser.add_argument(
         '--confidence',
         action='store_true',
         help="store the teacher's confidence in every pixel, to weight the mask loss with",
@@ -98,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
         flip=args.flip,
         scales=args.scales,
         confidence=args.confidence,
+        views_per_batch=args.views_per_batch,
         num_workers=args.num_workers,
         distributed=args.launcher != 'none',
     )

@@ -48,11 +48,14 @@ def _encode_columns(pixels: np.ndarray, first: int, size: tuple[int, int]) -> di
     """The RLE of a mask of ``size`` (H, W), of which columns (H, w) of uint8 from ``first`` on are
     given.
     """
-    flat = cv2.transpose(pixels).ravel().view(bool) if pixels.size else np.zeros(0, bool)
-    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * size[0]
-    whole = size[0] * size[1]
-    runs = np.diff(changes[changes < whole], prepend=0, append=whole)
-    rle = mask_api.frPyObjects(dict(size=list(size), counts=runs.tolist()), *size)
+    height, whole = size[0], size[0] * size[1]
+    padded = np.zeros(pixels.size + 2, np.uint8)  # runs also begin and end at the sides
+    if pixels.size:
+        cv2.transpose(pixels, dst=padded[1:-1].reshape(-1, height))
+    changes = np.flatnonzero(padded[1:] != padded[:-1]) + first * height
+    ends = np.append(changes[changes < whole], whole)
+    ends[1:] -= ends[:-1].copy()
+    rle = mask_api.frPyObjects(dict(size=list(size), counts=ends.tolist()), *size)
     return text_rle(rle)
 
 

@@ -25,6 +25,7 @@ PSEUDO_LABEL_OPTIONS = (
     'flip',
     'scales',
     'confidence',
+    'views_per_batch',
     'num_workers',
 )
 ANNOTATIONS = 'annotations.json'

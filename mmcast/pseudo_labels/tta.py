@@ -4,6 +4,7 @@ instances.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
@@ -12,7 +13,7 @@ from pycocotools import mask as mask_utils
 from torch import Tensor, nn
 
 from mmcast.errors import CASTError
-from mmcast.masks.rle import encode_mask
+from mmcast.masks.rle import encode_mask, mask_areas
 from mmcast.pseudo_labels.store import PREDICTED
 
 _MEANS_OVER_ALL = (
@@ -23,7 +24,7 @@ _SAME_IOU = 0.5  # masks of one class and of two views are one instance from her
 
 
 def predict_views(
-    model: nn.Module, data: dict, flip: bool, scales: Sequence[float]
+    model: nn.Module, data: dict, flip: bool, scales: Sequence[float], batch_size: int = 2
 ) -> list[InstanceData]:
     """The instances of each view of one image, all lying on the image itself.
 
@@ -33,6 +34,8 @@ def predict_views(
             them.
         flip: predict on the mirrored image too, at every scale.
         scales: factors of the size that the pipeline gives.
+        batch_size: most views of one size, which are the image and the mirrored image, in a
+            forward pass.
 
     Raises:
         CASTError: the model predicts no masks.
@@ -40,22 +43,33 @@ def predict_views(
     views = []
     for scale in scales:
         scaled = _scale(data, scale)
-        for mirrored in (False, True)[: 1 + flip]:
-            view = dict(scaled, inputs=scaled['inputs'].flip(-1)) if mirrored else scaled
-            # The collated sample is the model's to write to; the next view needs it as it was.
-            view = dict(view, data_samples=view['data_samples'].clone())
-            prediction = model.test_step(pseudo_collate([view]))[0].pred_instances
-            if 'masks' not in prediction:
-                raise CASTError(
-                    f'the teacher {type(model).__name__} predicts no masks; take one that segments '
-                    'instances'
-                )
-            if mirrored:
-                for field in ('masks', 'probabilities'):
-                    if field in prediction:
-                        prediction[field] = prediction[field].flip(-1)
-            views.append(prediction)
+        of_size = [scaled, dict(scaled, inputs=scaled['inputs'].flip(-1))][: 1 + flip]
+        for start in range(0, len(of_size), batch_size):
+            views += _predict(model, of_size[start : start + batch_size])
+        if flip:
+            _mirror(views[-1])
     return views
+
+
+def _predict(model: nn.Module, views: Sequence[dict]) -> list[InstanceData]:
+    """The instances of views of one size, in one forward pass."""
+    # The collated samples are the model's to write to; the next view needs them as they were.
+    views = [dict(view, data_samples=view['data_samples'].clone()) for view in views]
+    predictions = [
+        sample.get('pred_instances', {}) for sample in model.test_step(pseudo_collate(views))
+    ]
+    if any('masks' not in prediction for prediction in predictions):
+        raise CASTError(
+            f'the teacher {type(model).__name__} predicts no masks; take one that segments '
+            'instances'
+        )
+    return predictions
+
+
+def _mirror(prediction: InstanceData) -> None:
+    for field in ('masks', 'probabilities'):
+        if field in prediction:
+            prediction[field] = prediction[field].flip(-1)
 
 
 def _scale(data: dict, scale: float) -> dict:
@@ -105,57 +119,123 @@ def merge_views(views: Sequence[InstanceData], score_floor: float) -> InstanceDa
         The same fields.
     """
     views = [above(view, score_floor) for view in views]
-    members = [(view, index) for view, found in enumerate(views) for index in range(len(found))]
-    rles = [encode_mask(mask) for found in views for mask in found.masks.numpy()]
-    members = sorted(
-        zip(members, rles), key=lambda member: -float(views[member[0][0]].scores[member[0][1]])
-    )
-    groups: list[dict] = []
-    for (view, index), rle in members:
-        label = int(views[view].labels[index])
-        open_groups = [
-            group for group in groups if group['label'] == label and view not in group['seen']
-        ]
-        ious = mask_utils.iou(
-            [rle], [group['rle'] for group in open_groups], [0] * len(open_groups)
-        )
-        if open_groups and ious.max() >= _SAME_IOU:
-            open_groups[int(ious.argmax())]['seen'][view] = index
-        else:
-            groups.append(dict(label=label, rle=rle, seen={view: index}))
-    return _average(views, groups)
+    of_view = np.repeat(np.arange(len(views)), [len(view) for view in views])
+    rles = [encode_mask(mask) for view in views for mask in view.masks.numpy()]
+    boxes = mask_utils.toBbox(rles).astype(np.int64).reshape(-1, 4)
+    scores, labels = (_of_all(views, name).numpy() for name in ('scores', 'labels'))
+    groups = _group(scores, labels, of_view, boxes, rles)
+    return _average(views, groups, boxes)
 
 
-def _average(views: Sequence[InstanceData], groups: Sequence[dict]) -> InstanceData:
-    first = views[0]
+def _of_all(views: Sequence[InstanceData], field: str) -> Tensor:
+    return torch.cat([view[field] for view in views])
+
+
+def _group(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    of_view: np.ndarray,
+    boxes: np.ndarray,
+    rles: Sequence[dict],
+) -> list[list[int]]:
+    """Which of N instances are one, as indices; each group begins with that of the highest score.
+
+    Args:
+        scores: (N,).
+        labels: (N,).
+        of_view: (N,) the view of each.
+        boxes: (N, 4) of their masks: x, y, width, height.
+        rles: their N masks.
+    """
+    near = _may_be_same(labels, of_view, boxes, np.array(mask_areas(rles), np.int64))
+    groups: list[list[int]] = []
+    firsts: list[int] = []  # of each group
+    is_seen = np.zeros((len(rles) and of_view.max() + 1, len(rles)), bool)  # views in groups
+    for member in np.argsort(-scores, kind='stable').tolist():
+        seen = is_seen[of_view[member]]
+        others = np.flatnonzero(near[member, firsts] & ~seen[: len(groups)])
+        group = len(groups)
+        if len(others):
+            masks = [rles[firsts[other]] for other in others]
+            ious = mask_utils.iou([rles[member]], masks, [0] * len(masks))
+            if ious.max() >= _SAME_IOU:
+                group = others[ious.argmax()]
+        if group == len(groups):
+            firsts.append(member)
+            groups.append([])
+        groups[group].append(member)
+        seen[group] = True
+    return groups
+
+
+def _may_be_same(
+    labels: np.ndarray, of_view: np.ndarray, boxes: np.ndarray, areas: np.ndarray
+) -> np.ndarray:
+    """Which pairs (N, N) of instances are of one class, two views and may have an IoU of 0.5.
+
+    Then their masks share at least a third of the sum of their ``areas`` (N,), and so do ``boxes``
+    (N, 4).
+    """
+    shared = 1
+    for side in (0, 1):
+        start, end = boxes[:, side], boxes[:, side] + boxes[:, side + 2]
+        overlap = np.minimum.outer(end, end) - np.maximum.outer(start, start)
+        shared = shared * overlap.clip(min=0)
+    is_enough = 3 * shared >= np.add.outer(areas, areas)
+    return is_enough & np.equal.outer(labels, labels) & np.not_equal.outer(of_view, of_view)
+
+
+def _average(
+    views: Sequence[InstanceData], groups: Sequence[list[int]], boxes: np.ndarray
+) -> InstanceData:
+    """One instance of each group of indices of those of all views; ``boxes`` (N, 4) are of their
+    masks.
+    """
+    scores, first = _of_all(views, 'scores'), views[0]
     merged = InstanceData(
-        labels=torch.tensor([group['label'] for group in groups], dtype=torch.long),
-        masks=torch.stack([_mean_mask(views, group['seen']) for group in groups])
-        if groups
-        else first.masks.new_zeros((0, *first.masks.shape[1:])),
+        labels=_of_all(views, 'labels')[[group[0] for group in groups]],
+        masks=first.masks.new_zeros((len(groups), *first.masks.shape[1:])),
     )
+    masks = [mask for view in views for mask in view.masks.numpy()]
+    weights = scores.double().tolist()
+    for mask, group in zip(merged.masks.numpy(), groups):
+        _write_mean([(masks[i], boxes[i], weights[i]) for i in group], mask)
     for field in PREDICTED.values():
         if field in first:
-            sums = [
-                sum(float(views[view][field][index]) for view, index in group['seen'].items())
-                for group in groups
-            ]
-            counts = [
-                len(views) if field in _MEANS_OVER_ALL else len(group['seen']) for group in groups
-            ]
+            values = _of_all(views, field).tolist()
+            sums = [sum(values[i] for i in group) for group in groups]
+            counts = [len(views) if field in _MEANS_OVER_ALL else len(group) for group in groups]
             merged[field] = torch.tensor([total / count for total, count in zip(sums, counts)])
     if 'probabilities' in first:
-        means = [_mean_of(views, group['seen'], 'probabilities').round().byte() for group in groups]
+        maps = [found for view in views for found in view.probabilities]
+        means = [_mean([maps[i] for i in group], scores[group]) for group in groups]
         merged.probabilities = torch.stack(means) if groups else first.probabilities[:0]
     return merged
 
 
-def _mean_mask(views: Sequence[InstanceData], seen: dict[int, int]) -> Tensor:
-    return _mean_of(views, seen, 'masks') > 0.5
+def _write_mean(members: Sequence[tuple[np.ndarray, np.ndarray, float]], mean: np.ndarray) -> None:
+    """The mask of more than half of the weights.
+
+    Args:
+        members: mask (H, W) of bool, its box (x, y, width, height), its weight.
+        mean: (H, W) of zeros, in which the mask is written. In double precision sums of scores are
+            exact, so that a tie is one in any order.
+    """
+    if len(members) == 1 and members[0][2] > 0:
+        mean[:] = members[0][0]
+        return
+    corner = np.min([box[:2] for _, box, _ in members], axis=0)
+    end = np.max([box[:2] + box[2:] for _, box, _ in members], axis=0)
+    sums = np.zeros((end - corner)[::-1])
+    for mask, (x, y, width, height), weight in members:
+        inside = mask[y : y + height, x : x + width]
+        left, top = (x, y) - corner
+        sums[top : top + height, left : left + width] += weight * inside
+    half = sum(weight for _, _, weight in members) / 2
+    mean[corner[1] : end[1], corner[0] : end[0]] = sums > half
 
 
-def _mean_of(views: Sequence[InstanceData], seen: dict[int, int], field: str) -> Tensor:
-    """Mean (H, W) of an instance's maps in the views that see it, weighted by their scores."""
-    maps = torch.stack([views[view][field][index] for view, index in seen.items()])
-    weights = torch.stack([views[view].scores[index] for view, index in seen.items()])
-    return (maps * weights[:, None, None]).sum(0) / weights.sum()
+def _mean(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Mean (h, w) of maps of uint8, by weights (N,)."""
+    total = (torch.stack(list(maps)) * weights[:, None, None]).sum(0)
+    return (total / weights.sum()).round().byte()

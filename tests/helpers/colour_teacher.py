@@ -40,10 +40,15 @@ class ColourTeacher(BaseModel):
         time.sleep(self.seconds)
         if mode == 'loss':
             return dict(loss=(self.confidence - 1).square())
-        blue, green = inputs[0, 0] > 128, inputs[0, 1] > 128
+        for image, sample in zip(inputs, data_samples):
+            sample.pred_instances = self.find(image)
+        return data_samples
+
+    def find(self, image):
+        blue, green = image[0] > 128, image[1] > 128
         masks = [blue, green, torch.zeros_like(blue), torch.ones_like(blue)]
-        scores = torch.cat([self.confidence[None], inputs.new_tensor([0.5, 0.9, 0.05])])
-        labels = torch.tensor([0, 1, 1, 0], device=inputs.device)
+        scores = torch.cat([self.confidence[None], image.new_tensor([0.5, 0.9, 0.05])])
+        labels = torch.tensor([0, 1, 1, 0], device=image.device)
         prediction = InstanceData(scores=scores, labels=labels)
         if self.with_masks:
             prediction.masks = torch.stack(masks)
@@ -54,8 +59,7 @@ class ColourTeacher(BaseModel):
             # Unsure of the first two rows, but not that nothing is nothing.
             prediction.probabilities = torch.stack(masks).byte() * 255
             prediction.probabilities[prediction.probabilities.flatten(1).bool().any(1), :2] = 128
-        data_samples[0].pred_instances = InstanceData.cat([prediction] * self.copies)
-        return data_samples
+        return InstanceData.cat([prediction] * self.copies)
 
 
 def make_data(folder: Path, count: int = 5) -> Path:

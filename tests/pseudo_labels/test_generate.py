@@ -406,10 +406,16 @@ def test_limit_takes_the_first_images(data):
 
 @pytest.mark.parametrize(
     'options',
-    [dict(limit=0), dict(score_floor=float('nan')), dict(score_floor=5.0), dict(num_workers=-1)],
+    [
+        dict(limit=0),
+        dict(score_floor=float('nan')),
+        dict(score_floor=5.0),
+        dict(num_workers=-1),
+        dict(views_per_batch=0),
+    ],
 )
 def test_numbers_that_would_label_nothing_are_refused(data, options):
-    with pytest.raises(CASTError, match='give a number|give 0 or more'):
+    with pytest.raises(CASTError, match='give a number|give [01] or more'):
         generate(data, **options)
     assert not list(data.glob('labels.json*'))
 

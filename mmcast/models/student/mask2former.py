@@ -7,6 +7,7 @@ network on the whole batch, :meth:`CASTMask2Former.loss_on` takes the head's los
 
 import inspect
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -44,9 +45,12 @@ class CASTMask2Former(Mask2Former):
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        score_floor: Predictions leave out instances whose score cannot be above this; without
+            ``test_cfg.windows``, which have a threshold of their own. None: no instance.
     """
 
     mask_probabilities = False
+    score_floor: float | None = None
 
     def __init__(
         self, backbone: ConfigType, neck: OptConfigType = None, *args: Any, **kwargs: Any
@@ -181,10 +185,11 @@ class CASTMask2Former(Mask2Former):
         class_logits, masks = head.decode(*pixels, every_layer=False)
         # In half precision the products that resize masks would move their borders.
         with torch.autocast(batch_inputs.device.type, enabled=False):
+            weights_of = cache(partial(path_weights, like=masks.features))  # once for one size
             for i, sample in enumerate(batch_data_samples):
                 padded, image, original = sizes_of(sample.metainfo, rescale)
                 rows, columns = (
-                    path_weights(*sizes, masks.features)
+                    weights_of(*sizes)
                     for sizes in zip(masks.features.shape[-2:], padded, image, original)
                 )
                 sample.pred_instances = make_instances(
@@ -197,6 +202,7 @@ class CASTMask2Former(Mask2Former):
                     self.panoptic_fusion_head.num_things_classes,
                     self.mask_probabilities and logits_above is None,
                     logits_above,
+                    self.score_floor if logits_above is None else None,
                 )
         return batch_data_samples
 

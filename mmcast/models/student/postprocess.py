@@ -65,6 +65,7 @@ def make_instances(
     num_things: int,
     probabilities: bool = False,
     logits_above: float | None = None,
+    score_floor: float | None = None,
 ) -> InstanceData:
     """The instances of one image.
 
@@ -79,6 +80,7 @@ def make_instances(
         probabilities: Whether to return those of all pixels as well.
         logits_above: Return the mask logits as well, but only instances whose class score is above
             this.
+        score_floor: Leave out instances whose class score, and so the score, is not above this.
 
     Returns:
         ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's
@@ -95,6 +97,10 @@ def make_instances(
     if len(kept) == len(queries):  # one class per query: no mask has to be copied
         kept, mask_of = queries, slice(None)
     logits = torch.einsum('nc,chw->nhw', embeds[kept], features).float()
+    if score_floor is not None:  # only now: a product of fewer rows may round differently
+        chosen = scores > score_floor
+        scores, labels = scores[chosen], labels[chosen]
+        logits, mask_of = _used_by(chosen, logits, mask_of)
     masks, mask_scores, boxes = resize_and_score(logits, rows, columns)
     quality = mask_scores[mask_of]
     found = InstanceData(
@@ -115,6 +121,22 @@ def make_instances(
         )
         found.probabilities = to_bytes((rows @ logits @ columns.T).sigmoid())[mask_of]
     return found
+
+
+def _used_by(
+    chosen: Tensor, logits: Tensor, mask_of: Tensor | slice
+) -> tuple[Tensor, Tensor | slice]:
+    """The masks that some instances use, and which of them each one uses.
+
+    Args:
+        chosen: (N,) of bool, the instances.
+        logits: (K, h, w).
+        mask_of: (N,) which of the K each instance uses, or ``slice(None)`` where N is K.
+    """
+    if isinstance(mask_of, slice):
+        return logits[chosen], mask_of
+    used, mask_of = mask_of[chosen].unique(return_inverse=True)
+    return logits[used], mask_of
 
 
 def to_bytes(probabilities: Tensor) -> Tensor:

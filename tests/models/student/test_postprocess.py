@@ -107,6 +107,28 @@ def test_factors_of_the_score_by_hand():
     assert second.mask_quality.item() == second.scores.item() == 0 and not second.masks.any()
 
 
+@pytest.mark.parametrize('kept, floor', [(8, 0.2), (3, 0.75)])
+def test_what_is_below_the_floor_is_left_out_and_the_rest_stays(kept, floor):
+    """Of queries with several labels each (8) and with one at most (3), bit by bit."""
+    torch.manual_seed(0)
+    arguments = (
+        torch.tensor([[4.0, 3.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 3.0], [0.0, 3.0, 0.0]]),
+        torch.randn(4, 6),
+        torch.randn(6, 8, 9),
+        path_weights(8, 32, 30, 50, torch.zeros(1)),
+        path_weights(9, 36, 36, 60, torch.zeros(1)),
+        kept,
+        2,
+        True,
+    )
+    everything = make_instances(*arguments)
+    expected = everything[everything.class_scores > floor]
+    found = make_instances(*arguments, score_floor=floor)
+    assert 0 < len(found) < len(everything)
+    for name, values in expected.items():
+        assert torch.equal(found[name], values)
+
+
 @pytest.mark.parametrize('panoptic', [False, True])
 def test_more_instances_than_queries_times_classes_are_all_of_them(panoptic):
     """A config for many objects with a head of few queries; mmdet's own postprocessing too."""
