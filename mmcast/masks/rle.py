@@ -1,8 +1,12 @@
 """Run-length encodings (RLE) of masks: from pixels and polygons, and their areas."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from pycocotools import mask as mask_api
+
+from mmcast.masks.cropped import tight_slices
 
 
 def encode_segmentation(mask: list | dict, height: int, width: int) -> dict:
@@ -22,16 +26,35 @@ def encode_mask(mask: np.ndarray) -> dict:
     """COCO RLE of a bool ``mask`` (H, W), ``counts`` as text: JSON and mmdet's loading want it so.
 
     The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets
-    no other thread of Python run meanwhile; here numpy finds the runs, in the columns that have any
-    pixel, and pycocotools packs them.
+    no other thread of Python run meanwhile; here numpy finds the runs, in the rows and columns that
+    have any pixel, and pycocotools packs them.
     """
-    pixels, height = np.ascontiguousarray(mask).view(np.uint8), mask.shape[0]
-    columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
-    first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-    flat = cv2.transpose(pixels[:, first:end]).ravel().view(bool)
-    changes = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
-    runs = np.diff(changes[changes < mask.size], prepend=0, append=mask.size)
-    rle = mask_api.frPyObjects(dict(size=list(mask.shape), counts=runs.tolist()), *mask.shape)
+    rows, columns = tight_slices(mask)
+    return encode_crop(mask[rows, columns], (rows.start, columns.start), mask.shape)
+
+
+def encode_crop(crop: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> dict:
+    """:func:`encode_mask` of a mask of which only a part is there.
+
+    Args:
+        crop: (h, w) of bool, outside of which the mask has no pixel.
+        corner: Its top row and left column.
+        size: Height and width of the mask.
+    """
+    (height, width), (top, left) = size, corner
+    inner = crop.shape[0]
+    # By column, each of which ends with a pixel outside, unless it ends where the image does.
+    gap = int(inner < height)
+    flat = np.zeros((crop.shape[1], inner + gap), bool)
+    if crop.size:
+        flat[:, :inner] = cv2.transpose(crop.view(np.uint8))
+    column, row = np.divmod(
+        np.flatnonzero(np.diff(flat.ravel(), prepend=False, append=False)), max(inner + gap, 1)
+    )
+    changes = (left + column) * height + top + row
+    pixels = height * width
+    runs = np.diff(changes[changes < pixels], prepend=0, append=pixels)
+    rle = mask_api.frPyObjects(dict(size=[height, width], counts=runs.tolist()), height, width)
     return text_rle(rle)
 
 

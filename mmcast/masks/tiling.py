@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmcast.errors import CASTError
+from mmcast.masks.cropped import CroppedMasks
 
 SAME_INSTANCE = 0.5  # IoU of two masks where both windows overlap
 CUT_FACTOR = (
@@ -25,7 +26,8 @@ class Windows:
             whole.
         score_thr: Instances with a lower score are dropped before windows are joined.
         batch_size: So many windows go through the network at a time. With the instances that are
-            kept of all windows, these bound the memory that an image needs, however large it is.
+            kept of all windows, cropped, these bound the memory that an image needs, however large
+            it is.
 
     Raises:
         CASTError: The overlap is negative or not smaller than the size, or the batch is empty.
@@ -66,18 +68,29 @@ class Views:
     """What the windows of one image show: V instances, some of them several times.
 
     Attributes:
-        masks: (V, h, w) of bool, each on its window, none empty.
+        masks: V masks of the image, none empty, each within its window.
         scores: (V,).
         labels: (V,).
         corners: (V, 2) top row and left column of each one's window.
-        size: Height and width of the image.
+        side: Of a window in pixels; one at the end of a shorter side of the image is cut.
     """
 
-    masks: np.ndarray
+    masks: CroppedMasks
     scores: np.ndarray
     labels: np.ndarray
     corners: np.ndarray
-    size: tuple[int, int]
+    side: int
+
+    def __post_init__(self) -> None:
+        self._near = self.masks.corners
+        self._far = self._near + self.masks.shapes
+        self._window_far = np.minimum(self.corners + self.side, self.masks.size)
+        # Top, left, bottom and right as Python's numbers, which single pairs are faster with.
+        self._boxes, self._shown = (
+            np.concatenate(ends, axis=1).tolist()
+            for ends in ((self._near, self._far), (self.corners, self._window_far))
+        )
+        self._areas = self.masks.areas()
 
     def groups(self) -> list[list[int]]:
         """Indices of the views of each instance, the best first: sure and not cut.
@@ -86,64 +99,73 @@ class Views:
         window, only the best of several views of an instance counts: queries that were trained on
         few images often share one.
         """
-        cut, rivals = self._cut(), self._rivals()
+        cut = self.cut()
         rank = self.scores * np.where(cut, CUT_FACTOR, 1.0)
         groups: list[list[int]] = []
+        group_of = np.full(len(rank), -1)
         for i in np.argsort(-rank, kind='stable').tolist():
-            group = next(
-                (
-                    group
-                    for group in groups
-                    if any(rivals[i, j] and self._agreement(i, j) > SAME_INSTANCE for j in group)
-                ),
-                None,
-            )
-            if group is None:
+            rivals = np.flatnonzero(self._rivals(i) & (group_of >= 0))
+            by_group = rivals[np.argsort(group_of[rivals], kind='stable')].tolist()
+            same = next((j for j in by_group if self._agreement(i, j) > SAME_INSTANCE), None)
+            if same is None:
+                group_of[i] = len(groups)
                 groups.append([i])
-            elif (
+                continue
+            group = groups[group_of[same]]
+            if (
                 cut[i]
                 and cut[group[0]]
                 and not (self.corners[i] == self.corners[group]).all(1).any()
             ):
+                group_of[i] = group_of[same]
                 group.append(i)
         return groups
 
-    def paste(self, groups: Sequence[Sequence[int]]) -> np.ndarray:
-        """Masks (N, H, W) of N ``groups``, lists of indices of views, on the whole image."""
-        height, width = self.masks.shape[1:]
-        masks = np.zeros((len(groups), *self.size), bool)
-        for mask, group in zip(masks, groups):
-            for i in group:
-                top, left = self.corners[i]
-                mask[top : top + height, left : left + width] |= self.masks[i]
-        return masks
+    def paste(self, groups: Sequence[Sequence[int]]) -> CroppedMasks:
+        """The masks of N ``groups``, lists of indices of views."""
+        return CroppedMasks.of_parts(map(self._union, groups), self.masks.size)
 
-    def _cut(self) -> np.ndarray:
-        """Whether a side of its window, within the image, cuts each view."""
-        (top, left), (height, width) = self.corners.T, self.masks.shape[1:]
-        inner = (top > 0, top + height < self.size[0], left > 0, left + width < self.size[1])
-        edges = (self.masks[:, 0], self.masks[:, -1], self.masks[:, :, 0], self.masks[:, :, -1])
-        return np.any([edge.any(1) & within for edge, within in zip(edges, inner)], axis=0)
+    def cut(self) -> np.ndarray:
+        """Whether a side of its window, within the image, cuts each view: (V,) of bool."""
+        near = (self._near == self.corners) & (self.corners > 0)
+        far = (self._far == self._window_far) & (self._window_far < self.masks.size)
+        return (near | far).any(1)
 
-    def _rivals(self) -> np.ndarray:
-        """(V, V): of one class, with boxes that overlap."""
-        near, far = self._boxes()
-        overlap = (near[:, None] < far).all(2) & (near < far[:, None]).all(2)
-        return overlap & (self.labels[:, None] == self.labels)
+    def _union(self, group: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of any view of a group, and their top row and left column."""
+        near, far = self._near[group].min(0), self._far[group].max(0)
+        union = np.zeros(far - near, bool)
+        for i in group:
+            (top, left), crop = (self._near[i] - near).tolist(), self.masks.crops[i]
+            union[top : top + crop.shape[0], left : left + crop.shape[1]] |= crop
+        return union, near
 
-    def _boxes(self) -> tuple[np.ndarray, np.ndarray]:
-        """First and last + 1 pixel (V, 2) of each view in the image, vertical and horizontal."""
-        near, far = [], []
-        for touched in (np.any(self.masks, axis=2), np.any(self.masks, axis=1)):
-            near.append(touched.argmax(1))
-            far.append(touched.shape[1] - touched[:, ::-1].argmax(1))
-        return np.stack(near, 1) + self.corners, np.stack(far, 1) + self.corners
+    def _rivals(self, i: int) -> np.ndarray:
+        """(V,) of bool: of the same class as view i, with boxes that overlap."""
+        overlap = (self._near[i] < self._far) & (self._near < self._far[i])
+        return overlap.all(1) & (self.labels == self.labels[i])
 
     def _agreement(self, *pair: int) -> float:
         """IoU of two masks in the part of the image that both windows show."""
-        masks, corners = self.masks[list(pair)], self.corners[list(pair)]
-        (top, left), (bottom, right) = corners.max(0), corners.min(0) + masks.shape[1:]
-        one, other = (
-            mask[top - y : bottom - y, left - x : right - x] for mask, (y, x) in zip(masks, corners)
+        (top, left, bottom, right), shown = (
+            _common(*(boxes[i] for i in pair)) for boxes in (self._boxes, self._shown)
         )
-        return np.logical_and(one, other).sum() / max(np.logical_or(one, other).sum(), 1)
+        one, other = (
+            self.masks.crops[i][top - y : bottom - y, left - x : right - x]
+            for i, (y, x, _, _) in zip(pair, (self._boxes[i] for i in pair))
+        )
+        shared = np.count_nonzero(one & other)
+        return shared / max(sum(self._area(i, shown) for i in pair) - shared, 1)
+
+    def _area(self, i: int, shown: Sequence[int]) -> int:
+        """Pixels of a mask in a part of the image that holds some of its box."""
+        top, left, bottom, right = inside = _common(self._boxes[i], shown)
+        y, x = self._boxes[i][:2]
+        if inside == self._boxes[i]:
+            return self._areas[i]
+        return np.count_nonzero(self.masks.crops[i][top - y : bottom - y, left - x : right - x])
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    """Top, left, bottom and right of what two boxes share."""
+    return [*map(max, one[:2], other[:2]), *map(min, one[2:], other[2:])]

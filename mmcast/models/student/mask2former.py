@@ -44,9 +44,12 @@ class CASTMask2Former(Mask2Former):
     Attributes:
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        cropped_masks: Whether predictions in windows have
+            :class:`~mmcast.masks.cropped.CroppedMasks` in place of a tensor.
     """
 
     mask_probabilities = False
+    cropped_masks = False
 
     def __init__(
         self, backbone: ConfigType, neck: OptConfigType = None, *args: Any, **kwargs: Any
@@ -151,6 +154,7 @@ class CASTMask2Former(Mask2Former):
             Windows(**windows),
             rescale,
             self.mask_probabilities,
+            self.cropped_masks,
         )
 
     @torch.no_grad()
