@@ -110,7 +110,7 @@ class OnnxStudent:
         size = canvas.shape[:2]
         places = windows.places(size)
         parts: list[Instances] = []
-        for crops in _crops(canvas, windows):
+        for crops in self._crops(canvas, windows):
             for part in self._run_whole(crops, windows.score_thr):
                 parts.append(_on_canvas(part, places[len(parts)], size))
         scores, labels = (
@@ -134,7 +134,7 @@ class OnnxStudent:
         """
         image = self._fitted(prepare_image(image, self.value_range))
         if self.metadata.get('windows'):
-            yield from _crops(self._padded(image), Windows(**self.metadata['windows']))
+            yield from self._crops(self._padded(image), Windows(**self.metadata['windows']))
         else:
             yield image[None]
 
@@ -164,6 +164,12 @@ class OnnxStudent:
         canvas[:height, :width] = image
         return canvas
 
+    def _crops(self, canvas: np.ndarray, windows: Windows) -> Iterator[np.ndarray]:
+        """The windows of an image; all at once, a large one would need all memory."""
+        on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
+        for batch in windows.batches(canvas.shape[:2], on_cpu):
+            yield np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
+
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
         """Instances of every image of a batch, each predicted as a whole."""
         feed = dict(images=images, score_threshold=np.array(threshold, np.float32))
@@ -189,12 +195,6 @@ def _on_canvas(found: Instances, corner: tuple[int, int], size: tuple[int, int])
     """
     masks = found.cropped.copy_to(corner, size)
     return Instances(found.boxes, masks, found.scores, found.labels)[masks.any()]
-
-
-def _crops(canvas: np.ndarray, windows: Windows) -> Iterator[np.ndarray]:
-    """The windows of an image; all at once, a large one would need all memory."""
-    for batch in windows.batches(canvas.shape[:2]):
-        yield np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
 
 
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:

@@ -14,6 +14,7 @@ SAME_INSTANCE = 0.5  # IoU of two masks where both windows overlap
 CUT_FACTOR = (
     0.5  # on the score of what a window's side cuts, in the choice between two views of an instance
 )
+BATCH_SIZE = 8  # windows that an accelerator computes at a time
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Windows:
         overlap: Pixels that neighbours share, at least the size of an instance that is to be seen
             whole.
         score_thr: Instances with a lower score are dropped before windows are joined.
-        batch_size: So many windows go through the network at a time. With the instances that are
-            kept of all windows, cropped, these bound the memory that an image needs, however large
-            it is.
+        batch_size: So many windows go through the network at a time; None is 1 on a CPU, whose
+            caches hold no more, and 8 elsewhere. With the instances that are kept of all windows,
+            cropped, these bound the memory that an image needs, however large it is.
 
     Raises:
         CASTError: The overlap is negative or not smaller than the size, or the batch is empty.
@@ -36,10 +37,10 @@ class Windows:
     size: int
     overlap: int
     score_thr: float = 0.05
-    batch_size: int = 8
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise CASTError(f'test_cfg.windows: batch_size {self.batch_size} must be at least 1')
         if not 0 <= self.overlap < self.size:
             raise CASTError(
@@ -56,11 +57,16 @@ class Windows:
         """Top row and left column of every window of an image of ``size``, height and width."""
         return [(y, x) for y in self.starts(size[0]) for x in self.starts(size[1])]
 
-    def batches(self, size: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-        """The places of an image of ``size``, ``batch_size`` at a time."""
-        places = self.places(size)
-        for first in range(0, len(places), self.batch_size):
-            yield places[first : first + self.batch_size]
+    def batches(self, size: Sequence[int], on_cpu: bool) -> Iterator[list[tuple[int, int]]]:
+        """The places of an image of ``size``, ``batch_size`` at a time.
+
+        Args:
+            size: Height and width.
+            on_cpu: Whether the network runs there.
+        """
+        places, step = self.places(size), self.batch_size or (1 if on_cpu else BATCH_SIZE)
+        for first in range(0, len(places), step):
+            yield places[first : first + step]
 
 
 @dataclass
@@ -90,7 +96,7 @@ class Views:
             np.concatenate(ends, axis=1).tolist()
             for ends in ((self._near, self._far), (self.corners, self._window_far))
         )
-        self._areas = self.masks.areas()
+        self._areas = np.array(self.masks.areas(), int)
 
     def groups(self) -> list[list[int]]:
         """Indices of the views of each instance, the best first: sure and not cut.
@@ -104,9 +110,9 @@ class Views:
         groups: list[list[int]] = []
         group_of = np.full(len(rank), -1)
         for i in np.argsort(-rank, kind='stable').tolist():
-            rivals = np.flatnonzero(self._rivals(i) & (group_of >= 0))
+            rivals = self._rivals(i, group_of >= 0)
             by_group = rivals[np.argsort(group_of[rivals], kind='stable')].tolist()
-            same = next((j for j in by_group if self._agreement(i, j) > SAME_INSTANCE), None)
+            same = next((j for j in by_group if self._are_same(i, j)), None)
             if same is None:
                 group_of[i] = len(groups)
                 groups.append([i])
@@ -140,32 +146,60 @@ class Views:
             union[top : top + crop.shape[0], left : left + crop.shape[1]] |= crop
         return union, near
 
-    def _rivals(self, i: int) -> np.ndarray:
-        """(V,) of bool: of the same class as view i, with boxes that overlap."""
-        overlap = (self._near[i] < self._far) & (self._near < self._far[i])
-        return overlap.all(1) & (self.labels == self.labels[i])
+    def _rivals(self, i: int, among: np.ndarray) -> np.ndarray:
+        """Indices of the views that may show the same instance as view i: of its class, and with boxes
+        that overlap by enough.
 
-    def _agreement(self, *pair: int) -> float:
-        """IoU of two masks in the part of the image that both windows show."""
-        (top, left, bottom, right), shown = (
-            _common(*(boxes[i] for i in pair)) for boxes in (self._boxes, self._shown)
-        )
-        one, other = (
-            self.masks.crops[i][top - y : bottom - y, left - x : right - x]
-            for i, (y, x, _, _) in zip(pair, (self._boxes[i] for i in pair))
-        )
+        Args:
+            i: Of a view.
+            among: (V,) of bool, the views that are asked for.
+        """
+        overlap = (self._near[i] < self._far) & (self._near < self._far[i])
+        rivals = np.flatnonzero(overlap.all(1) & (self.labels == self.labels[i]) & among)
+        near, far = self._shared(self._near, self._far, i, rivals)
+        window_near, window_far = self._shared(self.corners, self._window_far, i, rivals)
+        areas = np.zeros(len(rivals))
+        for which in (i, rivals):  # those that both windows show whole
+            whole = (self._near[which] >= window_near) & (self._far[which] <= window_far)
+            areas += whole.all(1) * self._areas[which]
+        return rivals[(far - near).prod(1) * (1 + SAME_INSTANCE) >= SAME_INSTANCE * areas]
+
+    @staticmethod
+    def _shared(
+        near: np.ndarray, far: np.ndarray, i: int, rivals: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 pixel of what part i shares with each of some others."""
+        return np.maximum(near[i], near[rivals]), np.minimum(far[i], far[rivals])
+
+    def _are_same(self, i: int, j: int) -> bool:
+        """Whether two masks are one, by their IoU in the part of the image that both windows show."""
+        y, x, bottom, right = self._boxes[i]
+        v, u, other_bottom, other_right = self._boxes[j]
+        top, left = max(y, v), max(x, u)
+        bottom, right = min(bottom, other_bottom), min(right, other_right)
+        one = self.masks.crops[i][top - y : bottom - y, left - x : right - x]
+        other = self.masks.crops[j][top - v : bottom - v, left - u : right - u]
         shared = np.count_nonzero(one & other)
-        return shared / max(sum(self._area(i, shown) for i in pair) - shared, 1)
+        if not shared:  # most pairs, whose boxes alone overlap
+            return False
+        window = _common(self._shown[i], self._shown[j])
+        both = self._area(i, window) + self._area(j, window)
+        return shared / (both - shared) > SAME_INSTANCE
 
     def _area(self, i: int, shown: Sequence[int]) -> int:
         """Pixels of a mask in a part of the image that holds some of its box."""
         top, left, bottom, right = inside = _common(self._boxes[i], shown)
-        y, x = self._boxes[i][:2]
         if inside == self._boxes[i]:
             return self._areas[i]
+        y, x, _, _ = self._boxes[i]
         return np.count_nonzero(self.masks.crops[i][top - y : bottom - y, left - x : right - x])
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> list[int]:
+def _common(one: list[int], other: list[int]) -> list[int]:
     """Top, left, bottom and right of what two boxes share."""
-    return [*map(max, one[:2], other[:2]), *map(min, one[2:], other[2:])]
+    return [
+        max(one[0], other[0]),
+        max(one[1], other[1]),
+        min(one[2], other[2]),
+        min(one[3], other[3]),
+    ]

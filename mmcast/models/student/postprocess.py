@@ -138,6 +138,10 @@ class MaskLogits:
         rows, columns = self.rows[place[0]], self.columns[place[1]]
         return (rows @ self.logits @ columns.T).half()
 
+    def clone(self) -> 'MaskLogits':
+        """The same, without the tensor that its logits are a part of."""
+        return MaskLogits(self.logits.clone(), self.rows, self.columns)
+
 
 def to_bytes(probabilities: Tensor) -> Tensor:
     """[0, 1] as 0 to 255 of uint8."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from mmcast.masks.confidence import map_size
 from mmcast.masks.cropped import CroppedMasks, LinearInterpolation, resize_part
 from mmcast.masks.tiling import Views, Windows
-from mmcast.models.student.postprocess import to_bytes
+from mmcast.models.student.postprocess import MaskLogits, to_bytes
 
 NOWHERE = -20.0  # logit of a pixel that no view of an instance shows
 
@@ -57,12 +57,11 @@ def predict_in_windows(
         The samples.
     """
     for image, sample in zip(images, samples):
-        size = tuple(image.shape[1:])
-        joining = _Joining(size, sample, rescale, probabilities)
+        joining = _Joining(image, sample, rescale, probabilities)
         found = InstanceData.cat(
             [
                 joining.cut_out(instances, place)
-                for places in windows.batches(size)
+                for places in windows.batches(joining.size, image.device.type == 'cpu')
                 for instances, place in zip(_predict_batch(predict, image, places, windows), places)
             ]
         )
@@ -108,7 +107,7 @@ class _Joining:
     """The instances of one image's windows, and what becomes of them on the image.
 
     Args:
-        size: Height and width of the image that windows are cut out of.
+        image: (3, H, W), what windows are cut out of.
         sample: With ``img_shape`` and ``ori_shape``.
         rescale: Masks at ``ori_shape``, else at ``img_shape``.
         probabilities: Whether instances tell those of all pixels.
@@ -119,15 +118,20 @@ class _Joining:
     """
 
     def __init__(
-        self, size: tuple[int, int], sample: DetDataSample, rescale: bool, probabilities: bool
+        self,
+        image: Tensor,
+        sample: DetDataSample,
+        rescale: bool,
+        probabilities: bool,
     ) -> None:
-        self.size, self.probabilities = size, probabilities
+        self.size, self.probabilities = tuple(image.shape[1:]), probabilities
+        self._device = image.device
         self.shown = tuple(sample.img_shape[:2])  # without padding
         self.wanted = tuple((sample.ori_shape if rescale else sample.img_shape)[:2])
         self.margin = int(self.shown != self.wanted)
         self.masks: list[CroppedMasks] = []
         self._pixels: list[_Place] = []  # of each instance of all windows
-        self._logits: list[tuple[_Place, Tensor]] = []  # likewise
+        self._logits: list[tuple[_Place, Tensor | MaskLogits]] = []  # likewise
         self._ways = [
             LinearInterpolation(*sides, np.float32) for sides in zip(self.shown, self.wanted)
         ]
@@ -142,7 +146,8 @@ class _Joining:
         window = _at(corner, found.masks.shape[1:])
         if self.margin or self.probabilities:
             for logits, place in zip(found.logits, self._needed(self.masks[-1], window)):
-                self._logits.append((place, logits[_inside(place, window)].clone()))
+                kept = logits if place == window else logits[_inside(place, window)]
+                self._logits.append((place, kept.clone()))
         rest = InstanceData(**{k: v for k, v in found.items() if k not in ('masks', 'logits')})
         rest.corner = found.labels.new_tensor(corner).expand(len(found), 2)
         return rest
@@ -166,7 +171,7 @@ class _Joining:
             views: The same instances.
             cropped: Whether masks stay cropped.
         """
-        groups, device, probabilities = views.groups(), found.scores.device, []
+        groups, device, probabilities = views.groups(), self._device, []
         if self._logits:
             parts = []
             for group in groups:  # one by one: as numbers, all masks of a crowded image are gigabytes
@@ -206,12 +211,12 @@ class _Joining:
         the one that is surest that it belongs.
         """
         shape = [side.stop - side.start for side in place]
-        canvas = torch.full(shape, NOWHERE, device=self._logits[group[0]][1].device)
+        canvas = torch.full(shape, NOWHERE, device=self._device)
         for i in group:
             own, logits = self._logits[i]
             shared = _common(own, place)
-            there = canvas[_inside(shared, place)]
-            torch.maximum(there, logits[_inside(shared, own)].float(), out=there)
+            there, here = canvas[_inside(shared, place)], logits[_inside(own, own)]
+            torch.maximum(there, here[_inside(shared, own)].float(), out=there)
         return canvas
 
     def _mask(self, logits: Tensor, place: '_Place') -> tuple[np.ndarray, tuple[int, int]]:
