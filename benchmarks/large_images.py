@@ -60,7 +60,7 @@ def prepare(folder: Path, iterations: int, window: int) -> tuple[Path, Path, Pat
 
 
 def make_config(window: int) -> Any:
-    """The student of one class with 48 queries, and all that a run's config needs for deployment."""
+    """The student of one class with 48 queries, as the config of a run."""
     from mmengine.config import Config
 
     cfg = Config.fromfile(CONFIGS / '_base_/models/cast_lite.py')
@@ -233,7 +233,9 @@ def benchmark_image(args: argparse.Namespace) -> None:
         )
         for size in args.batch_sizes:
             spent, peak, _ = cost(student.whole, image, size)
-            print(f'{runtime}: {size} windows at a time: {spent:.2f} s, peak {peak} MiB', flush=True)
+            print(
+                f'{runtime}: {size} windows at a time: {spent:.2f} s, peak {peak} MiB', flush=True
+            )
 
 
 # ---- videos

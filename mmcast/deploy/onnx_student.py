@@ -14,6 +14,8 @@ from mmcast.masks.cropped import CroppedMasks
 from mmcast.masks.tiling import Views, Windows
 from mmcast.optional import require
 
+_ON_CPU = {'CPUExecutionProvider', 'AzureExecutionProvider'}  # the latter calls a server
+
 
 class OnnxStudent:
     """A student in onnxruntime.
@@ -166,7 +168,7 @@ class OnnxStudent:
 
     def _crops(self, canvas: np.ndarray, windows: Windows) -> Iterator[np.ndarray]:
         """The windows of an image; all at once, a large one would need all memory."""
-        on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
+        on_cpu = set(self.session.get_providers()) <= _ON_CPU
         for batch in windows.batches(canvas.shape[:2], on_cpu):
             yield np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
 

@@ -132,8 +132,8 @@ class OverlayVideo:
         """
         if _count_frames(self.path) != self._frames:
             raise CASTError(
-                f'OpenCV cannot write {self.path}; all predictions are kept: make room and give the '
-                'same command again, or use --no-overlays and another --out'
+                f'OpenCV cannot write {self.path}; all predictions are kept: make room and give '
+                'the same command again, or use --no-overlays and another --out'
             )
 
 

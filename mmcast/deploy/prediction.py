@@ -204,8 +204,8 @@ def _run(job: PredictionJob, student: Student, show: Callable[[str], None]) -> R
 
 
 def _overlay_beside(job: PredictionJob, progress: 'Progress') -> OverlayVideo | None:
-    """The overlay of a video that can be drawn while the network predicts: no frame is done yet, and
-    its rate is known.
+    """The overlay of a video that can be drawn while the network predicts: no frame is done yet,
+    and its rate is known.
     """
     video = job.pictures
     if not isinstance(video, VideoSource) or not job.identity['overlays']:

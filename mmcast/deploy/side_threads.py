@@ -12,9 +12,7 @@ from typing import Any, TypeVar
 Item = TypeVar('Item')
 
 
-def fetch_ahead(
-    items: Generator[Item, None, None], depth: int
-) -> Generator[Item, None, None]:
+def fetch_ahead(items: Generator[Item, None, None], depth: int) -> Generator[Item, None, None]:
     """The same items in the same order, up to ``depth`` of which a thread fetches ahead.
 
     An error of ``items`` comes where its item would have come. Left early, it stops fetching and

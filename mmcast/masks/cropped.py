@@ -85,8 +85,8 @@ class CroppedMasks:
         return np.concatenate([first, first + self.shapes[:, ::-1]], axis=1).astype(np.float32)
 
     def copy_to(self, corner: Sequence[int], size: Sequence[int]) -> 'CroppedMasks':
-        """Copies of the masks, on a larger image of ``size`` in which this one lies at ``corner``, top
-        row and left column.
+        """Copies of the masks, on a larger image of ``size`` in which this one lies at ``corner``,
+        top row and left column.
         """
         crops = [crop.copy() for crop in self.crops]
         corners = np.where(self.any()[:, None], self.corners + corner, 0)
@@ -104,8 +104,8 @@ class CroppedMasks:
         return masks
 
     def resize(self, size: Sequence[int]) -> 'CroppedMasks':
-        """The masks on an image of another ``size``, as OpenCV's linear interpolation of whole masks
-        and a threshold of one half have them.
+        """The masks on an image of another ``size``, as OpenCV's linear interpolation of whole
+        masks and a threshold of one half have them.
         """
         down, across = (
             LinearInterpolation(*sides, np.float64) for sides in zip(self.size, map(int, size))

@@ -72,9 +72,11 @@ def test_views_are_grouped_and_pasted_as_whole_masks_are(seed):
     assert np.array_equal(views.paste(groups).to_array(), expected)
 
 
-@pytest.mark.parametrize('batch_size, on_cpu, expected', [(None, True, 1), (None, False, 8), (3, True, 3)])
+@pytest.mark.parametrize(
+    'batch_size, on_cpu, expected', [(None, True, 1), (None, False, 8), (3, True, 3)]
+)
 def test_windows_at_a_time(batch_size, on_cpu, expected):
     windows = Windows(10, 0, batch_size=batch_size)
     batches = [*windows.batches((60, 50), on_cpu)]
     assert {len(batch) for batch in batches[:-1]} == {expected}
-    assert sum(batches, []) == windows.places((60, 50))
+    assert [place for batch in batches for place in batch] == windows.places((60, 50))

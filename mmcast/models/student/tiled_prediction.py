@@ -174,7 +174,9 @@ class _Joining:
         groups, device, probabilities = views.groups(), self._device, []
         if self._logits:
             parts = []
-            for group in groups:  # one by one: as numbers, all masks of a crowded image are gigabytes
+            for (
+                group
+            ) in groups:  # one by one: as numbers, all masks of a crowded image are gigabytes
                 place = self._extent(group)
                 logits = self._paste(group, place)
                 parts.append(self._mask(logits, place))

@@ -307,10 +307,15 @@ def on_whole_images(image, detector, windows, img_shape, wanted):
         crop = image[:, place[0] : place[0] + windows.size, place[1] : place[1] + windows.size]
         sample = DetDataSample(metainfo=dict(img_shape=tuple(crop.shape[1:])))
         found = detector(crop[None], [sample], rescale=False, logits_above=SCORE_THR)[0]
-        for mask, logit, score in zip(*map(found.pred_instances.get, ('masks', 'logits', 'scores'))):
+        for mask, logit, score in zip(
+            *map(found.pred_instances.get, ('masks', 'logits', 'scores'))
+        ):
             if mask.any():
                 canvas = torch.full(size, -20.0)
-                there = slice(place[0], place[0] + windows.size), slice(place[1], place[1] + windows.size)
+                there = (
+                    slice(place[0], place[0] + windows.size),
+                    slice(place[1], place[1] + windows.size),
+                )
                 canvas[there] = logit.float()
                 logits.append(canvas)
                 masks.append(torch.zeros(size, dtype=torch.bool))
