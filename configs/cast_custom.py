@@ -11,8 +11,11 @@ variables = dict(
     labeled_images=None,  # folder of the labeled images; None: found by itself
     val_images=None,  # folder of the validation images, likewise
     crowd_as_instances=False,  # whether annotations with iscrowd 1 are single objects
-    max_queries=300,  # most objects that are found in an image
-    image_size=256,  # the short side in pixels that training and tests resize to
+    max_queries=300,  # most objects that are found in an image or window
+    crop_size=256,  # pixels: training crops; larger ones see larger objects whole, and take longer
+    # What step `plan` decides from the data; a number here wins.
+    image_size=None,  # the short side in pixels that training and tests resize to
+    window=None,  # pixels of such an image that are predicted at a time; 0: whole images
     value_range=None,  # black and white of images with more than 8 bits: (low, high) or 'percentile'
     teacher='custom/custom_teacher',
     student='custom/custom_student',
@@ -24,4 +27,6 @@ variables = dict(
     student_weights='{configs}/toy/weights/toy_teacher.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
+# The mirrored image too: better labels for twice the time, docs/pseudo_labels.md.
+steps = dict(pseudo_label_1=dict(flip=True), pseudo_label_2=dict(flip=True))
 model_card = dict(licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})

@@ -55,7 +55,7 @@ given = (
     'self_training_iterations', 'student_iterations', 'refine_iterations', 'teacher_batch_size',
     'student_batch_size')
 plan = dict(
-    out_dir='{work_dir}/02_plan', labeled='{data.labeled}', val='{data.val}', unlabeled='{data.unlabeled}',
+    _delete_=True, out_dir='{work_dir}/02_plan', labeled='{data.labeled}', val='{data.val}', unlabeled='{data.unlabeled}',
     classes='{data.classes}', teacher='{teacher}', student='{student}', gpu='{gpu}', prompts='{prompts}',
     presets=_base_.presets, given={name: '{' + name + '}' for name in given}, max_queries='{max_queries}',
     weights=dict(dinov2='{dinov2}', language_model='{language_model}', tokenizer='{tokenizer}'),

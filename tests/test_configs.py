@@ -192,8 +192,6 @@ DATA = (
     'val_masks',
     'classes',
     'num_classes',
-    'num_queries',
-    'class_weight',
 )
 
 

@@ -8,12 +8,12 @@ variables = dict(
     data_root='data/my_data',
     labeled='annotations.json',
     unlabeled='unlabeled',
-    image_size=512,
+    crop_size=512,
     student_weights='weights/' + release)
 step_options = {'model.detector.panoptic_head.num_queries': '{start.num_queries}'}
 start = dict(
-    out_dir='{work_dir}/02_start', weights='{student_weights}', classes='{data.classes}',
-    num_queries='{data.num_queries}', seed='{seed}')
+    out_dir='{work_dir}/03_start', weights='{student_weights}', classes='{data.classes}',
+    num_queries='{plan.num_queries}', seed='{seed}')
 from_start = dict(kind='train', load_from='{start.student}')
 steps = dict(
     start=dict(

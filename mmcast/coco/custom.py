@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from mmcast.coco.consistency import check_image
-from mmcast.coco.instances import beyond_limit, check_instances, empty_lines, groups_line
+from mmcast.coco.instances import check_instances, empty_lines, groups_line
 from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
@@ -29,7 +29,6 @@ from mmcast.images import (
 )
 from mmcast.memory import no_cycle_search
 
-_LEAST_QUERIES = 30
 _SIZES_CHECKED = 5000  # labeled images whose headers are read before training; loading checks each
 _UNREADABLE = 'unreadable_unlabeled.txt'
 
@@ -47,7 +46,6 @@ def prepare_custom_data(
     labeled_images: str | None = None,
     val_images: str | None = None,
     crowd_as_instances: bool | str = False,
-    max_queries: int | str = 300,
     value_range: ValueRange = None,
 ) -> dict:
     """Find what belongs together and write the COCO files that training reads, with what can be
@@ -68,14 +66,12 @@ def prepare_custom_data(
             :func:`find_images`.
         val_images: Folder of the images of ``val``, likewise.
         crowd_as_instances: Take annotations with ``iscrowd`` 1 for single objects.
-        max_queries: Most queries, and so most objects that are found in an image.
         value_range: Black and white in images of more than 8 bits; without it, labeled ones are
             refused and unlabeled ones left out.
 
     Returns:
         Paths ``labeled``, ``unlabeled``, ``val``, folders ``train_images``, ``unlabeled_images``,
-        ``val_images``, ``classes``, ``num_classes``, ``class_weight`` (the classes' 1.0 and no
-        object's 0.1) and ``num_queries``, enough for the image with the most instances.
+        ``val_images``, ``classes`` and ``num_classes``.
 
     Raises:
         CASTError: something is missing, does not fit, cannot be used or is ambiguous, naming it and
@@ -83,7 +79,6 @@ def prepare_custom_data(
     """
     root = existing(Path(data_root), 'variables.data_root')
     crowd_as_instances = _is_true(crowd_as_instances, 'variables.crowd_as_instances')
-    max_queries = _number(max_queries, 'variables.max_queries')
     value_range = parse_value_range(value_range)
     read = partial(
         _read,
@@ -114,12 +109,10 @@ def prepare_custom_data(
         train_files | val_files,
         value_range,
     )
-    counts = np.concatenate([train.counts, held.counts]).sum(1)
     said += [
         *empty_lines(train.counts, names, 'labeled'),
         *empty_lines(held.counts, names, 'validation'),
         _shared_files_line(_copies(train_files, val_files)),
-        _queries_line(counts, max_queries),
         write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(train.counts)} labeled, {len(images)} unlabeled and {len(held.counts)} '
         f'validation images{"" if val else f" ({val_percent:g} % of the labeled)"}; classes: '
@@ -134,8 +127,6 @@ def prepare_custom_data(
         val_images=str(held.folder),
         classes=names,
         num_classes=len(names),
-        class_weight=[1.0] * len(names) + [0.1],
-        num_queries=queries_for(counts, max_queries),
     )
 
 
@@ -188,17 +179,6 @@ def _is_true(value: bool | str, setting: str) -> bool:
     if text not in ('true', 'false'):
         raise CASTError(f'{setting} is True or False, not {value}')
     return text == 'true'
-
-
-def _number(value: int | str, setting: str) -> int:
-    """A number above 0, likewise."""
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise CASTError(f'{setting} is a whole number above 0, not {value}')
-    return number
 
 
 def check_sizes(images: list[dict], folder: Path, ann_file: Path, deep_is_fine: bool) -> None:
@@ -490,14 +470,3 @@ def write_unreadable(problems: Mapping[str, str], folder: Path, path: Path) -> s
         f'{len(problems)} unlabeled images in {folder} cannot be used and are left out: {first}; '
         f'{path} lists them'
     )
-
-
-def queries_for(counts: np.ndarray, most: int) -> int:
-    """A tenth more than the largest number of instances of an image, in tens; 30 to ``most``."""
-    largest = int(counts.max())
-    return min(max(_LEAST_QUERIES, -(-largest * 11 // 100) * 10), most)
-
-
-def _queries_line(counts: np.ndarray, most: int) -> str:
-    said = beyond_limit(counts, most)
-    return f'{said}; raise variables.max_queries' if said else ''

@@ -5,28 +5,23 @@ A rule is a function of the data's numbers. It is short because it has to be bel
 that is printed and stored names the number that each value comes from.
 """
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmcast.coco.custom import queries_for
 from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
-from mmcast.files import write_atomically
 from mmcast.models.lora import LoRA
 from mmcast.models.teacher.prompts import read_texts
+from mmcast.pipeline.decisions import GIVEN, Decisions, number
 from mmcast.pipeline.state import flatten
+from mmcast.pipeline.views import FINEST_WINDOW, SMALLEST, WHOLE, Limit, View, choose_view, rounded
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
 
-GIVEN = 'given by you'
-SMALLEST = 16  # pixels: side of a small object in a network's input, four pixels of its masks
 EFFECTIVE_BATCH = 8  # images of an optimiser's step, in the paper's recipes
 
 
@@ -85,61 +80,8 @@ STUDENT_BATCH = {16: 2, 24: 4, 80: 8}
 # Steps of the teacher in 1a: the paper's 1,000 of 8 images see its 297 labeled ones 27 times.
 TEACHER_PASSES, TEACHER_STEPS = 27, (250, 1000)
 LARGEST_TEACHER_INPUT = (1024, 2048)  # no teacher looks at more pixels of a whole image
-FINEST_WINDOW = 6  # windows of a teacher along the short side, without overlap, at most
 ENOUGH = 20  # labeled images, and objects of a class, from which a class's frequency is estimated
-SMALLEST_IMAGE = 256  # pixels: short side that a student gets images in, at least
 LARGEST_NUMBER_OF_POINTS = 12544  # the recipe's, of a mask; three quarters of a smaller crop's
-WHOLE = 100_000  # pixels, longer than any side
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A row of the table."""
-
-    setting: str
-    value: Any
-    why: str
-
-
-@dataclass
-class Decisions:
-    """The rows so far. What a person gave wins over what a rule says.
-
-    Attributes:
-        given: Values of variables, None for those that are left to the rules.
-    """
-
-    given: Mapping[str, Any]
-    rows: list[Decision] = field(default_factory=list)
-
-    def add(self, setting: str, value: Any, why: str) -> Any:
-        """Notes a value that is not a person's to give."""
-        self.rows.append(Decision(setting, value, why))
-        return value
-
-    def choose(self, setting: str, rule: Callable[[], tuple[Any, str]], least: float = 1) -> Any:
-        """A person's number, or a rule's value."""
-        given = self.given.get(setting)
-        if given is None:
-            return self.add(setting, *rule())
-        return self.add(setting, number(given, setting, least), GIVEN)
-
-
-def number(value: Any, setting: str, least: float = 1) -> int | float:
-    """A number, which a command line gives as text.
-
-    Raises:
-        CASTError: It is none, or below ``least``.
-    """
-    try:
-        read = float(value)
-    except (TypeError, ValueError):
-        read = math.nan
-    whole = isinstance(least, float) or read.is_integer()
-    if not (read >= least and whole) or math.isinf(read):
-        kind = 'a number' if isinstance(least, float) else 'a whole number'
-        raise CASTError(f'variables.{setting} is {kind} from {least:g}, or None, not {value}')
-    return read if isinstance(least, float) else int(read)
 
 
 def plan_from_data(
@@ -195,9 +137,10 @@ def plan_from_data(
     describe(decisions, data.facts, classes, prompts or {}, (teacher, student, gpu))
     preset = dict((presets or {}).get(teacher, {}).get(gpu, {}))
     seen = _teacher_view(decisions, data, TEACHERS[teacher])
-    shown = _student_view(
-        decisions, data, STUDENTS[student], gpu, number(max_queries, 'max_queries')
-    )
+    taken = STUDENTS[student]
+    limit = Limit(CROPS[gpu] // taken.divisor * taken.divisor, f'{gpu} GB', taken.divisor)
+    most = int(number(max_queries, 'max_queries'))
+    shown = choose_view(decisions, data, limit, most, taken.start_queries)
     steps = dict(
         _teacher_steps(decisions, data.facts, teacher, preset, seen, classes, prompts or {}),
         **_student_steps(decisions, data.facts, student, gpu, shown, classes),
@@ -216,10 +159,11 @@ def plan_from_data(
         teacher_transforms=seen.transforms(),
         student_transforms=shown.transforms(),
         num_queries=shown.num_queries,
-        decisions=[vars(row) for row in decisions.rows],
     )
+    table = decisions.write(Path(out_dir), outputs, data.facts)
     # It only names weights: step `start` says which were used.
-    return dict(outputs, table=_write(Path(out_dir), outputs, data.facts), weights=[])
+    rows = [vars(row) for row in decisions.rows]
+    return dict(outputs, decisions=rows, table=table, weights=[])
 
 
 def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:
@@ -267,65 +211,12 @@ def describe(
         f'{teacher}, {student}, {gpu} GB',
         'variables.teacher, variables.student, variables.gpu',
     )
-    decisions.add(
-        'images',
-        f'{facts.labeled} labeled, {facts.val} validation, {facts.unlabeled} unlabeled',
-        f'short side {facts.short_side:.0f} px, {facts.aspect:.2f} times as long (medians); '
-        f'{facts.portrait:.0%} portrait',
-    )
-    decisions.add(
-        'objects',
-        f'{sum(facts.instances.values())} labeled',
-        f'{facts.median_instances:g} in an image, at most {facts.most_instances}; side '
-        f'{facts.median_side * facts.short_side:.0f} px, of small ones (10th percentile) '
-        f'{facts.small_side * facts.short_side:.0f} px; {facts.empty} images without any',
-    )
+    decisions.describe(facts)
     for name in classes:
         texts = prompts.get(name)
         asked = [texts] if isinstance(texts, str) else list(texts or [])
         why = 'asked for by ' + ', '.join(map(repr, asked)) if asked else 'asked for by its name'
         decisions.add(f'class {name}', f'{facts.instances[name]} labeled', why)
-
-
-@dataclass(frozen=True)
-class View:
-    """How a network gets its images.
-
-    Attributes:
-        short, long: Sides in pixels that an image is brought to, at most.
-        crop: Side of a training crop.
-        ratios: Smallest and largest factor on ``short`` in training.
-        window, overlap: Of prediction in windows; 0 for whole images.
-        num_queries: Objects that are to be found in an image or window.
-    """
-
-    short: int
-    long: int
-    crop: int
-    ratios: tuple[float, float]
-    window: int = 0
-    overlap: int = 0
-    num_queries: int = 0
-
-    def transforms(self) -> dict[str, dict]:
-        """Options of the transforms of the data."""
-        scale = [self.long, self.short]
-        return dict(
-            Resize=dict(scale=scale),
-            RandomResize=dict(scale=scale, ratio_range=list(self.ratios)),
-            RandomCrop=dict(crop_size=[self.crop, self.crop]),
-        )
-
-    def windows(self, batch_size: int) -> dict | None:
-        """Options of ``Windows``, None for whole images."""
-        if not self.window:
-            return None
-        return dict(size=self.window, overlap=self.overlap, batch_size=batch_size)
-
-
-def rounded(value: float, divisor: int) -> int:
-    """The next multiple, upwards."""
-    return max(divisor, math.ceil(value / divisor - 1e-9) * divisor)
 
 
 # The teacher
@@ -432,74 +323,6 @@ def _teacher_steps(
 
 
 # The student
-
-
-def _student_view(
-    decisions: Decisions, data: MeasuredData, student: Student, gpu: int, max_queries: int
-) -> View:
-    facts, limit = data.facts, CROPS[gpu] // student.divisor * student.divisor
-    size = int(decisions.choose('image_size', lambda: _student_size(facts, limit, gpu)))
-    window = int(
-        decisions.choose('window', lambda: _student_window(facts, size, limit, max_queries), 0)
-    )
-    window = rounded(window, student.divisor) if window else 0
-    overlap = min(rounded(facts.large_extent * size, 32), window // 2) if window else 0
-    most = data.most_in_windows(window / size, overlap / size) if window else facts.most_instances
-    if window:
-        extent = f'large objects (95th percentile) are {facts.large_extent * size:.0f} px long: '
-        whole = 'each is whole in a window' if overlap < window // 2 else 'some are put together'
-        decisions.add('window_overlap', overlap, extent + whole)
-
-    def queries() -> tuple[int, str]:
-        where = 'window' if window else 'image'
-        found = max(queries_for(np.array([most]), max_queries), student.start_queries)
-        why = f'a tenth more than the {most} objects of the fullest {where}, in tens; '
-        return found, why + f'{max(30, student.start_queries)} to {max_queries}'
-
-    return View(
-        short=size,
-        long=WHOLE if window else math.ceil(max(4, facts.aspect) * size),
-        crop=window or rounded(min(size, limit), student.divisor),
-        ratios=(0.8, 1.25) if window else (0.5, 2.0),
-        window=window,
-        overlap=overlap,
-        num_queries=int(decisions.choose('num_queries', queries, max(1, student.start_queries))),
-    )
-
-
-def _student_size(facts: DataFacts, limit: int, gpu: int) -> tuple[int, str]:
-    """Short side in pixels that the student gets images in."""
-    needed, native = SMALLEST / facts.small_side, facts.short_side
-    usual = min(max(native, SMALLEST_IMAGE), limit)
-    size = max(usual, min(needed, 2 * native))
-    if size > limit and facts.large_extent * size > limit / 2:
-        size = max(limit, limit / 2 / facts.large_extent)
-        why = f'small objects want {needed:.0f}, large ones that half a window holds them; small '
-        why += 'ones'
-    elif size == native:
-        why = 'that of the images; small objects'
-    elif size == SMALLEST_IMAGE:
-        why = f'the images have {native:.0f}, too little for an encoder; small objects'
-    elif size > usual:
-        why = f'the images have {native:.0f}; small objects want more: they'
-    else:
-        why = f'the images have {native:.0f}, a crop for {gpu} GB {limit}; small objects'
-    return round(size), f'{why} are {facts.small_side * size:.0f} px large then'
-
-
-def _student_window(facts: DataFacts, size: int, limit: int, max_queries: int) -> tuple[int, str]:
-    """Side of its windows in pixels of its input, 0 for whole images."""
-    if size > limit:
-        return (
-            limit,
-            f'images of {size} px do not fit into a step of training: windows as its crops',
-        )
-    if facts.most_instances > max_queries:
-        side = size * math.sqrt(0.8 * max_queries / facts.most_instances)
-        return int(max(side, size / FINEST_WINDOW)), (
-            f'an image has up to {facts.most_instances} objects, the student finds {max_queries}'
-        )
-    return 0, f'whole images: at most {facts.most_instances} objects in one'
 
 
 def _student_steps(
@@ -651,25 +474,3 @@ def _set_weights(
         steps['transfer']['model.detector.backbone.init_cfg'] = dict(
             type='Pretrained', checkpoint=weights['dinov2']
         )
-
-
-def _write(folder: Path, outputs: Mapping[str, Any], facts: DataFacts) -> str:
-    """Prints and stores the plan; the path of the table."""
-    lines = table_lines(outputs['decisions'])
-    print('\n'.join(lines))
-    write_atomically(
-        folder / 'plan.json', json.dumps(dict(facts=facts.to_dict(), **outputs), indent=1)
-    )
-    path = folder / 'plan.txt'
-    write_atomically(path, '\n'.join(lines) + '\n')
-    return str(path)
-
-
-def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows of decisions as aligned text."""
-    cells = [(row['setting'], str(row['value']), row['why']) for row in rows]
-    first, second = (max(len(row[i]) for row in [*cells, ('setting', 'value')]) for i in (0, 1))
-    return [
-        f'{setting:{first}}  {value:{second}}  {why}'.rstrip()
-        for setting, value, why in [('setting', 'value', 'why'), *cells]
-    ]

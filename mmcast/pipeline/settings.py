@@ -316,7 +316,7 @@ def check_sizes(transform: Any, place: str) -> None:
             if known and not (_fits(side, int) and side > 0):
                 raise CASTError(
                     f'{place}.{key} is {size}: sizes in pixels are whole numbers above 0, so '
-                    f'correct {side} (cast_custom.py: variables.image_size)'
+                    f'correct {side}'
                 )
 
 

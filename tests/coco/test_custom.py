@@ -89,7 +89,7 @@ def test_a_json_and_a_folder_are_enough(root):
     assert {(image['height'], image['width']) for image in unlabeled['images']} == {(20, 30)}
     assert unlabeled['annotations'] == []
     assert out['classes'] == ['cell', 'dust'], 'the category without instances is no class'
-    assert out['num_classes'] == 2 and out['class_weight'] == [1.0, 1.0, 0.1]
+    assert out['num_classes'] == 2
     assert out['train_images'] == out['val_images'] == str(root / 'photos')
     assert out['unlabeled_images'] == str(root / 'more')
     assert run(root) == out, 'a second call changes nothing'
@@ -188,12 +188,6 @@ def test_a_class_called_0_is_a_class(root):
         category['name'] = {'dust': '0'}.get(category['name'], category['name'])
     (root / 'labels.json').write_text(json.dumps(content))
     assert run(root, classes=0)['classes'] == ['0']
-
-
-@pytest.mark.parametrize('instances, queries', [(1, 30), (28, 40), (151, 170), (500, 300)])
-def test_there_are_queries_for_every_instance(root, instances, queries):
-    (root / 'labels.json').write_text(json.dumps(coco([f'{i}.png' for i in range(10)], instances)))
-    assert run(root)['num_queries'] == queries
 
 
 def test_what_of_the_unlabeled_folder_cannot_be_used_is_listed_at_once(root, capsys):
@@ -408,16 +402,6 @@ def test_what_is_mended_is_said_and_in_the_copies(root, capsys):
     assert areas == [49] * 30
     assert all(image['height'] == 20 for part in copies for image in part['images'])
     assert (root / 'labels.json').read_bytes() == before
-
-
-def test_more_instances_than_queries_are_said(root, capsys):
-    change(root, lambda c: c.update(coco([f'{i}.png' for i in range(10)], 40)))
-    assert run(root, max_queries='35')['num_queries'] == 35
-    said = capsys.readouterr().out
-    assert '10 of 10 images have more than 35 instances, up to 40; of these 50 cannot be' in said
-    assert 'raise variables.max_queries' in said
-    assert run(root)['num_queries'] == 50
-    assert 'max_queries' not in capsys.readouterr().out
 
 
 def test_validation_images_need_an_instance(root):

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
+from mmcast.pipeline.custom_plan import plan_sizes
 from mmcast.pipeline.data_plan import plan_from_data
 
 CLASSES = ['cell', 'nucleus']
@@ -37,19 +40,38 @@ def write_labels(path, sizes, boxes, classes=CLASSES):
     return str(path)
 
 
-def plan_of(folder, sizes, boxes, unlabeled=100, **options):
-    """What the step says of a data set whose validation images are its first labeled one."""
+def write_files(folder, sizes, boxes, unlabeled=100):
+    """The files of a data set whose validation images are its first labeled one, by name."""
     folder = Path(folder)
-    files = dict(
+    return dict(
         labeled=write_labels(folder / 'labeled.json', sizes, boxes),
         val=write_labels(folder / 'val.json', sizes[:1], boxes[:1]),
         unlabeled=write_labels(folder / 'unlabeled.json', [sizes[0]] * unlabeled, []),
     )
+
+
+def plan_of(folder, sizes, boxes, unlabeled=100, **options):
+    """What the plan of a foundation teacher says of a data set."""
+    files = write_files(folder, sizes, boxes, unlabeled)
     options = dict(dict(teacher='grounded_sam', student='cast_student', gpu=24), **options)
-    return plan_from_data(out_dir=folder / 'plan', classes=CLASSES, **files, **options)
+    return plan_from_data(out_dir=Path(folder) / 'plan', classes=CLASSES, **files, **options)
 
 
 def any_plan(**options):
-    """Outputs of the step for whatever data."""
+    """Outputs of the step for whatever data, of both kinds of pipeline."""
+    data = [(480, 640)] * 3, [[(0, 5, 5, 60, 50)]] * 3
     with TemporaryDirectory() as folder:
-        return plan_of(folder, [(480, 640)] * 3, [[(0, 5, 5, 60, 50)]] * 3, **options)
+        files = write_files(folder, *data)
+        sizes = plan_sizes(Path(folder, 'sizes'), classes=CLASSES, **files)
+        return sizes | plan_of(folder, *data, **options)
+
+
+def squares(number, side, size, label=0):
+    """So many boxes on a grid in an image of a size."""
+    rng = np.random.default_rng(number)
+    places = rng.integers(0, np.array(size) - side, (number, 2))
+    return [(label, int(x), int(y), side, side) for y, x in places]
+
+
+def why(plan):
+    return {row['setting']: row for row in plan['decisions']}

@@ -20,7 +20,7 @@ train_dataloader = dict(loading, dataset=labeled)
 # Not the sampler that groups by orientation: crops are square, and it would wait forever for a portrait
 # labeled image to go with a portrait unlabeled one where there is none.
 sampler = dict(type='ResumableMultiSourceSampler', batch_size=4)
-pseudo = dict(labeled, **dict(_base_.pseudo, score_thr=0.5))
+pseudo = dict(labeled, **dict(_base_.pseudo, score_thr=0.5, min_visible=0.5))
 semi_dataloader = dict(loading, sampler=sampler, dataset=dict(datasets=[labeled, pseudo]))
 val_dataloader = dict(
     num_workers=1, dataset=dict(any_class, ann_file=folder + 'val.json', pipeline=test_pipeline))

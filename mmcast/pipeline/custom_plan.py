@@ -1,0 +1,72 @@
+"""The step that chooses sizes, windows and queries where a CPU trains on own images."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmcast.coco.data_facts import measure_data
+from mmcast.pipeline.decisions import Decisions, number
+from mmcast.pipeline.views import Limit, View, choose_view
+
+DIVISOR = 32  # of the sides of an encoder's input
+
+
+def plan_sizes(
+    out_dir: str | os.PathLike,
+    labeled: str,
+    val: str,
+    unlabeled: str,
+    classes: Sequence[str],
+    crop_size: int | str = 256,
+    max_queries: int | str = 300,
+    batch_size: int | str = 4,
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A pipeline's step: looks at the data and decides how teacher and student get the images.
+
+    Args:
+        out_dir: Folder of ``plan.json`` and ``plan.txt``.
+        labeled: COCO file of the data step.
+        val: Likewise.
+        unlabeled: Likewise.
+        classes: Names to learn.
+        crop_size: Side in pixels of the largest training crop, and of windows.
+        max_queries: Most objects that are found in an image or window.
+        batch_size: Windows that go through a network at a time.
+        given: ``image_size``, ``window`` and ``num_queries`` that win over the rules; None where a
+            rule decides.
+
+    Returns:
+        ``short`` and ``long``, sides in pixels that an image is brought to; ``crop``, side of a
+        training crop; ``num_queries``; ``class_weight``, the classes' in the loss and no object's;
+        ``windows`` for a detector's ``test_cfg``; ``decisions``, the rows of the table, and
+        ``table``, the file with it.
+
+    Raises:
+        CASTError: A value is not what its setting takes.
+    """
+    data = measure_data(labeled, val, unlabeled, classes)
+    decisions = Decisions(given or {})
+    decisions.describe(data.facts)
+    crop = int(number(crop_size, 'crop_size', DIVISOR)) // DIVISOR * DIVISOR
+    limit = Limit(crop, 'variables.crop_size', DIVISOR)
+    view = choose_view(decisions, data, limit, int(number(max_queries, 'max_queries')))
+    outputs = dict(
+        short=view.short,
+        long=view.long,
+        crop=view.crop,
+        num_queries=view.num_queries,
+        class_weight=[1.0] * len(classes) + [_no_object(decisions, view)],
+        windows=view.windows(int(number(batch_size, 'batch_size'))),
+    )
+    table = decisions.write(Path(out_dir), outputs, data.facts)
+    return dict(outputs, decisions=[vars(row) for row in decisions.rows], table=table, weights=[])
+
+
+def _no_object(decisions: Decisions, view: View) -> float:
+    """The weight of queries without an object in the loss; 0.1 is the paper's and mmdet's."""
+    if view.window:
+        why = 'joining windows drops what is found twice, so queries need not learn to'
+        return decisions.add('no_object_weight', 0.01, why)
+    return decisions.add('no_object_weight', 0.1, "the paper's")

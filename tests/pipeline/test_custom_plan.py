@@ -1,0 +1,107 @@
+"""Sizes, windows and queries of cast_custom.py are those that the data want."""
+
+import json
+from pathlib import Path
+
+import pytest
+from data_plans import CLASSES, squares, why, write_files
+
+from mmcast.errors import CASTError
+from mmcast.masks.tiling import Windows
+from mmcast.pipeline.custom_plan import plan_sizes
+
+
+def sizes_of(folder, sizes, boxes, **options):
+    return plan_sizes(
+        folder / 'plan', classes=CLASSES, **write_files(folder, sizes, boxes), **options
+    )
+
+
+def test_images_with_large_objects_are_brought_to_a_crop(tmp_path):
+    size = (480, 640)
+    plan = sizes_of(tmp_path, [size] * 3, [squares(4, 60, size)] * 3)
+    assert (plan['short'], plan['crop'], plan['windows']) == (256, 256, None)
+    assert plan['num_queries'] == 30
+    assert plan['class_weight'] == [1.0, 1.0, 0.1]
+
+
+def test_small_objects_are_enlarged_and_looked_for_in_windows(tmp_path):
+    """Sixteen pixels are the aim, twice the image's pixels the limit."""
+    size = (256, 320)
+    boxes = [squares(80, 10, size)] * 3
+    plan = sizes_of(tmp_path, [size] * 3, boxes)
+    assert (plan['short'], plan['crop']) == (410, 256)  # 256 * 16 / 10
+    assert plan['long'] >= 410 * 320 / 256
+    assert plan['windows'] == dict(size=256, overlap=32, batch_size=4)
+    assert plan['class_weight'] == [1.0, 1.0, 0.01]
+    assert 30 <= plan['num_queries'] < 88  # a window shows a part of the 80 objects
+    plan = sizes_of(tmp_path, [size] * 3, [squares(80, 5, size)] * 3)
+    assert plan['short'] == 512
+
+
+def test_windows_are_a_little_larger_than_crops_if_fewer_do_then(tmp_path):
+    """Two of 320 pixels cover 512 where large objects have 80; three of 256 would be needed."""
+    size = (256, 256)
+    boxes = [*squares(80, 5, size), *squares(20, 38, size)]
+    plan = sizes_of(tmp_path, [size] * 3, [boxes] * 3)
+    assert (plan['short'], plan['crop']) == (512, 256)
+    assert plan['windows'] == dict(size=320, overlap=96, batch_size=4)
+    assert Windows(320, 96).starts(512) == [0, 192] and len(Windows(256, 96).starts(512)) == 3
+
+
+def test_windows_that_would_enlarge_little_are_not_taken(tmp_path):
+    size = (320, 640)
+    boxes = [*squares(9, 6, size), *squares(1, 118, size)]
+    plan = sizes_of(tmp_path, [size] * 3, [boxes] * 3)
+    assert (plan['short'], plan['windows']) == (256, None)
+    assert 'less than 1.5 times as large' in why(plan)['image_size']['why']
+
+
+def test_what_a_person_gives_wins(tmp_path):
+    size = (256, 256)
+    plan = sizes_of(
+        tmp_path,
+        [size] * 3,
+        [squares(80, 5, size)] * 3,
+        crop_size='200',
+        given=dict(image_size='112', window=0),
+    )
+    assert (plan['short'], plan['crop'], plan['windows']) == (112, 128, None)
+    assert why(plan)['image_size']['why'] == 'given by you'
+    assert plan['num_queries'] == 90  # of whole images, with 80
+    stored = json.loads(Path(plan['table']).with_name('plan.json').read_text())
+    assert stored['decisions'] == plan['decisions'] and stored['facts']['most_instances'] == 80
+
+
+@pytest.mark.parametrize('objects, queries', [(1, 30), (28, 40), (151, 170)])
+def test_there_are_queries_for_every_object(tmp_path, objects, queries):
+    size = (400, 400)
+    plan = sizes_of(tmp_path, [size] * 2, [squares(objects, 60, size), squares(1, 60, size)])
+    assert (plan['windows'], plan['num_queries']) == (None, queries)
+
+
+def test_more_objects_than_queries_are_looked_for_in_windows_or_said_to_be_lost(tmp_path):
+    size = (400, 400)
+    data = [size] * 2, [squares(400, 60, size)] * 2
+    plan = sizes_of(tmp_path, *data)
+    assert plan['windows']['size'] < 256 and plan['num_queries'] < 300
+    plan = sizes_of(tmp_path, *data, given=dict(window=0))
+    assert plan['num_queries'] == 300
+    assert (
+        'of which 100 cannot be found: raise variables.max_queries'
+        in why(plan)['num_queries']['why']
+    )
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(crop_size='large'), 'variables.crop_size is a whole number from 32'),
+        (dict(crop_size=16), 'variables.crop_size is a whole number from 32'),
+        (dict(given=dict(image_size=0)), 'variables.image_size is a whole number from 1'),
+        (dict(given=dict(window=-1)), 'variables.window is a whole number from 0'),
+    ],
+)
+def test_a_value_that_is_none_is_refused(tmp_path, options, message):
+    with pytest.raises(CASTError, match=message):
+        sizes_of(tmp_path, [(64, 64)] * 2, [squares(3, 20, (64, 64))] * 2, **options)
