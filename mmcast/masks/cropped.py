@@ -71,7 +71,7 @@ class CroppedMasks:
 
     def any(self) -> np.ndarray:
         """(N,) of bool: which have a pixel."""
-        return self.shapes.any(axis=1)
+        return self.shapes.min(axis=1, initial=1) > 0
 
     def areas(self) -> list[int]:
         """Pixels of each."""
@@ -178,11 +178,12 @@ def resize_part(
     Returns:
         What the part contributes to, and its top row and left column.
     """
-    values, corner = np.pad(part, 1, constant_values=outside), []
+    values = np.pad(part, 1, constant_values=outside)
+    corner: list[int] = []
     for axis, (inputs, way) in reversed([*enumerate(zip(place, (down, across)))]):
         outputs = way.between(inputs)
         first = way.first[outputs] - (inputs.start - 1)
         one, other = (np.expand_dims(weights[outputs], 1 - axis) for weights in way.weights)
         values = values.take(first, axis) * one + values.take(first + 1, axis) * other
         corner.insert(0, outputs.start)
-    return values, tuple(corner)
+    return values, (corner[0], corner[1])

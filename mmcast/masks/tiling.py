@@ -147,14 +147,14 @@ class Views:
         far = (self._far == self._window_far) & (self._window_far < self.masks.size)
         return (near | far).any(1)
 
-    def _union(self, group: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _union(self, group: Sequence[int]) -> tuple[np.ndarray, list[int]]:
         """The pixels of any view of a group, and their top row and left column."""
         near, far = self._near[group].min(0), self._far[group].max(0)
         union = np.zeros(far - near, bool)
         for i in group:
             (top, left), crop = (self._near[i] - near).tolist(), self.masks.crops[i]
             union[top : top + crop.shape[0], left : left + crop.shape[1]] |= crop
-        return union, near
+        return union, near.tolist()
 
     def _rivals(self, i: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the views that may show the same instance as view i, of its class and with
@@ -203,7 +203,7 @@ class Views:
         both = self._area(i, window) + self._area(j, window)
         return shared / (both - shared) > SAME_INSTANCE
 
-    def _area(self, i: int, shown: Sequence[int]) -> int:
+    def _area(self, i: int, shown: list[int]) -> int:
         """Pixels of a mask in a part of the image that holds some of its box."""
         top, left, bottom, right = inside = _common(self._boxes[i], shown)
         if inside == self._boxes[i]:

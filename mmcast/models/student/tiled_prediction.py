@@ -231,7 +231,7 @@ class _Joining:
         corner = place[0].start, place[1].start
         if not self.margin or not logits.numel():  # as many pixels are wanted as there are
             return (logits > 0).cpu().numpy(), corner
-        values, corner = resize_part(logits.cpu().numpy(), place, *self._ways, NOWHERE)
+        values, corner = resize_part(logits.cpu().numpy(), place, *self._ways, outside=NOWHERE)
         return values > 0, corner
 
 
