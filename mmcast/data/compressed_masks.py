@@ -10,7 +10,7 @@ from mmdet.structures.mask import BitmapMasks
 from pycocotools import mask as mask_api
 
 from mmcast.masks.resizing import nearest_centres
-from mmcast.masks.rle import encode_patch
+from mmcast.masks.rle import encode_crop
 
 # Top row, left column and pixels (h, w), uint8, of the part of a mask that can hold ones.
 Patch = tuple[int, int, np.ndarray]
@@ -40,7 +40,7 @@ class CompressedMasks(BitmapMasks):
     @classmethod
     def of_patches(cls, patches: Sequence[Patch], height: int, width: int) -> 'CompressedMasks':
         """Masks (height, width) that are empty but for a patch each, which lies within them."""
-        rles = [encode_patch(pixels, top, left, (height, width)) for top, left, pixels in patches]
+        rles = [encode_crop(pixels, (top, left), (height, width)) for top, left, pixels in patches]
         masks = cls(rles, np.arange(height), np.arange(width))
         masks._patches = list(patches)
         return masks

@@ -18,6 +18,7 @@ from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent, scaled_size
 from mmcast.errors import CASTError
 from mmcast.images import read_image
+from mmcast.masks.cropped import CroppedMasks
 
 THRESHOLD = 0.05  # instances above it are compared
 _BATCHES = (1, 3)
@@ -171,9 +172,11 @@ def to_instances(sample: DetDataSample) -> Instances:
     predicted = sample.pred_instances.cpu()
     if 'masks' not in predicted:
         raise CASTError('the model predicts boxes but no masks; give one that segments instances')
-    return Instances(
-        *(predicted[name].numpy() for name in ('bboxes', 'masks', 'scores', 'labels'))
-    ).best_first()
+    boxes, scores, labels = (predicted[name].numpy() for name in ('bboxes', 'scores', 'labels'))
+    masks = predicted['masks']
+    if not isinstance(masks, CroppedMasks):
+        masks = masks.numpy()
+    return Instances(boxes, masks, scores, labels).best_first()
 
 
 def read_test_images(cfg: Config, count: int) -> list[np.ndarray]:

@@ -10,9 +10,11 @@ from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_files import OUTPUTS, check_onnx_file, read_metadata
 from mmcast.errors import CASTError, reason_of
 from mmcast.images import parse_value_range
-from mmcast.masks.boxes import boxes_of_masks
+from mmcast.masks.cropped import CroppedMasks
 from mmcast.masks.tiling import Views, Windows
 from mmcast.optional import require
+
+_ON_CPU = {'CPUExecutionProvider', 'AzureExecutionProvider'}  # the latter calls a server
 
 
 class OnnxStudent:
@@ -82,13 +84,9 @@ class OnnxStudent:
         found = self.run(fitted[None], score_threshold)[0]
         if fitted.shape == image.shape:
             return found
-        cv2 = require('cv2')
-        masks = [
-            cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-            for mask in found.masks
-        ]
-        masks = np.stack(masks) if masks else np.zeros((0, *size), bool)
-        return Instances(boxes_of_masks(masks), masks, found.scores, found.labels)
+        masks = found.cropped.resize(size)
+        whole = masks if self.metadata.get('windows') else masks.to_array()
+        return Instances(masks.boxes(), whole, found.scores, found.labels)
 
     def run(self, images: np.ndarray, score_threshold: float | None = None) -> list[Instances]:
         """Instances of every image of a batch; nothing is resized.
@@ -114,21 +112,20 @@ class OnnxStudent:
         size = canvas.shape[:2]
         places = windows.places(size)
         parts: list[Instances] = []
-        for crops in _crops(canvas, windows):
-            found = self._run_whole(crops, windows.score_thr)
-            parts += [part[part.masks.any((1, 2))] for part in found]
-        masks, scores, labels = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ('masks', 'scores', 'labels')
+        for crops in self._crops(canvas, windows):
+            for part in self._run_whole(crops, windows.score_thr):
+                parts.append(_on_canvas(part, places[len(parts)], size))
+        scores, labels = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ('scores', 'labels')
         )
-        views = Views(
-            masks, scores, labels, np.repeat(places, [len(part) for part in parts], axis=0), size
-        )
-        groups = views.groups()
+        corners = np.repeat(places, [len(part) for part in parts], axis=0)
+        masks = CroppedMasks.joined([part.cropped for part in parts])
+        views = Views(masks, scores, labels, corners, windows.size)
+        groups = [group for group in views.groups() if scores[group[0]] > threshold]
         best = [group[0] for group in groups]
-        masks = views.paste(groups)[:, :height, :width]
-        found = Instances(boxes_of_masks(masks), masks, scores[best], labels[best])
-        return found[(found.scores > threshold) & masks.any((1, 2))].best_first()
+        masks = views.paste(groups).cut_to((height, width))
+        found = Instances(masks.boxes(), masks, scores[best], labels[best])
+        return found[masks.any()].best_first()
 
     def batches(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """What the graph itself is given for an image: (B, H, W, 3) of uint8, the image as it is
@@ -139,7 +136,7 @@ class OnnxStudent:
         """
         image = self._fitted(prepare_image(image, self.value_range))
         if self.metadata.get('windows'):
-            yield from _crops(self._padded(image), Windows(**self.metadata['windows']))
+            yield from self._crops(self._padded(image), Windows(**self.metadata['windows']))
         else:
             yield image[None]
 
@@ -169,6 +166,12 @@ class OnnxStudent:
         canvas[:height, :width] = image
         return canvas
 
+    def _crops(self, canvas: np.ndarray, windows: Windows) -> Iterator[np.ndarray]:
+        """The windows of an image; all at once, a large one would need all memory."""
+        on_cpu = set(self.session.get_providers()) <= _ON_CPU
+        for batch in windows.batches(canvas.shape[:2], on_cpu):
+            yield np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
+
     def _run_whole(self, images: np.ndarray, threshold: float) -> list[Instances]:
         """Instances of every image of a batch, each predicted as a whole."""
         feed = dict(images=images, score_threshold=np.array(threshold, np.float32))
@@ -188,10 +191,12 @@ class OnnxStudent:
             ) from error
 
 
-def _crops(canvas: np.ndarray, windows: Windows) -> Iterator[np.ndarray]:
-    """The windows of an image; all at once, a large one would need all memory."""
-    for batch in windows.batches(canvas.shape[:2]):
-        yield np.stack([canvas[y : y + windows.size, x : x + windows.size] for y, x in batch])
+def _on_canvas(found: Instances, corner: tuple[int, int], size: tuple[int, int]) -> Instances:
+    """A window's instances that have a pixel, on the image that the window is cut out of; holds
+    nothing of the window's arrays of masks.
+    """
+    masks = found.cropped.copy_to(corner, size)
+    return Instances(found.boxes, masks, found.scores, found.labels)[masks.any()]
 
 
 def scaled_size(size: tuple[int, int], scale: Sequence[int] | None) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Predictions drawn over their pictures: one JPEG for each image, or one video."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -12,6 +13,7 @@ import numpy as np
 
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.pictures import VideoSource
+from mmcast.deploy.side_threads import WorkBehind, fetch_ahead
 from mmcast.errors import CASTError
 from mmcast.files import replace_durably
 from mmcast.optional import require
@@ -90,10 +92,55 @@ def _to_jpeg(overlay: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+class OverlayVideo:
+    """A video that frames are appended to; as a context manager, it removes what an error leaves
+    half written.
+
+    Args:
+        path: of the video to write.
+        rate: frames per second.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate = path, rate
+        self._video, self._size, self._frames = None, None, 0
+
+    def __enter__(self) -> 'OverlayVideo':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if self._video is not None:
+            self._video.release()
+        if kind is not None:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, image: np.ndarray) -> None:
+        """Appends a frame, RGB (H, W, 3) of uint8."""
+        cv2 = require('cv2')
+        if self._video is None:
+            self._size = image.shape[1::-1]
+            codec = cv2.VideoWriter_fourcc(*'mp4v')
+            self._video = cv2.VideoWriter(str(self.path), codec, self.rate, self._size)
+        if image.shape[1::-1] != self._size:  # the writer would leave it out without a word
+            image = cv2.resize(image, self._size)
+        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._frames += 1
+
+    def check(self) -> None:
+        """Raises CASTError unless all frames are in the file, which is closed: the writer does not
+        tell of a full disk.
+        """
+        if _count_frames(self.path) != self._frames:
+            raise CASTError(
+                f'OpenCV cannot write {self.path}; all predictions are kept: make room and give '
+                'the same command again, or use --no-overlays and another --out'
+            )
+
+
 def write_overlay_video(
     path: Path, source: VideoSource, predictions: Iterable[Instances | None], classes: list[str]
 ) -> None:
-    """All frames of a video, with what was predicted, at its mean frame rate.
+    """All frames of a video, with what was predicted.
 
     Args:
         path: of the video to write.
@@ -104,29 +151,20 @@ def write_overlay_video(
     Raises:
         CASTError: OpenCV or the disk does not take it.
     """
-    cv2, rate, video, frames = require('cv2'), source.real_rate, None, 0
-    try:
-        for (_, picture), found in zip(source.read(np.zeros(0, bool)), predictions):
+    every = fetch_ahead(source.read(np.zeros(0, bool)), source.ahead)
+    with (
+        OverlayVideo(path, source.overlay_rate) as video,
+        WorkBehind(source.ahead) as behind,
+        contextlib.closing(every) as frames,
+    ):
+        for (_, picture), found in zip(frames, predictions):
             if picture.pixels is None:
                 continue
             image = picture.pixels
             if found is not None:
                 image = draw_predictions(image, found, classes)
-            if video is None:
-                size = image.shape[1::-1]
-                video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, size)
-            if image.shape[1::-1] != size:  # the writer would leave it out without a word
-                image = cv2.resize(image, size)
-            video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            frames += 1
-    finally:
-        if video is not None:
-            video.release()
-    if _count_frames(path) != frames:  # the writer does not tell of a full disk
-        raise CASTError(
-            f'OpenCV cannot write {path}; all predictions are kept: make room and give the same '
-            'command again, or use --no-overlays and another --out'
-        )
+            behind.add(video.add, image)
+    video.check()
 
 
 def _count_frames(path: Path) -> int:
@@ -151,7 +189,10 @@ def draw_predictions(image: np.ndarray, found: Instances, classes: list[str]) ->
     labels = worst_first.labels.tolist()
     return draw_instances(
         image,
-        worst_first.masks,
+        worst_first.cropped,
         [class_colour(label) for label in labels],
-        [f'{classes[label]} {score:.2f}' for label, score in zip(labels, worst_first.scores)],
+        [
+            f'{classes[label]} {round(score, 6):.2f}'  # as of the number in the JSON
+            for label, score in zip(labels, worst_first.scores.tolist())
+        ],
     )

@@ -1,14 +1,14 @@
 """The pictures of a source - an image, a folder or a video - one at a time."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmcast.errors import CASTError
+from mmcast.errors import CASTError, reason_of
 from mmcast.files import sha256_of_json
 from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, problem_of, read_image
 from mmcast.optional import require
@@ -42,7 +42,10 @@ class ImageSource:
     Attributes:
         count: of pictures.
         sizes: of the files in bytes.
+        ahead: how many pictures may be in memory before and behind the one predicted on.
     """
+
+    ahead = 0
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class ImageSource:
         """SHA-256 of the names in their order."""
         return sha256_of_json(self.names)
 
-    def read(self, done: np.ndarray) -> Iterator[tuple[int, Picture]]:
+    def read(self, done: np.ndarray) -> Generator[tuple[int, Picture], None, None]:
         """Index and picture of each that is not done.
 
         Args:
@@ -86,6 +89,7 @@ class VideoSource:
         rate: frames per second by the container; 0 if not known.
         count: of frames, known once all were read.
         times: in seconds, of the frames read.
+        ahead: how many frames may be in memory before and behind the one predicted on.
 
     Raises:
         CASTError: OpenCV cannot open it.
@@ -98,6 +102,7 @@ class VideoSource:
     times: list[float] = field(default_factory=list)
 
     remarks = ()
+    ahead = 4
 
     def __post_init__(self) -> None:
         cv2, video = require('cv2'), self._open()
@@ -112,7 +117,7 @@ class VideoSource:
         """SHA-256 of the file's name and size."""
         return sha256_of_json([self.path.name, *self.sizes])
 
-    def read(self, done: np.ndarray) -> Iterator[tuple[int, Picture]]:
+    def read(self, done: np.ndarray) -> Generator[tuple[int, Picture], None, None]:
         """Index and picture of each frame that is not done; a frame that cannot be decoded comes
         with the reason.
 
@@ -128,12 +133,16 @@ class VideoSource:
                 self.times.append(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                 if number < len(done) and done[number]:
                     continue
-                there, frame = video.retrieve()
                 picture = Picture(f'{self.path.stem}/{number:06d}', seconds=self.times[-1])
-                if there:
-                    picture.pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                else:
-                    picture.problem = 'cannot be decoded'
+                try:
+                    there, frame = video.retrieve()
+                    picture.pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if there else None
+                except (cv2.error, MemoryError) as error:
+                    raise CASTError(
+                        f'{picture.name} cannot be decoded here ({reason_of(error)}); what is done '
+                        'is kept: free memory and give the same command again'
+                    ) from error
+                picture.problem = '' if there else 'cannot be decoded'
                 yield number, picture
         finally:
             video.release()
@@ -154,6 +163,14 @@ class VideoSource:
         """Mean frame rate: by the frames' times where there are any."""
         passed = self.times[-1] - self.times[0] if self.times else 0
         return (self.count - 1) / passed if passed > 0 else self.rate or 25.0
+
+    @property
+    def overlay_rate(self) -> float:
+        """That of the overlay: the container's, which is known before frames are read, or the mean
+        rate where that would show the last frame more than half a frame too early or late.
+        """
+        drift = abs(self.rate / self.real_rate - 1) * self.count
+        return self.rate if self.rate and drift < 0.5 else self.real_rate
 
     @property
     def varies(self) -> bool:

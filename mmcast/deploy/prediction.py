@@ -1,13 +1,14 @@
-"""Masks for an image, a folder of images or a video; one picture is in memory at a time.
+"""Masks for an image, a folder of images or a video; few pictures are in memory at a time.
 
 What is finished is appended to shards beside the output, as pseudo-labels are, so that a run that
 was stopped at any moment resumes.
 """
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,20 @@ import numpy as np
 from mmcast.deploy.inputs import check_score_threshold
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_student import OnnxStudent
-from mmcast.deploy.overlay_files import draw_predictions, write_overlay_video
+from mmcast.deploy.overlay_files import OverlayVideo, draw_predictions, write_overlay_video
 from mmcast.deploy.pictures import Picture, VideoSource, open_source
-from mmcast.deploy.prediction_job import KIND, PredictionJob, Result, hold_folder
+from mmcast.deploy.prediction_job import (
+    KIND,
+    OVERLAY_VIDEO,
+    PredictionJob,
+    Result,
+    hold_folder,
+)
+from mmcast.deploy.side_threads import WorkBehind, fetch_ahead
 from mmcast.devices import check_device
 from mmcast.errors import CASTError, is_of_machine, reason_of
 from mmcast.files import prepare_out_dir, replace_durably, sha256_of_file, sha256_of_json
+from mmcast.masks.cropped import CroppedMasks
 from mmcast.optional import require
 from mmcast.pseudo_labels.shards import ShardIndex, ShardWriter
 from mmcast.pseudo_labels.store import write_store
@@ -169,18 +178,24 @@ def _run(job: PredictionJob, student: Student, show: Callable[[str], None]) -> R
     if progress.done:
         show(f'{progress.done} pictures are done already')
     try:
-        with ShardWriter(job.folder / 'shard_0000.jsonl', job.identity) as writer:
-            for place, picture in job.pictures.read(done):
-                record, drawing = _predict_one(job, student, place, picture, progress)
-                if job.overlays and drawing is not None:
-                    overlay = job.overlays.write(picture.name, drawing)
-                    if overlay != f'{picture.name}.jpg':
-                        record['image']['overlay'] = f'overlays/{overlay}'
-                writer.write(place, record)  # now it counts as done
-                progress.step()
-        return _finish(job, show)
+        overlay = _overlay_beside(job, progress)
+        with contextlib.ExitStack() as stack:
+            writer = ShardWriter(job.folder / 'shard_0000.jsonl', job.identity)
+            recorder = _Recorder(job, stack.enter_context(writer), progress, overlay)
+            if overlay:
+                stack.enter_context(overlay)
+            behind = stack.enter_context(WorkBehind(job.pictures.ahead))
+            frames = fetch_ahead(job.pictures.read(done), job.pictures.ahead)
+            for place, picture in stack.enter_context(contextlib.closing(frames)):
+                behind.add(recorder.record, place, picture, _predict_one(job, student, picture))
+        return _finish(job, show, overlay)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f'{progress.state}; the same command resumes') from None
+    except _MachineError as error:
+        raise CASTError(
+            f'{error}; {progress.state}: free memory, choose another --device or make the picture '
+            'smaller, and give the same command again'
+        ) from error.__cause__
     except OSError as error:
         raise CASTError(
             f'cannot write to {error.filename2 or error.filename or job.folder} '
@@ -188,35 +203,102 @@ def _run(job: PredictionJob, student: Student, show: Callable[[str], None]) -> R
         ) from error
 
 
-def _predict_one(
-    job: PredictionJob, student: Student, place: int, picture: Picture, progress: 'Progress'
-) -> tuple[dict, np.ndarray | None]:
-    """What is written about a picture, and its overlay if there is one. Whatever goes wrong with
-    the picture is written too.
+def _overlay_beside(job: PredictionJob, progress: 'Progress') -> OverlayVideo | None:
+    """The overlay of a video that can be drawn while the network predicts: no frame is done yet,
+    and its rate is known.
+    """
+    video = job.pictures
+    if not isinstance(video, VideoSource) or not job.identity['overlays']:
+        return None
+    if progress.done or not video.rate or (job.out_dir / OVERLAY_VIDEO).exists():
+        return None
+    return OverlayVideo(job.folder / OVERLAY_VIDEO, video.rate)
+
+
+class _MachineError(CASTError):
+    """A picture that cannot be predicted on because memory or the accelerator is to blame."""
+
+
+@contextlib.contextmanager
+def _problems_of(picture: Picture) -> Iterator[None]:
+    """Within the block, whatever goes wrong becomes the picture's ``problem``.
 
     Raises:
-        CASTError: the machine cannot go on.
+        _MachineError: the machine cannot go on.
     """
-    drawing = None
+    try:
+        yield
+    except Exception as error:  # whatever transforms, a network's shapes or a runtime say
+        reason = reason_of(error)[:_LONGEST_REASON]
+        height, width = picture.pixels.shape[:2]
+        if is_of_machine(error):
+            raise _MachineError(
+                f'{picture.name} ({width}x{height}) cannot be predicted on here ({reason})'
+            ) from error
+        picture.problem = f'of {width}x{height} pixels cannot be predicted on ({reason})'
+
+
+def _predict_one(job: PredictionJob, student: Student, picture: Picture) -> Instances | None:
+    """What a student finds; None where the picture has, or gets, a ``problem``."""
+    found = None
     if picture.pixels is not None:
-        try:
+        with _problems_of(picture):
             found = student(picture.pixels, job.identity['score_threshold'])
-            if job.overlays:
-                drawing = draw_predictions(picture.pixels, found, job.classes)
-            return _to_record(place, picture, found), drawing
-        except Exception as error:  # whatever transforms, a network's shapes or a runtime say
-            reason = reason_of(error)[:_LONGEST_REASON]
-            height, width = picture.pixels.shape[:2]
-            if is_of_machine(error):
-                raise CASTError(
-                    f'{picture.name} ({width}x{height}) cannot be predicted on here ({reason}); '
-                    f'{progress.state}: free memory, choose another --device or make the picture '
-                    'smaller, and give the same command again'
-                ) from error
-            picture.problem = f'of {width}x{height} pixels cannot be predicted on ({reason})'
-    progress.show(f'skipped: {picture.name} {picture.problem}')
-    image = dict(id=place + 1, file_name=picture.name)
-    return dict(unreadable=picture.problem, image=image), None  # shards want this order
+    return found
+
+
+class _Recorder:
+    """Draws what was found and writes it down; then a picture counts as done.
+
+    Args:
+        job: of the pictures.
+        writer: of records.
+        progress: is told.
+        overlay: of a video, if it is drawn now.
+    """
+
+    def __init__(
+        self,
+        job: PredictionJob,
+        writer: ShardWriter,
+        progress: 'Progress',
+        overlay: OverlayVideo | None,
+    ) -> None:
+        self.job, self.writer, self.progress, self.overlay = job, writer, progress, overlay
+
+    def record(self, place: int, picture: Picture, found: Instances | None) -> None:
+        """One picture; whatever went wrong with it is written too.
+
+        Args:
+            place: its index.
+            picture: the picture.
+            found: what is on it; None where it has a ``problem``.
+        """
+        record = drawing = None
+        if found is not None:
+            with _problems_of(picture):
+                record, drawing = self._describe(place, picture, found)
+        if record is None:
+            self.progress.show(f'skipped: {picture.name} {picture.problem}')
+            image = dict(id=place + 1, file_name=picture.name)
+            record = dict(unreadable=picture.problem, image=image)  # shards want this order
+        elif self.job.overlays:
+            path = self.job.overlays.write(picture.name, drawing)
+            if path != f'{picture.name}.jpg':
+                record['image']['overlay'] = f'overlays/{path}'
+        if self.overlay and picture.pixels is not None:
+            self.overlay.add(picture.pixels if drawing is None else drawing)
+        self.writer.write(place, record)  # now it counts as done
+        self.progress.step()
+
+    def _describe(
+        self, place: int, picture: Picture, found: Instances
+    ) -> tuple[dict, np.ndarray | None]:
+        """What is written about a picture, and its overlay if it is to have one now."""
+        drawing = None
+        if self.job.overlays or self.overlay:
+            drawing = draw_predictions(picture.pixels, found, self.job.classes)
+        return _to_record(place, picture, found), drawing
 
 
 def _to_record(place: int, picture: Picture, found: Instances) -> dict:
@@ -230,21 +312,22 @@ def _to_record(place: int, picture: Picture, found: Instances) -> dict:
 
 def _to_annotations(found: Instances) -> list[dict]:
     """COCO annotations of the instances with any pixel."""
-    from mmcast.masks.rle import encode_mask  # OpenCV may be missing
+    from mmcast.masks.rle import encode_crop  # OpenCV may be missing
 
+    masks = found.cropped
     return [
         dict(
             category_id=int(label) + 1,
-            segmentation=encode_mask(mask),
+            segmentation=encode_crop(crop, corner, masks.size),
             score=round(float(score), 6),
             bbox=[x1, y1, x2 - x1, y2 - y1],
-            area=int(mask.sum()),
+            area=int(np.count_nonzero(crop)),
             iscrowd=0,
         )
-        for (x1, y1, x2, y2), mask, score, label in zip(
-            found.boxes.tolist(), found.masks, found.scores, found.labels
+        for (x1, y1, x2, y2), crop, corner, score, label in zip(
+            found.boxes.tolist(), masks.crops, masks.corners.tolist(), found.scores, found.labels
         )
-        if mask.any()
+        if crop.size
     ]
 
 
@@ -254,10 +337,11 @@ def _to_instances(record: dict) -> Instances | None:
         return None
     decode = require('pycocotools.mask').decode
     annotations, image = record['annotations'], record['image']
-    masks = [decode(annotation['segmentation']).astype(bool) for annotation in annotations]
+    size = image['height'], image['width']
+    masks = (decode(annotation['segmentation']).view(bool) for annotation in annotations)
     return Instances(
-        np.zeros((len(masks), 4), np.float32),
-        np.stack(masks) if masks else np.zeros((0, image['height'], image['width']), bool),
+        np.zeros((len(annotations), 4), np.float32),
+        CroppedMasks.of(masks, size).copy_to((0, 0), size),
         np.array([annotation['score'] for annotation in annotations], np.float32),
         np.array([annotation['category_id'] - 1 for annotation in annotations], np.int64),
     )
@@ -266,7 +350,9 @@ def _to_instances(record: dict) -> Instances | None:
 # ---- results
 
 
-def _finish(job: PredictionJob, show: Callable[[str], None]) -> Result:
+def _finish(
+    job: PredictionJob, show: Callable[[str], None], overlay: OverlayVideo | None
+) -> Result:
     """The shards become the results, each of which appears whole or not at all."""
     records, video = job.records(), None
     result = _summarise(records)
@@ -280,13 +366,8 @@ def _finish(job: PredictionJob, show: Callable[[str], None]) -> Result:
         video = job.pictures.describe()
         result.finding = video['finding']
         _tell_of_video(job.pictures, show)
-        overlay_file = job.out_dir / 'overlay.mp4'
-        # One that is there is of this job: an earlier call was stopped after it.
-        if job.identity['overlays'] and not overlay_file.exists():
-            show('drawing overlay.mp4')
-            drawn = job.folder / 'overlay.mp4'
-            write_overlay_video(drawn, job.pictures, map(_to_instances, records), job.classes)
-            replace_durably(drawn, overlay_file)
+        if job.identity['overlays']:
+            _finish_overlay(job, job.pictures, overlay, records, show)
     info = dict(job.info, pictures=result.pictures, instances=result.instances)
     categories = [dict(id=number, name=name) for number, name in enumerate(job.classes, start=1)]
     merged = job.folder / 'merged.json'
@@ -294,6 +375,25 @@ def _finish(job: PredictionJob, show: Callable[[str], None]) -> Result:
     os.replace(merged, job.out_file)
     shutil.rmtree(job.folder, ignore_errors=True)
     return result
+
+
+def _finish_overlay(
+    job: PredictionJob,
+    video: VideoSource,
+    overlay: OverlayVideo | None,
+    records: ShardIndex,
+    show: Callable[[str], None],
+) -> None:
+    """The overlay video that was drawn meanwhile gets its name, or one is drawn now."""
+    overlay_file, drawn = job.out_dir / OVERLAY_VIDEO, job.folder / OVERLAY_VIDEO
+    if overlay_file.exists():  # it is of this job: an earlier call was stopped after it
+        return
+    if overlay and overlay.rate == video.overlay_rate:
+        overlay.check()
+    else:
+        show(f'drawing {OVERLAY_VIDEO}')
+        write_overlay_video(drawn, video, map(_to_instances, records), job.classes)
+    replace_durably(drawn, overlay_file)
 
 
 def _summarise(records: ShardIndex) -> Result:

@@ -22,6 +22,7 @@ from mmcast.locks import hold_lock
 from mmcast.pseudo_labels.shards import ShardIndex
 
 KIND = 'mmcast predictions'
+OVERLAY_VIDEO = 'overlay.mp4'
 _LONGEST_HEADER = 100_000  # characters
 _IN_USE = (
     '{folder} is being written by process {owner}; wait until it ends, or choose another --out'
@@ -157,7 +158,7 @@ class PredictionJob:
         """Moves aside what stands where the results come to."""
         if not self.begun.exists():  # killed before it had begun
             shutil.rmtree(self.folder, ignore_errors=True)
-        for name in (self.out_file.name, self.folder.name, 'overlays', 'overlay.mp4'):
+        for name in (self.out_file.name, self.folder.name, 'overlays', OVERLAY_VIDEO):
             path = self.out_dir / name
             if path.is_dir() and not any(path.iterdir()):
                 continue

@@ -49,6 +49,9 @@ class TorchStudent:
         self.model = build_network(cfg)
         load_weights(self.model, str(checkpoint))
         self.model.to(device or get_device()).eval()
+        for part in self.model.modules():
+            if hasattr(part, 'cropped_masks'):
+                part.cropped_masks = True
         self.classes = dataset_meta(cfg)['classes']
         self.score_threshold = 0.3
         self.value_range = value_range_of(cfg)

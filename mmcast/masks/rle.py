@@ -1,8 +1,12 @@
 """Run-length encodings (RLE) of masks: from pixels and polygons, and their areas."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from pycocotools import mask as mask_api
+
+from mmcast.masks.cropped import tight_slices
 
 
 def encode_segmentation(mask: list | dict, height: int, width: int) -> dict:
@@ -22,40 +26,33 @@ def encode_mask(mask: np.ndarray) -> dict:
     """COCO RLE of a bool ``mask`` (H, W), ``counts`` as text: JSON and mmdet's loading want it so.
 
     The same text as pycocotools' ``encode`` gives. That one reads every pixel of the image and lets
-    no other thread of Python run meanwhile; here numpy finds the runs, in the columns that have any
-    pixel, and pycocotools packs them.
+    no other thread of Python run meanwhile; here numpy finds the runs, in the rows and columns that
+    have any pixel, and pycocotools packs them.
     """
-    pixels = np.ascontiguousarray(mask).view(np.uint8)
-    columns = np.flatnonzero(np.bitwise_or.reduce(pixels, axis=0))
-    first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 1)
-    return _encode_columns(pixels[:, first:end], first, mask.shape)
+    rows, columns = tight_slices(mask)
+    return encode_crop(mask[rows, columns], (rows.start, columns.start), mask.shape)
 
 
-def encode_patch(pixels: np.ndarray, top: int, left: int, size: tuple[int, int]) -> dict:
-    """:func:`encode_mask` of a mask that is empty but for a patch.
+def encode_crop(crop: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> dict:
+    """:func:`encode_mask` of a mask of which only a part is there.
 
     Args:
-        pixels: (h, w) of uint8, 0 or 1.
-        top: row of the mask in which the patch begins; it lies within the mask.
-        left: column likewise.
-        size: (H, W) of the mask.
+        crop: (h, w) of bool, outside of which the mask has no pixel.
+        corner: Its top row and left column.
+        size: Height and width of the mask.
     """
-    below = size[0] - top - pixels.shape[0]
-    return _encode_columns(np.pad(pixels, ((top, below), (0, 0))), left, size)
-
-
-def _encode_columns(pixels: np.ndarray, first: int, size: tuple[int, int]) -> dict:
-    """The RLE of a mask of ``size`` (H, W), of which columns (H, w) of uint8 from ``first`` on are
-    given.
-    """
-    height, whole = size[0], size[0] * size[1]
-    padded = np.zeros(pixels.size + 2, np.uint8)  # runs also begin and end at the sides
-    if pixels.size:
-        cv2.transpose(pixels, dst=padded[1:-1].reshape(-1, height))
-    changes = np.flatnonzero(padded[1:] != padded[:-1]) + first * height
-    ends = np.append(changes[changes < whole], whole)
+    (height, width), (top, left) = size, corner
+    inner = crop.shape[0]
+    # By column, each of which ends with a pixel outside, unless it ends where the image does.
+    gap = int(inner < height)
+    flat = np.zeros(crop.shape[1] * (inner + gap) + 2, np.uint8)  # runs also begin and end outside
+    if crop.size:
+        flat[1:-1].reshape(-1, inner + gap)[:, :inner] = cv2.transpose(crop.view(np.uint8))
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), max(inner + gap, 1))
+    changes = (left + column) * height + top + row
+    ends = np.append(changes[changes < height * width], height * width)
     ends[1:] -= ends[:-1].copy()
-    rle = mask_api.frPyObjects(dict(size=list(size), counts=ends.tolist()), *size)
+    rle = mask_api.frPyObjects(dict(size=[height, width], counts=ends.tolist()), height, width)
     return text_rle(rle)
 
 

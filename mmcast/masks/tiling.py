@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmcast.errors import CASTError
+from mmcast.masks.cropped import CroppedMasks
 
 SAME_INSTANCE = 0.5  # IoU of two masks where both windows overlap
 CUT_FACTOR = (
     0.5  # on the score of what a window's side cuts, in the choice between two views of an instance
 )
+ROUNDING = 1e-9
+BATCH_SIZE = 8  # windows that an accelerator computes at a time
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,9 @@ class Windows:
         overlap: Pixels that neighbours share, at least the size of an instance that is to be seen
             whole.
         score_thr: Instances with a lower score are dropped before windows are joined.
-        batch_size: So many windows go through the network at a time. With the instances that are
-            kept of all windows, these bound the memory that an image needs, however large it is.
+        batch_size: So many windows go through the network at a time; None is 1 on a CPU, whose
+            caches hold no more, and 8 elsewhere. With the instances that are kept of all windows,
+            cropped, these bound the memory that an image needs, however large it is.
 
     Raises:
         CASTError: The overlap is negative or not smaller than the size, or the batch is empty.
@@ -34,10 +38,10 @@ class Windows:
     size: int
     overlap: int
     score_thr: float = 0.05
-    batch_size: int = 8
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise CASTError(f'test_cfg.windows: batch_size {self.batch_size} must be at least 1')
         if not 0 <= self.overlap < self.size:
             raise CASTError(
@@ -54,11 +58,16 @@ class Windows:
         """Top row and left column of every window of an image of ``size``, height and width."""
         return [(y, x) for y in self.starts(size[0]) for x in self.starts(size[1])]
 
-    def batches(self, size: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-        """The places of an image of ``size``, ``batch_size`` at a time."""
-        places = self.places(size)
-        for first in range(0, len(places), self.batch_size):
-            yield places[first : first + self.batch_size]
+    def batches(self, size: Sequence[int], on_cpu: bool) -> Iterator[list[tuple[int, int]]]:
+        """The places of an image of ``size``, ``batch_size`` at a time.
+
+        Args:
+            size: Height and width.
+            on_cpu: Whether the network runs there.
+        """
+        places, step = self.places(size), self.batch_size or (1 if on_cpu else BATCH_SIZE)
+        for first in range(0, len(places), step):
+            yield places[first : first + step]
 
 
 @dataclass
@@ -66,18 +75,29 @@ class Views:
     """What the windows of one image show: V instances, some of them several times.
 
     Attributes:
-        masks: (V, h, w) of bool, each on its window, none empty.
+        masks: V masks of the image, none empty, each within its window.
         scores: (V,).
         labels: (V,).
         corners: (V, 2) top row and left column of each one's window.
-        size: Height and width of the image.
+        side: Of a window in pixels; one at the end of a shorter side of the image is cut.
     """
 
-    masks: np.ndarray
+    masks: CroppedMasks
     scores: np.ndarray
     labels: np.ndarray
     corners: np.ndarray
-    size: tuple[int, int]
+    side: int
+
+    def __post_init__(self) -> None:
+        self._near = self.masks.corners
+        self._far = self._near + self.masks.shapes
+        self._window_far = np.minimum(self.corners + self.side, self.masks.size)
+        # Top, left, bottom and right as Python's numbers, which single pairs are faster with.
+        self._boxes, self._shown = (
+            np.concatenate(ends, axis=1).tolist()
+            for ends in ((self._near, self._far), (self.corners, self._window_far))
+        )
+        self._areas = np.array(self.masks.areas(), int)
 
     def groups(self) -> list[list[int]]:
         """Indices of the views of each instance, the best first: sure and not cut.
@@ -86,64 +106,117 @@ class Views:
         window, only the best of several views of an instance counts: queries that were trained on
         few images often share one.
         """
-        cut, rivals = self._cut(), self._rivals()
+        cut = self.cut()
         rank = self.scores * np.where(cut, CUT_FACTOR, 1.0)
         groups: list[list[int]] = []
+        group_of = np.full(len(rank), -1)
+        pixels = [*map(self._pixels, range(len(rank)))]
+        shown = np.zeros(np.prod(self.masks.size), bool)
         for i in np.argsort(-rank, kind='stable').tolist():
-            group = next(
-                (
-                    group
-                    for group in groups
-                    if any(rivals[i, j] and self._agreement(i, j) > SAME_INSTANCE for j in group)
-                ),
-                None,
-            )
-            if group is None:
+            rivals, needed = self._rivals(i, group_of >= 0)
+            order = np.argsort(group_of[rivals], kind='stable')
+            shown[pixels[i]] = True
+            same = None
+            for j, least in zip(rivals[order].tolist(), needed[order].tolist()):
+                shared = np.count_nonzero(shown[pixels[j]])
+                if shared > least and self._are_same(i, j, shared):
+                    same = j
+                    break
+            shown[pixels[i]] = False
+            if same is None:
+                group_of[i] = len(groups)
                 groups.append([i])
-            elif (
+                continue
+            group = groups[group_of[same]]
+            if (
                 cut[i]
                 and cut[group[0]]
                 and not (self.corners[i] == self.corners[group]).all(1).any()
             ):
+                group_of[i] = group_of[same]
                 group.append(i)
         return groups
 
-    def paste(self, groups: Sequence[Sequence[int]]) -> np.ndarray:
-        """Masks (N, H, W) of N ``groups``, lists of indices of views, on the whole image."""
-        height, width = self.masks.shape[1:]
-        masks = np.zeros((len(groups), *self.size), bool)
-        for mask, group in zip(masks, groups):
-            for i in group:
-                top, left = self.corners[i]
-                mask[top : top + height, left : left + width] |= self.masks[i]
-        return masks
+    def paste(self, groups: Sequence[Sequence[int]]) -> CroppedMasks:
+        """The masks of N ``groups``, lists of indices of views."""
+        return CroppedMasks.of_parts(map(self._union, groups), self.masks.size)
 
-    def _cut(self) -> np.ndarray:
-        """Whether a side of its window, within the image, cuts each view."""
-        (top, left), (height, width) = self.corners.T, self.masks.shape[1:]
-        inner = (top > 0, top + height < self.size[0], left > 0, left + width < self.size[1])
-        edges = (self.masks[:, 0], self.masks[:, -1], self.masks[:, :, 0], self.masks[:, :, -1])
-        return np.any([edge.any(1) & within for edge, within in zip(edges, inner)], axis=0)
+    def cut(self) -> np.ndarray:
+        """Whether a side of its window, within the image, cuts each view: (V,) of bool."""
+        near = (self._near == self.corners) & (self.corners > 0)
+        far = (self._far == self._window_far) & (self._window_far < self.masks.size)
+        return (near | far).any(1)
 
-    def _rivals(self) -> np.ndarray:
-        """(V, V): of one class, with boxes that overlap."""
-        near, far = self._boxes()
-        overlap = (near[:, None] < far).all(2) & (near < far[:, None]).all(2)
-        return overlap & (self.labels[:, None] == self.labels)
+    def _union(self, group: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+        """The pixels of any view of a group, and their top row and left column."""
+        near, far = self._near[group].min(0), self._far[group].max(0)
+        union = np.zeros(far - near, bool)
+        for i in group:
+            (top, left), crop = (self._near[i] - near).tolist(), self.masks.crops[i]
+            union[top : top + crop.shape[0], left : left + crop.shape[1]] |= crop
+        return union, near.tolist()
 
-    def _boxes(self) -> tuple[np.ndarray, np.ndarray]:
-        """First and last + 1 pixel (V, 2) of each view in the image, vertical and horizontal."""
-        near, far = [], []
-        for touched in (np.any(self.masks, axis=2), np.any(self.masks, axis=1)):
-            near.append(touched.argmax(1))
-            far.append(touched.shape[1] - touched[:, ::-1].argmax(1))
-        return np.stack(near, 1) + self.corners, np.stack(far, 1) + self.corners
+    def _rivals(self, i: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the views that may show the same instance as view i, of its class and with
+        boxes that overlap by enough, and how many pixels each must share with it, and more.
 
-    def _agreement(self, *pair: int) -> float:
-        """IoU of two masks in the part of the image that both windows show."""
-        masks, corners = self.masks[list(pair)], self.corners[list(pair)]
-        (top, left), (bottom, right) = corners.max(0), corners.min(0) + masks.shape[1:]
-        one, other = (
-            mask[top - y : bottom - y, left - x : right - x] for mask, (y, x) in zip(masks, corners)
-        )
-        return np.logical_and(one, other).sum() / max(np.logical_or(one, other).sum(), 1)
+        Args:
+            i: Of a view.
+            among: (V,) of bool, the views that are asked for.
+        """
+        overlap = (self._near[i] < self._far) & (self._near < self._far[i])
+        rivals = np.flatnonzero(overlap.all(1) & (self.labels == self.labels[i]) & among)
+        near, far = self._shared(self._near, self._far, i, rivals)
+        window_near, window_far = self._shared(self.corners, self._window_far, i, rivals)
+        areas = np.zeros(len(rivals))
+        for which in (i, rivals):  # those that both windows show whole
+            whole = (self._near[which] >= window_near) & (self._far[which] <= window_far)
+            areas += whole.all(1) * self._areas[which]
+        needed = areas * SAME_INSTANCE / (1 + SAME_INSTANCE) * (1 - ROUNDING)
+        likely = (far - near).prod(1) > needed
+        return rivals[likely], needed[likely]
+
+    @staticmethod
+    def _shared(
+        near: np.ndarray, far: np.ndarray, i: int, rivals: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 pixel of what part i shares with each of some others."""
+        return np.maximum(near[i], near[rivals]), np.minimum(far[i], far[rivals])
+
+    def _pixels(self, i: int) -> np.ndarray:
+        """A mask's pixels, as indices into the flat image. Few masks fill their boxes: to look
+        these up is faster than to compare boxes.
+        """
+        (top, left), crop = self._near[i].tolist(), self.masks.crops[i]
+        rows, columns = np.divmod(np.flatnonzero(crop), crop.shape[1])
+        return (rows + top) * self.masks.size[1] + columns + left
+
+    def _are_same(self, i: int, j: int, shared: int) -> bool:
+        """Whether two masks are one, by their IoU in the part of the image that both windows show.
+
+        Args:
+            i: Of a view.
+            j: Of another.
+            shared: Pixels of both, at least 1.
+        """
+        window = _common(self._shown[i], self._shown[j])
+        both = self._area(i, window) + self._area(j, window)
+        return shared / (both - shared) > SAME_INSTANCE
+
+    def _area(self, i: int, shown: list[int]) -> int:
+        """Pixels of a mask in a part of the image that holds some of its box."""
+        top, left, bottom, right = inside = _common(self._boxes[i], shown)
+        if inside == self._boxes[i]:
+            return self._areas[i]
+        y, x, _, _ = self._boxes[i]
+        return np.count_nonzero(self.masks.crops[i][top - y : bottom - y, left - x : right - x])
+
+
+def _common(one: list[int], other: list[int]) -> list[int]:
+    """Top, left, bottom and right of what two boxes share."""
+    return [
+        max(one[0], other[0]),
+        max(one[1], other[1]),
+        min(one[2], other[2]),
+        min(one[3], other[3]),
+    ]

@@ -47,10 +47,13 @@ class CASTMask2Former(Mask2Former):
             ``mmcast.masks.confidence``.
         score_floor: Predictions leave out instances whose score cannot be above this; without
             ``test_cfg.windows``, which have a threshold of their own. None: no instance.
+        cropped_masks: Whether predictions in windows have
+            :class:`~mmcast.masks.cropped.CroppedMasks` in place of a tensor.
     """
 
     mask_probabilities = False
     score_floor: float | None = None
+    cropped_masks = False
 
     def __init__(
         self, backbone: ConfigType, neck: OptConfigType = None, *args: Any, **kwargs: Any
@@ -155,6 +158,7 @@ class CASTMask2Former(Mask2Former):
             Windows(**windows),
             rescale,
             self.mask_probabilities,
+            self.cropped_masks,
         )
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ padded batch, then all of them to the image, and keeps some afterwards.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +87,7 @@ def make_instances(
         ``class_scores`` (class probability), ``mask_quality`` (mean probability of the mask's
         pixels) and their product ``scores``; ``labels``, ``masks`` (N, H, W) of bool and ``bboxes``
         (N, 4) as x1, y1, x2, y2, zeros for an empty mask. Also ``probabilities`` (N, h', w') of
-        uint8, 255 is 1, of ``map_size``, or ``logits`` (N, H, W) of float16.
+        uint8, 255 is 1, of ``map_size``, or ``logits``, N :class:`MaskLogits`.
     """
     scores, queries, labels = keep_best(class_logits, max_per_image)
     chosen = labels < num_things
@@ -112,7 +113,8 @@ def make_instances(
         bboxes=boxes[mask_of],
     )
     if logits_above is not None:
-        found.logits = (rows @ logits @ columns.T).half()[mask_of]
+        every = [MaskLogits(each, rows, columns) for each in logits]
+        found.logits = every[mask_of] if kept is queries else [every[i] for i in mask_of.tolist()]
     if probabilities:
         small = map_size(masks.shape[1:])
         rows, columns = (
@@ -137,6 +139,30 @@ def _used_by(
         return logits[chosen], mask_of
     used, mask_of = mask_of[chosen].unique(return_inverse=True)
     return logits[used], mask_of
+
+
+@dataclass(frozen=True)
+class MaskLogits:
+    """A mask's logits, to be resized where they are needed.
+
+    Args:
+        logits: (h, w).
+        rows: (H, h) weights.
+        columns: (W, w) weights.
+    """
+
+    logits: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def __getitem__(self, place: tuple[slice, slice]) -> Tensor:
+        """The resized logits (h', w') of float16, of some rows and columns."""
+        rows, columns = self.rows[place[0]], self.columns[place[1]]
+        return (rows @ self.logits @ columns.T).half()
+
+    def clone(self) -> 'MaskLogits':
+        """The same, without the tensor that its logits are a part of."""
+        return MaskLogits(self.logits.clone(), self.rows, self.columns)
 
 
 def to_bytes(probabilities: Tensor) -> Tensor:

@@ -21,11 +21,14 @@ class FoundationTeacher(BaseDetector):
         score_factors: Fields of the predictions that ``scores`` are multiplied by.
         mask_probabilities: Whether predictions have ``probabilities``, see
             ``mmcast.masks.confidence``.
+        cropped_masks: Whether predictions in windows have
+            :class:`~mmcast.masks.cropped.CroppedMasks` in place of a tensor.
     """
 
     windows: Windows | None = None
     score_factors: tuple[str, ...] = ()
     mask_probabilities = False
+    cropped_masks = False
 
     def _pixels(self, batch_inputs: Tensor) -> Tensor:
         """(B, 3, H, W) of uint8, RGB, as they were loaded."""
@@ -58,6 +61,7 @@ class FoundationTeacher(BaseDetector):
             self.windows,
             rescale,
             self.mask_probabilities,
+            self.cropped_masks,
         )
 
     def predict_whole(

@@ -1,12 +1,17 @@
+import weakref
+
+import numpy as np
 import pytest
 import torch
 from devices import DEVICES
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
+from torch.nn import functional as F
 
 from mmcast.errors import CASTError
-from mmcast.masks.tiling import Windows
+from mmcast.masks.cropped import CroppedMasks
+from mmcast.masks.tiling import Views, Windows
 from mmcast.models.student.tiled_prediction import predict_in_windows
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import build_model, tiny_student_config
@@ -275,3 +280,110 @@ def test_windows_of_other_things_than_instances_are_refused(setting):
     detector.panoptic_fusion_head.test_cfg.update(setting)
     with pytest.raises(CASTError, match=r'test_cfg.panoptic_on=False, or test_cfg.windows=None'):
         detector.predict(*make_samples([1]))
+
+
+def soft(seed):
+    """A detector of blurred pieces: logits of several views of an instance differ, as do masks."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def detect(images, samples, **options):
+        samples = see(images, samples, **options)
+        for sample in samples:
+            found = sample.pred_instances
+            noise = torch.randn(found.masks.shape, generator=generator)
+            drawn = torch.where(found.masks, 2.0, -2.0) + noise
+            found.logits = F.avg_pool2d(drawn[None], 3, 1, 1)[0].half() if len(found) else drawn
+            found.masks = found.logits > 0
+        return samples
+
+    return detect
+
+
+def on_whole_images(image, detector, windows, img_shape, wanted):
+    """The plain way: every window's masks and logits are kept, and pasted on the whole image."""
+    size = tuple(image.shape[1:])
+    logits, masks, scores, corners = [], [], [], []
+    for place in windows.places(size):
+        crop = image[:, place[0] : place[0] + windows.size, place[1] : place[1] + windows.size]
+        sample = DetDataSample(metainfo=dict(img_shape=tuple(crop.shape[1:])))
+        found = detector(crop[None], [sample], rescale=False, logits_above=SCORE_THR)[0]
+        for mask, logit, score in zip(
+            *map(found.pred_instances.get, ('masks', 'logits', 'scores'))
+        ):
+            if mask.any():
+                canvas = torch.full(size, -20.0)
+                there = (
+                    slice(place[0], place[0] + windows.size),
+                    slice(place[1], place[1] + windows.size),
+                )
+                canvas[there] = logit.float()
+                logits.append(canvas)
+                masks.append(torch.zeros(size, dtype=torch.bool))
+                masks[-1][there] = mask
+                scores.append(float(score))
+                corners.append(place)
+    views = Views(
+        CroppedMasks.of([mask.numpy() for mask in masks], size),
+        np.array(scores),
+        np.zeros(len(scores)),
+        np.array(corners),
+        windows.size,
+    )
+    pasted = []
+    for group in views.groups():
+        whole = torch.stack([logits[i] for i in group]).amax(0)[: img_shape[0], : img_shape[1]]
+        mask = F.interpolate(whole[None, None], wanted, mode='bilinear')[0, 0] > 0
+        if mask.any():
+            pasted.append(mask)
+    return torch.stack(pasted)
+
+
+LONG = (2, 2, 54, 38)  # cut by every window
+
+
+@pytest.mark.parametrize('wanted', [(36, 50), (72, 100), (18, 25), (47, 61), (23, 90)])
+@pytest.mark.parametrize('boxes', [BOXES, [LONG]])
+def test_masks_are_bit_by_bit_those_of_whole_images(boxes, wanted):
+    windows, img_shape = Windows(size=24, overlap=12), (36, 50)
+    image = draw(boxes)
+    expected = on_whole_images(image, soft(0), windows, img_shape, wanted)
+    found = predict(image, windows, img_shape, wanted, rescale=True, detector=soft(0))
+    assert torch.equal(found.masks, expected)
+    assert torch.equal(found.bboxes, mask2bbox(expected))
+
+
+def test_cropped_masks_are_the_same_masks():
+    sample = DetDataSample(metainfo=dict(img_shape=(40, 56), ori_shape=(40, 56)))
+    windows, image = Windows(size=24, overlap=12), draw(BOXES)
+    (found,) = predict_in_windows(see, image[None], [sample], windows, True, cropped=True)
+    expected = predict(image, windows)
+    assert np.array_equal(found.pred_instances.masks.to_array(), expected.masks.numpy())
+    assert torch.equal(found.pred_instances.bboxes, expected.bboxes)
+
+
+def test_no_more_windows_are_in_memory_than_go_through_at_a_time():
+    """Of earlier ones, nothing is left but what is cut out of their masks."""
+    arrays, alive = [], []
+
+    class Array(torch.Tensor):
+        """Is followed, and so is whatever is made of it."""
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            result = super().__torch_function__(function, types, args, kwargs or {})
+            if isinstance(result, cls):
+                arrays.append(weakref.ref(result))
+            return result
+
+    def followed(images, samples, **options):
+        there = [array() for array in arrays]
+        alive.append(sum(each is not None and each.shape[-2:] == (24, 24) for each in there))
+        samples = see(images, samples, **options)
+        for sample in samples:
+            for name in ('masks', 'logits'):
+                sample.pred_instances[name] = sample.pred_instances[name].as_subclass(Array)
+        return samples
+
+    found = predict(draw(BOXES), Windows(size=24, overlap=12, batch_size=2), detector=followed)
+    assert len(found) == len(BOXES) and len(alive) == 6
+    assert max(alive) <= 2 * 2 * 2  # masks and logits of a batch, and of its kept instances
