@@ -20,8 +20,8 @@ from mmdet.structures.mask import BitmapMasks
 from mmcast.data.compressed_masks import CompressedMasks, Patch
 from mmcast.data.generators import numbers_of_their_own
 from mmcast.errors import CASTError
-from mmcast.masks.boxes import boxes_of_masks
 from mmcast.masks.confidence import LEVELS
+from mmcast.masks.cropped import tight_slices
 from mmcast.masks.resizing import nearest_centres
 from mmcast.registry import TRANSFORMS
 from mmcast.spelling import hint
@@ -375,8 +375,11 @@ def _patches(masks: BitmapMasks, size: Sequence[int]) -> list[Patch]:
         patches = masks.patches
     else:
         bitmaps = masks.to_ndarray()
-        boxes = boxes_of_masks(bitmaps).astype(int).tolist()
-        patches = [(y, x, mask[y:end, x:right]) for mask, (x, y, right, end) in zip(bitmaps, boxes)]
+        places = map(tight_slices, bitmaps)
+        patches = [
+            (rows.start, columns.start, mask[rows, columns])
+            for mask, (rows, columns) in zip(bitmaps, places)
+        ]
     return [_cut(patch, *size) for patch in patches]
 
 
