@@ -6,9 +6,13 @@ variables = dict(
     foundation_teacher='{configs}/toy/weights/toy_teacher.pth',
     pretrained_student='{configs}/toy/weights/toy_student.pth')
 toy = dict(_delete_=True, root='{data_root}', seed='{seed}', percent='{percent}', num_train=100)
-steps = dict(data=dict(function='mmcast.toy.cityscapes.prepare_toy_cityscapes', kwargs=toy))
+views = dict(flip=True, scales=[0.75, 1.0, 1.25])  # of a teacher that labels: docs/pseudo_labels.md
+steps = dict(
+    data=dict(function='mmcast.toy.cityscapes.prepare_toy_cityscapes', kwargs=toy),
+    pseudo_label_1=views,
+    pseudo_label_2=views)
 # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
-report = dict(pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3))
+report = dict(pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3, min_visible=0.5))
 # What the card of the exported student says in addition to what it finds out by itself.
 licence = 'Apache-2.0, made by mmcast'
 model_card = dict(

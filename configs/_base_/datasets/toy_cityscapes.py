@@ -20,7 +20,7 @@ labeled = dict(
 train_dataloader = dict(batch_size=6, num_workers=1, dataset=labeled)
 semi_dataloader = dict(
     batch_size=6, num_workers=1, sampler=dict(batch_size=6, source_ratio=[1, 2]),
-    dataset=dict(datasets=[labeled, dict(labeled, **_base_.pseudo)]))
+    dataset=dict(datasets=[labeled, dict(labeled, **dict(_base_.pseudo, min_visible=0.5))]))
 val_images = dict(img='leftImg8bit/val/')
 val_dataloader = dict(
     num_workers=1, dataset=dict(common, data_prefix=val_images, pipeline=test_pipeline))

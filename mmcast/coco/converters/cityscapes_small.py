@@ -20,8 +20,8 @@ def prepare_cityscapes_small(
     seed: int = 0,
     height: int = 160,
     min_area: int = 0,
-    val_cities: Sequence[str] | None = None,
-    test_cities: Sequence[str] | None = None,
+    val_cities: str | Sequence[str] | None = None,
+    test_cities: str | Sequence[str] | None = None,
     num_workers: int = 8,
 ) -> dict:
     """The data step of a pipeline: a training set, one half of the validation set to choose on and
@@ -64,7 +64,7 @@ def prepare_cityscapes_small(
     parts = [_read_split(root, split, height) for split in ('train', 'val')]
     if val_cities is None and test_cities is None:
         val_cities, test_cities = halve_cities(parts[1]['images'])
-    cities = _check_cities(parts, val_cities or (), test_cities or ())
+    cities = _check_cities(parts, *map(_names, (val_cities, test_cities)))
     files = {name: Path(out_dir, f'{name}.json') for name in cities}
     for name, chosen in cities.items():
         content = _of_cities(parts, chosen)
@@ -118,6 +118,11 @@ def halve_cities(images: Sequence[dict]) -> tuple[list[str], list[str]]:
         halves[smaller].append(city)
         totals[smaller] += counts[city]
     return halves
+
+
+def _names(cities: str | Sequence[str] | None) -> Sequence[str]:
+    """Names, one of which a command line gives as text."""
+    return [cities] if isinstance(cities, str) else cities or ()
 
 
 def _check_cities(
