@@ -39,12 +39,22 @@ class Decisions:
         self.rows.append(Decision(setting, value, why))
         return value
 
-    def choose(self, setting: str, rule: Callable[[], tuple[Any, str]], least: float = 1) -> Any:
-        """A person's number, or a rule's value."""
+    def choose(
+        self,
+        setting: str,
+        rule: Callable[[], tuple[Any, str]],
+        least: float = 1,
+        divisor: int = 1,
+    ) -> Any:
+        """A person's number, brought to the next multiple of ``divisor``, or a rule's value."""
         given = self.given.get(setting)
         if given is None:
             return self.add(setting, *rule())
-        return self.add(setting, number(given, setting, least), GIVEN)
+        value = number(given, setting, least, optional=True)
+        if divisor > 1 and value % divisor:
+            why = f'{GIVEN} as {value}, brought to a multiple of {divisor}'
+            return self.add(setting, -(-value // divisor) * divisor, why)
+        return self.add(setting, value, GIVEN)
 
     def describe(self, facts: DataFacts) -> None:
         """Rows on what the data are."""
@@ -76,20 +86,27 @@ class Decisions:
         return str(path)
 
 
-def number(value: Any, setting: str, least: float = 1) -> int | float:
+def number(value: Any, setting: str, least: float = 1, optional: bool = False) -> int | float:
     """A number, which a command line gives as text.
+
+    Args:
+        value: To be read.
+        setting: Name of the variable, for the message.
+        least: Smallest value; a float where fractions will do.
+        optional: Whether a rule decides where it is None.
 
     Raises:
         CASTError: It is none, or below ``least``.
     """
     try:
-        read = float(value)
+        read = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         read = math.nan
     whole = isinstance(least, float) or read.is_integer()
     if not (read >= least and whole) or math.isinf(read):
         kind = 'a number' if isinstance(least, float) else 'a whole number'
-        raise CASTError(f'variables.{setting} is {kind} from {least:g}, or None, not {value}')
+        other = ', or None' if optional else ''
+        raise CASTError(f'variables.{setting} is {kind} from {least:g}{other}, not {value}')
     return read if isinstance(least, float) else int(read)
 
 

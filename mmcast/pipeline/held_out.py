@@ -37,7 +37,7 @@ from mmcast.pseudo_labels.thresholds import (
     HeldOut,
     best_thresholds,
     compare_rankings,
-    table_lines,
+    threshold_lines,
     total_counts,
 )
 from mmcast.training.checkpoints import checkpoint_folder, latest_intact_checkpoint
@@ -261,7 +261,7 @@ def choose_held_out(config: Config, step: Mapping[str, Any], folder: Path) -> di
     """
     parts = list(step.get('held_out') or [])
     if number_of_folds(step['folds'], 'folds') == ON_VAL:
-        ann_file, img_dir = _test_data(config)
+        ann_file, img_dir = _validation_data(config)
         parts = [dict(ann_file=ann_file, img_dir=img_dir, checkpoint=step['checkpoint'])]
     if not parts:
         return dict(thresholds=None, decisions=[])
@@ -282,9 +282,11 @@ def choose_held_out(config: Config, step: Mapping[str, Any], folder: Path) -> di
     return on_main(lambda: _choose(files, _classes(config), step, folder), share=True)
 
 
-def _test_data(config: Config) -> tuple[str, str]:
-    """The file of the validation images, and their folder."""
-    dataset = config.test_dataloader.dataset
+def _validation_data(config: Config) -> tuple[str, str]:
+    """The file of the validation images, and their folder. Those of tests may be others, to report
+    on.
+    """
+    dataset = (config.get('val_dataloader') or config.test_dataloader).dataset
     root = dataset.get('data_root') or ''
     folder = (dataset.get('data_prefix') or {}).get('img', '')
     return os.path.join(root, dataset.get('ann_file', '')), os.path.join(root, folder)
@@ -298,7 +300,7 @@ def _choose(
     found = best_thresholds(held_out, step['fewest_objects'])
     choices = {name: found[category] for name, category in ids.items()}
     rankings = compare_rankings(held_out)
-    print('\n'.join(table_lines(choices, rankings)), flush=True)
+    print('\n'.join(threshold_lines(choices, rankings)), flush=True)
     now, before = total_counts(found)
     path = folder / _FILE
     write_thresholds(
@@ -316,10 +318,12 @@ def _choose(
         rankings=rankings,
     )
     where = 'validation images' if step['folds'] == ON_VAL else 'held-out labeled images'
-    why = (
-        f'F1 {100 * now.f1:.1f} on {len(held_out.truths)} {where} ({now.objects} objects), '
-        f'{100 * before.f1:.1f} with score_thr; {_FILE} has each class'
-    )
+    if all(choice.chosen_on == 'score_thr' for choice in choices.values()):
+        why = f'{now.objects} objects on {len(held_out.truths)} {where}: fewer than '
+        why += f'{step["fewest_objects"]}, or none is found, so score_thr stays'
+    else:
+        why = f'F1 {100 * now.f1:.1f} on {len(held_out.truths)} {where} ({now.objects} objects), '
+        why += f'{100 * before.f1:.1f} with score_thr; {_FILE} has each class'
     row = dict(setting=f'thresholds of {step["used_by"]}', value=_range(choices), why=why)
     return dict(thresholds=str(path), decisions=[row])
 

@@ -167,7 +167,7 @@ class Pipeline:
         self.rerun = set(plan.rerun)  # shrinks as they are run
         for name in plan.chosen:
             check_device(plan.device(name))
-        self._refuse_changed(plan.chosen - self.rerun)
+        self._refuse_changed(self._known(plan.chosen - self.rerun))
         stale = plan.dependents(self.rerun)
         followers = [name for name in plan.definitions if name in stale and state.finished(name)]
         if followers:
@@ -175,6 +175,13 @@ class Pipeline:
                 'steps that will be refused if the new results differ, unless named after '
                 f'--rerun: {" ".join(followers)}'
             )
+
+    def _known(self, names: Iterable[str]) -> list[str]:
+        """Those of some steps whose inputs are there. The others use a step that is not finished,
+        as after an interrupted ``--rerun`` or in a later version; they are compared when it is.
+        """
+        unfinished = {name for name in self.plan.definitions if not self.state.finished(name)}
+        return [name for name in names if not self.plan.needs(name) & unfinished]
 
     def _step(self, name: str) -> Step:
         folder = self.state.folder(name, self.plan.number(name))

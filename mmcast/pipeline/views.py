@@ -93,8 +93,11 @@ def choose_view(
     """
     facts = data.facts
     size = int(decisions.choose('image_size', lambda: _image_size(facts, limit)))
-    window = int(decisions.choose('window', lambda: _window(facts, size, limit, max_queries), 0))
-    window = rounded(window, limit.divisor) if window else 0
+    window = int(
+        decisions.choose(
+            'window', lambda: _window(facts, size, limit, max_queries), 0, limit.divisor
+        )
+    )
     overlap = min(rounded(facts.large_extent * size, 32), window // 2) if window else 0
     most = data.most_in_windows(window / size, overlap / size) if window else facts.most_instances
     if window:
@@ -133,7 +136,7 @@ def _fewest_windows(size: int, overlap: float, limit: Limit) -> tuple[int, int]:
 
 def _queries(most: int, max_queries: int, start_queries: int, where: str) -> tuple[int, str]:
     """How many objects are found in an image or window, of which the fullest has ``most``."""
-    least = max(LEAST_QUERIES, start_queries)
+    least = max(min(LEAST_QUERIES, max_queries), start_queries)
     found = max(min(max(least, -(-most * 11 // 100) * 10), max_queries), start_queries)
     if found < most:
         return found, (

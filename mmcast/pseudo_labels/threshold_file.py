@@ -43,15 +43,21 @@ def read_thresholds(path: str | os.PathLike, names: Iterable[str]) -> dict[str, 
             f'{path} is not a thresholds file of format {FORMAT_VERSION}: give the '
             'thresholds.json of a thresholds step'
         )
-    classes = found['classes']
+    names, classes = list(names), found.get('classes')
+    if not isinstance(classes, Mapping):
+        raise CASTError(f'{path} has no classes: give the thresholds.json of a thresholds step')
     missing = [name for name in names if name not in classes]
     if missing:
         raise CASTError(
             f'{path} has no threshold for {", ".join(missing)}, it has {", ".join(classes)}: '
             'choose thresholds with the same classes'
         )
-    values = {name: classes[name]['threshold'] for name in names}
-    for name, value in values.items():
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CASTError(f'{path} has {value!r} as the threshold of {name}: give a number')
-    return values
+    return {name: _threshold(classes[name], name, path) for name in names}
+
+
+def _threshold(entry: Any, name: str, path: str | os.PathLike) -> float:
+    value = entry.get('threshold') if isinstance(entry, Mapping) else entry
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not isinstance(entry, Mapping) or not known or not math.isfinite(value):
+        raise CASTError(f'{path} has {value!r} as the threshold of {name}: give a number')
+    return value

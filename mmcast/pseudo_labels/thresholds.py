@@ -270,7 +270,7 @@ def total_counts(choices: Mapping[int, Choice]) -> tuple[Counts, Counts]:
     )
 
 
-def table_lines(choices: Mapping[str, Choice], rankings: Mapping[str, Mapping]) -> list[str]:
+def threshold_lines(choices: Mapping[str, Choice], rankings: Mapping[str, Mapping]) -> list[str]:
     """Choices by class name, and what else was seen, as aligned text."""
     head = ('class', 'threshold', 'chosen on', 'objects', 'labels', 'precision', 'recall', 'F1')
     rows = [(*head, 'F1 at score_thr')]

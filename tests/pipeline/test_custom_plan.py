@@ -73,6 +73,21 @@ def test_what_a_person_gives_wins(tmp_path):
     assert stored['decisions'] == plan['decisions'] and stored['facts']['most_instances'] == 80
 
 
+def test_the_table_says_the_window_that_is_used(tmp_path):
+    """A given one is brought to a multiple of 32."""
+    data = [(256, 256)] * 3, [squares(80, 10, (256, 256))] * 3
+    plan = sizes_of(tmp_path, *data, given=dict(window='150'))
+    assert plan['windows']['size'] == why(plan)['window']['value'] == 160
+    assert why(plan)['window']['why'] == 'given by you as 150, brought to a multiple of 32'
+    plan = sizes_of(tmp_path, *data, given=dict(window=160))
+    assert why(plan)['window']['why'] == 'given by you'
+
+
+def test_max_queries_may_be_fewer_than_the_usual_fewest(tmp_path):
+    plan = sizes_of(tmp_path, [(400, 400)] * 2, [squares(5, 60, (400, 400))] * 2, max_queries=10)
+    assert plan['num_queries'] == 10 and why(plan)['num_queries']['why'].endswith('10 to 10')
+
+
 @pytest.mark.parametrize('objects, queries', [(1, 30), (28, 40), (151, 170)])
 def test_there_are_queries_for_every_object(tmp_path, objects, queries):
     size = (400, 400)
@@ -98,7 +113,9 @@ def test_more_objects_than_queries_are_looked_for_in_windows_or_said_to_be_lost(
     [
         (dict(crop_size='large'), 'variables.crop_size is a whole number from 32'),
         (dict(crop_size=16), 'variables.crop_size is a whole number from 32'),
-        (dict(given=dict(image_size=0)), 'variables.image_size is a whole number from 1'),
+        (dict(crop_size=None), 'variables.crop_size is a whole number from 32, not None'),
+        (dict(given=dict(image_size=0)), 'variables.image_size is a whole number from 1, or None,'),
+        (dict(given=dict(image_size=True)), 'image_size is a whole number .* not True'),
         (dict(given=dict(window=-1)), 'variables.window is a whole number from 0'),
     ],
 )

@@ -164,6 +164,27 @@ def test_changed_config_is_refused_and_rerun_keeps_the_old_folder(config, capsys
     assert sorted(finished(config)) == sorted(STEPS)
 
 
+@pytest.mark.parametrize('value', [1, 2])
+def test_a_step_that_a_config_got_later_runs_before_the_others_are_compared(config, capsys, value):
+    """Whether they are valid depends on what it gives."""
+    config.write_text(config.read_text().replace('scale=1.0', 'scale=1'))
+    run(config)
+    plan = f"""
+    dict(name='plan', kind='call', function='toy_run.make_data',
+         kwargs=dict(folder='{{work_dir}}/plan', value={value})),
+    dict(name='refine'"""
+    text = config.read_text().replace("    dict(name='refine'", plan)
+    config.write_text(text.replace('{scale}', '{plan.value}'))
+    capsys.readouterr()
+    if value == 1:  # as before
+        out = run(config, capsys)
+        assert 'step 3/5 plan (call)' in out and out.count('skipped') == 4
+        return
+    with pytest.raises(CASTError, match=r'step refine \(model.scale: 1 -> 2'):
+        run(config)
+    assert 'plan' in finished(config)
+
+
 def test_changed_input_file_is_refused(config):
     run(config)
     labels = config.parent / 'work/data/labels.json'

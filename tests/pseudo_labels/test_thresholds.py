@@ -17,7 +17,7 @@ from mmcast.pseudo_labels.thresholds import (
     best_threshold,
     best_thresholds,
     compare_rankings,
-    table_lines,
+    threshold_lines,
 )
 
 
@@ -177,7 +177,7 @@ def test_a_ranking_by_another_score_is_told_where_it_is_better():
     best = rankings['score x agreement']
     assert best['f1'] == 1 and 0.6 * 0.2 < best['threshold'] < 0.44
     choices = dict(car=best_thresholds(held_out, 1)[CAR])
-    assert 'score x agreement: F1 100.0 above 0.28' in table_lines(choices, rankings)[-1]
+    assert 'score x agreement: F1 100.0 above 0.28' in threshold_lines(choices, rankings)[-1]
 
 
 def test_the_file_gives_back_the_thresholds_or_says_what_is_wrong(tmp_path):
@@ -188,6 +188,13 @@ def test_the_file_gives_back_the_thresholds_or_says_what_is_wrong(tmp_path):
         read_thresholds(path, ['tram'])
     write_thresholds(path, classes=dict(car=dict(threshold=math.nan)))
     with pytest.raises(CASTError, match='nan as the threshold of car'):
+        read_thresholds(path, ['car'])
+    for entry in (dict(objects=3), 0.4, dict(threshold=True)):
+        write_thresholds(path, classes=dict(car=entry))
+        with pytest.raises(CASTError, match=r'has \S+ as the threshold of car: give a number'):
+            read_thresholds(path, ['car'])
+    write_thresholds(path)
+    with pytest.raises(CASTError, match='has no classes'):
         read_thresholds(path, ['car'])
     path.write_text(json.dumps(dict(images=[])))
     with pytest.raises(CASTError, match='not a thresholds file of format 1'):
