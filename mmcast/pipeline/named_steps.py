@@ -40,7 +40,8 @@ def folds_of(definition: Mapping[str, Any], fill: _Fill) -> int | str | None:
     value = fill(definition['folds'])
     if isinstance(value, str) and TEMPLATE.search(value):
         return None
-    return number_of_folds(value, 'folds')
+    variable = TEMPLATE.fullmatch(str(definition['folds']))
+    return number_of_folds(value, f'variables.{variable[1]}' if variable else 'folds')
 
 
 def steps_that_are_off(definitions: _Definitions, dropped: Set[str], fill: _Fill) -> set[str]:

@@ -57,7 +57,11 @@ def read_thresholds(path: str | os.PathLike, names: Iterable[str]) -> dict[str, 
 
 def _threshold(entry: Any, name: str, path: str | os.PathLike) -> float:
     value = entry.get('threshold') if isinstance(entry, Mapping) else entry
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not isinstance(entry, Mapping) or not known or not math.isfinite(value):
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+    ):
         raise CASTError(f'{path} has {value!r} as the threshold of {name}: give a number')
     return value

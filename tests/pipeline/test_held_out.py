@@ -185,7 +185,10 @@ def test_of_too_few_images_no_folds_are_made(config):
 @pytest.mark.parametrize(
     'change, message',
     [
-        ('variables = dict(threshold_folds=1)', r'folds is 1: give the number of folds, from 2'),
+        (
+            'variables = dict(threshold_folds=1)',
+            r'variables\.threshold_folds is 1: give the number of folds',
+        ),
         (
             "steps = dict(folds=dict(train=['label']))",
             r'names label, which is no step of kind train',
