@@ -137,7 +137,9 @@ def build_mixing(mixing: Mapping[str, Mapping | None] | None) -> list['MixingTra
     given = {name: options for name, options in (mixing or {}).items() if options is not None}
     for name, options in given.items():
         if not isinstance(options, Mapping):
-            raise CASTError(f'mixing.{name}={options}: give its options, such as mixing.{name}.prob')
+            raise CASTError(
+                f'mixing.{name}={options}: give its options, such as mixing.{name}.prob'
+            )
         if name not in MIXING and 'type' not in options:
             raise CASTError(f'mixing has no {name}; {hint(name, MIXING)}')
     # Not in the order of the dict: configs that MMEngine writes are sorted by key.
