@@ -14,7 +14,6 @@ SAME_INSTANCE = 0.5  # IoU of two masks where both windows overlap
 CUT_FACTOR = (
     0.5  # on the score of what a window's side cuts, in the choice between two views of an instance
 )
-ROUNDING = 1e-9
 BATCH_SIZE = 8  # windows that an accelerator computes at a time
 
 
@@ -110,19 +109,10 @@ class Views:
         rank = self.scores * np.where(cut, CUT_FACTOR, 1.0)
         groups: list[list[int]] = []
         group_of = np.full(len(rank), -1)
-        pixels = [*map(self._pixels, range(len(rank)))]
-        shown = np.zeros(np.prod(self.masks.size), bool)
         for i in np.argsort(-rank, kind='stable').tolist():
-            rivals, needed = self._rivals(i, group_of >= 0)
-            order = np.argsort(group_of[rivals], kind='stable')
-            shown[pixels[i]] = True
-            same = None
-            for j, least in zip(rivals[order].tolist(), needed[order].tolist()):
-                shared = np.count_nonzero(shown[pixels[j]])
-                if shared > least and self._are_same(i, j, shared):
-                    same = j
-                    break
-            shown[pixels[i]] = False
+            rivals = self._rivals(i, group_of >= 0)
+            by_group = rivals[np.argsort(group_of[rivals], kind='stable')].tolist()
+            same = next((j for j in by_group if self._are_same(i, j)), None)
             if same is None:
                 group_of[i] = len(groups)
                 groups.append([i])
@@ -156,9 +146,9 @@ class Views:
             union[top : top + crop.shape[0], left : left + crop.shape[1]] |= crop
         return union, near.tolist()
 
-    def _rivals(self, i: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the views that may show the same instance as view i, of its class and with
-        boxes that overlap by enough, and how many pixels each must share with it, and more.
+    def _rivals(self, i: int, among: np.ndarray) -> np.ndarray:
+        """Indices of the views that may show the same instance as view i: of its class, and with
+        boxes that overlap by enough.
 
         Args:
             i: Of a view.
@@ -172,9 +162,7 @@ class Views:
         for which in (i, rivals):  # those that both windows show whole
             whole = (self._near[which] >= window_near) & (self._far[which] <= window_far)
             areas += whole.all(1) * self._areas[which]
-        needed = areas * SAME_INSTANCE / (1 + SAME_INSTANCE) * (1 - ROUNDING)
-        likely = (far - near).prod(1) > needed
-        return rivals[likely], needed[likely]
+        return rivals[(far - near).prod(1) * (1 + SAME_INSTANCE) >= SAME_INSTANCE * areas]
 
     @staticmethod
     def _shared(
@@ -183,22 +171,17 @@ class Views:
         """First and last + 1 pixel of what part i shares with each of some others."""
         return np.maximum(near[i], near[rivals]), np.minimum(far[i], far[rivals])
 
-    def _pixels(self, i: int) -> np.ndarray:
-        """A mask's pixels, as indices into the flat image. Few masks fill their boxes: to look
-        these up is faster than to compare boxes.
-        """
-        (top, left), crop = self._near[i].tolist(), self.masks.crops[i]
-        rows, columns = np.divmod(np.flatnonzero(crop), crop.shape[1])
-        return (rows + top) * self.masks.size[1] + columns + left
-
-    def _are_same(self, i: int, j: int, shared: int) -> bool:
-        """Whether two masks are one, by their IoU in the part of the image that both windows show.
-
-        Args:
-            i: Of a view.
-            j: Of another.
-            shared: Pixels of both, at least 1.
-        """
+    def _are_same(self, i: int, j: int) -> bool:
+        """Whether two masks are one, by their IoU in what both windows show of the image."""
+        y, x, bottom, right = self._boxes[i]
+        v, u, other_bottom, other_right = self._boxes[j]
+        top, left = max(y, v), max(x, u)
+        bottom, right = min(bottom, other_bottom), min(right, other_right)
+        one = self.masks.crops[i][top - y : bottom - y, left - x : right - x]
+        other = self.masks.crops[j][top - v : bottom - v, left - u : right - u]
+        shared = np.count_nonzero(one & other)
+        if not shared:  # most pairs, whose boxes alone overlap
+            return False
         window = _common(self._shown[i], self._shown[j])
         both = self._area(i, window) + self._area(j, window)
         return shared / (both - shared) > SAME_INSTANCE
