@@ -142,6 +142,12 @@ class Results:
     notes: list[str]
     facts: dict[str, Any]
 
+    @property
+    def figure(self) -> str:
+        """What the figures are, for the head of a column."""
+        metric = self.facts.get('metric', 'segm_mAP')
+        return 'mask AP' if metric.rpartition('/')[2] == 'segm_mAP' else metric
+
     def values(self, name: str, key: str = 'ap') -> dict[int, float]:
         """A figure by seed, where it is known."""
         found = self.rows.get(name, {})
@@ -165,7 +171,7 @@ class Results:
 
     def _figures(self) -> list[str]:
         lines = [
-            '| | mask AP | by seed | AP50 | read at iteration | CPU minutes |',
+            f'| | {self.figure} | by seed | AP50 | read at iteration | CPU minutes |',
             '|---' * 6 + '|',
         ]
         for row in self.table.rows:
@@ -184,7 +190,10 @@ class Results:
         return lines
 
     def _differences(self) -> list[str]:
-        lines = ['| difference | mask AP | 95 % interval | by seed | seeds |', '|---' * 5 + '|']
+        lines = [
+            f'| difference | {self.figure} | 95 % interval | by seed | seeds |',
+            '|---' * 5 + '|',
+        ]
         for item in self.table.differences:
             found = self.difference(item)
             number = len(found.seeds) if found else 0
@@ -290,7 +299,7 @@ def plot_labels(results: Results, images: Mapping[float, int], paths: Sequence[P
     everything = estimate(results.values('supervised_all'))
     if everything:
         axis.axhline(everything.mean, color='tab:gray', linestyle='--', label='all labels')
-    axis.set(xscale='log', xlabel='labeled images', ylabel='mask AP (%)', ylim=(0, None))
+    axis.set(xscale='log', xlabel='labeled images', ylabel=f'{results.figure} (%)', ylim=(0, None))
     numbers = sorted(set(images.values()))
     axis.set_xticks(numbers, [str(number) for number in numbers])
     axis.minorticks_off()

@@ -19,6 +19,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
 
 TABLES = ('labels', 'stages', 'losses', 'samplers')
+PERCENT = 'variables.percent'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument('table', choices=[*TABLES, 'summary'])
     parser.add_argument('pipelines', nargs='*', help='of the table summary: pipeline configs')
-    parser.add_argument(
-        '--data', default='toy', help='toy (default), dsb2018, cityscapes_small or custom'
-    )
+    parser.add_argument('--data', help='toy (default), dsb2018, cityscapes_small or custom')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='SEED')
-    parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these, by the step of each')
+    parser.add_argument(
+        '--rows',
+        nargs='+',
+        metavar='ROW',
+        help='only these, by the step of each; of the table labels refine@5 for 5 percent',
+    )
     parser.add_argument(
         '--work-dir',
         type=Path,
@@ -47,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--choose-on',
         choices=['val', 'none'],
-        default='val',
         help='read baselines at the checkpoint that is best there (default val), or none: the last',
     )
     parser.add_argument(
@@ -75,10 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    if args.jobs < 1 or len(set(args.seeds)) < len(args.seeds):
-        parser.error('--jobs is at least 1, and each of --seeds another one')
-    if bool(args.pipelines) != (args.table == 'summary') or (args.pipelines and args.rows):
-        parser.error('summary, and no other table, takes pipeline configs, with all of their rows')
+    if args.jobs < 1 or len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
+        parser.error('--jobs is at least 1, and --seeds are different numbers from 0')
+    if bool(args.pipelines) != (args.table == 'summary'):
+        parser.error('summary, and no other table, takes pipeline configs')
+    if args.pipelines and (args.data or args.rows or args.choose_on or args.report_on):
+        parser.error(
+            'summary has the data, rows and checkpoints of its pipelines: it takes no --data, '
+            '--rows, --choose-on or --report-on'
+        )
+    args.data, args.choose_on = args.data or 'toy', args.choose_on or 'val'
     command = ['benchmarks/tables.py', *(sys.argv[1:] if arguments is None else arguments)]
     problems: list[str] = []
     if args.table == 'summary':
@@ -99,11 +109,15 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
 
     if args.data not in DATA_SETS:
         raise CASTError(f'--data {args.data} is unknown; {hint(args.data, DATA_SETS)}')
-    data = DATA_SETS[args.data]
+    data = _with_percent(DATA_SETS[args.data], args)
     report_on = args.report_on or ('test' if data.reports_test else 'val')
     if report_on == 'test' and not data.reports_test:
         raise CASTError(f'--report-on test: {data.pipeline} has no images for it; give val')
-    _refuse_last(args, report_on)
+    if args.choose_on == 'none' and report_on == 'val':
+        raise CASTError(
+            '--choose-on none: a baseline has the figures of its best checkpoint on the validation '
+            'images; report on a test half, with --report-on test'
+        )
     steps = Steps(data)
     table = table_of(steps, args.table)
     if args.rows:
@@ -137,12 +151,34 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
         facts=_facts(command, args, pipeline=data.pipeline, report_on=report_on)
         | dict(reported_images=reported, labeled_images={str(p): n for p, n in images.items()}),
     )
-    _write(results, folder / args.table)
+    usual = data.percent == DATA_SETS[args.data].percent
+    _write(results, folder / (args.table if usual else f'{args.table}_{data.percent:g}percent'))
     if args.table == 'labels' and all(images.values()):
         paths = [folder / f'labels.{kind}' for kind in ('svg', 'png')]
         plot_labels(results, images, paths)
         print(*paths, sep='\n')
     return problems + _without_figure(rows, args.metric)
+
+
+def _with_percent(data, args: argparse.Namespace):
+    """A data set with the percentage of labels of ``--cfg-options``, which names the work
+    directories too.
+
+    Raises:
+        CASTError: it is no number, or the table has several of its own.
+    """
+    given = (args.cfg_options or {}).get(PERCENT)
+    if given is None or data.percent is None:  # the pipeline has its own, or refuses it
+        return data
+    if args.table == 'labels':
+        raise CASTError(
+            f'{PERCENT}={given}: the table labels has rows of several percentages; choose some of '
+            f'them with --rows, such as refine@{data.percents[0]:g}'
+        )
+    try:
+        return replace(data, percent=float(given))
+    except ValueError as error:
+        raise CASTError(f'{PERCENT}={given}: give a number') from error
 
 
 def _runs_of(args, data, table, reads, config: Path, folder: Path) -> dict[tuple, Any]:
@@ -159,9 +195,10 @@ def _runs_of(args, data, table, reads, config: Path, folder: Path) -> dict[tuple
             options = {key: str(value) for key, value in data.options.items()}
             name = f'seed{seed}'
             if percent is not None:
-                options['variables.percent'] = f'{percent:g}'
+                options[PERCENT] = f'{percent:g}'
                 name = f'{percent:g}percent_seed{seed}'
-            options |= args.cfg_options or {}
+            given = args.cfg_options or {}
+            options |= {key: value for key, value in given.items() if key != PERCENT}
             runs[percent, seed] = Run(
                 f'{args.data} {name}', config, folder / name, seed, options, sorted(names)
             )
@@ -171,13 +208,12 @@ def _runs_of(args, data, table, reads, config: Path, folder: Path) -> dict[tuple
 def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]) -> list[str]:
     """Runs and writes the summary of a pipeline over seeds; returns what has no result."""
     from table_report import Results, label_table, read_row, summary_table
-    from table_runs import Run
+    from table_runs import Run, made_by, reads_test_images
 
     from mmcast.configs import find_config
 
     config = find_config(pipeline)
     folder, options = args.work_dir / config.stem, args.cfg_options or {}
-    _refuse_last(args, 'val')
     runs = {
         seed: Run(
             f'{config.stem} seed{seed}',
@@ -193,32 +229,26 @@ def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]
         return []
     problems = _run(list(runs.values()), args)
     table = summary_table(next(iter(runs.values())))
-    rows = {}
+    rows, tested = {}, []
     for row in table.rows:
-        found = {s: read_row(run, row.step, row.step, args.metric) for s, run in runs.items()}
+        found = {
+            seed: read_row(run, made_by(run, row.step), row.step, args.metric)
+            for seed, run in runs.items()
+        }
         rows[row.name] = {seed: one for seed, one in found.items() if one is not None}
+        if any(reads_test_images(runs[seed], row.step) for seed in rows[row.name]):
+            tested.append(row.step)
     labels = label_table(runs)
     results = Results(
         title=f'summary: {config.name}',
         table=table,
         rows=rows,
-        notes=[*labels.lines, *_notes(args, 'val', None, rows)],
+        notes=[*labels.lines, *_notes(args, 'val', None, rows, tested)],
         facts=_facts(command, args, pipeline=config.name, report_on='val')
-        | dict(pseudo_labels=labels.content),
+        | dict(pseudo_labels=labels.content, rows_of_test_images=tested),
     )
     _write(results, folder / 'summary')
     return problems + _without_figure(rows, args.metric)
-
-
-def _refuse_last(args: argparse.Namespace, report_on: str) -> None:
-    """Raises CASTError where the last checkpoint is wanted and only the best one's figures are
-    there.
-    """
-    if args.choose_on == 'none' and report_on == 'val':
-        raise CASTError(
-            '--choose-on none: a baseline has the figures of its best checkpoint on the validation '
-            'images; report on a test half, with --report-on test'
-        )
 
 
 def _listing(runs) -> list[str]:
@@ -248,9 +278,55 @@ def _of_labels(table: str, percent: float | None) -> str:
 
 
 def _notes(
-    args: argparse.Namespace, report_on: str, images: int | None, rows: Mapping
+    args: argparse.Namespace,
+    report_on: str,
+    images: int | None,
+    rows: Mapping,
+    tested: Sequence[str] = (),
 ) -> list[str]:
-    """What a reader must know of the figures."""
+    """What a reader must know of the figures.
+
+    Args:
+        args: of the command.
+        report_on: ``test`` or ``val``.
+        images: how many these are.
+        rows: of the table.
+        tested: rows of a summary that are of test images in place of ``report_on``.
+    """
+    commits = {
+        one['versions'].get('commit') or 'unknown'
+        for row in rows.values()
+        for one in row.values()
+        if one['versions']
+    }
+    sentences = _what_is_read(args, report_on, images)
+    if tested:
+        others = len(tested) < sum(map(bool, rows.values()))
+        read = (
+            f'Rows of the steps {", ".join(tested)} are of the test images, which chose nothing, '
+        )
+        read += 'and of the checkpoints that the pipeline names'
+        sentences = (
+            [f'{read}. Of the other rows:', *sentences]
+            if others
+            else [f'{args.metric} in percent.', f'{read}.']
+        )
+    seeds = ', '.join(map(str, args.seeds))
+    sentences.append(f'± is the sample standard deviation over the seeds {seeds}.')
+    if args.table != 'summary':
+        sentences.append(
+            'Differences are of pairs with the same seed, the interval is of their mean (Student).'
+        )
+    sentences += [
+        "CPU minutes are those of a row's own training step.",
+        f'Commits: {", ".join(sorted(commits)) or "none"}.',
+    ]
+    return [' '.join(sentences)]
+
+
+def _what_is_read(args: argparse.Namespace, report_on: str, images: int | None) -> list[str]:
+    """Which metric, images and checkpoints the figures are of."""
+    name = dict(test='test half', val='validation images')[report_on]
     number = f' ({images} images)' if images else ''
     best = 'Baselines are read at their best checkpoint on the validation images'
     if args.choose_on == 'none':
@@ -260,22 +336,7 @@ def _notes(
     else:
         read = f'{best}, which are those reported: that favours them. The others are read at their '
         read += 'last one.'
-    commits = {
-        one['versions'].get('commit') or 'unknown'
-        for row in rows.values()
-        for one in row.values()
-        if one['versions']
-    }
-    name = dict(test='test half', val='validation images')[report_on]
-    sentences = [
-        f'{args.metric} in percent on the {name}{number}.',
-        read,
-        f'± is the sample standard deviation over the seeds {", ".join(map(str, args.seeds))}.',
-        'Differences are of pairs with the same seed, the interval is of their mean (Student).',
-        "CPU minutes are those of a row's own step.",
-        f'Commits: {", ".join(sorted(commits)) or "none"}.',
-    ]
-    return [' '.join(sentences)]
+    return [f'{args.metric} in percent on the {name}{number}.', read]
 
 
 def _facts(

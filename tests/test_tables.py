@@ -55,6 +55,12 @@ steps = dict(
         training, load_from='{teach.checkpoint}', cfg_options={_lr: '{lr}'}))
 summary = dict(after='without a result', teach='taught', refine='refined')
 """
+TESTED = """
+_base_ = './whole.py'
+datasets = dict(val='val.json', test='test.json')
+steps = dict(tested=dict(kind='test', config='step.py', checkpoint='{refine.checkpoint}'))
+summary = dict(_delete_=True, tested='refined, tested')
+"""
 WHOLE = "_base_ = './broken.py'\nsteps = dict(broken=None, after=None)\n"
 
 
@@ -85,7 +91,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(table_runs, 'start', Ended)
     monkeypatch.setattr(table_runs, 'INTERVAL', 0)
     monkeypatch.chdir(tmp_path)
-    for name, content in dict(step=STEP, broken=PIPELINE, whole=WHOLE).items():
+    for name, content in dict(step=STEP, broken=PIPELINE, whole=WHOLE, tested=TESTED).items():
         Path(f'{name}.py').write_text(content)
     return tmp_path
 
@@ -150,6 +156,43 @@ def test_a_step_that_fails_takes_those_that_need_it_along_and_no_other(folder, c
     assert row_of('tables/broken/summary.json', 'after')['seeds'] == {}
     assert len(row_of('tables/broken/summary.json', 'refine')['ap']['by_seed']) == 1
     assert '| without a result | - |' in capsys.readouterr().out
+
+
+def test_a_row_of_a_test_says_what_was_tested_and_on_which_images(folder):
+    assert summary('tested.py') == 0
+    row = row_of('tables/tested/summary.json', 'tested')['seeds']['0']
+    made = records('tested/seed0')
+    assert row['checkpoint'].startswith('{work_dir}/03_refine/') and row['iteration'] == 4
+    assert row['cpu_seconds'] == made['refine']['cpu_seconds']
+    assert row['metrics'] == made['tested']['metrics'] and len(row['validations']) == 2
+    text = Path('tables/tested/summary.md').read_text()
+    assert 'Rows of the steps tested are of the test images' in text
+    assert 'validation images' not in text
+
+
+@pytest.mark.parametrize('option', ['--data=toy', '--report-on=test', '--choose-on=none'])
+def test_a_summary_takes_no_option_that_it_would_ignore(folder, capsys, option):
+    assert summary('whole.py', option) == 2
+    assert 'it takes no --data' in capsys.readouterr().err
+
+
+def test_a_percentage_of_labels_names_the_work_directory_and_the_labels_have_their_own(
+    tmp_path, capsys
+):
+    def list_(table):
+        tables.main(
+            [
+                *(table, '--data', 'dsb2018', '--seeds', '0', '--work-dir', str(tmp_path)),
+                *('--dry-run', '--rows', 'supervised', '--cfg-options', 'variables.percent=5.0'),
+            ]
+        )
+
+    list_('losses')
+    listed = capsys.readouterr().out
+    assert 'dsb2018/5percent_seed0 ' in listed and 'variables.percent=5\n' in listed
+    with pytest.raises(SystemExit) as refused:
+        list_('labels')
+    assert 'several percentages' in str(refused.value.code)
 
 
 def test_an_interrupted_step_resumes(folder):

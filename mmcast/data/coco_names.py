@@ -118,10 +118,11 @@ class CocoMetric(MMDetCocoMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not min_area >= 0 or (min_area and self.use_mp_eval):
+        valid = isinstance(min_area, (int, float)) and min_area >= 0
+        if not valid or (min_area and (self.use_mp_eval or 'proposal_fast' in self.metrics)):
             raise CASTError(
-                f'CocoMetric: min_area is {min_area}; give a number of pixels from 0, and no '
-                'use_mp_eval with it'
+                f'CocoMetric: min_area is {min_area}; give a number of pixels from 0, and neither '
+                'use_mp_eval nor proposal_fast with it'
             )
         self.min_area = min_area
         if ann_file is not None:

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from mmcast.coco.consistency import check_image_list, check_labels
 from mmcast.coco.instances import beyond_limit, check_instances
+from mmcast.data.mixing import merge_mixing
 from mmcast.errors import CASTError
 
 _GROUP_SAMPLERS = 'GroupMultiSourceSampler', 'ResumableGroupMultiSourceSampler'
@@ -44,7 +45,7 @@ def set_config_data(cfg: Config, files: Mapping[str, Any], train: bool) -> None:
             images = files.get('train_images') if labeled else unlabeled_images(files)
             _set_dataset(dataset, files, ann_file, images)
             if ann_file == 'pseudo_labels' and files.get('mixing'):
-                dataset['mixing'] = {**(dataset.get('mixing') or {}), **files['mixing']}
+                dataset['mixing'] = merge_mixing(dataset.get('mixing'), files['mixing'])
     for loop in ('val', 'test'):
         ann_file = loop if files.get(loop) else 'val'
         images = files.get(f'{ann_file}_images') or files.get('val_images')

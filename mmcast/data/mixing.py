@@ -7,6 +7,7 @@ anew, masks are resized as images are, and the scores of pseudo-labels come alon
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -131,8 +132,14 @@ def build_mixing(mixing: Mapping[str, Mapping | None] | None) -> list['MixingTra
     Raises:
         CASTError: a name or an option is unknown, or a value is out of range.
     """
-    given = {name: dict(options) for name, options in (mixing or {}).items() if options is not None}
+    if not isinstance(mixing or {}, Mapping):
+        raise CASTError(f'mixing={mixing}: give options by name, such as mixing.mixup.prob=0.5')
+    given = {name: options for name, options in (mixing or {}).items() if options is not None}
     for name, options in given.items():
+        if not isinstance(options, Mapping):
+            raise CASTError(
+                f'mixing.{name}={options}: give its options, such as mixing.{name}.prob'
+            )
         if name not in MIXING and 'type' not in options:
             raise CASTError(f'mixing has no {name}; {hint(name, MIXING)}')
     # Not in the order of the dict: configs that MMEngine writes are sorted by key.
@@ -143,13 +150,35 @@ def build_mixing(mixing: Mapping[str, Mapping | None] | None) -> list['MixingTra
 def _build(name: str, options: dict) -> 'MixingTransform':
     kind = options['type']
     cls = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
-    if not hasattr(cls, 'get_indexes'):
-        raise CASTError(f'mixing.{name}: {kind} is no transform that mixes images')
+    if not _mixes_images(cls):
+        raise CASTError(
+            f'mixing.{name}: {kind} is no transform that mixes images with the methods of '
+            'mmcast.data.mixing.MixingTransform'
+        )
     known = [*inspect.signature(cls).parameters]
     for key in options.keys() - {'type'}:
         if key not in known:
             raise CASTError(f'mixing.{name} has no {key}; {hint(key, known)}')
     return TRANSFORMS.build(options)
+
+
+def _mixes_images(cls: Any) -> bool:
+    """Whether a class has the methods of :class:`MixingTransform`; those of mmdet that mix images
+    have a ``get_indexes`` of the data set alone.
+    """
+    try:
+        inspect.signature(cls.get_indexes).bind('self', 'dataset', 'index')
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+def merge_mixing(mixing: Mapping | None, changes: Mapping | None) -> dict[str, dict | None]:
+    """Options by name with some of them changed; None switches an option off."""
+    merged = dict(mixing or {})
+    for name, options in (changes or {}).items():
+        merged[name] = None if options is None else {**(merged.get(name) or {}), **options}
+    return merged
 
 
 class MixingTransform(BaseTransform):
@@ -219,9 +248,9 @@ class CopyPasteInstances(MixingTransform):
         min_visible: float = 0.1,
     ) -> None:
         super().__init__(prob)
-        if max_objects < 1:
-            raise CASTError(f'CopyPasteInstances: max_objects={max_objects} must be at least 1')
-        self.min_score, self.min_area, self.max_objects = min_score, min_area, max_objects
+        self.min_score = _in_range(self, 'min_score', min_score)
+        self.min_area = _in_range(self, 'min_area', min_area, high=None)
+        self.max_objects = int(_in_range(self, 'max_objects', max_objects, 1, None))
         self.min_visible = _in_range(self, 'min_visible', min_visible)
 
     def get_indexes(self, dataset: CocoDataset, index: int | None = None) -> list[int]:
@@ -317,7 +346,7 @@ class MosaicInstances(MixingTransform):
 
     def __init__(self, prob: float = 0.5, pad_value: float = 114) -> None:
         super().__init__(prob)
-        self.pad_value = pad_value
+        self.pad_value = _in_range(self, 'pad_value', pad_value, 0, 255)
 
     def mix(self, results: dict, others: list[dict]) -> dict:
         """The image at the top left, the others from left to right and below."""
@@ -344,9 +373,16 @@ class MosaicInstances(MixingTransform):
         return _with_labels(results | canvas, parts)
 
 
-def _in_range(transform: MixingTransform, name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise CASTError(f'{type(transform).__name__}: {name}={value}: give a fraction from 0 to 1')
+def _in_range(
+    transform: MixingTransform, name: str, value: Any, low: float = 0, high: float | None = 1
+) -> float:
+    """A number, which is checked; None is no bound."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= (math.inf if high is None else high):
+        end = '' if high is None else f' to {high:g}'
+        raise CASTError(
+            f'{type(transform).__name__}: {name}={value}: give a number from {low:g}{end}'
+        )
     return value
 
 

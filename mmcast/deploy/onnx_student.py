@@ -131,6 +131,9 @@ class OnnxStudent:
         """What the graph itself is given for an image: (B, H, W, 3) of uint8, the image as it is
         resized, or its windows, few at a time.
 
+        Args:
+            image: as of a call.
+
         Raises:
             CASTError: it is no image, or too thin to be resized.
         """

@@ -26,15 +26,18 @@ class CroppedMasks:
 
     @classmethod
     def of(cls, masks: Iterable[np.ndarray], size: Sequence[int]) -> 'CroppedMasks':
-        """Of N masks (H, W) of bool; the parts are views of them, not copies."""
+        """Of N ``masks`` (H, W) of bool and their ``size``; the parts are views, not copies."""
         return cls.of_parts(((mask, (0, 0)) for mask in masks), size)
 
     @classmethod
     def of_parts(
         cls, parts: Iterable[tuple[np.ndarray, Sequence[int]]], size: Sequence[int]
     ) -> 'CroppedMasks':
-        """Of N arrays (h, w) of bool, each with its top row and left column; pixels beyond the
-        image are dropped.
+        """Of N arrays (h, w) of bool; pixels beyond the image are dropped.
+
+        Args:
+            parts: The arrays, each with its top row and left column.
+            size: Height and width of the image.
         """
         height, width = size
         crops, corners = [], []
@@ -47,7 +50,7 @@ class CroppedMasks:
 
     @classmethod
     def joined(cls, parts: Sequence['CroppedMasks']) -> 'CroppedMasks':
-        """Those of one or more lists of masks of one image, one after the other."""
+        """Those of ``parts``, one or more lists of masks of one image, one after the other."""
         crops = [crop for part in parts for crop in part.crops]
         return cls(crops, np.concatenate([part.corners for part in parts]), parts[0].size)
 
@@ -93,7 +96,7 @@ class CroppedMasks:
         return CroppedMasks(crops, corners, (int(size[0]), int(size[1])))
 
     def cut_to(self, size: Sequence[int]) -> 'CroppedMasks':
-        """The masks on the top left part of the image."""
+        """The masks on the top left part of the image, of ``size`` (height, width)."""
         return self.of_parts(zip(self.crops, self.corners.tolist()), size)
 
     def to_array(self) -> np.ndarray:
@@ -154,7 +157,7 @@ class LinearInterpolation:
         self.weights = 1 - second_weight, second_weight
 
     def between(self, inputs: slice) -> slice:
-        """The outputs that any of some neighbouring inputs may contribute to."""
+        """The outputs that any of some neighbouring ``inputs`` may contribute to."""
         first, end = np.searchsorted(self.first, [inputs.start - 1, inputs.stop]).tolist()
         return slice(first, end)
 

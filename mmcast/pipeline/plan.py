@@ -19,7 +19,7 @@ from mmcast.data.config_data import (
     transforms_of,
     unlabeled_images,
 )
-from mmcast.data.mixing import build_mixing
+from mmcast.data.mixing import build_mixing, merge_mixing
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import number_of_folds, reading_options, shortened
 from mmcast.pipeline.named_steps import (
@@ -562,7 +562,7 @@ class Plan:
         shared = self.resolve(self.config.get('mixing'), 'mixing', state)
         own = definition.get('mixing', {})  # None: none in this step
         if own is not None and (shared or own):
-            files['mixing'] = {**(shared or {}), **own}
+            files['mixing'] = merge_mixing(shared, own)
         return files | {
             key: definition[key] for key in ('labeled', 'pseudo_labels') if key in definition
         }

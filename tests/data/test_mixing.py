@@ -391,7 +391,11 @@ def test_a_pipeline_that_cannot_be_mixed_is_named(folder, first, message):
         (dict(mine=dict(type='RandomFlip')), 'RandomFlip is no transform that mixes'),
         (dict(mosaic=dict(prob=1.5)), 'prob=1.5'),
         (dict(copy_paste=dict(min_visible=-1)), 'min_visible=-1'),
-        (dict(copy_paste=dict(max_objects=0)), 'max_objects=0'),
+        (dict(copy_paste=dict(max_objects=0)), 'max_objects=0: give a number from 1$'),
+        (dict(mine=dict(type='mmdet.Mosaic')), 'mmdet.Mosaic is no transform that mixes'),
+        (dict(mixup=dict(prob='high')), 'prob=high: give a number from 0 to 1'),
+        (dict(mixup=0.5), 'mixing.mixup=0.5: give its options'),
+        ('mixup', 'mixing=mixup: give options by name'),
     ],
     ids=str,
 )

@@ -187,17 +187,17 @@ def test_mixing_is_of_the_pseudo_labeled_images_of_every_training_step(write):
     assert mixing_of(plan_of(write(PIPELINE)), 'student') == [None, None]
 
 
-def test_a_step_adds_to_mixing_or_has_none(write):
+def test_a_step_changes_mixing_or_has_none(write):
     path = write(
         PIPELINE
         + """
-mixing = dict(mixup=dict(prob=0.3), mosaic=dict(prob=0.1))
+mixing = dict(mixup=dict(prob=0.3), mosaic=dict(prob=0.1), copy_paste=dict(prob=0.2, min_area=1))
 steps['adapt']['mixing'] = None
 steps['student']['mixing'] = dict(mosaic=None, copy_paste=dict(min_area=9))
 """
     )
     assert mixing_of(plan_of(path), 'adapt') == [None, None]
-    given = dict(mixup=dict(prob=0.3), mosaic=None, copy_paste=dict(min_area=9))
+    given = dict(mixup=dict(prob=0.3), mosaic=None, copy_paste=dict(prob=0.2, min_area=9))
     assert mixing_of(plan_of(path), 'student') == [None, given]
 
 

@@ -117,6 +117,6 @@ def _resize_image(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def _resize_map(path: Path, size: tuple[int, int]) -> np.ndarray:
     """A map of instance ids at a height and width."""
-    ids = read_map(path)
+    ids = read_map(path).astype(np.uint16)  # older Pillow reads int32, which cv2 writes as 8 bits
     rows, columns = (nearest_centres(np.arange(old), new) for old, new in zip(ids.shape, size))
     return ids[rows][:, columns]

@@ -11,6 +11,7 @@ from mmcast.coco.reading import read_coco
 from mmcast.coco.splits import make_split
 from mmcast.errors import CASTError
 from mmcast.files import write_json
+from mmcast.typed_values import read_texts
 
 
 def prepare_cityscapes_small(
@@ -64,7 +65,9 @@ def prepare_cityscapes_small(
     parts = [_read_split(root, split, height) for split in ('train', 'val')]
     if val_cities is None and test_cities is None:
         val_cities, test_cities = halve_cities(parts[1]['images'])
-    cities = _check_cities(parts, *map(_names, (val_cities, test_cities)))
+    cities = _check_cities(
+        parts, _names(val_cities, 'val_cities'), _names(test_cities, 'test_cities')
+    )
     files = {name: Path(out_dir, f'{name}.json') for name in cities}
     for name, chosen in cities.items():
         content = _of_cities(parts, chosen)
@@ -120,9 +123,11 @@ def halve_cities(images: Sequence[dict]) -> tuple[list[str], list[str]]:
     return halves
 
 
-def _names(cities: str | Sequence[str] | None) -> Sequence[str]:
-    """Names, one of which a command line gives as text."""
-    return [cities] if isinstance(cities, str) else cities or ()
+def _names(cities: str | Sequence[str] | None, variable: str) -> Sequence[str]:
+    """Names, which a command line gives as one text."""
+    if isinstance(cities, str):
+        return read_texts(cities, f'variables.{variable}')
+    return cities or ()
 
 
 def _check_cities(

@@ -79,7 +79,7 @@ def test_a_second_call_changes_nothing_and_another_rule_is_refused(root, tmp_pat
 
 
 def test_cities_of_ones_own_choice_leave_the_training_set(root, tmp_path):
-    paths = prepare(root, tmp_path, val_cities='abendorf', test_cities=['grauwinkel', 'regenau'])
+    paths = prepare(root, tmp_path, val_cities='abendorf', test_cities='grauwinkel,regenau')
     train, val, test = (read(paths[part]) for part in ('train', 'val', 'test'))
     assert cities(train) == {'dammerburg', 'nebelsheim'}
     assert (len(train['images']), len(val['images']), len(test['images'])) == (16, 8, 5)
