@@ -35,6 +35,7 @@ class DataSet:
 
     Attributes:
         pipeline: a shipped pipeline config with the steps of ``_base_/pipelines/cast.py``.
+        title: what it is called in figures.
         supervised: config of the student on labels alone, with as many iterations.
         online: config of the student with an online teacher alone, if there is one.
         all_at_once: the same on top of pseudo-labels.
@@ -48,6 +49,7 @@ class DataSet:
     """
 
     pipeline: str
+    title: str
     supervised: str
     online: str | None = None
     all_at_once: str | None = None
@@ -62,6 +64,7 @@ class DataSet:
 DATA_SETS = dict(
     toy=DataSet(
         'cast_toy.py',
+        title='Toy Cityscapes',
         supervised='baselines/toy_student_supervised.py',
         online='baselines/toy_student_online.py',
         all_at_once='baselines/toy_student_online_pseudo.py',
@@ -74,11 +77,13 @@ DATA_SETS = dict(
     ),
     dsb2018=DataSet(
         'cast_dsb2018.py',
+        title='DSB2018',
         supervised='baselines/dsb2018_student_supervised.py',
         percents=(1, 2.5, 10),  # 3, 8 and 33 images
     ),
     cityscapes_small=DataSet(
         'cast_cityscapes_small.py',
+        title='Cityscapes at 320x160',
         supervised='baselines/cityscapes_small_student_supervised.py',
         online='baselines/cityscapes_small_student_online.py',
         all_at_once='baselines/cityscapes_small_student_online_pseudo.py',
@@ -87,6 +92,7 @@ DATA_SETS = dict(
     ),
     custom=DataSet(
         'cast_custom.py',
+        title='custom data',
         supervised='baselines/custom_student_supervised.py',
         percent=None,
         all_labels=False,
