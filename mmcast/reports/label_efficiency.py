@@ -72,7 +72,7 @@ def _facts(run: PipelineRun, step: str) -> dict[str, Any] | None:
     if not tested or not Path(labels).is_file() or not Path(tested).is_file():
         return None
     content = json.loads(Path(labels).read_text(encoding='utf-8'))
-    objects = [one for one in content['annotations'] if not one.get('iscrowd')]
+    objects = [one for one in content.get('annotations', []) if not one.get('iscrowd')]
     return dict(
         images=len(content['images']),
         objects=len(objects),
