@@ -5,6 +5,7 @@ paired differences.
     python benchmarks/tables.py labels --data dsb2018         AP over the number of labels
     python benchmarks/tables.py losses --data toy --dry-run   what is there, what would run
     python benchmarks/tables.py samplers --data toy --seeds 0 1 2 3 4 --jobs 2
+    python benchmarks/tables.py options --data toy            what is off by default, one at a time
     python benchmarks/tables.py summary cast_toy.py           the rows of any pipeline's summary
 
 Rows of one seed have the same labeled images, start weights and order of batches. What rows and
@@ -26,7 +27,7 @@ from typing import Any
 from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
 
-TABLES = ('labels', 'stages', 'losses', 'samplers')
+TABLES = ('labels', 'stages', 'losses', 'samplers', 'options')
 PERCENT = 'variables.percent'
 
 

@@ -298,9 +298,27 @@ def test_a_method_without_a_part_uses_its_own_steps_and_shares_the_others(tmp_pa
     assert not [name for name in run.plan.definitions if 'pixel' in name]
 
 
+def test_options_that_are_off_by_default_are_on_one_at_a_time(tmp_path):
+    steps = table_rows.Steps(table_rows.DATA_SETS['toy'])
+    rows = [row.step for row in table_rows.table_of(steps, 'options').rows]
+    steps.write(tmp_path / 'tables_toy.py', rows)
+    plan = table_runs.Run('toy', tmp_path / 'tables_toy.py', tmp_path / 'run', 0).plan
+    shipped, step = plan.definitions['transfer'], plan.definitions
+    assert step['transfer_mixup'] == shipped | dict(mixing=dict(mixup=dict(prob=0.5)))
+    assert step['transfer_longer']['cfg_options']['train_cfg.max_iters'] == 1800
+    one_view = step['pseudo_label_2_one_view']
+    assert (one_view['flip'], one_view['scales']) == (False, [1.0])
+    labels = '{pseudo_label_2_one_view.annotations}'
+    assert step['transfer_one_view'] == shipped | dict(pseudo_labels=labels)
+    assert step['folds_chosen_thresholds']['folds'] == 3 and 'folds' not in step
+    chosen = step['thresholds_2_chosen_thresholds']
+    assert chosen['held_out'] == '{folds_chosen_thresholds.held_out}' and chosen['folds'] == 3
+    assert 'transfer_flip_and_three_scales' not in rows  # what cast_toy.py has anyway
+
+
 def test_custom_data_have_no_curve_over_labels():
     steps = table_rows.Steps(table_rows.DATA_SETS['custom'])
-    with pytest.raises(Exception, match='choose stages, losses or samplers'):
+    with pytest.raises(Exception, match='choose stages, losses, samplers or options'):
         table_rows.table_of(steps, 'labels')
 
 
