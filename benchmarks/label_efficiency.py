@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ CURVES = dict(
     refine=('CAST, refined student', 'tab:blue'),
     supervised=('the student on the labels alone', 'tab:orange'),
 )
+INTERVAL = '95 % interval of the mean'
 ALL = 'supervised_all', 'the student on all labels', 'tab:gray'
 
 
@@ -51,7 +53,13 @@ def read_table(work_dir: Path, data: str) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding='utf-8'))
         _ = content['labeled_images'], content['seeds'], content['report_on'], content['metric']
         for row in content['rows']:
-            _ = row['step'], row['title'], row['percent'], row['ap'] and row['ap']['by_seed']
+            _ = (
+                row['name'],
+                row['step'],
+                row['title'],
+                row['percent'],
+                row['ap'] and row['ap']['by_seed'],
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CASTError(
             f'{path} is no table of labels ({error!r}): make it again with {command_of(data)}'
@@ -59,14 +67,19 @@ def read_table(work_dir: Path, data: str) -> dict[str, Any] | None:
     return content
 
 
-def missing(content: Mapping[str, Any]) -> list[str]:
-    """The rows of a table that lack seeds, each with those that it has."""
-    lines = []
+def missing(data: str, content: Mapping[str, Any] | None) -> list[str]:
+    """What a table of a data set lacks, a line for each row without all seeds."""
+    if content is None:
+        return [f'no results yet; {command_of(data)}']
+    names = [f'{step}@{percent:g}' for step in CURVES for percent in DATA_SETS[data].percents]
+    known = {row['name'] for row in content['rows']}
+    left_out = [name for name in [*names, ALL[0]] if name not in known]
+    lines = [f'the table was made without {", ".join(left_out)}'] if left_out else []
     for row in content['rows']:
         found = list(row['ap']['by_seed']) if row['ap'] else []
         if len(found) < len(content['seeds']):
             seeds, every = (', '.join(map(str, part)) for part in (found, content['seeds']))
-            has = f'only seeds {seeds} of {every}' if found else 'no result yet'
+            has = f'of seeds {every} only {seeds}' if found else 'no result yet'
             lines.append(f'{row["title"]}: {has}')
     return lines
 
@@ -90,6 +103,9 @@ def plot(panels: Mapping[str, Mapping[str, Any] | None], paths: Sequence[Path]) 
         else:
             axis.set_title(f'{DATA_SETS[data].title}, {_tested(content)}')
             handles |= _draw(axis, content)
+            _say_missing(axis, missing(data, content))
+    order = [*(title for title, _ in CURVES.values()), ALL[1], INTERVAL]
+    handles = {title: handles[title] for title in order if title in handles}
     if handles:
         figure.legend(
             handles.values(),
@@ -120,6 +136,21 @@ def _say_nothing(axis: Axes, data: str) -> None:
     )
 
 
+def _say_missing(axis: Axes, lines: Sequence[str]) -> None:
+    """Writes lines below a panel."""
+    axis.annotate(
+        '\n'.join(part for line in lines for part in textwrap.wrap(line, 70)),
+        (0.5, 0),
+        xytext=(0, -38),  # below the label of the axis
+        xycoords='axes fraction',
+        textcoords='offset points',
+        ha='center',
+        va='top',
+        fontsize='x-small',
+        color='tab:red',
+    )
+
+
 def _draw(axis: Axes, content: Mapping[str, Any]) -> dict[str, Any]:
     """Draws a table; what stands in the legend, by its text."""
     images = content['labeled_images']
@@ -144,26 +175,13 @@ def _draw(axis: Axes, content: Mapping[str, Any]) -> dict[str, Any]:
         if _has_interval(found):
             axis.axhspan(*found['interval'], color=colour, alpha=0.12, linewidth=0)
     if any(_has_interval(row['ap']) for row in content['rows']):
-        handles['95 % interval of the mean'] = axis.fill_between([], [], color='black', alpha=0.15)
+        handles[INTERVAL] = axis.fill_between([], [], color='black', alpha=0.15)
     metric = content['metric']
     name = 'mask AP' if metric.rpartition('/')[2] == 'segm_mAP' else metric
     axis.set(xscale='log', xlabel='labeled images', ylabel=f'{name} (%)')
     axis.set_xticks(numbers, [f'{number:,}' for number in numbers])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    lines = missing(content)
-    if lines:
-        axis.annotate(
-            '\n'.join(lines),
-            (0.5, 0),
-            xytext=(0, -38),  # below the label of the axis
-            xycoords='axes fraction',
-            textcoords='offset points',
-            ha='center',
-            va='top',
-            fontsize='x-small',
-            color='tab:red',
-        )
     return handles
 
 
@@ -228,8 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot(panels, [out])
     print(out)
     for name, content in panels.items():
-        lines = [f'no results yet; {command_of(name)}'] if content is None else missing(content)
-        for line in lines:
+        for line in missing(name, content):
             print(f'{name}: {line}')
 
 
