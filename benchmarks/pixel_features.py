@@ -451,9 +451,10 @@ def show(name: str, results: Mapping[str, MapResult]) -> None:
         + ''.join(f'{title:>25}' for title in [*columns, *filter(None, [difference])])
         + ''.join(f'{title:>10}' for title in first.baselines)
     )
+    one_class = not first.retrieval['other classes', METRICS[0]][..., 1].any()
     for kind in first.retrieval:
         cases = [each.retrieval[kind] for each in results.values()]
-        if cases[0][..., 1].any():
+        if cases[0][..., 1].any() and not (one_class and kind[0] == 'all'):
             nothing = [f'{figure(each[kind].sum(0)):.3f}' for each in first.baselines.values()]
             print(
                 _line(f'{kind[0]}, {kind[1]}', cases) + ''.join(f'{text:>10}' for text in nothing)

@@ -6,9 +6,10 @@ the other losses, and what the features of a checkpoint tell apart.
     python benchmarks/pixel_loss.py features CONFIG with=A.pth without=B.pth
 
 CONFIG is of one training step with a pixel loss, such as the one that lies in the step's folder of
-a pipeline. One or two checkpoints of its network, by names of your own; that of a run without the
-pixel loss will do (`model.pixel_contrast=None`), but its embeddings are a random projector's. Both
-see the same batches, views and random numbers.
+a pipeline. One or two checkpoints of its network, by names of your own. That of a run without the
+pixel loss (`model.pixel_contrast=None`) will do, and another map or sampling than the run's
+(`--cfg-options model.pixel_contrast.feature_index=1`); where a checkpoint has no projector that
+fits, embeddings are those of a random one. Both see the same batches, views and random numbers.
 
 samples: anchors, their strong view and the negatives of training steps, as a picture of each
 checkpoint, and what is drawn: by the labels, what lies where a negative was drawn, its fraction of
@@ -62,6 +63,7 @@ from mmcast.registry import MODELS
 from mmcast.training.overrides import override
 from mmcast.training.randomness import seed_all
 
+PROJECTOR = 'pixel_contrast.'
 TITLES = dict(cls='class', pxl='pixel loss')
 
 
@@ -83,10 +85,17 @@ def load_subject(
     """The config's model with a checkpoint's weights."""
     seed_all(seed)  # of a projector that the checkpoint does not have
     model = MODELS.build(without_adapters(cfg.model))
-    load_weights(model, path, new_parameters)
-    has_projector = any(key.startswith('pixel_contrast.') for key in read_state_dict(path))
+    wanted = {
+        key: value.shape for key, value in model.state_dict().items() if key.startswith(PROJECTOR)
+    }
+    found = {key: value.shape for key, value in read_state_dict(path).items() if key in wanted}
+    has_projector = found == wanted
     if not has_projector:
-        print(f'{name}: no projector in {path}, its embeddings are of a random one')
+        new_parameters = (*new_parameters, PROJECTOR)
+        print(
+            f'{name}: {path} has no projector for this config, its embeddings are of a random one'
+        )
+    load_weights(model, path, new_parameters)
     return Subject(name, model.to(device), has_projector)
 
 

@@ -314,7 +314,7 @@ def test_samples_are_drawn_and_counted(run, tmp_path, capsys):
     output = capsys.readouterr().out
     for name in 'ab':
         assert cv2.imread(str(tmp_path / f'samples_{name}.png')).std() > 10
-    assert 'b: no projector' in output
+    assert 'b.pth has no projector for this config' in output
     assert 'on padding' in output and '12 of 12 labeled instances' in output
     rows = re.findall(r'^ {4}(\S.*?)  +(-?[\d.]+) \(.*?\) +(-?[\d.]+) \(', output, re.MULTILINE)
     assert len(rows) == 2 * (7 + 5)  # two checkpoints, anchors on instances and on none
@@ -328,10 +328,21 @@ def test_gradients_of_a_checkpoint_and_itself_are_equal(run, capsys):
     config, first, _, *device = run
     again = first.replace('a=', 'again=', 1)
     command('gradients', config, first, again, *device, '--batches', '2', '--progress', '0.5')
-    _, *tables = re.split(r'^(?:a|again): ', capsys.readouterr().out, flags=re.M)
+    _, *tables = re.split(r'^(?:a|again): ', capsys.readouterr().out, flags=re.MULTILINE)
     assert tables[0] == tables[1]
     assert tables[0].startswith('2 batches of 2, l_pxl 0.1, temperature 0.185')
     assert 'gradient of weights of backbone' in tables[0]
+
+
+def test_another_map_than_that_of_the_run_has_a_random_projector(run):
+    cfg = Config.fromfile(run[0])
+    path = run[1].removeprefix('a=')
+    trained = pixel_loss.load_subject(cfg, 'a', path, 'cpu', seed=0)
+    cfg.model.pixel_contrast.embed_dims = 4
+    other = pixel_loss.load_subject(cfg, 'a', path, 'cpu', seed=0)
+    assert (trained.has_projector, other.has_projector) == (True, False)
+    weights = [subject.model.detector.state_dict() for subject in (trained, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_features_of_a_checkpoint_and_itself_do_not_differ(run, capsys):
