@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from table_rows import Difference, Row, Table
 from table_runs import Run, find_metric
@@ -265,50 +262,6 @@ def _numbers(values: Any) -> str:
     """Numbers in the order of the seeds; one, where all are the same."""
     known = [f'{value:,}' for value in values if value is not None]
     return known[0] if len(set(known)) == 1 else ', '.join(known)
-
-
-def plot_labels(results: Results, images: Mapping[float, int], paths: Sequence[Path]) -> None:
-    """AP over the number of labeled images, as means with their spread; a line for all labels.
-
-    Args:
-        results: of the table ``labels``.
-        images: labeled images, by percent of the labels.
-        paths: files to write, in the format of their ending.
-    """
-    figure = Figure(figsize=(5.2, 3.4), layout='constrained')
-    axis = figure.subplots()
-    for step, title, colour in (
-        ('refine', 'CAST, refined student', 'tab:blue'),
-        ('supervised', 'the student on the labels alone', 'tab:orange'),
-    ):
-        points = [
-            (images[row.percent], found)
-            for row in results.table.rows
-            if row.step == step and row.percent in images
-            if (found := estimate(results.values(row.name)))
-        ]
-        axis.errorbar(
-            [number for number, _ in points],
-            [found.mean for _, found in points],
-            yerr=[found.spread or 0 for _, found in points],
-            label=title,
-            color=colour,
-            marker='o',
-            capsize=3,
-        )
-    everything = estimate(results.values('supervised_all'))
-    if everything:
-        axis.axhline(everything.mean, color='tab:gray', linestyle='--', label='all labels')
-    axis.set(xscale='log', xlabel='labeled images', ylabel=f'{results.figure} (%)', ylim=(0, None))
-    numbers = sorted(set(images.values()))
-    axis.set_xticks(numbers, [str(number) for number in numbers])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize='small')
-    with rc_context({'svg.hashsalt': 'mmcast'}):  # the same figures give the same file
-        for path in paths:
-            undated = {'Date': None} if path.suffix == '.svg' else None
-            figure.savefig(path, dpi=150, metadata=undated)
 
 
 def summary_table(run: Run) -> Table:

@@ -35,6 +35,7 @@ class DataSet:
 
     Attributes:
         pipeline: a shipped pipeline config with the steps of ``_base_/pipelines/cast.py``.
+        title: what it is called in figures.
         supervised: config of the student on labels alone, with as many iterations.
         online: config of the student with an online teacher alone, if there is one.
         all_at_once: the same on top of pseudo-labels.
@@ -48,6 +49,7 @@ class DataSet:
     """
 
     pipeline: str
+    title: str
     supervised: str
     online: str | None = None
     all_at_once: str | None = None
@@ -62,6 +64,7 @@ class DataSet:
 DATA_SETS = dict(
     toy=DataSet(
         'cast_toy.py',
+        title='Toy Cityscapes',
         supervised='baselines/toy_student_supervised.py',
         online='baselines/toy_student_online.py',
         all_at_once='baselines/toy_student_online_pseudo.py',
@@ -74,11 +77,13 @@ DATA_SETS = dict(
     ),
     dsb2018=DataSet(
         'cast_dsb2018.py',
+        title='DSB2018',
         supervised='baselines/dsb2018_student_supervised.py',
         percents=(1, 2.5, 10),  # 3, 8 and 33 images
     ),
     cityscapes_small=DataSet(
         'cast_cityscapes_small.py',
+        title='Cityscapes at 320x160',
         supervised='baselines/cityscapes_small_student_supervised.py',
         online='baselines/cityscapes_small_student_online.py',
         all_at_once='baselines/cityscapes_small_student_online_pseudo.py',
@@ -87,6 +92,7 @@ DATA_SETS = dict(
     ),
     custom=DataSet(
         'cast_custom.py',
+        title='custom data',
         supervised='baselines/custom_student_supervised.py',
         percent=None,
         all_labels=False,
@@ -487,6 +493,46 @@ def samplers(steps: Steps) -> Table:
     return table
 
 
+def options(steps: Steps) -> Table:
+    """What is off by default, one at a time, in the transfer step: same start and teacher."""
+    table = Table()
+    table.add('student, transferred', 'transfer')
+
+    def add(title: str, suffix: str, names: Sequence[str], **changes: Mapping[str, Any]) -> None:
+        steps.branch(names, suffix, changes)
+        table.add(title, f'transfer_{suffix}', transfer=f'{title} - as shipped')
+
+    labels = steps.steps['pseudo_label_2']
+    shipped = bool(labels.get('flip')), [float(scale) for scale in labels.get('scales') or [1]]
+    views = {
+        'one view': (False, [1.0]),
+        'image and mirror': (True, [1.0]),
+        'flip and three scales': (True, [0.75, 1.0, 1.25]),
+    }
+    for title, (flip, scales) in views.items():
+        if (flip, scales) != shipped:
+            looks = dict(flip=flip, scales=scales)
+            suffix = title.replace(' ', '_')
+            add(f'labels: {title}', suffix, ['pseudo_label_2', 'transfer'], pseudo_label_2=looks)
+    folds = dict(folds=3)
+    add(
+        'thresholds of three folds',
+        'chosen_thresholds',
+        ['folds', 'thresholds_2', 'transfer'],
+        folds=folds,
+        thresholds_2=folds,
+    )
+    for name, prob in dict(copy_paste=0.5, mixup=0.5, mosaic=0.25).items():
+        title = f'{name.replace("_", "-")}, {prob:g}'
+        add(title, name, ['transfer'], transfer=dict(mixing={name: dict(prob=prob)}))
+    average = {'default_hooks.ema.type': 'EMAHook', 'default_hooks.ema.momentum': 0.002}
+    add('average of weights', 'ema', ['transfer'], transfer=dict(cfg_options=average))
+    longer = 2 * steps.config('transfer').train_cfg.max_iters
+    length = {f'train_cfg.{key}': longer for key in ('max_iters', 'val_interval')}
+    add(f'{longer} iterations', 'longer', ['transfer'], transfer=dict(cfg_options=length))
+    return table
+
+
 def table_of(steps: Steps, name: str) -> Table:
     """A table of a data set; its steps are added to ``steps``.
 
@@ -496,7 +542,8 @@ def table_of(steps: Steps, name: str) -> Table:
     if name == 'labels' and not steps.data.percents:
         raise CASTError(
             f'{steps.data.pipeline} has the labels of its labeled images alone, so that there is '
-            'no curve over their number: choose stages, losses or samplers'
+            'no curve over their number: choose stages, losses, samplers or options'
         )
     _add_branches(steps)
-    return dict(labels=labels, stages=stages, losses=losses, samplers=samplers)[name](steps)
+    tables = dict(labels=labels, stages=stages, losses=losses, samplers=samplers, options=options)
+    return tables[name](steps)

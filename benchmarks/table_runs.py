@@ -287,13 +287,6 @@ class Progress:
         return left
 
 
-def made_by(run: Run, step: str) -> str:
-    """The step that trained what a test reads, where it is one; else the step itself."""
-    definitions = run.plan.definitions
-    trained = [name for name in run.plan.needs(step) if definitions[name]['kind'] == 'train']
-    return trained[0] if definitions[step]['kind'] == 'test' and len(trained) == 1 else step
-
-
 def reads_test_images(run: Run, step: str) -> bool:
     """Whether a step tests on other images than those of validation, as the data say."""
     definition = run.plan.definitions[step]

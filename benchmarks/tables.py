@@ -5,6 +5,7 @@ paired differences.
     python benchmarks/tables.py labels --data dsb2018         AP over the number of labels
     python benchmarks/tables.py losses --data toy --dry-run   what is there, what would run
     python benchmarks/tables.py samplers --data toy --seeds 0 1 2 3 4 --jobs 2
+    python benchmarks/tables.py options --data toy            what is off by default, one at a time
     python benchmarks/tables.py summary cast_toy.py           the rows of any pipeline's summary
 
 Rows of one seed have the same labeled images, start weights and order of batches. What rows and
@@ -18,7 +19,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
 
-TABLES = ('labels', 'stages', 'losses', 'samplers')
+TABLES = ('labels', 'stages', 'losses', 'samplers', 'options')
 PERCENT = 'variables.percent'
 
 
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
     """Runs and writes one table; returns what has no result, and why."""
-    from table_report import Results, plot_labels, read_row
+    from label_efficiency import plot
+    from table_report import Results, read_row
     from table_rows import DATA_SETS, Steps, table_of
 
     from mmcast.spelling import hint
@@ -141,21 +143,24 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
             for seed in args.seeds
         }
         rows[row.name] = {seed: one for seed, one in found.items() if one is not None}
-    images = {percent: _count(run, 'labeled') for (percent, _), run in runs.items()}
-    reported = _count(next(iter(runs.values())), report_on)
+    images = {
+        str(percent): _count([run for (of, _), run in runs.items() if of == percent], 'labeled')
+        for percent, _ in runs
+    }
+    reported, every = (_count(runs.values(), key) for key in (report_on, 'train'))
     results = Results(
         title=f'{args.table}: {args.data}' + _of_labels(args.table, data.percent),
         table=table,
         rows=rows,
         notes=_notes(args, report_on, reported, rows),
         facts=_facts(command, args, pipeline=data.pipeline, report_on=report_on)
-        | dict(reported_images=reported, labeled_images={str(p): n for p, n in images.items()}),
+        | dict(reported_images=reported, labeled_images=images, all_images=every),
     )
     usual = data.percent == DATA_SETS[args.data].percent
     _write(results, folder / (args.table if usual else f'{args.table}_{data.percent:g}percent'))
-    if args.table == 'labels' and all(images.values()):
+    if args.table == 'labels':
         paths = [folder / f'labels.{kind}' for kind in ('svg', 'png')]
-        plot_labels(results, images, paths)
+        plot({args.data: results.content()}, paths)
         print(*paths, sep='\n')
     return problems + _without_figure(rows, args.metric)
 
@@ -208,7 +213,7 @@ def _runs_of(args, data, table, reads, config: Path, folder: Path) -> dict[tuple
 def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]) -> list[str]:
     """Runs and writes the summary of a pipeline over seeds; returns what has no result."""
     from table_report import Results, label_table, read_row, summary_table
-    from table_runs import Run, made_by, reads_test_images
+    from table_runs import Run, reads_test_images
 
     from mmcast.configs import find_config
 
@@ -232,7 +237,7 @@ def make_summary(pipeline: str, args: argparse.Namespace, command: Sequence[str]
     rows, tested = {}, []
     for row in table.rows:
         found = {
-            seed: read_row(run, made_by(run, row.step), row.step, args.metric)
+            seed: read_row(run, run.plan.made_by(row.step), row.step, args.metric)
             for seed, run in runs.items()
         }
         rows[row.name] = {seed: one for seed, one in found.items() if one is not None}
@@ -264,13 +269,16 @@ def _run(runs: list, args: argparse.Namespace) -> list[str]:
     return failures(runs)
 
 
-def _count(run, key: str) -> int | None:
-    """How many images a file of the data has."""
-    step = 'halves' if 'halves' in run.plan.definitions else 'data'
-    if not run.state.finished(step):
-        return None
-    path = run.state.outputs(step)[key]
-    return len(json.loads(Path(path).read_text(encoding='utf-8'))['images'])
+def _count(runs: Iterable[Any], key: str) -> int | None:
+    """How many images a file of the data has, which is the same in all of these runs; None where
+    none of them has it.
+    """
+    for run in runs:
+        step = 'halves' if 'halves' in run.plan.definitions else 'data'
+        path = run.state.outputs(step).get(key) if run.state.finished(step) else None
+        if path:
+            return len(json.loads(Path(path).read_text(encoding='utf-8'))['images'])
+    return None
 
 
 def _of_labels(table: str, percent: float | None) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmcast.cli.main import main as mmcast
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'benchmarks'))
+import label_efficiency  # noqa: E402
 import table_report  # noqa: E402
 import table_rows  # noqa: E402
 import table_runs  # noqa: E402
@@ -296,28 +298,105 @@ def test_a_method_without_a_part_uses_its_own_steps_and_shares_the_others(tmp_pa
     assert not [name for name in run.plan.definitions if 'pixel' in name]
 
 
+def test_options_that_are_off_by_default_are_on_one_at_a_time(tmp_path):
+    steps = table_rows.Steps(table_rows.DATA_SETS['toy'])
+    rows = [row.step for row in table_rows.table_of(steps, 'options').rows]
+    steps.write(tmp_path / 'tables_toy.py', rows)
+    plan = table_runs.Run('toy', tmp_path / 'tables_toy.py', tmp_path / 'run', 0).plan
+    shipped, step = plan.definitions['transfer'], plan.definitions
+    assert step['transfer_mixup'] == shipped | dict(mixing=dict(mixup=dict(prob=0.5)))
+    assert step['transfer_longer']['cfg_options']['train_cfg.max_iters'] == 1800
+    one_view = step['pseudo_label_2_one_view']
+    assert (one_view['flip'], one_view['scales']) == (False, [1.0])
+    labels = '{pseudo_label_2_one_view.annotations}'
+    assert step['transfer_one_view'] == shipped | dict(pseudo_labels=labels)
+    assert step['folds_chosen_thresholds']['folds'] == 3 and 'folds' not in step
+    chosen = step['thresholds_2_chosen_thresholds']
+    assert chosen['held_out'] == '{folds_chosen_thresholds.held_out}' and chosen['folds'] == 3
+    assert 'transfer_flip_and_three_scales' not in rows  # what cast_toy.py has anyway
+
+
 def test_custom_data_have_no_curve_over_labels():
     steps = table_rows.Steps(table_rows.DATA_SETS['custom'])
-    with pytest.raises(Exception, match='choose stages, losses or samplers'):
+    with pytest.raises(Exception, match='choose stages, losses, samplers or options'):
         table_rows.table_of(steps, 'labels')
 
 
-def test_the_curve_over_labels_has_both_students_and_all_labels(tmp_path):
-    table = table_rows.Table(
-        [
-            table_rows.Row('', step, percent)
-            for step in ('refine', 'supervised')
-            for percent in (5, 10)
-        ]
-        + [table_rows.Row('', 'supervised_all')]
+def labels_table(folder, seeds, without=()):
+    """The file of a table ``labels`` of DSB2018, where each row has AP of these seeds."""
+    steps = table_rows.Steps(table_rows.DATA_SETS['dsb2018'])
+    table = table_rows.table_of(steps, 'labels')
+    one = dict(ap50=40.0, cpu_seconds=60.0, iteration=1)
+    rows = {row.name: {seed: dict(one, ap=20.0 + seed) for seed in seeds} for row in table.rows}
+    for name, seed in without:
+        del rows[name][seed]
+    facts = dict(
+        metric='segm_mAP',
+        seeds=list(seeds),
+        report_on='test',
+        reported_images=57,
+        labeled_images={'1': 3, '2.5': 8, '10': 33},
+        all_images=331,
     )
-    rows = {row.name: {seed: dict(ap=20.0 + seed) for seed in range(3)} for row in table.rows}
-    del rows['refine@5'][1], rows['supervised@5']  # that failed
-    results = table_report.Results('', table, rows, [], {})
+    path = folder / 'dsb2018/labels.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(table_report.Results('', table, rows, [], facts).content()))
+    return path
+
+
+def drawn_texts(path):
+    return [text.replace('- -', '--') for text in re.findall('<!-- (.*?) -->', path.read_text())]
+
+
+def test_the_figure_of_all_data_sets_says_what_is_missing(tmp_path, capsys):
+    path = labels_table(
+        tmp_path, (0, 1, 2), [('refine@2.5', 1), *(('supervised@1', i) for i in range(3))]
+    )
+    content = json.loads(path.read_text())
+    content['rows'] = [row for row in content['rows'] if row['name'] != 'refine@10']  # by --rows
+    path.write_text(json.dumps(content))
+    out = tmp_path / 'figures/curves.svg'
+    for _ in range(2):
+        label_efficiency.main(['--work-dir', str(tmp_path), '--out', str(out)])
+    texts = drawn_texts(out)
+    for text in (
+        'DSB2018, 57 test images',
+        'CAST, refined student',
+        'the student on the labels alone',
+        'the student on all labels',
+        '95 % interval of the mean',
+        '331',
+        'CAST, refined, 2.5 % of labels: of seeds 0, 1, 2 only 0, 2',
+        'supervised, 1 % of labels: no result yet',
+        'the table was made without refine@10',
+        'labels --data cityscapes_small',
+    ):
+        assert text in texts, text
+    assert texts.count('no results yet') == 2  # the toy and Cityscapes
+    said = capsys.readouterr().out
+    assert 'toy: no results yet; python benchmarks/tables.py labels --data toy' in said
+    assert 'dsb2018: supervised, 1 % of labels: no result yet' in said
+
+
+def test_the_same_results_give_the_same_file_and_two_seeds_no_interval(tmp_path):
+    content = json.loads(labels_table(tmp_path, (0, 1)).read_text())
     paths = [tmp_path / f'labels.{kind}' for kind in ('svg', 'png')]
-    table_report.plot_labels(results, {5: 5, 10: 10}, paths)
+    label_efficiency.plot(dict(dsb2018=content), paths)
     drawn = [path.read_bytes() for path in paths]
-    for name in (b'refined student', b'on the labels alone', b'all labels', b'labeled images'):
-        assert name in drawn[0]
-    table_report.plot_labels(results, {5: 5, 10: 10}, paths)
+    texts = drawn_texts(paths[0])
+    assert 'the student on all labels' in texts and '95 % interval of the mean' not in texts
+    label_efficiency.plot(dict(dsb2018=content), paths)
     assert [path.read_bytes() for path in paths] == drawn
+
+
+def test_no_table_or_a_damaged_one_is_no_figure(tmp_path):
+    def refused():
+        with pytest.raises(SystemExit) as stop:
+            label_efficiency.main(['--work-dir', str(tmp_path)])
+        return str(stop.value.code)
+
+    assert 'has no table of labels' in refused()
+    path = labels_table(tmp_path, (0,))
+    path.write_text(path.read_text()[:-9])
+    assert f'{path} is no table of labels' in refused()
+    assert not (tmp_path / 'label_efficiency.png').exists()

@@ -128,6 +128,16 @@ def set_labeled_data(cfg: Config, ann_file: str) -> None:
         dataset.update(ann_file=ann_file, data_root='', data_prefix=dict(img=folder))
 
 
+def tested_file(cfg: Config, loop: str) -> str | None:
+    """Path of the ground truth that a config's ``val`` or ``test`` loop is of, None without one."""
+    loader = cfg.get(f'{loop}_dataloader') or {}
+    found = [
+        os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+        for dataset in _coco_datasets(loader.get('dataset'))
+    ]
+    return found[0] if found else None
+
+
 def pseudo_labeled_data(cfg: Config) -> list[dict]:
     """The data sets of a training config that read pseudo-labels."""
     return list(_training_datasets(cfg, 'pseudo_labels'))

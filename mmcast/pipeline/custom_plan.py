@@ -20,7 +20,6 @@ def plan_sizes(
     classes: Sequence[str],
     crop_size: int | str = 256,
     max_queries: int | str = 300,
-    batch_size: int | str = 4,
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A pipeline's step: looks at the data and decides how teacher and student get the images.
@@ -33,7 +32,6 @@ def plan_sizes(
         classes: Names to learn.
         crop_size: Side in pixels of the largest training crop, and of windows.
         max_queries: Most objects that are found in an image or window.
-        batch_size: Windows that go through a network at a time.
         given: ``image_size``, ``window`` and ``num_queries`` that win over the rules; None where a
             rule decides.
 
@@ -58,7 +56,7 @@ def plan_sizes(
         crop=view.crop,
         num_queries=view.num_queries,
         class_weight=[1.0] * len(classes) + [_no_object(decisions, view)],
-        windows=view.windows(int(number(batch_size, 'batch_size'))),
+        windows=view.windows(),
     )
     table = decisions.write(Path(out_dir), outputs, data.facts)
     return dict(outputs, decisions=[vars(row) for row in decisions.rows], table=table, weights=[])

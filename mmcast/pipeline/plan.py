@@ -342,6 +342,16 @@ class Plan:
                 stale.add(name)
         return stale - names
 
+    def made_by(self, name: str) -> str:
+        """The step that trained what a step of kind ``test`` reads, where it is one; else the step
+        itself.
+        """
+        trained = [
+            other for other in self.needs(name) if self.definitions[other]['kind'] == 'train'
+        ]
+        tests = self.definitions[name]['kind'] == 'test'
+        return trained[0] if tests and len(trained) == 1 else name
+
     def device(self, name: str) -> str | None:
         """The device that a step names, if any."""
         return self._filled_in(self.definitions[name].get('device'))

@@ -77,7 +77,15 @@ DATASETS_KEYS = (
     'classes',
     'transforms',
 )
-REPORT_KEYS = ('columns', 'images', 'ann_file', 'img_dir', 'score_thr', 'pseudo_labels')
+REPORT_KEYS = (
+    'columns',
+    'images',
+    'ann_file',
+    'img_dir',
+    'score_thr',
+    'pseudo_labels',
+    'other_runs',
+)
 COLUMN_KEYS = ('title', 'step', 'config', 'checkpoint', 'transforms', 'cfg_options')
 # Options of ``inspect_pseudo_labels``.
 INSPECTION_KEYS = (

@@ -45,11 +45,11 @@ class View:
             RandomCrop=dict(crop_size=[self.crop, self.crop]),
         )
 
-    def windows(self, batch_size: int) -> dict | None:
-        """Options of ``Windows``, None for whole images."""
+    def windows(self, **options: int) -> dict | None:
+        """Options of ``Windows``, with other ones of its own; None for whole images."""
         if not self.window:
             return None
-        return dict(size=self.window, overlap=self.overlap, batch_size=batch_size)
+        return dict(size=self.window, overlap=self.overlap, **options)
 
 
 def rounded(value: float, divisor: int) -> int:

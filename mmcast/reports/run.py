@@ -16,6 +16,7 @@ from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_work_dir
 from mmcast.pipeline.pipeline import PipelineRun
 from mmcast.reports.html import data_uri, percent, render
+from mmcast.reports.label_efficiency import other_points, picture, write_points
 from mmcast.reports.model_card import write_student
 from mmcast.reports.overlays import make_overlays, write_contact_sheet
 from mmcast.reports.pseudo_labels import inspect_pseudo_labels
@@ -72,6 +73,7 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
         columns=COLUMNS,
         cell=cell,
         overlays=overlays,
+        label_efficiency=_label_efficiency(run, rows),
         decisions=run.decisions,
         inspection=inspection,
         percent=percent,
@@ -84,13 +86,31 @@ def write_report(run: PipelineRun, rows: Sequence[dict]) -> Path:
     return path
 
 
+def _label_efficiency(run: PipelineRun, rows: Sequence[dict]) -> dict | None:
+    """A picture of AP over the number of labels, of this run and of the pipeline's
+    ``report.other_runs``, with notes; None where the run has no point of its own.
+    """
+    points = write_points(run, rows)
+    if not points:
+        return None
+    folders = run.plan.config.get('report', {}).get('other_runs') or []
+    folders = run.resolve(
+        [folders] if isinstance(folders, str) else list(folders), 'report.other_runs'
+    )
+    others, notes = other_points(folders, points)
+    for note in notes:
+        say(f'label efficiency: {note}')
+    return dict(picture=picture([*points, *others]), notes=notes)
+
+
 def write_inspection(run: PipelineRun) -> dict | None:
     """Writes pseudo_labels.html and pseudo_labels.json about all generations of pseudo-labels, if
     any.
 
     The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes:
-    ``labeled``, ``hidden``, ``score_thr`` ... Steps that label other images than the last one are
-    not on the page. It is not made again while its inputs are the same.
+    ``labeled``, ``hidden``, ``score_thr`` ...; None says that there is no such page. Steps that
+    label other images than the last one are not on the page. It is not made again while its inputs
+    are the same.
 
     Returns:
         The content of pseudo_labels.json.
@@ -100,7 +120,8 @@ def write_inspection(run: PipelineRun) -> dict | None:
         for name, definition in run.plan.definitions.items()
         if definition['kind'] == 'pseudo_label'
     }
-    if not definitions:
+    options = run.plan.config.get('report', {}).get('pseudo_labels', {})
+    if not definitions or options is None:
         return None
     *_, last = definitions.values()
     stores = {
@@ -108,9 +129,7 @@ def write_inspection(run: PipelineRun) -> dict | None:
         for name, definition in definitions.items()
         if all(definition.get(key) == last.get(key) for key in ('ann_file', 'img_dir', 'limit'))
     }
-    options = run.resolve(
-        dict(run.plan.config.get('report', {}).get('pseudo_labels', {})), 'report.pseudo_labels'
-    )
+    options = run.resolve(dict(options), 'report.pseudo_labels')
     files = [*stores.values(), *(options[key] for key in ('labeled', 'hidden') if key in options)]
     inputs = dict(options, stores=stores, sha256=[sha256_of_file(path) for path in files])
     page, json_file = (run.plan.work_dir / f'pseudo_labels.{kind}' for kind in ('html', 'json'))

@@ -32,7 +32,7 @@ def test_small_objects_are_enlarged_and_looked_for_in_windows(tmp_path):
     plan = sizes_of(tmp_path, [size] * 3, boxes)
     assert (plan['short'], plan['crop']) == (410, 256)  # 256 * 16 / 10
     assert plan['long'] >= 410 * 320 / 256
-    assert plan['windows'] == dict(size=256, overlap=32, batch_size=4)
+    assert plan['windows'] == dict(size=256, overlap=32)
     assert plan['class_weight'] == [1.0, 1.0, 0.01]
     assert 30 <= plan['num_queries'] < 88  # a window shows a part of the 80 objects
     plan = sizes_of(tmp_path, [size] * 3, [squares(80, 5, size)] * 3)
@@ -45,7 +45,7 @@ def test_windows_are_a_little_larger_than_crops_if_fewer_do_then(tmp_path):
     boxes = [*squares(80, 5, size), *squares(20, 38, size)]
     plan = sizes_of(tmp_path, [size] * 3, [boxes] * 3)
     assert (plan['short'], plan['crop']) == (512, 256)
-    assert plan['windows'] == dict(size=320, overlap=96, batch_size=4)
+    assert plan['windows'] == dict(size=320, overlap=96)
     assert Windows(320, 96).starts(512) == [0, 192] and len(Windows(256, 96).starts(512)) == 3
 
 

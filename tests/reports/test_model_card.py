@@ -62,6 +62,11 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
     meta = torch.load(folder / 'student.pth', weights_only=True)['meta']['mmcast']
     assert meta['checkpoint_sha256'] == sha256_of_file(checkpoint) and meta['step'] == 'refine'
     (row,) = json.loads((work_dir / 'summary.json').read_text())
+    labels = json.loads((tmp_path / 'data/annotations/labeled_50percent_seed0.json').read_text())
+    (point,) = json.loads((work_dir / 'label_efficiency.json').read_text())['points']
+    assert point['step'] == 'refine' and point['mask_ap'] == row['mask_ap']
+    assert (point['images'], point['objects']) == (2, len(labels['annotations']))
+    assert 'AP over the number of labels' in (work_dir / 'report.html').read_text()
     records = json.loads((work_dir / 'pipeline.json').read_text())['steps']
     for part in (
         'Instance segmentation of 8 classes: person, rider',

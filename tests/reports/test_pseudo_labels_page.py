@@ -167,5 +167,8 @@ def test_pipeline_inspects_its_generations_once(files, tmp_path):
         write_inspection(pipeline)['stores']['after']['stored'] == 3
         and page.stat().st_mtime_ns > made
     )
+    plan.config.report.pseudo_labels = None
+    assert write_inspection(pipeline) is None
+    plan.config.report.pseudo_labels = dict()
     plan.definitions = dict(data=steps['data'])
     assert write_inspection(pipeline) is None

@@ -10,4 +10,4 @@ steps = dict(
             root='{data_root}', out_dir='{work_dir}/01_data', seed='{seed}', percent='{percent}')),
     supervised=dict(
         kind='train', config='{student}_supervised.py', load_from='{pretrained_student}'))
-summary = dict(supervised='student, supervised, 10 % of labels (best)')
+summary = dict(supervised='student, supervised (best)')
