@@ -228,6 +228,11 @@ print(len(found), found.masks.shape, [student.classes[label] for label in found.
 """
 
 
+def test_a_second_image_takes_no_second_block_of_memory(onnx_file):
+    # What the pattern costs: findings/onnxruntime_pattern_doubles_memory.sh
+    assert not OnnxStudent(onnx_file).session.get_session_options().enable_mem_pattern
+
+
 def test_numpy_and_onnxruntime_are_enough(onnx_file, photos, tmp_path):
     np.save(tmp_path / 'photo.npy', photos[0])
     done = subprocess.run(
