@@ -300,6 +300,16 @@ def measure_gradients(
     return found
 
 
+# ---- features
+
+
+def features(cfg: Config, subjects: Sequence[Subject], args: argparse.Namespace) -> None:
+    """The sub-command."""
+    models = {subject.name: subject.model for subject in subjects}
+    has_projector = all(subject.has_projector for subject in subjects)
+    measure_features(cfg, models, has_projector, args)
+
+
 # ---- the command line
 
 
@@ -401,13 +411,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     {'samples': samples, 'gradients': measure_gradients, 'features': features}[args.command](
         cfg, subjects, args
     )
-
-
-def features(cfg: Config, subjects: Sequence[Subject], args: argparse.Namespace) -> None:
-    """The sub-command."""
-    models = {subject.name: subject.model for subject in subjects}
-    has_projector = all(subject.has_projector for subject in subjects)
-    measure_features(cfg, models, has_projector, args)
 
 
 if __name__ == '__main__':

@@ -167,6 +167,16 @@ def test_gradients_are_those_of_backward(model):
     assert not found['the finest map of the pixel decoder']['pxl'].any()  # of the encoder's map
 
 
+def test_the_pixel_loss_on_a_map_of_the_pixel_decoder_reaches_that_too():
+    config = tiny_cast_config(pixel_weight=0.1)
+    config.pixel_contrast.update(source='pixel_decoder', feature_index=-1, pool=1)
+    found = pixel_loss.gradients(build_model(config).train(), make_batch())
+    assert {'weights of backbone', 'weights of panoptic_head'} < set(found)
+    finest = found['the finest map of the pixel decoder']
+    assert finest['pxl'].any()
+    assert torch.equal(finest['pxl'], found['the contrasted map']['pxl'])
+
+
 def test_norms_and_cosines_by_hand():
     statistics = pixel_loss.GradientStatistics()
     statistics.add(dict(pxl=torch.tensor([3.0, 0]), mask=torch.tensor([1.0, 1])))
