@@ -67,8 +67,11 @@ class PixelContrast(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, embed_dims, 1, bias=False),
         )
-        self.loss = MODELS.build(loss or dict(type='PixelContrastiveLoss'))
-        self.strong_view = MODELS.build(strong_view or dict(type='PhotometricStrongView'))
+        # One option may be given alone, as model.pixel_contrast.loss.sampling=mask.
+        self.loss = MODELS.build(dict(type='PixelContrastiveLoss') | dict(loss or {}))
+        self.strong_view = MODELS.build(
+            dict(type='PhotometricStrongView') | dict(strong_view or {})
+        )
 
     def project(self, features: Sequence[Tensor]) -> Tensor:
         """Embeddings (B, D, h, w) of one of the maps; normalised by the loss, not here."""

@@ -72,6 +72,15 @@ def test_pooling_of_odd_maps_counts_real_pixels_only():
     torch.testing.assert_close(model.project([feature]), model.projector(pooled))
 
 
+def test_an_option_of_loss_or_strong_view_may_be_given_alone():
+    contrast = PixelContrast(
+        in_channels=4, loss=dict(sampling='mask'), strong_view=dict(grayscale=1.0)
+    )
+    assert (contrast.loss.sampling, contrast.loss.num_negatives) == ('mask', 200)
+    gray = contrast.strong_view(torch.rand(1, 3, 8, 8), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    assert torch.equal(gray[:, 0], gray[:, 1])
+
+
 def test_unknown_source_is_refused():
     with pytest.raises(CASTError, match="source='neck' is unknown.*encoder.*pixel_decoder"):
         build(source='neck')

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,22 @@ class NonFiniteInputError(CASTError, FloatingPointError):
         )
         error.tensors, error.images = tensors, images
         return error
+
+
+@dataclass
+class SampledPixels:
+    """Which pixels one call compares, counted through the batch.
+
+    Attributes:
+        y: (M, E), what the sampling mode compares, see :meth:`PixelContrastiveLoss.compare`.
+        anchors: (A,) pixels; None for all M.
+        negatives: (A, R) pixels, -1 throughout the row of an anchor that has none; None of the
+            expected form, which visits all.
+    """
+
+    y: Tensor
+    anchors: Tensor | None
+    negatives: Tensor | None
 
 
 @MODELS.register_module()
@@ -178,16 +195,30 @@ class PixelContrastiveLoss(nn.Module):
         temperature = self.temperature_at(progress)
         with torch.autocast(z_weak.device.type, enabled=False):
             weak, strong = _pixel_vectors(z_weak), _pixel_vectors(z_strong)  # (M, D), M = B h w
-            with torch.no_grad():
-                y, instance = self.compare(mask_logits, class_logits, z_weak.shape[-2:])
-                anchors = self._draw_anchors(instance)  # (A,)
+            sampled = self.sample_pixels(mask_logits, class_logits, z_weak.shape[-2:])
             # Index only where there is something to leave out: its backward is slow.
             own, other = (
-                t if anchors is None else t.index_select(0, anchors) for t in (weak, strong)
+                t if sampled.anchors is None else t.index_select(0, sampled.anchors)
+                for t in (weak, strong)
             )
             positive = (own * other).sum(1) / temperature
-            negative = self._negatives(own / temperature, weak, y, anchors)
+            negative = self._negatives(own / temperature, weak, sampled)
             return nt_xent(positive, negative)
+
+    @torch.no_grad()
+    def sample_pixels(
+        self, mask_logits: Tensor, class_logits: Tensor, size: tuple[int, int]
+    ) -> SampledPixels:
+        """Anchors and negatives, of the M = B h w pixels of (h, w) = ``size``.
+
+        A call before that of the loss, with the same random state, samples what the loss will.
+        """
+        y, instance = self.compare(mask_logits, class_logits, size)
+        anchors = self._draw_anchors(instance)
+        drawn = None
+        if self.negatives == 'drawn':
+            drawn = sample_negatives(y, self.num_negatives, anchors)
+        return SampledPixels(y, anchors, drawn)
 
     def compare(
         self, mask_logits: Tensor, class_logits: Tensor, size: tuple[int, int]
@@ -228,17 +259,15 @@ class PixelContrastiveLoss(nn.Module):
         _, member, sizes = instance.unique(return_inverse=True, return_counts=True)
         return torch.multinomial(1 / sizes[member].float(), self.num_anchors)
 
-    def _negatives(
-        self, anchors: Tensor, pixels: Tensor, y: Tensor, indices: Tensor | None
-    ) -> Tensor:
+    def _negatives(self, anchors: Tensor, pixels: Tensor, sampled: SampledPixels) -> Tensor:
         """Logits of the negatives, (A, R); of their expected sum, (A, 1)."""
-        if self.negatives == 'expected':
+        drawn, indices = sampled.negatives, sampled.anchors
+        if drawn is None:
             if indices is None:
                 indices = torch.arange(len(pixels), device=pixels.device)
-            return expected_negative(anchors, pixels, y, indices)[:, None] + math.log(
+            return expected_negative(anchors, pixels, sampled.y, indices)[:, None] + math.log(
                 self.num_negatives
             )
-        drawn = sample_negatives(y, self.num_negatives, indices)
         missing = drawn[:, :1] < 0  # all of a row or none
         return drawn_products(anchors, pixels, drawn.clamp_min_(0)).masked_fill_(missing, -math.inf)
 

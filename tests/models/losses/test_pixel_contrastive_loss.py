@@ -95,6 +95,28 @@ def test_negatives_are_drawn_in_proportion_to_s_deb(draws, sampling):
             assert chisquare(counts[group].numpy(), expected.numpy(), sum_check=False).pvalue > 1e-4
 
 
+@pytest.mark.parametrize('anchors', [dict(), dict(num_anchors=5)], ids=['all', 'part'])
+def test_what_a_call_will_sample_can_be_seen_before(draws, anchors):
+    inputs = make_inputs()
+    loss = PixelContrastiveLoss(num_negatives=7, **anchors)
+    torch.manual_seed(4)
+    seen = loss.sample_pixels(inputs['mask_logits'], inputs['class_logits'], (2, 3))
+    torch.manual_seed(4)
+    loss(**inputs)
+    assert len(draws) == 2
+    assert torch.equal(seen.negatives, draws[1])
+    assert len(seen.negatives) == anchors.get('num_anchors', 12)
+    assert (seen.anchors is None) == (not anchors)
+
+
+def test_the_expected_form_samples_no_negatives(draws):
+    inputs = make_inputs()
+    loss = PixelContrastiveLoss(negatives='expected')
+    logits = inputs['mask_logits'], inputs['class_logits']
+    assert loss.sample_pixels(*logits, (2, 3)).negatives is None
+    assert not draws
+
+
 def test_all_pixels_of_an_instance_repel_the_other_one_only(draws):
     # Left half query 0, right half query 1, one class: with masks the two instances are told apart.
     side = torch.tensor([1.0, 1.0, -1.0, -1.0]).expand(1, 1, 4, 4) * 20
