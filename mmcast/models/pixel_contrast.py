@@ -4,6 +4,7 @@ training only.
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from mmdet.structures import SampleList
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class PixelContrast(nn.Module):
             view a pass through the pixel decoder as well.
         feature_index: Which of those maps.
         pool: Average-pooling factor before the projection; 2 brings DINOv2's stride 14 to the
-            paper's 28.
+            paper's 28. A side of n pixels becomes ceil(n / pool) cells of one size.
         loss: Config of the loss, ``PixelContrastiveLoss`` by default.
         strong_view: Config of the strong view, ``PhotometricStrongView`` by default.
         loss_weight: l_pxl of the objective.
@@ -76,9 +77,7 @@ class PixelContrast(nn.Module):
     def project(self, features: Sequence[Tensor]) -> Tensor:
         """Embeddings (B, D, h, w) of one of the maps; normalised by the loss, not here."""
         feature = features[self.feature_index]
-        if self.pool > 1:
-            feature = F.avg_pool2d(feature, self.pool, ceil_mode=True, count_include_pad=False)
-        return self.projector(feature)
+        return self.projector(_pooled(feature, self.pool))
 
     def forward(
         self,
@@ -109,3 +108,23 @@ class PixelContrast(nn.Module):
                 z_weak.detach(), z_strong.detach(), mask_logits, class_logits, data_samples
             )
         return self.loss_weight * self.loss(z_weak, z_strong, mask_logits, class_logits, progress)
+
+
+def _pooled(feature: Tensor, factor: int) -> Tensor:
+    """The means over equal cells of a map (B, C, h, w), which are those that the loss resizes masks
+    onto. Windows of ``factor`` pixels would be up to half a cell beside them where a side is no
+    multiple.
+    """
+    height, width = feature.shape[-2:]
+    if height % factor == width % factor == 0:
+        return F.avg_pool2d(feature, factor) if factor > 1 else feature
+    rows, columns = (_shares(side, -(-side // factor)).to(feature) for side in (height, width))
+    return rows @ feature @ columns.T
+
+
+def _shares(length: int, number: int) -> Tensor:
+    """(number, length): the weight of each pixel in the mean over each of the equal cells."""
+    edges = torch.linspace(0, length, number + 1, dtype=torch.float64)
+    start = torch.arange(length, dtype=torch.float64)
+    inside = torch.minimum(edges[1:, None], start + 1) - torch.maximum(edges[:-1, None], start)
+    return inside.clamp(min=0) * number / length

@@ -64,12 +64,16 @@ def test_projector_is_three_linear_layers_of_every_pixel():
     )
 
 
-def test_pooling_of_odd_maps_counts_real_pixels_only():
-    """3x3 becomes 2x2; the last row and column are means of what is there."""
+@pytest.mark.parametrize('height, width', [(5, 7), (37, 8), (4, 6)])
+def test_pooled_cells_are_equal_also_of_odd_maps(height, width):
+    """The loss resizes masks onto equal cells, so the embeddings have to be of the same."""
     model = build()
-    feature = torch.arange(9.0).view(1, 1, 3, 3).expand(1, 6, 3, 3)
-    pooled = torch.tensor([[2.0, 3.5], [6.5, 8.0]]).expand(1, 6, 2, 2)
-    torch.testing.assert_close(model.project([feature]), model.projector(pooled))
+    feature = torch.randn(1, 6, height, width)
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    # Slow reference: pixels cut into as many parts as there are cells, and the parts shared out.
+    fine = feature.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
+    parts = fine.view(1, 6, rows, height, columns, width)
+    torch.testing.assert_close(model.project([feature]), model.projector(parts.mean((3, 5))))
 
 
 def test_an_option_of_loss_or_strong_view_may_be_given_alone():
