@@ -61,6 +61,9 @@ CONVERTERS = {
     'cityscapes': Command('Cityscapes, or Toy Cityscapes', 'mmcast.cli.converters.cityscapes'),
     'cvat': Command('CVAT for images 1.1 (XML)', 'mmcast.cli.converters.cvat'),
     'dsb2018': Command('nuclei of the 2018 Data Science Bowl', 'mmcast.cli.converters.dsb2018'),
+    'instance_maps': Command(
+        'maps in which every object has a number', 'mmcast.cli.converters.instance_maps'
+    ),
     'label_studio': Command(
         "Label Studio's JSON: polygons, brush masks", 'mmcast.cli.converters.label_studio'
     ),

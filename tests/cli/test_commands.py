@@ -29,6 +29,7 @@ TOOLS = {
     'dataset_converters/cityscapes.py': 'convert cityscapes',
     'dataset_converters/cvat.py': 'convert cvat',
     'dataset_converters/dsb2018.py': 'convert dsb2018',
+    'dataset_converters/instance_maps.py': 'convert instance_maps',
     'dataset_converters/label_studio.py': 'convert label_studio',
     'dataset_converters/labelme.py': 'convert labelme',
     'dataset_converters/toy_cityscapes.py': 'convert toy_cityscapes',

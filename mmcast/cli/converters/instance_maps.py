@@ -1,0 +1,61 @@
+"""Converts instance maps, images in which every object has a number or colour of its own."""
+
+import argparse
+from pathlib import Path
+
+from mmcast.cli.converters.shared import report
+from mmcast.cli.options import add_force, add_num_workers
+
+EXAMPLES = {
+    'Penn-Fudan': (
+        '{command} PennFudanPed --images PNGImages --maps PedMasks --class-name pedestrian'
+    ),
+    'masks of Cellpose, beside their images': (
+        '{command} cells --images . --maps . --class-name cell'
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('root', type=Path, help='folder of images and maps, the data root')
+    parser.add_argument(
+        '--images', default='images', help='its folder of images (default %(default)s)'
+    )
+    parser.add_argument('--maps', default='masks', help='its folder of maps (default %(default)s)')
+    parser.add_argument(
+        '--class-name', default='object', help='the class of all objects (default %(default)s)'
+    )
+    parser.add_argument(
+        '--ending',
+        help='what the name of a map has behind that of its image, such as _inst '
+        '(default: nothing, _mask, _masks and the like)',
+    )
+    parser.add_argument(
+        '--ignore', type=int, metavar='NUMBER', help='a number that is no object; 0 is background'
+    )
+    parser.add_argument(
+        '--single', action='store_true', help='each image has at most one object, of several parts'
+    )
+    parser.add_argument(
+        '--out', type=Path, help='the new COCO file (default annotations/instances.json in ROOT)'
+    )
+    add_num_workers(parser)
+    add_force(parser, 'an existing file')
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmcast.coco.converters.numbered_maps import convert_numbered_maps
+
+    counts = convert_numbered_maps(
+        args.root,
+        args.images,
+        args.maps,
+        args.class_name,
+        args.ending,
+        args.ignore,
+        args.single,
+        args.out,
+        args.num_workers,
+        args.force,
+    )
+    report(counts, args.root)
