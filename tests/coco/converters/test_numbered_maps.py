@@ -52,7 +52,7 @@ def test_objects_are_the_pixels_of_a_number_also_above_255(tmp_path, suffix):
     assert [category['name'] for category in coco['categories']] == ['cell']
     assert coco['images'][0]['file_name'] == 'images/a.jpg'
     for mask, number in zip(masks_of(tmp_path), (7, 300), strict=True):
-        assert np.array_equal(mask, TOUCHING == number)
+        assert np.array_equal(mask, np.equal(TOUCHING, number))
 
 
 def test_a_colour_is_an_object_and_black_is_none(tmp_path):
