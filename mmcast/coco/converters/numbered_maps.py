@@ -17,14 +17,23 @@ from mmcast.coco.converters.exports import (
 )
 from mmcast.coco.converters.instance_maps import unreadable
 from mmcast.errors import CASTError
-from mmcast.images import image_files, open_image
-from mmcast.masks.rle import encode_mask
+from mmcast.images import (
+    IMAGE_SUFFIXES,
+    explain_sizes,
+    image_files,
+    list_folder,
+    open_image,
+    read_header,
+)
+from mmcast.masks.rle import encode_crop
 
 OUT_FILE = 'annotations/instances.json'
 NO_MAP = 'images without a map left out'
 IN_PARTS = 'objects in several parts: right if one number is one object, wrong if it is a class'
+NO_BACKGROUND = 'maps in which all pixels are of objects: right if none is background (0, or black)'
 # What the name of a map has behind that of its image, where nobody says; the first that fits.
 ENDINGS = ('_cp_masks', '_masks', '_mask', '_instances', '_labels', '_label')
+_LOSSY = ('JPEG', 'MPO', 'WEBP')  # formats of Pillow that may change numbers a little
 _ONE_NUMBER = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'I;16L', 'F')  # modes of Pillow
 
 
@@ -65,8 +74,8 @@ def convert_numbered_maps(
         As :func:`write_exports`.
 
     Raises:
-        CASTError: see :func:`match_maps`; a map is unreadable or of another size than its image;
-            the maps seem to be of classes; or see :func:`write_exports`.
+        CASTError: see :func:`match_maps` and :func:`read_numbers`; a map is of another size than
+            its image; the maps seem to be of classes; or see :func:`write_exports`.
     """
     root = Path(root)
     pairs, left_out = match_maps(root / images, root / maps, ending)
@@ -94,44 +103,91 @@ def match_maps(
 
     Args:
         images: Folder of images, at any depth.
-        maps: Folder of maps; may be the same.
+        maps: Folder of maps; may be the same, and one of two may be in the other.
         ending: What the name of a map has behind that of its image; None: found.
 
     Raises:
-        CASTError: a folder is missing, no ending fits all maps, or two images have one name.
+        CASTError: a folder is missing or empty, no ending fits all maps, several fit those of one
+            folder, or two images have one name.
     """
     for folder in (images, maps):
         if not folder.is_dir():
             raise CASTError(f'{folder} is missing: name the folders with --images and --maps')
-    pictures, named = _by_stem(images), _by_stem(maps)
     together = images.resolve() == maps.resolve()
-    for known in [*ENDINGS, ''] if ending is None else [ending]:
-        found = {
-            stem.removesuffix(known): path for stem, path in named.items() if stem.endswith(known)
-        }
-        if together:
-            found = {stem: path for stem, path in found.items() if known and stem in pictures}
-            owned = {stem: path for stem, path in pictures.items() if path not in found.values()}
-        else:
-            owned = pictures
-        if found and set(found) <= set(owned) and (together or len(found) == len(named)):
-            pairs = [(owned[stem], found[stem]) for stem in sorted(found)]
-            return pairs, len(owned) - len(pairs)
-    lonely = next((path for stem, path in named.items() if stem not in pictures), maps)
-    raise CASTError(
-        f'{images} has no images for all maps of {maps}, such as for {lonely.name}: the name of a '
-        f'map is that of its image and an ending ({", ".join(ENDINGS)}, or that of --ending)'
+    pictures, named = _by_stem(images, maps), _by_stem(maps, images)
+    of_ending = {
+        known: {stem: path for stem, path in named.items() if stem.endswith(known)}
+        for known in ([*ENDINGS, ''] if ending is None else [_without_suffix(ending)])
+        if known or not together
+    }
+    paired = {
+        known: [stem for stem in stems if stem.removesuffix(known) in pictures]
+        for known, stems in of_ending.items()
+    }
+    fitting = [
+        known
+        for known, stems in paired.items()
+        if stems and len(stems) == len(of_ending[known] if together else named)
+    ]
+    if not fitting:
+        raise _no_images(images, maps, of_ending, paired)
+    if together and len(fitting) > 1:
+        raise CASTError(
+            f'{maps} has maps that end in {" and in ".join(fitting)}: choose one with --ending'
+        )
+    known = fitting[0]
+    pairs = [(pictures[stem.removesuffix(known)], named[stem]) for stem in sorted(paired[known])]
+    return pairs, len(pictures) - len(pairs) - (len(of_ending[known]) if together else 0)
+
+
+def _no_images(
+    images: Path, maps: Path, of_ending: dict[str, dict[str, Path]], paired: dict[str, list[str]]
+) -> CASTError:
+    """The error that names a map without an image, by the ending that most maps have."""
+    best = max(paired, key=lambda known: (len(paired[known]), len(of_ending[known])), default='')
+    lonely = sorted(set(of_ending.get(best, ())) - set(paired.get(best, ())))
+    such = f', such as for {of_ending[best][lonely[0]].name}' if lonely else ''
+    return CASTError(
+        f'{images} has no images for all maps of {maps}{such}: the name of a map is that of its '
+        f'image and an ending ({", ".join(ENDINGS)}, or that of --ending), the same in all'
     )
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The images of a folder by their names below it, without what follows the dot."""
+def _without_suffix(ending: str) -> str:
+    """An ending as it stands before the dot of a name."""
+    suffix = Path(f'name{ending}').suffix
+    return ending.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else ending
+
+
+def _by_stem(folder: Path, other: Path) -> dict[str, Path]:
+    """The images of a folder by their names below it, without what follows the dot.
+
+    Args:
+        folder: Where they are, at any depth.
+        other: A folder whose images do not count where it is inside the first.
+
+    Raises:
+        CASTError: there are none, or two have one name.
+    """
+    apart = folder.resolve() in other.resolve().parents
     found: dict[str, Path] = {}
     for path in image_files(folder):
+        if apart and other.resolve() in path.resolve().parents:
+            continue
         stem = path.relative_to(folder).with_suffix('').as_posix()
         if stem in found:
-            raise CASTError(f'{found[stem]} and {path} have one name: keep one of them')
+            raise CASTError(
+                f'{found[stem]} and {path} have one name: keep one of them, or move maps to a '
+                'folder of their own'
+            )
         found[stem] = path
+    if not found:
+        unread = list_folder(folder)
+        only = f', but {unread.unread_formats()}' if unread.unread else ''
+        raise CASTError(
+            f'{folder} has no files in formats that are read ({" ".join(IMAGE_SUFFIXES)}){only}: '
+            'name the folders with --images and --maps, and save arrays (.npy) as PNG of 16 bits'
+        )
     return found
 
 
@@ -146,36 +202,79 @@ def read_numbered_map(
     path, map_path = pair
     numbers = read_numbers(map_path)
     image = labeled_image(path, root, map_path)
-    if numbers.shape != (image.height, image.width):
+    size = image.height, image.width
+    if numbers.shape != size:
         raise CASTError(
             f'{map_path} is {numbers.shape[1]}x{numbers.shape[0]}, its image '
-            f'{image.width}x{image.height}: give maps of the size of the images'
+            f'{image.width}x{image.height}: {explain_sizes(path, size, numbers.shape)}'
         )
     found, places = np.unique(numbers, return_inverse=True)
-    places = places.reshape(numbers.shape)
-    for place, number in enumerate(found.tolist()):
+    places = places.reshape(size)
+    image.notes[NO_BACKGROUND] += 0 not in found and (ignore is None or ignore not in found)
+    for place, (number, box) in enumerate(zip(found.tolist(), _boxes(places, len(found)))):
         if number and number != ignore:
-            mask = places == place
-            image.add(name, encode_mask(mask))
+            mask = places[box] == place
+            image.add(name, encode_crop(mask, [side.start for side in box], size))
             parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
             image.notes[IN_PARTS] += parts > 1
     return image
 
 
+def _boxes(places: np.ndarray, number: int) -> list[tuple[slice, ...]]:
+    """Rows and columns in which each of the places 0 to ``number`` - 1 is, of a map (H, W)."""
+    ranges = []
+    for side in np.indices(places.shape, sparse=True):
+        along = np.broadcast_to(side, places.shape).ravel()
+        first, last = np.full(number, along.size), np.zeros(number, int)
+        np.minimum.at(first, places.ravel(), along)
+        np.maximum.at(last, places.ravel(), along)
+        ranges.append([slice(*ends) for ends in zip(first.tolist(), (last + 1).tolist())])
+    return list(zip(*ranges))
+
+
 def read_numbers(path: Path) -> np.ndarray:
     """The numbers of a map, (H, W) int; of one in colours red * 65536 + green * 256 + blue.
 
+    Grey that is saved as colours stays its number. What is transparent is 0.
+
     Raises:
-        CASTError: it is unreadable, or has fractions.
+        CASTError: it is unreadable, of a format that changes numbers, of several pages or of
+            colours of more than 8 bits, or has fractions, or a palette whose black is not 0.
     """
+    deep = read_header(path).deep
     try:
         with open_image(path) as image:
-            pixels = np.asarray(image if image.mode in _ONE_NUMBER else image.convert('RGB'))
+            kind, pages, mode = image.format or '', getattr(image, 'n_frames', 1), image.mode
+            palette = image.getpalette() if mode == 'P' else None
+            pixels = np.asarray(image if mode in _ONE_NUMBER else image.convert('RGBA'))
     except (OSError, SyntaxError) as error:
         raise unreadable(path) from error
+    if kind in _LOSSY:
+        raise CASTError(f'{path} is {kind}, which changes numbers a little: save maps as PNG')
+    if pages > 1:
+        raise CASTError(f'{path} has {pages} pages, and one is read: save a map for each image')
     if pixels.ndim == 3:
-        return pixels.astype(int) @ (1 << 16, 1 << 8, 1)
-    numbers = pixels.astype(int)
-    if (numbers != pixels).any():
+        if deep:
+            raise CASTError(f'{path} has colours of more than 8 bits: save one number a pixel')
+        return _of_colours(pixels)
+    if palette and any(palette[:3]) and _black_of(palette) & set(np.unique(pixels).tolist()):
+        raise CASTError(
+            f'{path} has a palette in which black is not number 0, so that background is unclear: '
+            'save it in colours (RGB), or as numbers without a palette'
+        )
+    if not (np.isfinite(pixels) & (pixels == np.trunc(pixels))).all():
         raise CASTError(f'{path} has numbers with fractions, and counts are wanted: save integers')
-    return numbers
+    return pixels.astype(int)
+
+
+def _of_colours(pixels: np.ndarray) -> np.ndarray:
+    """The numbers (H, W) of colours with opacity, (H, W, 4)."""
+    colours = pixels[..., :3].astype(int)
+    gray = (colours == colours[..., :1]).all()
+    numbers = colours[..., 0] if gray else colours @ (1 << 16, 1 << 8, 1)
+    return np.where(pixels[..., 3] > 0, numbers, 0)
+
+
+def _black_of(palette: list[int]) -> set[int]:
+    """The numbers that a palette, red, green and blue of each, shows black."""
+    return {number for number in range(len(palette) // 3) if not any(palette[3 * number :][:3])}

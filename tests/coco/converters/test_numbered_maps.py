@@ -6,7 +6,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from mmcast.coco.converters.numbered_maps import IN_PARTS, NO_MAP, convert_numbered_maps
+from mmcast.coco.converters.numbered_maps import (
+    IN_PARTS,
+    NO_BACKGROUND,
+    NO_MAP,
+    convert_numbered_maps,
+)
 from mmcast.errors import CASTError
 
 SIZE = (6, 8)
@@ -111,3 +116,80 @@ def test_an_image_without_objects_stays_and_one_of_another_size_is_named(tmp_pat
     write(tmp_path, 'masks/b.png', np.zeros((5, 5), np.uint8))
     with pytest.raises(CASTError, match=r'b\.png is 5x5, its image 8x6'):
         convert(tmp_path, force=True)
+
+
+@pytest.mark.parametrize('maps', ['masks', 'images'])
+def test_a_map_without_its_image_is_named(tmp_path, maps):
+    write_image(tmp_path, 'images/a.png')
+    for name in 'ab':
+        write(tmp_path, f'{maps}/{name}_mask.png', TOUCHING)
+    with pytest.raises(CASTError, match=r'no images for all maps .* for b_mask\.png: '):
+        convert(tmp_path, maps=maps)
+
+
+def test_maps_of_two_tools_beside_one_another_are_not_chosen_from(tmp_path):
+    write_image(tmp_path, 'a.png')
+    write(tmp_path, 'a_cp_masks.png', TOUCHING)
+    write(tmp_path, 'a_mask.png', np.ones(SIZE, np.uint8))
+    with pytest.raises(CASTError, match='end in _cp_masks and in _mask: .*--ending'):
+        convert(tmp_path, images='.', maps='.')
+    (counts,) = convert(tmp_path, images='.', maps='.', ending='_cp_masks.png').values()
+    assert counts.objects == 2
+
+
+@pytest.mark.parametrize(
+    ('images', 'maps'), [('.', 'masks'), ('images', '.')], ids=['maps', 'images']
+)
+def test_one_folder_may_be_inside_the_other(tmp_path, images, maps):
+    write_image(tmp_path / images, 'a.png')
+    write(tmp_path / maps, 'a.png', TOUCHING)
+    (counts,) = convert(tmp_path, images=images, maps=maps).values()
+    assert (counts.images, counts.objects) == (1, 2) and not counts.notes
+
+
+def test_what_is_transparent_is_background_and_gray_in_colours_is_its_number(tmp_path):
+    write_image(tmp_path, 'images/a.png')
+    opacity = np.where(TOUCHING, 255, 0)
+    colours = np.where(TOUCHING == 7, 255, np.where(TOUCHING, 9, 200))
+    write(tmp_path, 'masks/a.png', np.stack([*[colours] * 3, opacity], -1).astype(np.uint8))
+    convert(tmp_path, ignore=255)
+    (mask,) = masks_of(tmp_path)
+    assert np.array_equal(mask, TOUCHING == 300)
+
+
+def test_a_map_without_background_is_counted(tmp_path):
+    write_image(tmp_path, 'images/a.png')
+    write(tmp_path, 'masks/a.png', np.where(TOUCHING, TOUCHING, 1))
+    (counts,) = convert(tmp_path).values()
+    assert counts.notes == {NO_BACKGROUND: 1}
+
+
+def test_maps_whose_numbers_are_not_what_was_saved_are_refused(tmp_path):
+    write_image(tmp_path, 'images/a.png')
+
+    def refused(name, *pages, **options):
+        path = tmp_path / 'masks' / name
+        path.parent.mkdir(exist_ok=True)
+        pages[0].save(path, **options)
+        with pytest.raises(CASTError) as error:
+            convert(tmp_path)
+        path.unlink()
+        assert f'masks/{name} ' in str(error.value)
+        return str(error.value)
+
+    small = Image.fromarray(TOUCHING.astype(np.uint8))
+    assert 'JPEG, which changes numbers' in refused('a.jpg', small)
+    stack = dict(save_all=True, append_images=[small])
+    assert 'has 2 pages' in refused('a.tif', small, **stack)
+    small.putpalette([255, 255, 255, *[0] * 765])
+    assert 'black is not number 0' in refused('a.png', small)
+    broken = np.where(TOUCHING, 1, np.nan).astype(np.float32)
+    assert 'with fractions' in refused('a.tiff', Image.fromarray(broken))
+
+
+def test_a_folder_of_arrays_is_no_folder_of_maps(tmp_path):
+    write_image(tmp_path, 'images/a.png')
+    (tmp_path / 'masks').mkdir()
+    np.save(tmp_path / 'masks/a.npy', TOUCHING)
+    with pytest.raises(CASTError, match=r'masks has no files .*\(\.npy\) as PNG'):
+        convert(tmp_path)
