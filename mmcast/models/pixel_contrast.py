@@ -118,8 +118,12 @@ def _pooled(feature: Tensor, factor: int) -> Tensor:
     height, width = feature.shape[-2:]
     if height % factor == width % factor == 0:
         return F.avg_pool2d(feature, factor) if factor > 1 else feature
-    rows, columns = (_shares(side, -(-side // factor)).to(feature) for side in (height, width))
-    return rows @ feature @ columns.T
+    exact = torch.promote_types(feature.dtype, torch.float32)  # of the sums, as in avg_pool2d
+    rows, columns = (
+        _shares(side, -(-side // factor)).to(feature.device, exact) for side in (height, width)
+    )
+    with torch.autocast(feature.device.type, enabled=False):
+        return (rows @ feature.to(exact) @ columns.T).to(feature.dtype)
 
 
 def _shares(length: int, number: int) -> Tensor:

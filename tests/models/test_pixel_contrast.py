@@ -76,6 +76,19 @@ def test_pooled_cells_are_equal_also_of_odd_maps(height, width):
     torch.testing.assert_close(model.project([feature]), model.projector(parts.mean((3, 5))))
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_mixed_precision_rounds_pooled_cells_of_odd_maps_once(dtype):
+    """As those of even ones: averaged in single precision, whatever the map has."""
+    model = build()
+    model.projector = torch.nn.Identity()
+    feature = torch.randn(1, 6, 5, 7)
+    exact = model.project([feature])
+    with torch.autocast('cpu', dtype=dtype):
+        assert torch.equal(model.project([feature]), exact)
+        low = model.project([feature.to(dtype)])
+    assert torch.equal(low, model.project([feature.to(dtype).float()]).to(dtype))
+
+
 def test_an_option_of_loss_or_strong_view_may_be_given_alone():
     contrast = PixelContrast(
         in_channels=4, loss=dict(sampling='mask'), strong_view=dict(grayscale=1.0)
