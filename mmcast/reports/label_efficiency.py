@@ -114,6 +114,8 @@ def other_points(
             notes.append(f'{path} is damaged ({error!r}): mmcast train on its pipeline mends it')
             continue
         name = Path(folder).resolve().name
+        if not others:
+            notes.append(f'{name} has no point: none of its networks has labels and an AP')
         same = [point for point in others if point['tested_on'] in tested]
         if len(same) < len(others):
             notes.append(f'{name} was tested on other images: {len(others) - len(same)} left out')

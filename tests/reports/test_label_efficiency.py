@@ -37,19 +37,21 @@ def test_other_runs_count_where_they_were_tested_on_the_same_images(tmp_path):
     seed = write('seed', baseline | dict(labels='c'))
     other = write('other', baseline | dict(tested_on='test'))
     damaged = write('damaged', dict(row='supervised'))
-    found, notes = other_points([same, seed, other, damaged, str(tmp_path / 'none')], [OWN])
+    folders = [same, seed, other, damaged, write('empty'), str(tmp_path / 'none')]
+    found, notes = other_points(folders, [OWN])
     assert [(one['run'], one['images']) for one in found] == [
         ('same', 3),
         ('same', 8),
         ('seed', 3),
     ]
-    assert len(notes) == 4
+    assert len(notes) == 5
     for note, part in zip(
         notes,
         (
             'seed: supervised learned from 3 other images',
             'other was tested on other images: 1 left out',
             'damaged/label_efficiency.json is damaged',
+            'empty has no point',
             'none has no label_efficiency.json',
         ),
     ):
