@@ -27,14 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--ending',
-        help='what the name of a map has behind that of its image, such as _inst '
-        '(default: nothing, _mask, _masks and the like)',
+        help='what the name of a map has behind that of its image, such as _inst (default: the one '
+        'that all maps have of nothing, _cp_masks, _masks, _mask, _instances, _labels, _label)',
     )
     parser.add_argument(
         '--ignore', type=int, metavar='NUMBER', help='a number that is no object; 0 is background'
     )
     parser.add_argument(
-        '--single', action='store_true', help='each image has at most one object, of several parts'
+        '--single',
+        action='store_true',
+        help='no image has more than one object; without it, maps in which that one is in several '
+        'parts are taken for maps of classes and refused',
     )
     parser.add_argument(
         '--out', type=Path, help='the new COCO file (default annotations/instances.json in ROOT)'

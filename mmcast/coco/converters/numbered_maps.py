@@ -74,9 +74,11 @@ def convert_numbered_maps(
         As :func:`write_exports`.
 
     Raises:
-        CASTError: see :func:`match_maps` and :func:`read_numbers`; a map is of another size than
-            its image; the maps seem to be of classes; or see :func:`write_exports`.
+        CASTError: ``name`` is empty; see :func:`match_maps` and :func:`read_numbers`; a map is of
+            another size than its image; the maps seem to be of classes; or see :func:`write_exports`.
     """
+    if not name.strip():
+        raise CASTError('--class-name is empty: name the class of the objects')
     root = Path(root)
     pairs, left_out = match_maps(root / images, root / maps, ending)
     read = partial(read_numbered_map, root, name, ignore)
