@@ -75,7 +75,8 @@ def convert_numbered_maps(
 
     Raises:
         CASTError: ``name`` is empty; see :func:`match_maps` and :func:`read_numbers`; a map is of
-            another size than its image; the maps seem to be of classes; or see :func:`write_exports`.
+            another size than its image; the maps seem to be of classes; or see
+            :func:`write_exports`.
     """
     if not name.strip():
         raise CASTError('--class-name is empty: name the class of the objects')
@@ -243,7 +244,10 @@ def read_numbers(path: Path) -> np.ndarray:
         CASTError: it is unreadable, of a format that changes numbers, of several pages or of
             colours of more than 8 bits, or has fractions, or a palette whose black is not 0.
     """
-    deep = read_header(path).deep
+    try:
+        deep = read_header(path).deep
+    except CASTError as error:
+        raise CASTError(f'{error}; if its numbers have 64 bits, save it with 16 or 32') from error
     try:
         with open_image(path) as image:
             kind, pages, mode = image.format or '', getattr(image, 'n_frames', 1), image.mode

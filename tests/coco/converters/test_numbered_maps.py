@@ -1,4 +1,5 @@
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,18 @@ def test_maps_whose_numbers_are_not_what_was_saved_are_refused(tmp_path):
     assert 'black is not number 0' in refused('a.png', small)
     broken = np.where(TOUCHING, 1, np.nan).astype(np.float32)
     assert 'with fractions' in refused('a.tiff', Image.fromarray(broken))
+
+
+def test_a_tiff_of_64_bits_which_pillow_does_not_open_is_told_what_to_be(tmp_path):
+    write_image(tmp_path, 'images/a.png')
+    write(tmp_path, 'masks/a.tif', TOUCHING.astype(np.int32))
+    path = tmp_path / 'masks/a.tif'
+    bits = struct.pack('<HHII', 258, 3, 1, 32)  # the tag BitsPerSample
+    content = path.read_bytes()
+    assert content.count(bits) == 1
+    path.write_bytes(content.replace(bits, struct.pack('<HHII', 258, 3, 1, 64)))
+    with pytest.raises(CASTError, match=r'a\.tif cannot be read .* 64 bits, save it with 16 or 32'):
+        convert(tmp_path)
 
 
 def test_a_folder_of_arrays_is_no_folder_of_maps(tmp_path):
