@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
 from mmcast.coco.converters.exports import (
     ImageLabels,
@@ -214,25 +215,13 @@ def read_numbered_map(
     found, places = np.unique(numbers, return_inverse=True)
     places = places.reshape(size)
     image.notes[NO_BACKGROUND] += 0 not in found and (ignore is None or ignore not in found)
-    for place, (number, box) in enumerate(zip(found.tolist(), _boxes(places, len(found)))):
+    for place, (number, box) in enumerate(zip(found.tolist(), find_objects(places + 1))):
         if number and number != ignore:
             mask = places[box] == place
             image.add(name, encode_crop(mask, [side.start for side in box], size))
             parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
             image.notes[IN_PARTS] += parts > 1
     return image
-
-
-def _boxes(places: np.ndarray, number: int) -> list[tuple[slice, ...]]:
-    """Rows and columns in which each of the places 0 to ``number`` - 1 is, of a map (H, W)."""
-    ranges = []
-    for side in np.indices(places.shape, sparse=True):
-        along = np.broadcast_to(side, places.shape).ravel()
-        first, last = np.full(number, along.size), np.zeros(number, int)
-        np.minimum.at(first, places.ravel(), along)
-        np.maximum.at(last, places.ravel(), along)
-        ranges.append([slice(*ends) for ends in zip(first.tolist(), (last + 1).tolist())])
-    return list(zip(*ranges))
 
 
 def read_numbers(path: Path) -> np.ndarray:
