@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.ndimage import find_objects
 
 from mmcast.coco.converters.exports import (
     ImageLabels,
@@ -203,6 +202,8 @@ def read_numbered_map(
     Raises:
         CASTError: one of the two cannot be used, or their sizes differ.
     """
+    from scipy.ndimage import find_objects  # here, as no other part of this floor needs scipy
+
     path, map_path = pair
     numbers = read_numbers(map_path)
     image = labeled_image(path, root, map_path)
