@@ -21,7 +21,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
-from table_rows import DATA_SETS
+from table_rows import DATA_SETS, figure_title
 
 from mmcast.cli.errors import report_errors
 from mmcast.errors import CASTError
@@ -176,8 +176,7 @@ def _draw(axis: Axes, content: Mapping[str, Any]) -> dict[str, Any]:
             axis.axhspan(*found['interval'], color=colour, alpha=0.12, linewidth=0)
     if any(_has_interval(row['ap']) for row in content['rows']):
         handles[INTERVAL] = axis.fill_between([], [], color='black', alpha=0.15)
-    metric = content['metric']
-    name = 'mask AP' if metric.rpartition('/')[2] == 'segm_mAP' else metric
+    name = figure_title(content['metric'])
     axis.set(xscale='log', xlabel='labeled images', ylabel=f'{name} (%)')
     axis.set_xticks(numbers, [f'{number:,}' for number in numbers])
     axis.minorticks_off()

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from scipy.stats import t as student_t
-from table_rows import Difference, Row, Table
+from table_rows import Difference, Row, Table, figure_title
 from table_runs import Run, find_metric
 
 from mmcast.training.curves import read_curves
@@ -142,8 +142,7 @@ class Results:
     @property
     def figure(self) -> str:
         """What the figures are, for the head of a column."""
-        metric = self.facts.get('metric', 'segm_mAP')
-        return 'mask AP' if metric.rpartition('/')[2] == 'segm_mAP' else metric
+        return figure_title(self.facts.get('metric', 'segm_mAP'))
 
     def values(self, name: str, key: str = 'ap') -> dict[int, float]:
         """A figure by seed, where it is known."""

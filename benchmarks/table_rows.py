@@ -299,6 +299,11 @@ class Steps:
         return tested
 
 
+def figure_title(metric: str) -> str:
+    """What a metric is called in heads and figures."""
+    return 'mask AP' if metric.rpartition('/')[2] == 'segm_mAP' else metric
+
+
 def _templates(value: Any) -> set[str]:
     """The names of steps and variables in the templates of a step."""
     found: set[str] = set()

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmcast.cli.converters.shared import report
-from mmcast.cli.options import add_force, add_num_workers
+from mmcast.cli.converters.shared import add_out_file, report
 
 EXAMPLES = {
     'Penn-Fudan': (
@@ -39,11 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='no image has more than one object; without it, maps in which that one is in several '
         'parts are taken for maps of classes and refused',
     )
-    parser.add_argument(
-        '--out', type=Path, help='the new COCO file (default annotations/instances.json in ROOT)'
-    )
-    add_num_workers(parser)
-    add_force(parser, 'an existing file')
+    add_out_file(parser, 'ROOT', rectangles=False)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,21 +13,23 @@ if TYPE_CHECKING:
     from mmcast.coco.converters.exports import Written
 
 
-def add_out_file(parser: argparse.ArgumentParser, root: str) -> None:
+def add_out_file(parser: argparse.ArgumentParser, root: str, rectangles: bool = True) -> None:
     """Adds ``--out`` of a converter that writes one file, and what it has beside that.
 
     Args:
         parser: of the command.
         root: what ``annotations/instances.json`` is written to, in words.
+        rectangles: whether its objects may be rectangles.
     """
     parser.add_argument(
         '--out', type=Path, help=f'the new COCO file (default annotations/instances.json in {root})'
     )
-    parser.add_argument(
-        '--rectangles-are-masks',
-        action='store_true',
-        help='take an export in which every object is a rectangle',
-    )
+    if rectangles:
+        parser.add_argument(
+            '--rectangles-are-masks',
+            action='store_true',
+            help='take an export in which every object is a rectangle',
+        )
     add_num_workers(parser)
     add_force(parser, 'an existing file')
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmcast.coco.converters.exports import (
     CUT_OFF,
+    OUT_FILE,
     RECTANGLES,
     ImageFinder,
     ImageLabels,
@@ -88,7 +89,7 @@ def convert_cvat(
     """
     path = _xml_file(Path(source))
     folder = Path(images) if images else path.parent
-    out_file = Path(out_file) if out_file else path.parent / 'annotations/instances.json'
+    out_file = Path(out_file) if out_file else path.parent / OUT_FILE
     content = read_cvat(path)
     labels = read_cvat_labels(content, path, folder, num_workers, progress)
     names = list(dict.fromkeys([*content.names, *names_in(labels)]))

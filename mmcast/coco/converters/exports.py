@@ -23,6 +23,9 @@ from mmcast.images import check_size, image_files, name_problem, read_image_size
 
 Item = TypeVar('Item')
 
+# What converters of one file write, in the data root, where nobody says otherwise.
+OUT_FILE = 'annotations/instances.json'
+
 # What was left out or mended, as the commands say it behind a number.
 NO_PIXEL = 'objects without a pixel left out'
 CUT_OFF = 'objects cut off at the border of their image'

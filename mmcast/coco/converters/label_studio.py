@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcast.coco.converters.exports import (
     CUT_OFF,
+    OUT_FILE,
     RECTANGLES,
     ImageFinder,
     ImageLabels,
@@ -81,7 +82,7 @@ def convert_label_studio(
     """
     path = Path(source)
     folder = Path(images) if images else path.parent
-    out_file = Path(out_file) if out_file else path.parent / 'annotations/instances.json'
+    out_file = Path(out_file) if out_file else path.parent / OUT_FILE
     tasks = read_tasks(path)
     description = f'Label Studio, {path}'
     labels = read_label_studio_labels(tasks, path, folder, num_workers, progress)

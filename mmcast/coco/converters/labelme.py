@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from mmcast.coco.converters.exports import (
     CUT_OFF,
+    OUT_FILE,
     RECTANGLES,
     ImageLabels,
     Written,
@@ -29,7 +30,6 @@ from mmcast.errors import CASTError
 from mmcast.images import image_files
 from mmcast.masks.rle import encode_mask
 
-OUT_FILE = 'annotations/instances.json'
 #: A flag of an image that people set when they have looked at it.
 REVIEWED = 'reviewed'
 # Points that a shape has.

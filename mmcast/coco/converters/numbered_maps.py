@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mmcast.coco.converters.exports import (
+    OUT_FILE,
     ImageLabels,
     Written,
     labeled_image,
@@ -27,7 +28,6 @@ from mmcast.images import (
 )
 from mmcast.masks.rle import encode_crop
 
-OUT_FILE = 'annotations/instances.json'
 NO_MAP = 'images without a map left out'
 IN_PARTS = 'objects in several parts: right if one number is one object, wrong if it is a class'
 NO_BACKGROUND = 'maps in which all pixels are of objects: right if none is background (0, or black)'
