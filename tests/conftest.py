@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from devices import REHEARSED
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from shared_data import DSB2018
 
@@ -15,10 +15,11 @@ import mmcast  # noqa: F401  before a test imports mmdet: its stand-in for mmcv.
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """MMEngine keeps the last run's registry scope and progress for the process; no test is to see
-    another's.
+    """MMEngine keeps the last run's registry scope, progress and logger for the process; no test is
+    to see another's.
     """
-    monkeypatch.setattr(MessageHub, '_instance_dict', type(MessageHub._instance_dict)())
+    for kind in (MessageHub, MMLogger):
+        monkeypatch.setattr(kind, '_instance_dict', type(kind._instance_dict)())
     with DefaultScope.overwrite_default_scope('mmcast'):
         yield
 

@@ -4,7 +4,6 @@ turns.
 
 import contextlib
 import json
-import logging
 import multiprocessing
 import os
 import platform
@@ -257,10 +256,10 @@ class _TorchModel:
 
         from mmcast.configs import load_config
         from mmcast.deploy.export import build_network
+        from mmcast.models.weights.initialization import initialization_unlogged
         from mmcast.models.weights.loading import load_weights
 
         self.torch, self.device = torch, setting.device
-        logging.disable(logging.INFO)  # MMEngine logs how it initialises every parameter
         if setting.threads:
             torch.set_num_threads(setting.threads)
         cfg = load_config(Path(entry.path))
@@ -271,7 +270,8 @@ class _TorchModel:
         if entry.checkpoint:
             load_weights(model, entry.checkpoint)
         elif hasattr(model, 'init_weights'):
-            without_files(model).init_weights()
+            with initialization_unlogged():
+                without_files(model).init_weights()
         student = getattr(model, 'detector', model)  # of a CASTDetector
         self.model = student.to(setting.device).eval()
         if entry.backend == 'compiled':

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmcast.configs import load_config
@@ -302,6 +303,7 @@ def quiet() -> Iterator[None]:
     """Lets nobody print or log less than errors: the exporter and the quantiser describe their
     progress in hundreds of lines.
     """
+    logger = MMLogger.get_current_instance()  # one made within would write to nowhere for ever
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     nowhere = io.StringIO()
@@ -315,3 +317,4 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
+            logger.setLevel(logger.level)  # all of MMEngine's forget what was disabled

@@ -1,6 +1,7 @@
 """The ONNX file: the same instances as torch, at any size, without torch; and what is refused."""
 
 import copy
+import logging
 import os
 import runpy
 import stat
@@ -16,6 +17,7 @@ import pytest
 import torch
 from mmdet.structures.mask import mask2bbox
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmcast.deploy import agreement, onnx_export
 from mmcast.deploy.accuracy import compare_ap
@@ -463,3 +465,15 @@ def test_an_encoder_with_tensorflows_padding_is_exported_for_any_size():
             np.testing.assert_allclose(*scores, atol=1e-4)
             differing = found['masks'][own][order[0]] != expected.masks[order[1]]
             assert expected.masks.shape[1:] == size and differing.mean() < 1e-3
+
+
+def test_what_is_logged_after_an_export_is_written(capsys):
+    """MMEngine's loggers remember that a level was disabled: the warnings of label files and the
+    lines of a later run in the same process would be lost.
+    """
+    with onnx_export.quiet():
+        print_log('progress of the exporter', logger='current', level=logging.WARNING)
+    print_log('a label is left out', logger='current', level=logging.WARNING)
+    said = capsys.readouterr()
+    assert 'a label is left out' in said.out + said.err
+    assert 'progress' not in said.out + said.err
