@@ -40,7 +40,7 @@ steps |= dict(
     adapt_labeled_test=dict(
         teacher, config='{teacher}_adapt_labeled.py', checkpoint='{adapt_labeled.checkpoint}'),
     adapt_self_training_test=dict(
-        teacher, config='{teacher}_adapt_self_training.py',
+        teacher, enabled='{self_training}', config='{teacher}_adapt_self_training.py',
         checkpoint='{adapt_self_training.checkpoint}'),
     transfer_test=dict(student, config='{student}_transfer.py', checkpoint='{transfer.checkpoint}'),
     refine_test=dict(student, config='{student}_refine.py', checkpoint='{refine.checkpoint}'))

@@ -1,5 +1,5 @@
-"""Steps that say by name which others they take after: those that hold images out to choose
-thresholds of pseudo-labels.
+"""Steps that say by name which others they take after, those that hold images out to choose
+thresholds of pseudo-labels, or which one stands in for them where they are switched off.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -42,6 +42,44 @@ def folds_of(definition: Mapping[str, Any], fill: _Fill) -> int | str | None:
         return None
     variable = TEMPLATE.fullmatch(str(definition['folds']))
     return number_of_folds(value, f'variables.{variable[1]}' if variable else 'folds')
+
+
+def take_out_disabled(definitions: dict[str, dict], fill: _Fill) -> dict[str, str | None]:
+    """Takes the steps whose ``enabled`` is False out of ``definitions``, and ``enabled`` and
+    ``instead`` out of the others.
+
+    Args:
+        definitions: of all steps by name, not checked; changed in place.
+        fill: puts the values of variables into templates.
+
+    Returns:
+        Of each that was taken out, the step whose outputs are used in place of its own; None: none.
+
+    Raises:
+        CASTError: ``enabled`` is neither True nor False, or ``instead`` no step that runs.
+    """
+    switches = {
+        name: (step.pop('enabled', True), step.pop('instead', None))
+        for name, step in definitions.items()
+        if isinstance(step, dict)
+    }
+    known, disabled = list(definitions), {}
+    for name, (enabled, instead) in switches.items():
+        value = fill(enabled)
+        if not isinstance(value, bool):
+            variable = TEMPLATE.fullmatch(str(enabled))
+            place = f'variables.{variable[1]}' if variable else f'enabled of step {name}'
+            raise CASTError(f'{place} is {value!r}; True runs step {name}, False does not')
+        if value:
+            continue
+        if instead is not None and instead not in known:
+            raise CASTError(f'step {name} has instead={instead!r}; {hint(str(instead), known)}')
+        disabled[name] = instead
+        del definitions[name]
+    for name, instead in disabled.items():
+        if instead in disabled:
+            raise CASTError(f'step {instead} stands in for step {name}, but is not enabled either')
+    return disabled
 
 
 def steps_that_are_off(definitions: _Definitions, dropped: Set[str], fill: _Fill) -> set[str]:

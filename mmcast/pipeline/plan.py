@@ -30,6 +30,7 @@ from mmcast.pipeline.named_steps import (
     names_of,
     parts_of,
     steps_that_are_off,
+    take_out_disabled,
     views_of,
 )
 from mmcast.pipeline.settings import (
@@ -58,9 +59,10 @@ class Plan:
     values that some variables may take), ``datasets`` (see ``set_config_data``), ``mixing`` (of the
     pseudo-labeled images of every training step), ``step_options`` (merged into the config of every
     step), ``summary``, ``report`` and ``model_card``; other names are its own. A step that is None
-    does not exist. A dict's steps run in their order, but each behind those whose outputs it uses;
-    ``after`` puts one behind another instead of at the end. A step's config is looked for next to
-    the pipeline's, then among those shipped with mmcast. Strings may hold templates:
+    does not exist, nor does one whose ``enabled`` is False: others get the outputs of the step that
+    its ``instead`` names. A dict's steps run in their order, but each behind those whose outputs it
+    uses; ``after`` puts one behind another instead of at the end. A step's config is looked for
+    next to the pipeline's, then among those shipped with mmcast. Strings may hold templates:
     ``{variable}``, ``{work_dir}``, ``{seed}``, ``{config_dir}`` (the folder of the pipeline
     config), ``{configs}`` (the configs shipped with mmcast), ``{step.output}`` and ``{step}``, all
     outputs of a step.
@@ -108,6 +110,7 @@ class Plan:
             work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem)
         )
         self.definitions = order_steps(self.config.to_dict()['steps'])
+        self._disabled = take_out_disabled(self.definitions, self._filled_in)
         self._off = steps_that_are_off(self.definitions, self._dropped(), self._filled_in)
         for name in self._off:
             del self.definitions[name]
@@ -171,7 +174,7 @@ class Plan:
                     f'{self.path}: variables.{name} is used by nothing; {hint(name, known)}'
                 )
         steps = [name for base in bases for name in base.get('steps') or {}]
-        for name in self._dropped():
+        for name in self._dropped() - self._disabled.keys():
             if name not in steps:
                 raise CASTError(
                     f'{self.path}: there is no step {name} to drop; {hint(name, steps)}'
@@ -371,17 +374,33 @@ class Plan:
             return [
                 dict(row=wanted[name], step=name) for name in self.definitions if wanted.get(name)
             ]
+        wanted = [row for row in wanted if row['step'] not in self._disabled]
         self.check_names([row['step'] for row in wanted])
         return [dict(row) for row in wanted]
 
     def _dropped(self) -> set[str]:
-        """Names of the steps that a config took out of those of its base."""
+        """Names of the steps that a config took out of those of its base, or that are disabled."""
         steps = self.config.steps
-        return (
+        taken_out = (
             {name for name, step in steps.items() if step is None}
             if isinstance(steps, dict)
             else set()
         )
+        return taken_out | self._disabled.keys()
+
+    def _used_for(self, name: str, template: str, user: str) -> str:
+        """The step whose outputs a template of step ``name`` means: the one that stands in for it
+        where it is disabled.
+
+        Raises:
+            CASTError: none does.
+        """
+        step = self._disabled.get(name, name)
+        if step is None:
+            raise CASTError(
+                f'{self.path}: {user} uses {{{template}}}, but step {name} is not enabled'
+            )
+        return step
 
     def report_columns(self) -> list[dict]:
         """The pictures of each image in the report: dicts with ``title``, ``config``,
@@ -391,15 +410,17 @@ class Plan:
         """
         columns = []
         for column in self.config.get('report', {}).get('columns') or []:
-            if column.get('step') in self._dropped():
+            step = column.get('step')
+            step = self._disabled.get(step) or step
+            if step in self._dropped():
                 continue
-            if 'step' in column:
-                self.check_names([column['step']])
-                definition = self.definitions[column['step']]
+            if step:
+                self.check_names([step])
+                definition = self.definitions[step]
                 column = dict(
                     title=column['title'],
                     config=definition['config'],
-                    checkpoint=f'{{{column["step"]}.checkpoint}}',
+                    checkpoint=f'{{{step}.checkpoint}}',
                     cfg_options=definition.get('cfg_options', {}),
                     transforms=definition.get('transforms', {}),
                 )
@@ -439,6 +460,7 @@ class Plan:
     ) -> Any:
         """The value of a template that is no variable: one output of a step, or all."""
         step, _, output = name.partition('.')
+        step = self._used_for(step, name, user)
         if step in self._off:
             return None
         if step not in self.definitions:
@@ -468,6 +490,7 @@ class Plan:
 
         def note(template: str, inside: tuple[str, ...]) -> str:
             step, _, output = template.partition('.')
+            step = self._used_for(step, template, f'step {name}')
             if step in self._off:
                 return ''
             if step not in self.definitions:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
 from mmcast.pipeline.plan import Plan, order_steps
 from mmcast.pipeline.settings import merge_options
@@ -642,3 +643,66 @@ def _pipeline_of(step: Path) -> Path:
     path = step.with_name('pipeline.py')
     path.write_text("steps = dict(a=dict(kind='test', config='step.py', checkpoint='x'))")
     return path
+
+
+SWITCH = (
+    PIPELINE.replace('variables = dict(', 'variables = dict(again=True, ')
+    .replace(
+        "    student=dict(kind='train'",
+        """    label_again=dict(enabled='{again}', kind='pseudo_label', config='step.py',
+                     checkpoint='{again_adapt.checkpoint}'),
+    again_adapt=dict(enabled='{again}', instead='adapt', kind='train', config='step.py'),
+    label_twice=dict(kind='pseudo_label', config='step.py', checkpoint='{again_adapt.checkpoint}'),
+    student=dict(kind='train'""",
+    )
+    .replace("dict(adapt='teacher',", "dict(adapt='teacher', again_adapt='teacher again',")
+)
+
+
+def test_a_disabled_step_does_not_exist_and_another_stands_in_for_it(write):
+    path = write(SWITCH.replace("step='adapt'", "step='again_adapt'"))
+    enabled, disabled = (
+        plan_of(path, cfg_options={'variables.again': value}) for value in (True, False)
+    )
+    assert enabled.needs('label_twice') == {'data', 'again_adapt'}
+    assert disabled.needs('label_twice') == {'data', 'adapt'}
+    assert set(enabled.definitions) - set(disabled.definitions) == {'label_again', 'again_adapt'}
+    assert [row['step'] for row in enabled.rows] == ['adapt', 'again_adapt', 'student']
+    assert [row['step'] for row in disabled.rows] == ['adapt', 'student']
+    assert enabled.report_columns()[0]['checkpoint'] == '{again_adapt.checkpoint}'
+    assert disabled.report_columns()[0]['checkpoint'] == '{adapt.checkpoint}'
+    state = finish(disabled, data=FILES, adapt=dict(checkpoint='first.pth'))
+    step = disabled.step('label_twice', disabled.work_dir, state)
+    assert step.definition['checkpoint'] == 'first.pth'
+    assert 'enabled' not in enabled.definitions['again_adapt']
+
+
+@pytest.mark.parametrize(
+    'old, new, message',
+    [
+        ("'{again}', instead", "'no', instead", 'enabled of step again_adapt is .no.; True runs'),
+        ('again=True', 'again=1', 'variables.again is 1; True runs step label_again'),
+        ('again=True', 'again=None', 'variables.again is None'),
+        ("instead='adapt'", "instead='adopt'", "instead='adopt'; did you mean adapt"),
+        ("instead='adapt'", "instead='label_again'", 'label_again stands in .* not enabled either'),
+        ("instead='adapt', ", '', 'label_twice uses .* step again_adapt is not enabled'),
+    ],
+)
+def test_switches_that_say_nothing_are_refused(write, old, new, message):
+    text = SWITCH.replace('again=True', 'again=False') if 'again=' not in old else SWITCH
+    assert old in text
+    with pytest.raises(CASTError, match=message):
+        plan_of(write(text.replace(old, new)))
+
+
+def test_self_training_of_every_shipped_pipeline_can_be_left_out():
+    """The student then learns from the labels of the teacher of 1a."""
+    pipelines = sorted(shipped_configs().glob('cast_*.py'))
+    whole = [path for path in pipelines if {'pseudo_label_2', 'refine'} <= {*names(path)}]
+    assert len(whole) > 10
+    for path in whole:
+        plan = Plan(path, cfg_options={'variables.self_training': Typed('False')})
+        assert not [name for name in plan.definitions if 'self_training' in name], path
+        label = plan.definitions['pseudo_label_2']
+        assert label['checkpoint'] == '{adapt_self_training.checkpoint}'
+        assert 'adapt_labeled' in plan.needs('pseudo_label_2')

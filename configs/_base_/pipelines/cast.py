@@ -5,7 +5,8 @@ seed = 0
 # {data_root}, {teacher}, {student}, {foundation_teacher} and {pretrained_student} are the pipeline's to say.
 # teacher_options changes the teacher's config in each of its steps. threshold_folds, such as 3, or 'val', chooses
 # the thresholds of pseudo-labels on images whose labels the teacher has not learned: docs/pseudo_labels.md.
-variables = dict(percent=10, teacher_options=dict(), threshold_folds=None)
+# self_training=False leaves 1b out: the student learns from the labels of 1a.
+variables = dict(percent=10, teacher_options=dict(), threshold_folds=None, self_training=True)
 datasets = '{data}'  # the files that step `data` found or made
 
 steps = dict(
@@ -20,14 +21,14 @@ steps = dict(
         kind='train', config='{teacher}_adapt_labeled.py', load_from='{foundation_teacher}',
         cfg_options='{teacher_options}'),
     pseudo_label_1=dict(
-        kind='pseudo_label', config='{teacher}_adapt_labeled.py',
+        enabled='{self_training}', kind='pseudo_label', config='{teacher}_adapt_labeled.py',
         checkpoint='{adapt_labeled.checkpoint}', cfg_options='{teacher_options}'),
     folds=dict(kind='folds', folds='{threshold_folds}', train=['adapt_labeled']),
     thresholds_1=dict(
         kind='thresholds', folds='{threshold_folds}', held_out='{folds.held_out}',
         label='pseudo_label_1', used_by='adapt_self_training'),
     adapt_self_training=dict(
-        kind='train', config='{teacher}_adapt_self_training.py', load_from='{foundation_teacher}',
+        enabled='{self_training}', instead='adapt_labeled', kind='train', config='{teacher}_adapt_self_training.py', load_from='{foundation_teacher}',
         pseudo_labels='{pseudo_label_1.annotations}', thresholds='{thresholds_1.thresholds}',
         cfg_options='{teacher_options}'),
     pseudo_label_2=dict(

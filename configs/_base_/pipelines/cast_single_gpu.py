@@ -11,6 +11,7 @@ steps = dict(
     folds=dict(train=['boxes_labeled', 'adapt_labeled']),
     boxes_self_training=dict(
         boxes,
+        enabled='{self_training}',
         config='{teacher}_boxes_self_training.py',
         pseudo_labels='{pseudo_label_1.annotations}',
         thresholds='{thresholds_1.thresholds}'),
