@@ -114,6 +114,7 @@ class Plan:
         self._off = steps_that_are_off(self.definitions, self._dropped(), self._filled_in)
         for name in self._off:
             del self.definitions[name]
+        self._check_for_steps_that_run(cfg_options or {})
         for name, definition in self.definitions.items():
             check_step(name, definition, [other for other in self.definitions if other != name])
         for name, definition in self.definitions.items():
@@ -139,6 +140,18 @@ class Plan:
         self.rows = self._summary_rows()
         self.report_columns()  # knows every step
         self.choose([], [])
+
+    def _check_for_steps_that_run(self, cfg_options: dict) -> None:
+        """Raises CASTError where an option of the command line is for a step that does not run."""
+        idle = self._off | self._disabled.keys()
+        for key in cfg_options:
+            section, _, rest = key.partition('.')
+            name = rest.partition('.')[0]
+            if section == 'steps' and name in idle and not rest.endswith(('.enabled', '.folds')):
+                raise CASTError(
+                    f'{self.path}: {key} would do nothing, as step {name} does not run with these '
+                    'settings'
+                )
 
     def _check_held_out(self) -> None:
         """Raises CASTError where thresholds would be chosen for, or given to, a step that reads no

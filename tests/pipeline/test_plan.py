@@ -706,3 +706,17 @@ def test_self_training_of_every_shipped_pipeline_can_be_left_out():
         label = plan.definitions['pseudo_label_2']
         assert label['checkpoint'] == '{adapt_self_training.checkpoint}'
         assert 'adapt_labeled' in plan.needs('pseudo_label_2')
+
+
+def test_an_option_for_a_step_that_does_not_run_is_refused(write):
+    options = {'steps.again_adapt.load_from': 'other.pth'}
+    assert plan_of(write(SWITCH), cfg_options=options)
+    with pytest.raises(CASTError, match='again_adapt.load_from would do nothing, as step again_ad'):
+        plan_of(write(SWITCH), cfg_options=options | {'variables.again': False})
+    off = {'steps.again_adapt.enabled': False}
+    assert 'again_adapt' not in plan_of(write(SWITCH), cfg_options=off).definitions
+    toy = shipped_configs() / 'cast_toy.py'
+    fraction = {'steps.folds.fraction': 0.3}
+    with pytest.raises(CASTError, match='steps.folds.fraction would do nothing'):
+        Plan(toy, cfg_options=fraction)
+    assert Plan(toy, cfg_options=fraction | {'variables.threshold_folds': 3})
