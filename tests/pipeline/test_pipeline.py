@@ -185,6 +185,26 @@ def test_a_step_that_a_config_got_later_runs_before_the_others_are_compared(conf
     assert 'plan' in finished(config)
 
 
+def test_a_step_that_is_switched_off_later_changes_what_used_it(config, capsys):
+    """``zero_shot`` read the refined network; without that step it reads the taught one."""
+    text = PIPELINE_CONFIG.replace("lr=0.1, refine", "lr=0.1, refines=True, refine")
+    text = text.replace(
+        "dict(name='refine',", "dict(name='refine', enabled='{refines}', instead='teach',"
+    )
+    config.write_text(text)
+    assert 'refined' in run(config, capsys)
+    with pytest.raises(CASTError, match='zero_shot .*checkpoint'):
+        run(config, cfg_options=variables(refines=False))
+    options = dict(cfg_options=variables(refines=False), rerun=['zero_shot'])
+    said = run(config, capsys, **options)
+    assert 'refined' not in said and 'taught' in said
+    fingerprint = json.loads(
+        next((config.parent / 'work').glob('*zero_shot/fingerprint.json')).read_text()
+    )
+    assert 'teach' in fingerprint['settings']['step.checkpoint']
+    assert run(config, capsys, cfg_options=variables(refines=False)).count('skipped') == 3
+
+
 def test_changed_input_file_is_refused(config):
     run(config)
     labels = config.parent / 'work/data/labels.json'
