@@ -13,6 +13,7 @@ variables = dict(
     crowd_as_instances=False,  # whether annotations with iscrowd 1 are single objects
     max_queries=300,  # most objects that are found in an image or window
     crop_size=256,  # pixels: training crops; larger ones see larger objects whole, and take longer
+    self_training=False,  # True adds step 1b, whose labels were worse than those of 1a: docs/results.md
     threshold_folds=None,  # such as 3: thresholds of pseudo-labels by class, docs/pseudo_labels.md
     # What step `plan` decides from the data; a number here wins.
     image_size=None,  # the short side in pixels that training and tests resize to

