@@ -17,6 +17,7 @@ variables = dict(
     val_images=None,  # folder of the validation images, likewise
     crowd_as_instances=False,  # whether annotations with iscrowd 1 are single objects
     max_queries=300,  # most objects that the student finds in an image or window
+    self_training=True,  # False leaves out step 1b: the student learns from the labels of 1a
     value_range=None,  # black and white of images with more than 8 bits: (low, high) or 'percentile'
     # What step `plan` decides; a number here wins.
     teacher_window=None,  # pixels of the image; 0: whole images
@@ -60,7 +61,8 @@ plan = dict(
     classes='{data.classes}', teacher='{teacher}', student='{student}', gpu='{gpu}', prompts='{prompts}',
     presets=_base_.presets, given={name: '{' + name + '}' for name in given}, max_queries='{max_queries}',
     weights=dict(dinov2='{dinov2}', language_model='{language_model}', tokenizer='{tokenizer}'),
-    teacher_options='{teacher_options}', student_options='{student_options}')
+    teacher_options='{teacher_options}', student_options='{student_options}',
+    self_training='{self_training}')
 downloads = (
     'grounding_dino', 'sam2', 'language_model', 'sam3', 'tokenizer', 'dinov2', 'student_encoder',
     'student_weights', 'mask2former')

@@ -101,6 +101,7 @@ def plan_from_data(
     weights: Mapping[str, Any] | None = None,
     teacher_options: Mapping[str, Any] | None = None,
     student_options: Mapping[str, Any] | None = None,
+    self_training: bool = True,
 ) -> dict:
     """A pipeline's step: looks at the data and decides what the training steps need to be told.
 
@@ -120,6 +121,7 @@ def plan_from_data(
         weights: ``dinov2``, ``language_model`` and ``tokenizer``, which configs name by path.
         teacher_options: Options of the teacher's steps, which win over all others.
         student_options: The same of the student's.
+        self_training: Whether ``adapt_self_training`` runs, so that its length is decided.
 
     Returns:
         Options of each step, by its name (``zero_shot``, ``adapt_labeled``,
@@ -135,6 +137,11 @@ def plan_from_data(
     read_texts(TEACHERS[teacher].network, classes, prompts)  # here, not after the downloads
     data = measure_data(labeled, val, unlabeled, classes)
     decisions = Decisions(given or {})
+    if not self_training and decisions.given.get('self_training_iterations') is not None:
+        raise CASTError(
+            'variables.self_training_iterations would do nothing, as variables.self_training is '
+            'False'
+        )
     describe(decisions, data.facts, classes, prompts or {}, (teacher, student, gpu))
     preset = dict((presets or {}).get(teacher, {}).get(gpu, {}))
     seen = _teacher_view(decisions, data, TEACHERS[teacher])
@@ -143,7 +150,9 @@ def plan_from_data(
     most = int(number(max_queries, 'max_queries'))
     shown = choose_view(decisions, data, limit, most, taken.start_queries)
     steps = dict(
-        _teacher_steps(decisions, data.facts, teacher, preset, seen, classes, prompts or {}),
+        _teacher_steps(
+            decisions, data.facts, teacher, preset, seen, classes, prompts or {}, self_training
+        ),
         **_student_steps(decisions, data.facts, student, gpu, shown, classes),
     )
     _set_pseudo_labels(decisions, data.facts, TEACHERS[teacher], labeled, steps)
@@ -279,6 +288,7 @@ def _teacher_steps(
     view: View,
     classes: Sequence[str],
     prompts: Mapping[str, Any],
+    self_training: bool,
 ) -> dict[str, dict]:
     batch, accumulate = _batch(
         decisions,
@@ -311,11 +321,9 @@ def _teacher_steps(
 
     training = dict(preset, **common, **_batches(batch, accumulate))
     labeled = dict(training, **_schedule(decisions.choose('teacher_iterations', first)))
-    both = dict(
-        training,
-        **_schedule(decisions.choose('self_training_iterations', second)),
-        **_sampler(batch),
-    )
+    both = dict(training, **_sampler(batch))
+    if self_training:  # else the teacher of 1a labels with them
+        both |= _schedule(decisions.choose('self_training_iterations', second))
     return dict(
         zero_shot={**common, 'model.pixel_contrast': None},
         adapt_labeled=labeled,

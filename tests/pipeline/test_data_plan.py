@@ -242,3 +242,16 @@ def test_step_configs_know_all_options_and_get_the_sizes(tmp_path, teacher, stud
         if step.type == 'RandomCrop'
     ]
     assert crops == [(224, 224)] * 2
+
+
+def test_a_plan_without_self_training_decides_nothing_about_it():
+    """Its table is in the report. The student's labels are made with its options all the same."""
+    plans = _, without = [any_plan(self_training=value) for value in (True, False)]
+    rows = [why(plan) for plan in plans]
+    assert rows[0].keys() - rows[1].keys() == {'self_training_iterations'}
+    for key, value in nested(without['adapt_labeled'])['model'].items():
+        assert nested(without['adapt_self_training'])['model'][key] == value
+    given = dict(self_training_iterations='100')
+    assert why(any_plan(given=given))['self_training_iterations']['value'] == 100
+    with pytest.raises(CASTError, match='self_training_iterations would do nothing'):
+        any_plan(given=given, self_training=False)
