@@ -11,7 +11,8 @@ steps = dict(
     zero_shot_student=None, pseudo_label_2=None, transfer=None, refine=None,
     pseudo_label_1=dict(confidence=True),
     adapt_self_training_confidence=dict(self_training, cfg_options=confidence),
-    pseudo_label_0=dict(_base_.steps.pseudo_label_1, checkpoint='{foundation_teacher}', limit=40, **off)) | {
+    pseudo_label_0=dict(
+        _base_.steps.pseudo_label_1, enabled=True, checkpoint='{foundation_teacher}', limit=40, **off)) | {
         f'{name}_{option}': dict(_base_.steps[name], limit=40, **settings)
         for name in generations for option, settings in tta.items()}
 summary = dict(adapt_self_training_confidence='teacher, self-trained with confidence maps')

@@ -11,7 +11,8 @@ steps = dict(
     refine=None,
     pseudo_label_1=plain,
     pseudo_label_2=dict(plain, confidence=True),
-    pseudo_label_0=dict(_base_.steps.pseudo_label_1, **plain, checkpoint='{foundation_teacher}')) | {
+    pseudo_label_0=dict(
+        _base_.steps.pseudo_label_1, **plain, enabled=True, checkpoint='{foundation_teacher}')) | {
         f'{name}_{option}': dict(_base_.steps[name], **settings)
         for name in ('pseudo_label_1', 'pseudo_label_2') for option, settings in tta.items()} | dict(
     transfer_confidence=dict(_base_.steps.transfer, cfg_options=confidence))
