@@ -3,12 +3,13 @@ thresholds of pseudo-labels, or which one stands in for them where they are swit
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import ON_VAL, number_of_folds
 from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS
-from mmcast.spelling import hint
+from mmcast.spelling import hint, nearest
 from mmcast.typed_values import TEMPLATE
 
 # Values of the keys that steps of these kinds may leave out.
@@ -20,6 +21,19 @@ DEFAULTS: dict[str, dict[str, Any]] = dict(
 _NOT_VIEWS = ('limit', 'strict', 'confidence')
 _Definitions = Mapping[str, dict]
 _Fill = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Disabled:
+    """A step that does not run.
+
+    Attributes:
+        switch: what is False.
+        instead: the step whose outputs are used in place of its own; None: none.
+    """
+
+    switch: str
+    instead: str | None
 
 
 def names_of(definition: Mapping[str, Any]) -> list[str]:
@@ -44,16 +58,20 @@ def folds_of(definition: Mapping[str, Any], fill: _Fill) -> int | str | None:
     return number_of_folds(value, f'variables.{variable[1]}' if variable else 'folds')
 
 
-def take_out_disabled(definitions: dict[str, dict], fill: _Fill) -> dict[str, str | None]:
+def take_out_disabled(
+    definitions: dict[str, dict], dropped: Set[str], known: Set[str], fill: _Fill
+) -> dict[str, Disabled]:
     """Takes the steps whose ``enabled`` is False out of ``definitions``, and ``enabled`` and
     ``instead`` out of the others.
 
     Args:
         definitions: of all steps by name, not checked; changed in place.
+        dropped: names of the steps that were taken out already, for which nothing can stand in.
+        known: names of the variables, for the message.
         fill: puts the values of variables into templates.
 
     Returns:
-        Of each that was taken out, the step whose outputs are used in place of its own; None: none.
+        Those that were taken out.
 
     Raises:
         CASTError: ``enabled`` is neither True nor False, or ``instead`` no step that runs.
@@ -63,23 +81,49 @@ def take_out_disabled(definitions: dict[str, dict], fill: _Fill) -> dict[str, st
         for name, step in definitions.items()
         if isinstance(step, dict)
     }
-    known, disabled = list(definitions), {}
+    names, disabled = [*definitions, *dropped], {}
     for name, (enabled, instead) in switches.items():
-        value = fill(enabled)
-        if not isinstance(value, bool):
-            variable = TEMPLATE.fullmatch(str(enabled))
-            place = f'variables.{variable[1]}' if variable else f'enabled of step {name}'
-            raise CASTError(f'{place} is {value!r}; True runs step {name}, False does not')
-        if value:
-            continue
-        if instead is not None and instead not in known:
-            raise CASTError(f'step {name} has instead={instead!r}; {hint(str(instead), known)}')
-        disabled[name] = instead
-        del definitions[name]
-    for name, instead in disabled.items():
-        if instead in disabled:
-            raise CASTError(f'step {instead} stands in for step {name}, but is not enabled either')
-    return disabled
+        if instead is not None and instead not in names:
+            raise CASTError(f'step {name} has instead={instead!r}; {hint(str(instead), names)}')
+        if not _switched_on(name, enabled, known, fill):
+            disabled[name] = Disabled(
+                _place_of(name, enabled), None if instead in dropped else instead
+            )
+            del definitions[name]
+    return {name: Disabled(one.switch, _stand_in(name, disabled)) for name, one in disabled.items()}
+
+
+def _switched_on(name: str, enabled: Any, known: Set[str], fill: _Fill) -> bool:
+    value = fill(enabled)
+    if isinstance(value, bool):
+        return value
+    unknown = TEMPLATE.findall(value) if isinstance(value, str) else []
+    if unknown:
+        similar = None if '.' in unknown[0] else nearest(unknown[0], known)
+        meant = f'did you mean {similar}?' if similar else 'outputs of steps come too late'
+        raise CASTError(
+            f'enabled of step {name} is {value!r}, and there is no variable {unknown[0]}; {meant}'
+        )
+    raise CASTError(
+        f'{_place_of(name, enabled)} is {value!r}; True runs step {name}, False does not'
+    )
+
+
+def _place_of(name: str, enabled: Any) -> str:
+    """What a person sets to switch a step."""
+    variable = TEMPLATE.fullmatch(str(enabled))
+    return f'variables.{variable[1]}' if variable else f'enabled of step {name}'
+
+
+def _stand_in(name: str, disabled: Mapping[str, Disabled]) -> str | None:
+    """The step that runs in place of a disabled one, or of the disabled one that would."""
+    step, seen = disabled[name].instead, {name}
+    while step in disabled:
+        if step in seen or disabled[step].instead is None:
+            raise CASTError(f'step {step} stands in for step {name}, but is not enabled either')
+        seen.add(step)
+        step = disabled[step].instead
+    return step
 
 
 def steps_that_are_off(definitions: _Definitions, dropped: Set[str], fill: _Fill) -> set[str]:

@@ -24,6 +24,7 @@ from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import number_of_folds, reading_options, shortened
 from mmcast.pipeline.named_steps import (
     DEFAULTS,
+    Disabled,
     completed,
     folds_of,
     loads_of,
@@ -43,7 +44,7 @@ from mmcast.pipeline.settings import (
     check_step,
     merge_options,
 )
-from mmcast.pipeline.state import PipelineState
+from mmcast.pipeline.state import PipelineState, flatten
 from mmcast.pipeline.steps import Step
 from mmcast.spelling import hint, nearest
 from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
@@ -110,10 +111,15 @@ class Plan:
             work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem)
         )
         self.definitions = order_steps(self.config.to_dict()['steps'])
-        self._disabled = take_out_disabled(self.definitions, self._filled_in)
+        self._disabled: dict[str, Disabled] = {}
+        self._disabled = take_out_disabled(
+            self.definitions, self._dropped(), self._variables().keys(), self._filled_in
+        )
         self._off = steps_that_are_off(self.definitions, self._dropped(), self._filled_in)
         for name in self._off:
             del self.definitions[name]
+        if not self.definitions:
+            raise CASTError(f'{self.path}: none of its steps would run')
         self._check_for_steps_that_run(cfg_options or {})
         for name, definition in self.definitions.items():
             check_step(name, definition, [other for other in self.definitions if other != name])
@@ -138,20 +144,23 @@ class Plan:
         for name, definition in self.definitions.items():
             check_arguments(name, self._filled_in(definition))
         self.rows = self._summary_rows()
-        self.report_columns()  # knows every step
+        self._check_report()
         self.choose([], [])
 
     def _check_for_steps_that_run(self, cfg_options: dict) -> None:
         """Raises CASTError where an option of the command line is for a step that does not run."""
-        idle = self._off | self._disabled.keys()
-        for key in cfg_options:
+        for key in flatten(nested(cfg_options)):
             section, _, rest = key.partition('.')
-            name = rest.partition('.')[0]
-            if section == 'steps' and name in idle and not rest.endswith(('.enabled', '.folds')):
-                raise CASTError(
-                    f'{self.path}: {key} would do nothing, as step {name} does not run with these '
-                    'settings'
-                )
+            name, _, setting = rest.partition('.')
+            idle = self._why_idle(name)
+            if section == 'steps' and idle and setting not in ('enabled', 'instead', 'folds'):
+                raise CASTError(f'{self.path}: {key} would do nothing: {idle}')
+
+    def _why_idle(self, name: str) -> str | None:
+        """That a step of the config does not run, and why; None of any other."""
+        if name in self._disabled:
+            return f'step {name} does not run, as {self._disabled[name].switch} is False'
+        return f'step {name} does not run with these settings' if name in self._off else None
 
     def _check_held_out(self) -> None:
         """Raises CASTError where thresholds would be chosen for, or given to, a step that reads no
@@ -193,8 +202,12 @@ class Plan:
                     f'{self.path}: there is no step {name} to drop; {hint(name, steps)}'
                 )
 
-    def _templates(self) -> set[str]:
-        """The names in all templates of the config that anything reads."""
+    def _templates(self, steps: dict[str, dict] | None = None) -> set[str]:
+        """The names in all templates of the config that anything reads.
+
+        Args:
+            steps: in place of the config's.
+        """
         found: set[str] = set()
 
         def note(name: str) -> str:
@@ -202,6 +215,8 @@ class Plan:
             return ''
 
         content = self.config.to_dict()
+        if steps is not None:
+            content['steps'] = steps
         resolve({key: content[key] for key in PIPELINE_KEYS if key in content}, note)
         return found
 
@@ -223,8 +238,16 @@ class Plan:
         return resolve(value, lookup)
 
     def _filled_in(self, value: Any) -> Any:
-        """``value`` with the variables in it, and templates of outputs as they are."""
-        return self._fill_in(value, lambda name, _: f'{{{name}}}')
+        """``value`` with the variables in it, and templates of outputs as they are, but of the
+        steps that stand in for others.
+        """
+
+        def output(name: str, _: tuple[str, ...]) -> str:
+            step, dot, rest = name.partition('.')
+            other = self._disabled.get(step)
+            return f'{{{(other and other.instead) or step}{dot}{rest}}}'
+
+        return self._fill_in(value, output)
 
     def _check_options(self) -> None:
         """Raises CASTError where options for the steps' configs would do nothing; names all.
@@ -375,6 +398,8 @@ class Plan:
     def check_names(self, names: Sequence[str]) -> None:
         """Raises CASTError where a name is not a step's."""
         for name in names:
+            if idle := self._why_idle(name):
+                raise CASTError(f'{self.path}: {idle}')
             if name not in self.definitions:
                 raise CASTError(f'{self.path} has no step {name}; {hint(name, self.definitions)}')
 
@@ -408,10 +433,13 @@ class Plan:
         Raises:
             CASTError: none does.
         """
-        step = self._disabled.get(name, name)
+        if name not in self._disabled:
+            return name
+        step = self._disabled[name].instead
         if step is None:
             raise CASTError(
-                f'{self.path}: {user} uses {{{template}}}, but step {name} is not enabled'
+                f'{self.path}: {user} uses {{{template}}}, but {self._why_idle(name)}, and none '
+                'stands in for it'
             )
         return step
 
@@ -419,17 +447,31 @@ class Plan:
         """The pictures of each image in the report: dicts with ``title``, ``config``,
         ``checkpoint``, ``cfg_options``, ``transforms``.
 
-        A column may name a ``step``, whose network it then is. Templates are unresolved.
+        A column may name a ``step``, whose network it then is; that of a step that does not run
+        shows the one that stands in for it, unless another column does. Templates are unresolved.
+
+        Raises:
+            CASTError: a column names an unknown step, or lacks what it is to show.
         """
         columns = []
-        for column in self.config.get('report', {}).get('columns') or []:
+        wanted = self.config.get('report', {}).get('columns') or []
+        shown = {column.get('step') for column in wanted}
+        for column in wanted:
             step = column.get('step')
-            step = self._disabled.get(step) or step
-            if step in self._dropped():
+            if step in self._disabled:
+                step = self._disabled[step].instead
+                if step is None or step in shown:
+                    continue
+            elif step in self._dropped():
                 continue
             if step:
                 self.check_names([step])
                 definition = self.definitions[step]
+                if definition['kind'] != 'train':
+                    raise CASTError(
+                        f'{self.path}: column {column.get("title")} of the report shows step '
+                        f'{step}, which trains nothing'
+                    )
                 column = dict(
                     title=column['title'],
                     config=definition['config'],
@@ -437,8 +479,26 @@ class Plan:
                     cfg_options=definition.get('cfg_options', {}),
                     transforms=definition.get('transforms', {}),
                 )
+            elif lacking := [key for key in ('config', 'checkpoint') if not column.get(key)]:
+                raise CASTError(
+                    f'{self.path}: column {column.get("title")} of the report lacks a step, or '
+                    f'{" and ".join(lacking)}'
+                )
             columns.append(dict(column))
         return columns
+
+    def _check_report(self) -> None:
+        """Raises CASTError where what the report will read is of no step that runs: it is made
+        after hours.
+        """
+        report = self.config.to_dict().get('report') or {}
+        columns = self.report_columns()
+        read = [columns, report.get('other_runs')]
+        if columns:
+            read += [report.get('ann_file'), report.get('img_dir')]
+        if any(definition['kind'] == 'pseudo_label' for definition in self.definitions.values()):
+            read.append(report.get('pseudo_labels'))
+        self._steps_used(read, 'report')
 
     def resolve(self, value: Any, user: str, state: PipelineState | None = None) -> Any:
         """``value`` with its templates replaced.
@@ -499,27 +559,35 @@ class Plan:
             CASTError: it uses a name that is neither a variable nor a step.
         """
         definition = self.definitions[name]
-        used: set[str] = set()
-
-        def note(template: str, inside: tuple[str, ...]) -> str:
-            step, _, output = template.partition('.')
-            step = self._used_for(step, template, f'step {name}')
-            if step in self._off:
-                return ''
-            if step not in self.definitions:
-                raise CASTError(self._unknown(template, f'step {name}', inside))
-            check_output(step, self.definitions[step], output, f'{self.path}: step {name}')
-            used.add(step)
-            return ''
-
         shared = (
             []
             if definition['kind'] == 'call'
             else [self.config.get(key) for key in ('datasets', 'step_options')]
         )
         others = self._parts(name) if definition['kind'] in DEFAULTS else []
-        self._fill_in([definition, *others, *shared], note)
-        return used - {name}
+        return self._steps_used([definition, *others, *shared], f'step {name}') - {name}
+
+    def _steps_used(self, value: Any, user: str) -> set[str]:
+        """Names of the steps whose outputs are in ``value``, directly or through variables.
+
+        Raises:
+            CASTError: it has a name that is neither a variable nor a step.
+        """
+        used: set[str] = set()
+
+        def note(template: str, inside: tuple[str, ...]) -> str:
+            step, _, output = template.partition('.')
+            step = self._used_for(step, template, user)
+            if step in self._off:
+                return ''
+            if step not in self.definitions:
+                raise CASTError(self._unknown(template, user, inside))
+            check_output(step, self.definitions[step], output, f'{self.path}: {user}')
+            used.add(step)
+            return ''
+
+        self._fill_in(value, note)
+        return used
 
     def _unknown(self, template: str, user: str, inside: tuple[str, ...]) -> str:
         variables = [name for name in self._variables() if name not in inside]
@@ -534,7 +602,7 @@ class Plan:
         """Raises CASTError where the config uses an output that a finished step does not have, or
         options that it left would do nothing: the steps that use it may come hours later.
         """
-        for template in sorted(self._templates()):
+        for template in sorted(self._templates(self.definitions)):
             step, _, output = template.partition('.')
             if template in self._variables() or step not in self.definitions or not output:
                 continue

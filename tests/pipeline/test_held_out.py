@@ -232,6 +232,20 @@ def test_components_that_are_adapted_in_turn_are_adapted_in_turn_without_each_fo
     assert plan.iterations('folds') == 3 * (2000 + 3000)
 
 
+def test_a_teacher_without_a_fold_starts_from_the_one_that_stands_in_for_its_own_start(config):
+    """Adapted without that fold too: else thresholds would be chosen on labels that it knows."""
+    config.with_name('changed.py').write_text("""
+_base_ = './cast_test.py'
+variables = dict(threshold_folds=3)
+teacher = dict(kind='train', config='teacher.py')
+steps = dict(
+    more=dict(teacher, enabled=False, instead='adapt', load_from='{adapt.checkpoint}'),
+    last=dict(teacher, load_from='{more.checkpoint}'),
+    folds=dict(train=['adapt', 'last']))
+""")
+    assert Plan(config.with_name('changed.py')).needs('folds') == set()
+
+
 def test_a_short_run_has_the_same_schedule_in_less_time():
     config = Config.fromfile('configs/toy/toy_teacher_adapt_labeled.py')
     config.param_scheduler.append(dict(type='MultiStepLR', by_epoch=False, milestones=[100, 120]))

@@ -685,7 +685,13 @@ def test_a_disabled_step_does_not_exist_and_another_stands_in_for_it(write):
         ('again=True', 'again=None', 'variables.again is None'),
         ("instead='adapt'", "instead='adopt'", "instead='adopt'; did you mean adapt"),
         ("instead='adapt'", "instead='label_again'", 'label_again stands in .* not enabled either'),
-        ("instead='adapt', ", '', 'label_twice uses .* step again_adapt is not enabled'),
+        (
+            "instead='adapt', ",
+            '',
+            'label_twice uses .* again_adapt does not run, as variables.again',
+        ),
+        ("'{again}', instead", "'{agein}', instead", 'no variable agein; did you mean again'),
+        ("'{again}', instead", "'{data.again}', instead", 'outputs of steps come too late'),
     ],
 )
 def test_switches_that_say_nothing_are_refused(write, old, new, message):
@@ -711,12 +717,91 @@ def test_self_training_of_every_shipped_pipeline_can_be_left_out():
 def test_an_option_for_a_step_that_does_not_run_is_refused(write):
     options = {'steps.again_adapt.load_from': 'other.pth'}
     assert plan_of(write(SWITCH), cfg_options=options)
-    with pytest.raises(CASTError, match='again_adapt.load_from would do nothing, as step again_ad'):
+    with pytest.raises(CASTError, match='again_adapt.load_from would do nothing: step again_ad'):
         plan_of(write(SWITCH), cfg_options=options | {'variables.again': False})
-    off = {'steps.again_adapt.enabled': False}
-    assert 'again_adapt' not in plan_of(write(SWITCH), cfg_options=off).definitions
+    for off in (
+        {'steps.again_adapt.enabled': False},
+        {'steps.again_adapt': dict(enabled=False)},
+        {'steps.again_adapt.enabled': False, 'steps.again_adapt.instead': 'student'},
+    ):
+        assert 'again_adapt' not in plan_of(write(SWITCH), cfg_options=off).definitions
     toy = shipped_configs() / 'cast_toy.py'
     fraction = {'steps.folds.fraction': 0.3}
     with pytest.raises(CASTError, match='steps.folds.fraction would do nothing'):
         Plan(toy, cfg_options=fraction)
     assert Plan(toy, cfg_options=fraction | {'variables.threshold_folds': 3})
+
+
+def test_a_step_that_is_asked_for_and_does_not_run_is_named_with_what_switches_it(write):
+    """Not as one that there is not: the likeliest other name would be a wrong one."""
+    plan = plan_of(write(SWITCH), cfg_options={'variables.again': False})
+    for steps, rerun in ((['label_again'], []), ([], ['label_again'])):
+        with pytest.raises(CASTError, match='label_again does not run, as variables.again is Fal'):
+            plan.choose(steps, rerun)
+
+
+def test_of_steps_that_stand_in_for_one_another_the_one_that_runs_is_used(write):
+    """Rounds that are switched one by one, of which any may be left out."""
+    third = "again_adapt=dict(enabled='{third}', instead='again_adapt', kind='train', "
+    text = SWITCH.replace('again=True', 'again=True, third=False').replace(
+        '    label_twice=', f"    third_{third}config='step.py'),\n    label_twice="
+    )
+    path = write(
+        text.replace(
+            "twice=dict(kind='pseudo_label', config='step.py', checkpoint='{",
+            "twice=dict(kind='pseudo_label', config='step.py', checkpoint='{third_",
+        )
+    )
+    for again, used in ((True, 'again_adapt'), (False, 'adapt')):
+        plan = plan_of(path, cfg_options={'variables.again': again})
+        assert plan.needs('label_twice') == {'data', used}
+    circle = path.read_text().replace("instead='adapt'", "instead='third_again_adapt'")
+    with pytest.raises(CASTError, match='stands in for step .* but is not enabled either'):
+        plan_of(write(circle), cfg_options={'variables.again': False})
+
+
+def test_a_step_may_be_taken_out_that_would_have_stood_in_for_one_that_nothing_uses(write):
+    write(SWITCH.replace('again=True', 'again=False'), 'base.py')
+    other = "steps = dict(again_adapt=dict(instead='label'), label=None, student=None"
+    use = ", label_twice=dict(checkpoint='{start}'))"
+    assert names(write(f"_base_ = './base.py'\n{other}{use}")) == ['data', 'adapt', 'label_twice']
+    with pytest.raises(CASTError, match='again_adapt does not run.* and none stands in for it'):
+        plan_of(write(f"_base_ = './base.py'\n{other})"))
+
+
+def test_a_network_has_one_column_in_the_report(write):
+    """Not a second one with the title of the step that it stands in for."""
+    columns = "dict(title='again', step='again_adapt'), dict(title='A', step='adapt')"
+    path = write(SWITCH.replace("dict(title='A', step='adapt')", columns))
+    for again, titles in ((True, ['again', 'A', 'S']), (False, ['A', 'S'])):
+        plan = plan_of(path, cfg_options={'variables.again': again})
+        assert [column['title'] for column in plan.report_columns()] == titles
+
+
+@pytest.mark.parametrize(
+    'report, message',
+    [
+        ("columns=[dict(title='X')]", 'column X of the report lacks a step, or config and check'),
+        ("columns=[dict(title='X', step='data')]", 'column X .* step data, which trains nothing'),
+        ("columns=[dict(title='X', config='step.py', checkpoint='{no.x}')]", 'report uses .no.x'),
+        ("img_dir='{dota.val}'", 'report uses {dota.val}, which is not known; did you mean data'),
+        ("pseudo_labels=dict(hidden='{label_again.annotations}')", 'label_again does not run'),
+    ],
+)  # fmt: skip
+def test_a_report_of_what_there_will_not_be_is_refused_before_anything_runs(write, report, message):
+    path = write(SWITCH.replace('again=True', 'again=False') + f'report.update({report})\n')
+    with pytest.raises(CASTError, match=message):
+        plan_of(path)
+
+
+def test_what_a_disabled_step_would_use_need_not_be_there(write):
+    """The output of a function is known when it has run; here nothing would read it."""
+    step = "off=dict(enabled=False, kind='train', config='step.py', load_from='{data.weights}'),"
+    plan = plan_of(write(PIPELINE.replace('    adapt=', f'    {step}\n    adapt=')))
+    plan.check_outputs(finish(plan, data=FILES))
+
+
+def test_a_pipeline_of_which_no_step_would_run_is_refused(write):
+    off = {f'steps.{name}.enabled': False for name in ('data', 'adapt', 'label', 'student')}
+    with pytest.raises(CASTError, match='none of its steps would run'):
+        plan_of(write(PIPELINE), cfg_options=off)
