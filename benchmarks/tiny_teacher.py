@@ -76,9 +76,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data', choices=DATA, default='toy_cityscapes')
-    parser.add_argument(
-        '--data-root', type=Path, default=Path('../shared/data/dsb2018'), help='of DSB2018'
-    )
+    parser.add_argument('--data-root', type=Path, default=Path('data/dsb2018'), help='of DSB2018')
     parser.add_argument(
         '--work-dir', type=Path, help='one for each --data (work_dirs/tiny_teacher_DATA)'
     )
