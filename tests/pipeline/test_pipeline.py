@@ -187,7 +187,7 @@ def test_a_step_that_a_config_got_later_runs_before_the_others_are_compared(conf
 
 def test_a_step_that_is_switched_off_later_changes_what_used_it(config, capsys):
     """``zero_shot`` read the refined network; without that step it reads the taught one."""
-    text = PIPELINE_CONFIG.replace("lr=0.1, refine", "lr=0.1, refines=True, refine")
+    text = PIPELINE_CONFIG.replace('lr=0.1, refine', 'lr=0.1, refines=True, refine')
     text = text.replace(
         "dict(name='refine',", "dict(name='refine', enabled='{refines}', instead='teach',"
     )
