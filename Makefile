@@ -11,7 +11,7 @@ LINTED := mmcast tests tools benchmarks docs setup.py
 .PHONY: help demo test test-upstream check docs setup clean
 
 help:
-	@echo 'make demo   train the student on toy street scenes, all stages (set-up 6 min once, then 7 to 15 min)'
+	@echo 'make demo   train the student on toy street scenes, all stages (set-up 2 to 6 min once, then 5 to 15 min)'
 	@echo 'make test   make check, then the tests (about 12 min on two cores after set-up)'
 	@echo 'make check  lint, types, floors and Python version of the code (about 1 min)'
 	@echo 'make docs   the site of docs/ and the API in build/site, by an environment of its own'

@@ -2,7 +2,7 @@
 truth.
 
     python benchmarks/label_errors.py work_dirs/cast_dsb2018/05_pseudo_label_1/annotations.json \
-        ../shared/data/dsb2018/annotations/instances_train.json --out-dir work_dirs/label_errors
+        data/dsb2018/annotations/instances_train.json --out-dir work_dirs/label_errors
 
 Writes pseudo-label files to train the same step with, each in place of the store (`--cfg-options
 train_dataloader.dataset.datasets.1.ann_file=FILE` on the step's config):

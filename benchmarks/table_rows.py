@@ -194,7 +194,9 @@ class Steps:
             if name in needed:
                 needed |= _templates(self.steps[name])
         content = f'# Made by benchmarks/tables.py.\n_base_ = {"mmcast::" + self.data.pipeline!r}\n'
-        content += 'variables = dict(self_training=True)\n'  # some rows need it, whatever is shipped
+        content += (
+            'variables = dict(self_training=True)\n'  # some rows need it, whatever is shipped
+        )
         if self.data.halved:
             content += "datasets = '{halves}'\n"
         added = {name: self.steps[name] for name in self.steps if name in needed - self.shipped}

@@ -21,12 +21,14 @@ are less than 13 pixels wide, and this teacher could not see them in whole image
 import argparse
 import copy
 import json
+import math
 import statistics
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from seeds import LABELS, collect, quality_in_percent, show
+from rich.console import Console
+from rich.table import Table
 
 from mmcast.cli.errors import report_errors
 
@@ -68,6 +70,7 @@ OPTIONS = {
     'score times both': {'score_factors': ['mask_quality', 'agreement']},
 }
 STEPS = dict(ap='mask AP', ap50='AP50', first_loss='first loss', last_loss='last loss')
+LABELS = dict(ap='mask AP', ap50='AP50', precision='precision', recall='recall')
 
 
 @report_errors
@@ -76,9 +79,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data', choices=DATA, default='toy_cityscapes')
-    parser.add_argument(
-        '--data-root', type=Path, default=Path('../shared/data/dsb2018'), help='of DSB2018'
-    )
+    parser.add_argument('--data-root', type=Path, default=Path('data/dsb2018'), help='of DSB2018')
     parser.add_argument(
         '--work-dir', type=Path, help='one for each --data (work_dirs/tiny_teacher_DATA)'
     )
@@ -109,13 +110,34 @@ def main() -> None:
         args, 'labeled', args.pretrain, [source['train']], source, targets[args.seeds[0]]
     )
     start = train(args.work_dir / 'pretrained', config)
-    collect(steps, {'zero-shot': start}, STEPS)
+    collect(steps, {'zero-shot': start})
     for seed, target in targets.items():
         found = adapt(args, target, start, seed)
-        collect(steps, found[0], STEPS)
-        collect(labels, found[1], LABELS)
+        collect(steps, found[0])
+        collect(labels, found[1])
     show('', steps, STEPS)
     show('pseudo-labels', labels, LABELS)
+
+
+def collect(results: dict[str, list[dict]], found: dict[str, dict]) -> None:
+    """Appends one seed's figures to those of the others."""
+    for name, figures in found.items():
+        results.setdefault(name, []).append(figures)
+
+
+def show(title: str, results: dict[str, list[dict]], columns: dict[str, str]) -> None:
+    """Prints mean, sample standard deviation and every seed's value."""
+    table = Table(title, *columns.values())
+    for name, seeds in results.items():
+        table.add_row(name, *(spread([figures[key] for figures in seeds]) for key in columns))
+    Console(width=160).print(table)
+
+
+def spread(values: list[float]) -> str:
+    every = ', '.join(f'{value:.1f}' for value in values)
+    if len(values) == 1:
+        return every
+    return f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f} ({every})'
 
 
 def scenes(args: argparse.Namespace, domain: str, seed: int = 0) -> dict[str, str]:
@@ -270,7 +292,14 @@ def label_with_options(
     report = inspect_pseudo_labels(
         stores, out / f'{generation}.html', hidden=data['train'], img_dir=data['train_images']
     )
-    return quality_in_percent(report['stores'])
+    # Not a number where no label could be right.
+    return {
+        title: {
+            key: 100 * (math.nan if store['quality'][key] is None else store['quality'][key])
+            for key in LABELS
+        }
+        for title, store in report['stores'].items()
+    }
 
 
 def small_config(
