@@ -125,6 +125,8 @@ class Plan:
             check_step(name, definition, [other for other in self.definitions if other != name])
         for name, definition in self.definitions.items():
             if definition['kind'] in DEFAULTS:
+                for idle in filter(None, map(self._why_idle, names_of(definition))):
+                    raise CASTError(f'{self.path}: step {name} names a step, but {idle}')
                 self.definitions[name] = completed(name, self.definitions)
         for name in self.definitions:
             self.needs(name)  # knows every name

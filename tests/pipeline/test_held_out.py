@@ -244,6 +244,9 @@ steps = dict(
     folds=dict(train=['adapt', 'last']))
 """)
     assert Plan(config.with_name('changed.py')).needs('folds') == set()
+    named = {'steps.folds.train': ['adapt', 'more', 'last']}
+    with pytest.raises(CASTError, match='folds names a step, but step more does not run'):
+        Plan(config.with_name('changed.py'), cfg_options=named)
 
 
 def test_a_short_run_has_the_same_schedule_in_less_time():

@@ -805,3 +805,15 @@ def test_a_pipeline_of_which_no_step_would_run_is_refused(write):
     off = {f'steps.{name}.enabled': False for name in ('data', 'adapt', 'label', 'student')}
     with pytest.raises(CASTError, match='none of its steps would run'):
         plan_of(write(PIPELINE), cfg_options=off)
+
+
+def test_steps_of_a_list_are_switched_too(write):
+    path = write(
+        "steps = [dict(name='a', kind='call', function='os.getcwd'),"
+        " dict(name='b', enabled=False, instead='a', kind='call', function='os.getcwd'),"
+        " dict(name='c', kind='call', function='os.path.join', kwargs=dict(a='{b.x}'))]\n"
+        "summary = [dict(row='B', step='b'), dict(row='C', step='c')]"
+    )
+    plan = plan_of(path)
+    assert list(plan.definitions) == ['a', 'c'] and plan.needs('c') == {'a'}
+    assert plan.rows == [dict(row='C', step='c')]
