@@ -47,6 +47,7 @@ from mmcast.pipeline.settings import (
 from mmcast.pipeline.state import PipelineState, flatten
 from mmcast.pipeline.steps import Step
 from mmcast.spelling import hint, nearest
+from mmcast.training.batches import check_batch_sizes, merge_run_options
 from mmcast.training.overrides import Finding, check_names_of_run, find_unknown, nested, refuse
 from mmcast.training.runner import use_amp
 from mmcast.typed_values import TEMPLATE
@@ -140,6 +141,7 @@ class Plan:
             if definition['kind'] != 'call'
         }
         self._check_options()
+        self._check_batch_sizes()
         self._check_transforms()
         self._check_mixing()
         self._check_held_out()
@@ -274,6 +276,16 @@ class Plan:
                 if item.breaks or item.key in unknown
             }
             refuse(f'{self.path}: {place}', wrong.values())
+
+    def _check_batch_sizes(self) -> None:
+        """Raises CASTError where a step would train on batches of one source alone."""
+        for name, definition in self.definitions.items():
+            if definition['kind'] != 'train':
+                continue
+            try:
+                check_batch_sizes(self._with_options(name, ('train_dataloader', 'optim_wrapper')))
+            except CASTError as error:
+                raise CASTError(f'{self.path}: step {name}: {error}') from error
 
     def _check_transforms(self) -> None:
         """Raises CASTError where ``datasets.transforms`` names none that a step has, or has sizes
@@ -699,7 +711,7 @@ class Plan:
         set_config_data(config, files, train)
         shared = self.resolve(dict(self.config.get('step_options', {})), 'step_options', state)
         for options in (shared, definition.get('cfg_options') or {}):
-            config.merge_from_dict(nested(options))
+            merge_run_options(config, nested(options))
         if definition.get('thresholds'):
             for dataset in pseudo_labeled_data(config):
                 # Where a class has none of its own, its score_thr is in the file.
@@ -729,13 +741,21 @@ class Plan:
             return number * sum(shortened(run, definition['fraction']) for run in runs)
         if definition['kind'] != 'train':
             return 0
-        config = Config(dict(train_cfg=copy.deepcopy(self._configs[name].train_cfg)))
-        shared = self.config.get('step_options', {})
+        config = self._with_options(name, ('train_cfg',), state)
+        return int(config.train_cfg.get('max_iters', 0))
+
+    def _with_options(
+        self, name: str, keys: Sequence[str], state: PipelineState | None = None
+    ) -> Config:
+        """Some top-level keys of a step's config, with the options that are known."""
+        own = self._configs[name]
+        config = Config({key: copy.deepcopy(own[key]) for key in keys if key in own})
+        shared = self._filled_in(self.config.to_dict().get('step_options') or {})
         for options in (shared, self._known_options(name, state)):
             if isinstance(options, dict):
                 given = nested(options)
-                config.merge_from_dict({key: given[key] for key in given if key == 'train_cfg'})
-        return int(config.train_cfg.get('max_iters', 0))
+                merge_run_options(config, {key: given[key] for key in given if key in keys})
+        return config
 
     def _known_options(self, name: str, state: PipelineState | None) -> Any:
         """A step's ``cfg_options``, as what a finished step left where they are a template of it,

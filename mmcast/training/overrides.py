@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from mmcast import registry
 from mmcast.errors import CASTError
 from mmcast.spelling import find_misspelt, hint, misspelt
+from mmcast.training.batches import merge_run_options
 from mmcast.training.distributed import say
 from mmcast.typed_values import NO_DEFAULT, Typed, read_like
 
@@ -132,7 +133,7 @@ def override(config: Config, options: Mapping[str, Any] | None, place: str) -> N
                 f'warning: {place}: {key} is a name of the config file: what was made from it when '
                 'the file was read stays as it is'
             )
-    config.merge_from_dict(given)
+    merge_run_options(config, given)
 
 
 def check_names_of_run(config: Config) -> None:

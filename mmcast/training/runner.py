@@ -26,6 +26,7 @@ from mmcast.models.lora import without_adapters
 from mmcast.models.weights.loading import count_parameters, load_weights
 from mmcast.processes import end_with_parent
 from mmcast.spelling import hint
+from mmcast.training.batches import check_batch_sizes, divide_batch_size
 from mmcast.training.checkpoints import (
     checkpoint_folder,
     hook_options,
@@ -181,6 +182,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
+    check_batch_sizes(cfg)
     if cfg.get('divide_batch_size'):
         divide_batch_size(cfg.train_dataloader, get_world_size())
     if not torch.cuda.is_available():
@@ -291,26 +293,3 @@ def use_full_precision(optim_wrapper: dict) -> None:
     for option in ('dtype', 'loss_scale', 'use_fsdp'):
         optim_wrapper.pop(option, None)
     say('no GPU: training in full precision')
-
-
-def divide_batch_size(loader: dict, processes: int) -> None:
-    """Turns a training loader's batch size from that of all processes together into that of one, in
-    place.
-
-    A config with ``divide_batch_size = True`` then takes the same steps on any number of processes;
-    without it, batch sizes are per process, as everywhere in OpenMMLab.
-
-    Raises:
-        CASTError: the processes cannot share the batch evenly, labeled and pseudo-labeled images
-            alike.
-    """
-    share = processes * sum(loader.sampler.get('source_ratio', [1]))
-    for part in (loader, loader.sampler):
-        if 'batch_size' in part:
-            if processes > 1 and part['batch_size'] % share:
-                raise CASTError(
-                    f'{processes} processes cannot share batches of {part["batch_size"]} evenly: '
-                    'start another number of processes, or make train_dataloader.batch_size a '
-                    f'multiple of {share}'
-                )
-            part['batch_size'] //= processes

@@ -16,7 +16,7 @@ from mmcast.errors import CASTError
 from mmcast.locks import hold_work_dir
 from mmcast.pipeline.plan import resolve
 from mmcast.pipeline.state import PipelineState
-from mmcast.training.runner import divide_batch_size
+from mmcast.training.batches import divide_batch_size
 
 STEP_CONFIG = """
 custom_imports = dict(imports=['toy_run'])
