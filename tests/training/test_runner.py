@@ -273,7 +273,7 @@ TWO = dict(
     type='ConcatDataset',
     datasets=[dict(type='ToyDataset'), dict(type='ToyDataset', indices=2)],
 )
-MIXED = dict(type='ResumableMultiSourceSampler', batch_size=4, _delete_=True)
+MIXED = dict(type='ResumableMultiSourceSampler', batch_size=2, _delete_=True)
 EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=1, _delete_=True)
 
 
@@ -297,13 +297,13 @@ EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=1, _delete_=True)
         ),
         (
             dict(train_dataloader=dict(dataset=TWO, sampler=dict(MIXED, source_ratio=[9, 1]))),
-            r'batch of 4 with source_ratio=\[9, 1\] no image is of .*datasets\[1\]',
+            r'batch of 2 with source_ratio=\[9, 1\] no image is of .*datasets\[1\]',
         ),
         (
             dict(
                 train_dataloader=dict(
                     dataset=TWO,
-                    sampler=dict(type='MultiSourceSampler', batch_size=4, source_ratio=[0, 1]),
+                    sampler=dict(type='MultiSourceSampler', batch_size=2, source_ratio=[0, 1]),
                 )
             ),
             r'no image is of .*datasets\[0\]',
@@ -321,7 +321,7 @@ EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=1, _delete_=True)
                     sampler=dict(MIXED, source_ratio=[1, 1]),
                 )
             ),
-            r'datasets\[0\] has no image to train on, and .* takes 2 of it',
+            r'datasets\[0\] has no image to train on, and .* takes 1 of it',
         ),
     ],
     ids=str,
@@ -330,6 +330,13 @@ def test_what_would_never_end_is_refused_before_training(changes, message, tmp_p
     monkeypatch.setattr('toy_run.ToyModel.train_step', None)  # training would fail otherwise
     with pytest.raises(CASTError, match=message):
         train_run(config(tmp_path, **changes))
+
+
+def test_batches_of_one_source_alone_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr('toy_run.ToyModel.train_step', None)  # training would fail otherwise
+    sampler = dict(MIXED, batch_size=4, source_ratio=[1, 1])
+    with pytest.raises(CASTError, match='batch_size is 2, that of its sampler 4'):
+        train_run(config(tmp_path, train_dataloader=dict(dataset=TWO, sampler=sampler)))
 
 
 def test_a_test_that_would_never_end_is_refused(start, tmp_path):
