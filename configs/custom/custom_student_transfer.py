@@ -5,4 +5,6 @@ load_from = 'work_dirs/cast_custom/start/student.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(max_iters=2400, val_interval=2400)
-train_dataloader = dict(_base_.semi_dataloader, _delete_=True)
+# As many labeled images in a step as the baseline has, and as many pseudo-labeled ones beside them.
+train_dataloader = dict(
+    _base_.semi_dataloader, _delete_=True, batch_size=8, sampler=dict(_base_.semi_dataloader.sampler, batch_size=8))
