@@ -49,7 +49,7 @@ def test_one_option_changes_the_batches_of_every_step_of_a_pipeline():
     assert options.train_dataloader.batch_size == 2
     assert sizes(plan._with_options('transfer', ('train_dataloader',))) == (2, 2)
     key = 'steps.transfer.cfg_options.train_dataloader.sampler.batch_size'
-    with pytest.raises(CASTError, match='cast_custom.py: step transfer: .* sampler 16: steps would'):
+    with pytest.raises(CASTError, match='custom.py: step transfer: .* sampler 16: steps would'):
         Plan(path, cfg_options={key: Typed('16')})
 
 
