@@ -1,5 +1,6 @@
 """Shared by all tests; the markers are declared in pyproject.toml."""
 
+import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -15,13 +16,14 @@ import mmcast  # noqa: F401  before a test imports mmdet: its stand-in for mmcv.
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """MMEngine keeps the last run's registry scope, progress and logger for the process; no test is
-    to see another's.
+    """MMEngine keeps the last run's registry scope, progress and logger for the process, logging what
+    was disabled (as the scripts in benchmarks/ do); no test is to see another's.
     """
     for kind in (MessageHub, MMLogger):
         monkeypatch.setattr(kind, '_instance_dict', type(kind._instance_dict)())
     with DefaultScope.overwrite_default_scope('mmcast'):
         yield
+    logging.disable(logging.NOTSET)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
