@@ -16,8 +16,8 @@ import mmcast  # noqa: F401  before a test imports mmdet: its stand-in for mmcv.
 
 @pytest.fixture(autouse=True)
 def fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """MMEngine keeps the last run's registry scope, progress and logger for the process, logging what
-    was disabled (as the scripts in benchmarks/ do); no test is to see another's.
+    """MMEngine keeps the last run's registry scope, progress and logger for the process, logging
+    what was disabled (as the scripts in benchmarks/ do); no test is to see another's.
     """
     for kind in (MessageHub, MMLogger):
         monkeypatch.setattr(kind, '_instance_dict', type(kind._instance_dict)())
