@@ -21,6 +21,7 @@ from mmcast.pipeline.held_out import number_of_folds
 from mmcast.pipeline.state import flatten
 from mmcast.pipeline.views import FINEST_WINDOW, SMALLEST, WHOLE, Limit, View, choose_view, rounded
 from mmcast.spelling import hint
+from mmcast.training.batches import sampler_batch_size
 from mmcast.training.overrides import nested
 
 EFFECTIVE_BATCH = 8  # images of an optimiser's step, in the paper's recipes
@@ -421,7 +422,7 @@ def _batches(batch: int, accumulate: int) -> dict[str, int]:
 
 def _sampler(batch: int) -> dict[str, int]:
     """Labeled and pseudo-labeled images by turns where a batch is too small for both."""
-    return {'train_dataloader.sampler.batch_size': batch if batch % 2 == 0 else 2 * batch}
+    return {'train_dataloader.sampler.batch_size': sampler_batch_size(batch, share=2)}
 
 
 def _schedule(iterations: float) -> dict[str, int]:

@@ -23,8 +23,14 @@ def merge_run_options(config: Config, given: Mapping[str, Any]) -> None:
     sampler = config.train_dataloader.get('sampler')
     if sampler and 'batch_size' in sampler and 'batch_size' not in loader.get('sampler', {}):
         share = sum(sampler.get('source_ratio', [1]))
-        # Of fewer images than one of each source, a batch of the sampler takes several iterations.
-        sampler.batch_size = loader['batch_size'] * (share if loader['batch_size'] % share else 1)
+        sampler.batch_size = sampler_batch_size(loader['batch_size'], share)
+
+
+def sampler_batch_size(batch: int, share: int) -> int:
+    """The batch size of a sampler whose sources' ratio adds up to ``share``: the loader's ``batch``
+    where that holds the ratio, else so many of these that they do, in as many iterations.
+    """
+    return batch * (share if batch % share else 1)
 
 
 def check_batch_sizes(config: Config) -> None:

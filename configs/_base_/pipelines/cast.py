@@ -28,7 +28,8 @@ steps = dict(
         kind='thresholds', folds='{threshold_folds}', held_out='{folds.held_out}',
         label='pseudo_label_1', used_by='adapt_self_training'),
     adapt_self_training=dict(
-        enabled='{self_training}', instead='adapt_labeled', kind='train', config='{teacher}_adapt_self_training.py', load_from='{foundation_teacher}',
+        enabled='{self_training}', instead='adapt_labeled', kind='train',
+        config='{teacher}_adapt_self_training.py', load_from='{foundation_teacher}',
         pseudo_labels='{pseudo_label_1.annotations}', thresholds='{thresholds_1.thresholds}',
         cfg_options='{teacher_options}'),
     pseudo_label_2=dict(
