@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmcast.configs import load_config
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
-from mmcast.pipeline.plan import resolve
+from mmcast.pipeline.templates import resolve
 from mmcast.spelling import hint
 from mmcast.training.overrides import nested
 

@@ -244,10 +244,10 @@ def test_steps_use_what_earlier_steps_made(path):
         assert plan.needs(name) <= before, name
         before.add(name)
     assert plan.rows and {row['step'] for row in plan.rows} <= before
-    plan.resolve(dict(plan.config.get('report', {})), 'report', AllFinished())
+    plan.templates.resolve(dict(plan.config.get('report', {})), 'report', AllFinished())
     for column in plan.report_columns():
         assert 'model' in plan.column_config(
-            plan.resolve(column, 'report', AllFinished()), AllFinished()
+            plan.templates.resolve(column, 'report', AllFinished()), AllFinished()
         )
 
 
@@ -260,8 +260,10 @@ def test_step_options_change_values_that_the_step_configs_have(path):
     for name, definition in plan.definitions.items():
         if definition['kind'] == 'call':
             continue
-        own = plan.resolve(definition.get('cfg_options', {}), name, AllFinished())
-        config = Config.fromfile(find_config(plan.resolve(definition['config'], name), path.parent))
+        own = plan.templates.resolve(definition.get('cfg_options', {}), name, AllFinished())
+        config = Config.fromfile(
+            find_config(plan.templates.resolve(definition['config'], name), path.parent)
+        )
         for option in [*plan.config.get('step_options', {}), *own]:
             node = config
             for key in option.split('.')[:-1]:
@@ -307,7 +309,7 @@ def test_every_step_reads_the_pipelines_data(path, tmp_path):
                     UnlabeledDataset='{data.unlabeled}',
                     CocoDataset=definition.get('labeled', '{data.labeled}'),
                 )[part.type]
-                assert part.ann_file == plan.resolve(expected, name, state)
+                assert part.ann_file == plan.templates.resolve(expected, name, state)
                 assert part.data_prefix.img == (
                     'data/train_images' if part.type == 'CocoDataset' else 'data/unlabeled_images'
                 )

@@ -2,13 +2,13 @@
 thresholds of pseudo-labels, or which one stands in for them where they are switched off.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import ON_VAL, number_of_folds
 from mmcast.pipeline.steps import PSEUDO_LABEL_OPTIONS
+from mmcast.pipeline.templates import Disabled, names_in
 from mmcast.spelling import hint, nearest
 from mmcast.typed_values import TEMPLATE
 
@@ -21,19 +21,6 @@ DEFAULTS: dict[str, dict[str, Any]] = dict(
 _NOT_VIEWS = ('limit', 'strict', 'confidence')
 _Definitions = Mapping[str, dict]
 _Fill = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Disabled:
-    """A step that does not run.
-
-    Attributes:
-        switch: what is False.
-        instead: the step whose outputs are used in place of its own; None: none.
-    """
-
-    switch: str
-    instead: str | None
 
 
 def names_of(definition: Mapping[str, Any]) -> list[str]:
@@ -143,19 +130,10 @@ def steps_that_are_off(definitions: _Definitions, dropped: Set[str], fill: _Fill
             idle = folds_of(step, fill) in ((0,) if kind == 'thresholds' else (0, ON_VAL))
             named = {step.get('label'), step.get('used_by')}
             others = [definitions[other] for other in definitions if other not in {name, *off}]
-            unused = name not in set(_steps_in(fill(others)))
+            unused = name not in {each.partition('.')[0] for each in names_in(fill(others))}
             if idle or (unused and (kind == 'folds' or named & dropped)):
                 off.add(name)
     return off
-
-
-def _steps_in(value: Any) -> Iterator[str]:
-    """The steps in the templates of nested settings."""
-    if isinstance(value, str):
-        yield from (name.partition('.')[0] for name in TEMPLATE.findall(value))
-    elif isinstance(value, (dict, list, tuple)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _steps_in(inner)
 
 
 def completed(name: str, definitions: _Definitions) -> dict:

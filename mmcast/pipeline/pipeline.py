@@ -52,7 +52,7 @@ class PipelineRun:
 
     def resolve(self, value: Any, user: str) -> Any:
         """``value`` with its templates replaced, see :meth:`Plan.resolve`."""
-        return self.plan.resolve(value, user, self.state)
+        return self.plan.templates.resolve(value, user, self.state)
 
     def changed(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Of steps that left something, those that are not valid any more, each with the reasons.

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmcast.cli.train import train
 from mmcast.errors import CASTError
 from mmcast.locks import hold_work_dir
-from mmcast.pipeline.plan import resolve
 from mmcast.pipeline.state import PipelineState
+from mmcast.pipeline.templates import resolve
 from mmcast.training.batches import divide_batch_size
 
 STEP_CONFIG = """

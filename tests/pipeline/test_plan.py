@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
-from mmcast.pipeline.plan import Plan, order_steps
+from mmcast.pipeline.plan import Plan
 from mmcast.pipeline.settings import merge_options
 from mmcast.pipeline.state import PipelineState
 from mmcast.pipeline.steps import StepResult
@@ -123,18 +123,6 @@ steps = dict(
     assert names(path) == ['data', 'start', 'adapt', 'label', 'student']
 
 
-def test_after_puts_a_step_behind_another_wherever_it_is_written():
-    step = dict(kind='call')
-    for config in (
-        dict(a=step, b=step, c=dict(step, after='a'), d=dict(step, after='a')),
-        dict(c=dict(step, after='a'), d=dict(step, after='a'), a=step, b=step),
-    ):
-        assert list(order_steps(config)) == ['a', 'c', 'd', 'b']
-    chain = dict(x=dict(step, after='y'), y=dict(step, after='z'), z=step)
-    assert list(order_steps(chain)) == ['z', 'y', 'x']
-    assert 'after' not in order_steps(chain)['x']
-
-
 def test_after_is_not_used_up_by_ordering(write):
     """A plan of the same config a second time, as the report makes it."""
     path = write(
@@ -142,18 +130,6 @@ def test_after_is_not_used_up_by_ordering(write):
         "steps = dict(data2=dict(kind='call', function='os.getcwd', after='data'))"
     )
     assert names(path) == names(path) == ['data', 'data2', 'adapt', 'label', 'student']
-
-
-@pytest.mark.parametrize('after', ['nobody', 'b'])
-def test_after_that_leads_nowhere_is_named(after):
-    steps = dict(a=dict(kind='call', after=after), b=dict(kind='call', after='a'))
-    with pytest.raises(CASTError, match=f'step a is to run after {after}, .* there are a, b'):
-        order_steps(steps)
-
-
-def test_two_steps_of_one_name_in_a_list():
-    with pytest.raises(CASTError, match='two steps of one name; names are a, a'):
-        order_steps([dict(name='a', kind='call'), dict(name='a', kind='call')])
 
 
 def test_circles_are_named(write):
@@ -266,7 +242,7 @@ def test_a_column_of_the_report_is_the_network_of_its_step(write):
         transforms={},
     )
     state = finish(plan, data=FILES, student=dict(checkpoint='s.pth'))
-    assert plan.resolve(column, 'report', state)['checkpoint'] == 's.pth'
+    assert plan.templates.resolve(column, 'report', state)['checkpoint'] == 's.pth'
     assert plan.column_config(column, state).test_dataloader.dataset.ann_file == 'val.json'
     wrong = PIPELINE + "report = dict(columns=[dict(title='X', step='nobody')])"
     with pytest.raises(CASTError, match='no step nobody'):
@@ -508,23 +484,23 @@ def test_unknown_templates_are_named_before_anything_runs(write, text, message):
 
 def test_variables_may_name_variables_and_outputs(write):
     plan = plan_of(write(PIPELINE + "variables['twice'] = 'x {start} {lr}'"))
-    assert plan.resolve('{twice}', 'test') == f'x {plan.work_dir}/start.pth 0.1'
-    assert plan.resolve('{lr}', 'test') == 0.1  # a whole template keeps its type
+    assert plan.templates.resolve('{twice}', 'test') == f'x {plan.work_dir}/start.pth 0.1'
+    assert plan.templates.resolve('{lr}', 'test') == 0.1  # a whole template keeps its type
     with pytest.raises(CASTError, match='step adapt is not finished; run it first: --step adapt'):
-        plan.resolve('{best}', 'test')
+        plan.templates.resolve('{best}', 'test')
     state = finish(plan, adapt=dict(checkpoint='a.pth'))
-    assert plan.resolve('{best}', 'test', state) == 'a.pth'
+    assert plan.templates.resolve('{best}', 'test', state) == 'a.pth'
     assert plan.needs('label') == {'data', 'adapt'}
     with pytest.raises(
         CASTError, match='step adapt gave no best_checkpoint; did you mean checkpoint'
     ):
-        plan.resolve('{adapt.best_checkpoint}', 'test', state)
+        plan.templates.resolve('{adapt.best_checkpoint}', 'test', state)
 
 
 def test_a_step_alone_is_all_its_outputs(write):
     plan = plan_of(write(PIPELINE))
     state = finish(plan, data=FILES)
-    assert plan.resolve('{data}', 'test', state) == FILES
+    assert plan.templates.resolve('{data}', 'test', state) == FILES
     assert plan.files(dict(kind='train'), state) == FILES
     assert plan.files(dict(kind='train', labeled='mine.json'), state)['labeled'] == 'mine.json'
 

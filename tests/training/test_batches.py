@@ -45,9 +45,9 @@ def test_a_batch_size_of_the_sampler_that_is_given_stays():
 def test_one_option_changes_the_batches_of_every_step_of_a_pipeline():
     path = shipped_configs() / 'cast_custom.py'
     plan = Plan(path, cfg_options={'step_options.train_dataloader.batch_size': Typed('2')})
-    options = plan._with_options('adapt_labeled', ('train_dataloader',))
+    options = plan.with_options('adapt_labeled', ('train_dataloader',))
     assert options.train_dataloader.batch_size == 2
-    assert sizes(plan._with_options('transfer', ('train_dataloader',))) == (2, 2)
+    assert sizes(plan.with_options('transfer', ('train_dataloader',))) == (2, 2)
     key = 'steps.transfer.cfg_options.train_dataloader.sampler.batch_size'
     with pytest.raises(CASTError, match='custom.py: step transfer: .* sampler 16: steps would'):
         Plan(path, cfg_options={key: Typed('16')})
