@@ -508,7 +508,7 @@ def options(steps: Steps) -> Table:
 
     def add(title: str, suffix: str, names: Sequence[str], **changes: Mapping[str, Any]) -> None:
         steps.branch(names, suffix, changes)
-        table.add(title, f'transfer_{suffix}', transfer=f'{title} - as shipped')
+        table.add(title, f'transfer_{suffix}', transfer=f'{title} - the step unchanged')
 
     labels = steps.steps['pseudo_label_2']
     shipped = bool(labels.get('flip')), [float(scale) for scale in labels.get('scales') or [1]]

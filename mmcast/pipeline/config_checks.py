@@ -1,7 +1,7 @@
 """What a pipeline config may not say, given the configs of its steps and those that it inherits."""
 
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from mmengine.config import Config
@@ -10,10 +10,11 @@ from mmcast.configs import load_bases
 from mmcast.data.config_data import labeled_data, pseudo_labeled_data, transforms_of
 from mmcast.data.mixing import build_mixing
 from mmcast.errors import CASTError
-from mmcast.pipeline.held_out import reading_options
-from mmcast.pipeline.named_steps import names_of
+from mmcast.pipeline.held_out import ON_VAL, reading_options
+from mmcast.pipeline.named_steps import folds_of, names_of
 from mmcast.pipeline.settings import check_sizes
 from mmcast.pipeline.state import flatten
+from mmcast.pipeline.templates import Templates
 from mmcast.spelling import hint
 from mmcast.training.batches import check_batch_sizes
 from mmcast.training.overrides import Finding, find_unknown, nested, refuse
@@ -23,21 +24,23 @@ _Configs = Mapping[str, Config]
 
 
 def check_typed_options(
-    cfg_options: Mapping[str, Any], why_idle: Callable[[str], str | None], place: str
+    cfg_options: Mapping[str, Any], steps: _Definitions, templates: Templates
 ) -> None:
     """Raises CASTError where an option of the command line is for a step that does not run.
 
     Args:
         cfg_options: dotted keys -> values.
-        why_idle: says that a step does not run and why, gives None of others.
-        place: the config's path, for the message.
+        steps: definitions of all steps, with these options.
+        templates: of the pipeline config.
     """
     for key in flatten(nested(cfg_options)):
         section, _, rest = key.partition('.')
         name, _, setting = rest.partition('.')
-        idle = why_idle(name)
-        if section == 'steps' and idle and setting not in ('enabled', 'instead', 'folds'):
-            raise CASTError(f'{place}: {key} would do nothing: {idle}')
+        idle = templates.why_idle(name)
+        if section != 'steps' or not idle or setting in ('enabled', 'instead'):
+            continue
+        if setting != 'folds' or folds_of(steps[name], templates.fill_in) != 0:  # as 0 says so
+            raise CASTError(f'{templates.place}: {key} would do nothing: {idle}')
 
 
 def check_against_bases(
@@ -66,11 +69,7 @@ def check_against_bases(
 
 
 def check_step_options(
-    step_options: Any,
-    definitions: _Definitions,
-    configs: _Configs,
-    fill: Callable[[Any], Any],
-    place: str,
+    step_options: Any, definitions: _Definitions, configs: _Configs, templates: Templates
 ) -> None:
     """Raises CASTError where options for the steps' configs would do nothing; names all.
 
@@ -80,9 +79,9 @@ def check_step_options(
         step_options: the pipeline's, for all steps.
         definitions: of the steps, by name.
         configs: of the steps that have one, by name.
-        fill: puts the values of variables into templates.
-        place: the pipeline config's path, for the message.
+        templates: of the pipeline config.
     """
+    fill = templates.fill_in
     users: dict[str, tuple[dict, list[str]]] = {}
     for name in configs:
         options = definitions[name].get('cfg_options') or {}
@@ -99,7 +98,7 @@ def check_step_options(
             for item in items
             if item.breaks or item.key in unknown
         }
-        refuse(f'{place}: {whose}', wrong.values())
+        refuse(f'{templates.place}: {whose}', wrong.values())
 
 
 def check_batches(configs: _Configs, place: str) -> None:
@@ -165,14 +164,14 @@ def check_mixing(mixing: Any, definitions: _Definitions, configs: _Configs, plac
             raise CASTError(f'{whose}: {error}') from error
 
 
-def check_held_out(definitions: _Definitions, configs: _Configs, place: str) -> None:
+def check_held_out(definitions: _Definitions, configs: _Configs, templates: Templates) -> None:
     """Raises CASTError where thresholds would be chosen for, or given to, a step that reads no
-    pseudo-labels, or folds made of no labels.
+    pseudo-labels, or on folds that no step makes, or folds made of no labels.
 
     Args:
         definitions: of the steps, by name.
         configs: of the steps that have one, by name.
-        place: the pipeline config's path, for the message.
+        templates: of the pipeline config.
     """
     for name, definition in definitions.items():
         if definition['kind'] == 'folds':
@@ -180,7 +179,14 @@ def check_held_out(definitions: _Definitions, configs: _Configs, place: str) -> 
                 labeled_data(configs[other])
         elif definition['kind'] == 'thresholds':
             reading_options(configs[definition['used_by']])
+            folds = folds_of(definition, templates.fill_in)
+            if folds != ON_VAL and not templates.steps_in(definition['held_out'], f'step {name}'):
+                raise CASTError(
+                    f'{templates.place}: step {name} has folds={folds}, but no step makes folds; '
+                    f'set variables.threshold_folds={folds}, which is for all steps'
+                )
         elif 'thresholds' in definition and not pseudo_labeled_data(configs[name]):
             raise CASTError(
-                f'{place}: step {name} has thresholds, but its config has no PseudoLabelDataset'
+                f'{templates.place}: step {name} has thresholds, but its config has no '
+                'PseudoLabelDataset'
             )

@@ -115,7 +115,7 @@ class Plan:
             work_dir or self.config.get('work_dir') or Path('work_dirs', self.path.stem)
         )
         self.definitions, self.templates = self._read_steps()
-        check_typed_options(cfg_options or {}, self.templates.why_idle, str(self.path))
+        check_typed_options(cfg_options or {}, self.config.steps, self.templates)
         self._check_definitions()
         check_against_bases(self.config, self.path, used | self._templates(), self._taken_out())
         if isinstance(self.config.steps, dict):
@@ -173,7 +173,7 @@ class Plan:
         place, configs, fill = str(self.path), self._configs, self.templates.fill_in
         content, definitions = self.config.to_dict(), fill(self.definitions)
         shared = content.get('step_options') or {}
-        check_step_options(shared, self.definitions, configs, fill, place)
+        check_step_options(shared, self.definitions, configs, self.templates)
         trained = {
             name: self.with_options(name, ('train_dataloader', 'optim_wrapper'))
             for name, definition in definitions.items()
@@ -182,7 +182,7 @@ class Plan:
         check_batches(trained, place)
         check_transforms(fill(content.get('datasets')), configs, place)
         check_mixing(fill(content.get('mixing')), definitions, configs, place)
-        check_held_out(definitions, configs, place)
+        check_held_out(definitions, configs, self.templates)
         for name, definition in definitions.items():
             check_arguments(name, definition)
 

@@ -225,6 +225,13 @@ def test_steps_for_one_that_was_taken_out_do_not_exist(config):
     assert list(plan.definitions) == ['adapt', 'label']
 
 
+def test_thresholds_on_folds_that_no_step_makes_are_refused(config):
+    """They would not be chosen, and all labels be read with score_thr."""
+    with pytest.raises(CASTError, match='folds=3, but no step makes folds; set variables.threshol'):
+        Plan(config, cfg_options={'steps.thresholds.folds': 3})
+    assert Plan(config, cfg_options={'steps.thresholds.folds': 'val'})
+
+
 def test_components_that_are_adapted_in_turn_are_adapted_in_turn_without_each_fold():
     """The second starts from the first one's weights of that fold, not from those that know all."""
     plan = Plan('cast_cityscapes_single_gpu.py', cfg_options={'variables.threshold_folds': 3})

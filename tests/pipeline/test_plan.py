@@ -706,6 +706,14 @@ def test_an_option_for_a_step_that_does_not_run_is_refused(write):
     with pytest.raises(CASTError, match='steps.folds.fraction would do nothing'):
         Plan(toy, cfg_options=fraction)
     assert Plan(toy, cfg_options=fraction | {'variables.threshold_folds': 3})
+    without = {'variables.self_training': False}
+    for folds in (3, 'val'):
+        with pytest.raises(CASTError, match='thresholds_1.folds would do nothing'):
+            Plan(toy, cfg_options=without | {'steps.thresholds_1.folds': folds})
+    both = {'variables.threshold_folds': 3, 'steps.thresholds_1.folds': 0}
+    assert {'thresholds_1', 'thresholds_2'} & {*Plan(toy, cfg_options=both).definitions} == {
+        'thresholds_2'
+    }
 
 
 def test_a_step_that_is_asked_for_and_does_not_run_is_named_with_what_switches_it(write):
