@@ -167,6 +167,8 @@ class OnnxStudent:
         height, width = image.shape[:2]
         size = tuple(-(-side // divisor) * divisor for side in (height, width))
         mean = self.metadata['mean'] or (0, 0, 0)
+        if size == (height, width):
+            return image
         canvas = np.empty((*size, 3), np.uint8)
         canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
         canvas[:height, :width] = image
@@ -201,7 +203,7 @@ def _on_canvas(found: Instances, corner: tuple[int, int], size: tuple[int, int])
     """A window's instances that have a pixel, on the image that the window is cut out of; holds
     nothing of the window's arrays of masks.
     """
-    masks = found.cropped.copy_to(corner, size)
+    masks = CroppedMasks.in_boxes(found.masks, found.boxes).copy_to(corner, size)
     return Instances(found.boxes, masks, found.scores, found.labels)[masks.any()]
 
 

@@ -49,6 +49,21 @@ class CroppedMasks:
         return cls(crops, np.array(corners, int).reshape(-1, 2), (int(height), int(width)))
 
     @classmethod
+    def in_boxes(cls, masks: np.ndarray, boxes: np.ndarray) -> 'CroppedMasks':
+        """:meth:`of` with tight boxes that are known, as :meth:`boxes` has them.
+
+        Args:
+            masks: (N, H, W) of bool.
+            boxes: (N, 4).
+        """
+        whole = boxes.astype(int)
+        crops = [
+            mask[top:bottom, left:right]
+            for mask, (left, top, right, bottom) in zip(masks, whole.tolist())
+        ]
+        return cls(crops, whole[:, 1::-1], masks.shape[1:])
+
+    @classmethod
     def joined(cls, parts: Sequence['CroppedMasks']) -> 'CroppedMasks':
         """Those of ``parts``, one or more lists of masks of one image, one after the other."""
         crops = [crop for part in parts for crop in part.crops]
@@ -57,10 +72,18 @@ class CroppedMasks:
     def __len__(self) -> int:
         return len(self.crops)
 
-    def __getitem__(self, chosen: np.ndarray | slice) -> 'CroppedMasks':
+    def __getitem__(self, chosen: np.ndarray | list[int] | slice) -> 'CroppedMasks':
         """Some masks, by what an array is indexed with: indices, a mask of bool or a slice."""
         indices = np.arange(len(self))[chosen].tolist()
         return CroppedMasks([self.crops[i] for i in indices], self.corners[indices], self.size)
+
+    def replaced(self, places: Sequence[int], others: 'CroppedMasks') -> 'CroppedMasks':
+        """The masks, with M ``others`` of the same image at M ``places`` in place of them."""
+        crops, corners = list(self.crops), self.corners.copy()
+        for place, crop in zip(places, others.crops, strict=True):
+            crops[place] = crop
+        corners[list(places)] = others.corners
+        return CroppedMasks(crops, corners, self.size)
 
     @property
     def shapes(self) -> np.ndarray:
@@ -97,6 +120,8 @@ class CroppedMasks:
 
     def cut_to(self, size: Sequence[int]) -> 'CroppedMasks':
         """The masks on the top left part of the image, of ``size`` (height, width)."""
+        if tuple(size) == self.size:
+            return self
         return self.of_parts(zip(self.crops, self.corners.tolist()), size)
 
     def to_array(self) -> np.ndarray:

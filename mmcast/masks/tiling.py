@@ -105,31 +105,29 @@ class Views:
         window, only the best of several views of an instance counts: queries that were trained on
         few images often share one.
         """
-        cut = self.cut()
+        cut, rivals = self.cut(), self._rivals()
         rank = self.scores * np.where(cut, CUT_FACTOR, 1.0)
         groups: list[list[int]] = []
-        group_of = np.full(len(rank), -1)
+        group_of: dict[int, int] = {}
         for i in np.argsort(-rank, kind='stable').tolist():
-            rivals = self._rivals(i, group_of >= 0)
-            by_group = rivals[np.argsort(group_of[rivals], kind='stable')].tolist()
+            by_group = sorted((j for j in rivals[i] if j in group_of), key=group_of.__getitem__)
             same = next((j for j in by_group if self._are_same(i, j)), None)
             if same is None:
                 group_of[i] = len(groups)
                 groups.append([i])
                 continue
             group = groups[group_of[same]]
-            if (
-                cut[i]
-                and cut[group[0]]
-                and not (self.corners[i] == self.corners[group]).all(1).any()
-            ):
+            if cut[i] and cut[group[0]] and self._shown[i] not in [self._shown[j] for j in group]:
                 group_of[i] = group_of[same]
                 group.append(i)
         return groups
 
     def paste(self, groups: Sequence[Sequence[int]]) -> CroppedMasks:
         """The masks of N ``groups``, lists of indices of views."""
-        return CroppedMasks.of_parts(map(self._union, groups), self.masks.size)
+        alone = self.masks[[group[0] for group in groups]]
+        united = [number for number, group in enumerate(groups) if len(group) > 1]
+        parts = (self._union(groups[number]) for number in united)
+        return alone.replaced(united, CroppedMasks.of_parts(parts, self.masks.size))
 
     def cut(self) -> np.ndarray:
         """Whether a side of its window, within the image, cuts each view: (V,) of bool."""
@@ -146,30 +144,41 @@ class Views:
             union[top : top + crop.shape[0], left : left + crop.shape[1]] |= crop
         return union, near.tolist()
 
-    def _rivals(self, i: int, among: np.ndarray) -> np.ndarray:
-        """Indices of the views that may show the same instance as view i: of its class, and with
-        boxes that overlap by enough.
-
-        Args:
-            i: Of a view.
-            among: (V,) of bool, the views that are asked for.
+    def _rivals(self) -> list[list[int]]:
+        """For each view the indices, ascending, of those that may show the same instance: of its
+        class, and with boxes that overlap by enough.
         """
-        overlap = (self._near[i] < self._far) & (self._near < self._far[i])
-        rivals = np.flatnonzero(overlap.all(1) & (self.labels == self.labels[i]) & among)
-        near, far = self._shared(self._near, self._far, i, rivals)
-        window_near, window_far = self._shared(self.corners, self._window_far, i, rivals)
-        areas = np.zeros(len(rivals))
-        for which in (i, rivals):  # those that both windows show whole
-            whole = (self._near[which] >= window_near) & (self._far[which] <= window_far)
-            areas += whole.all(1) * self._areas[which]
-        return rivals[(far - near).prod(1) * (1 + SAME_INSTANCE) >= SAME_INSTANCE * areas]
+        corners, window = np.unique(self.corners, axis=0, return_inverse=True)
+        shown_in = [np.flatnonzero(window.ravel() == number) for number in range(len(corners))]
+        found: list[list[int]] = [[] for _ in self._boxes]
+        for corner, views in zip(corners, shown_in):
+            near = np.flatnonzero((np.abs(corners - corner) < self.side).all(1)).tolist()
+            others = np.sort(np.concatenate([shown_in[number] for number in near]))
+            pairs = self.labels[views, None] == self.labels[others]
+            for near_side, far_side in zip(self._near.T, self._far.T):  # of rows, of columns
+                pairs &= near_side[views, None] < far_side[others]
+                pairs &= near_side[others] < far_side[views, None]
+            one, other = (side[places] for side, places in zip((views, others), pairs.nonzero()))
+            enough = self._may_be_same(one, other)
+            for i, j in zip(one[enough].tolist(), other[enough].tolist()):
+                found[i].append(j)
+        return found
 
-    @staticmethod
-    def _shared(
-        near: np.ndarray, far: np.ndarray, i: int, rivals: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """First and last + 1 pixel of what part i shares with each of some others."""
-        return np.maximum(near[i], near[rivals]), np.minimum(far[i], far[rivals])
+    def _may_be_same(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Whether so much of P pairs' boxes overlaps that an IoU above the threshold may be: (P,)
+        of bool. Of the areas, those count that both windows show whole.
+        """
+
+        def shared(near: np.ndarray, far: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.maximum(near[one], near[other]), np.minimum(far[one], far[other])
+
+        near, far = shared(self._near, self._far)
+        window_near, window_far = shared(self.corners, self._window_far)
+        areas = np.zeros(len(one))
+        for view in (one, other):
+            whole = (self._near[view] >= window_near) & (self._far[view] <= window_far)
+            areas += whole.all(1) * self._areas[view]
+        return (far - near).prod(1) * (1 + SAME_INSTANCE) >= SAME_INSTANCE * areas
 
     def _are_same(self, i: int, j: int) -> bool:
         """Whether two masks are one, by their IoU in what both windows show of the image."""

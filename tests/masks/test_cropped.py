@@ -35,6 +35,11 @@ def test_whole_masks_come_back_and_their_facts_are_right(size):
     assert cropped.areas() == masks.sum((1, 2)).tolist()
     chosen = np.array([3, 0, 0])
     assert np.array_equal(cropped[chosen].to_array(), masks[chosen])
+    known = CroppedMasks.in_boxes(masks, cropped.boxes())
+    assert np.array_equal(known.to_array(), masks)
+    assert np.array_equal(known.corners, cropped.corners)
+    swapped = masks[[2, 1, 0, *range(3, len(masks))]]
+    assert np.array_equal(cropped.replaced([2, 0], cropped[[0, 2]]).to_array(), swapped)
     assert np.array_equal(cropped[cropped.any()].to_array(), masks[masks.any((1, 2))])
     for box, mask in zip(cropped.boxes().tolist(), masks):
         ys, xs = np.nonzero(mask)

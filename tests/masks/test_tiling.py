@@ -72,6 +72,14 @@ def test_views_are_grouped_and_pasted_as_whole_masks_are(seed):
     assert np.array_equal(views.paste(groups).to_array(), expected)
 
 
+def test_windows_that_show_nothing_have_no_instances():
+    none = np.zeros(0, int)
+    masks = CroppedMasks.of(np.zeros((0, *SIZE), bool), SIZE)
+    views = Views(masks, none, none, none.reshape(0, 2), SIDE)
+    assert views.groups() == []
+    assert views.paste([]).to_array().shape == (0, *SIZE)
+
+
 @pytest.mark.parametrize(
     'batch_size, on_cpu, expected', [(None, True, 1), (None, False, 8), (3, True, 3)]
 )
