@@ -102,7 +102,7 @@ def export_rf_detr(folder: Path, size: Sequence[int]) -> str:
     from transformers import RfDetrConfig, RfDetrForInstanceSegmentation
 
     from mmcast.deploy.exportable import boxes_from_sums, full_size_masks, mean_probability
-    from mmcast.deploy.onnx_export import INPUTS, quiet
+    from mmcast.deploy.onnx_export import INPUTS, count_faster, quiet
     from mmcast.deploy.onnx_files import OUTPUTS
 
     path = folder / f'rf_detr_seg_nano_{size[0]}x{size[1]}.onnx'
@@ -158,6 +158,7 @@ def export_rf_detr(folder: Path, size: Sequence[int]) -> str:
             input_names=INPUTS,
             output_names=OUTPUTS,
         )
+    count_faster(program.model_proto)
     write(program.model_proto, path, 'fp32')
     return f'rf_detr_seg_nano={path}'
 
