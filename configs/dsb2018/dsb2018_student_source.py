@@ -3,6 +3,6 @@
 _base_ = ['../_base_/models/dsb2018_student.py', '../_base_/datasets/toy_nuclei.py',
           '../_base_/schedules/toy.py']
 model = dict(pixel_contrast=None)
-load_from = 'work_dirs/toy_weights/start/toy_student_48queries.pth'  # make_toy_weights.py puts its own here
+load_from = 'work_dirs/toy_weights/start/nuclei_student_48queries.pth'  # make_toy_weights.py puts its own here
 new_parameters = ['panoptic_head.cls_embed.']  # a nucleus is none of the start weights' classes
 train_cfg = dict(max_iters=3600, val_interval=1800)

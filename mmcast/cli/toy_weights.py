@@ -1,5 +1,5 @@
-"""Makes the shipped weights again, from synthetic street scenes and nuclei (between three and four
-hours on two cores).
+"""Makes the shipped weights again, from synthetic street scenes and nuclei (about four hours on two
+cores).
 
 For those who develop mmcast; interrupted, the same command resumes.
 """

