@@ -84,7 +84,9 @@ def tiny_pipeline(name, folder, downloads, iterations=2, **teacher_options):
     steps = dict(data=dict(kwargs=dict(num_workers=0)))
     for step, definition in plan.definitions.items():
         if 'config' in definition:
-            small = sizes(find_config(plan.resolve(definition['config'], step)), iterations)
+            small = sizes(
+                find_config(plan.templates.resolve(definition['config'], step)), iterations
+            )
             own = (
                 {**plan.config.variables.teacher_options, **teacher_options}
                 if definition.get('cfg_options') == '{teacher_options}'
@@ -152,7 +154,7 @@ def test_one_option_lets_a_foundation_pipeline_adapt_by_lora():
     plan = Plan('cast_ade20k_single_gpu.py', cfg_options=option)
     for name in ('boxes_labeled', 'adapt_labeled', 'boxes_self_training', 'adapt_self_training'):
         definition = plan.definitions[name]
-        config = Config.fromfile(find_config(plan.resolve(definition['config'], name)))
+        config = Config.fromfile(find_config(plan.templates.resolve(definition['config'], name)))
         assert definition['cfg_options'] == '{teacher_options}'
         config.merge_from_dict(nested(plan.config.variables.teacher_options))
         assert config.model.lora == dict(rank=2)
