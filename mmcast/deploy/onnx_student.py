@@ -114,10 +114,11 @@ class OnnxStudent:
         canvas = self._padded(image)
         size = canvas.shape[:2]
         places = windows.places(size)
+        exact = self.metadata.get('precision') != 'fp16'  # half numbers count to 2048
         parts: list[Instances] = []
         for crops in self._crops(canvas, windows):
             for part in self._run_whole(crops, windows.score_thr):
-                parts.append(_on_canvas(part, places[len(parts)], size))
+                parts.append(_on_canvas(part, places[len(parts)], size, exact))
         scores, labels = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ('scores', 'labels')
         )
@@ -199,11 +200,20 @@ class OnnxStudent:
             ) from error
 
 
-def _on_canvas(found: Instances, corner: tuple[int, int], size: tuple[int, int]) -> Instances:
+def _on_canvas(
+    found: Instances, corner: tuple[int, int], size: tuple[int, int], exact: bool
+) -> Instances:
     """A window's instances that have a pixel, on the image that the window is cut out of; holds
     nothing of the window's arrays of masks.
+
+    Args:
+        found: of the window.
+        corner: its top row and left column.
+        size: height and width of the image.
+        exact: whether boxes are tight to the pixel.
     """
-    masks = CroppedMasks.in_boxes(found.masks, found.boxes).copy_to(corner, size)
+    cropped = CroppedMasks.in_boxes(found.masks, found.boxes) if exact else found.cropped
+    masks = cropped.copy_to(corner, size)
     return Instances(found.boxes, masks, found.scores, found.labels)[masks.any()]
 
 
