@@ -163,13 +163,13 @@ class OnnxStudent:
     def _padded(self, image: np.ndarray) -> np.ndarray:
         """An image that windows are cut out of."""
         divisor = self.metadata['pad_size_divisor']
-        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for
-        # rounding.
         height, width = image.shape[:2]
         size = tuple(-(-side // divisor) * divisor for side in (height, width))
-        mean = self.metadata['mean'] or (0, 0, 0)
         if size == (height, width):
             return image
+        # Torch pads the normalised image with zeros before it is divided: grey of the mean, but for
+        # rounding.
+        mean = self.metadata['mean'] or (0, 0, 0)
         canvas = np.empty((*size, 3), np.uint8)
         canvas[:] = np.rint(mean if self.metadata['bgr_to_rgb'] else mean[::-1])
         canvas[:height, :width] = image

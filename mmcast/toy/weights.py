@@ -14,6 +14,7 @@ from mmcast.coco.reading import read_coco
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
+from mmcast.models.weights.sources import find_encoder_weights
 from mmcast.models.weights.start import CLASS_HEAD, fit_start_weights
 from mmcast.toy.cityscapes import generate_toy_cityscapes
 from mmcast.toy.nuclei import generate_toy_nuclei
@@ -71,8 +72,8 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
     The toy's teacher sees varied street scenes after those of a clear day, the student those of a
     clear day only; the nuclei's networks start from the toy's and learn on synthetic microscopy
     images, the decoders of custom data on these and on varied scenes. That is about four hours on
-    two cores. Called again, an interrupted run
-    resumes from its last checkpoint; no file is in ``out_dir`` before all are made.
+    two cores. Called again, an interrupted run resumes from its last checkpoint; no file is in
+    ``out_dir`` before all are made.
 
     Args:
         config_dir: The folder ``configs``.
@@ -80,7 +81,8 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
         work_dir: Where the runs keep logs and checkpoints, and in ``packed`` finished weights.
 
     Raises:
-        CASTError: If an output exists that an earlier call with this ``work_dir`` did not make.
+        CASTError: If an output exists that an earlier call with this ``work_dir`` did not make, or
+            published weights of an encoder are not installed.
     """
     packed = Path(work_dir, 'packed')
     for name in RECIPES:
@@ -89,6 +91,8 @@ def make_toy_weights(config_dir: str, out_dir: str, work_dir: str) -> list[Path]
             raise CASTError(
                 f'{target} exists and is not overwritten: move it away or choose another folder'
             )
+    for encoder in filter(None, (recipe.encoder for recipe in RECIPES.values())):
+        find_encoder_weights(encoder)  # the last recipes need them, after hours
     _draw_data()
     for name, recipe in RECIPES.items():
         if not (packed / name).exists():

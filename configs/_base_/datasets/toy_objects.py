@@ -2,10 +2,10 @@
 _base_ = './custom.py'
 folder = 'data/'
 annotations = folder + 'toy_objects/instances_'
-scale = (2000, 256)
 train_pipeline = [
-    *_base_.load, dict(type='RandomResize', scale=scale, ratio_range=(0.8, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(256, 256), allow_negative_crop=True),
+    *_base_.load,
+    dict(type='RandomResize', scale=_base_.scale, ratio_range=(0.8, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(_base_.image_size, _base_.image_size), allow_negative_crop=True),
     *_base_.flip, *_base_.colour, *_base_.filter_and_pack]
 images = dict(data_prefix=dict(img=folder))
 train_dataloader = dict(
