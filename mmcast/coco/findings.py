@@ -131,8 +131,9 @@ KINDS = {
     'many-crowds': Kind(
         'problem',
         'files with many groups',
-        'training ignores iscrowd=1; if each mask is one object (some exports of brush masks write '
-        '1), set variables.crowd_as_instances=True (here --crowd-as-instances), or write iscrowd 0',
+        'training takes iscrowd=1 for background; if each mask is one object (some exports of '
+        'brush masks write 1), set variables.crowd_as_instances=True (here --crowd-as-instances), '
+        'or write iscrowd 0',
     ),
     'bad-box': Kind(
         'problem',

@@ -40,9 +40,9 @@ def prepare_cityscapes_small(
             them.
         seed: which images these are.
         height: of the images in pixels, which is checked.
-        min_area: training objects of fewer pixels become groups (``iscrowd``): nothing is learned
-            from them, and no quality of pseudo-labels counts them. Validation keeps all; its metric
-            has an option of the same name.
+        min_area: training objects of fewer pixels become groups (``iscrowd``): they are background
+            in training, and no quality of pseudo-labels counts them. Validation keeps all; its
+            metric has an option of the same name.
         val_cities: cities to choose on instead, which leave the training set if they are there.
         test_cities: cities to report on, likewise.
         num_workers: processes that read maps where the COCO files are not there yet.

@@ -359,12 +359,15 @@ class SAM3(FoundationTeacher):
 
     def _draw_classes(self, sample: DetDataSample) -> Tensor:
         """The classes that a training image is asked for, on the CPU: some that it has, others that
-        it has not.
+        it has not. One that a group (``iscrowd``) alone shows is neither, and is asked for only
+        where there is no other.
         """
         number = min(self.texts_per_image, self.num_classes)
         order = torch.randperm(self.num_classes)
         is_present = torch.isin(order, sample.gt_instances.labels.cpu())
-        present, absent = order[is_present], order[~is_present]
+        present, absent = order[is_present], order[~is_present & ~_group_alone(sample, order)]
+        if not len(present) + len(absent):
+            return order[:1]  # the network wants a text; `loss_on` leaves it out
         reserved = min(self.absent_texts, len(absent), number - 1)
         present = present[: number - reserved]
         return torch.cat([present, absent[: number - len(present)]])
@@ -378,14 +381,7 @@ class SAM3(FoundationTeacher):
         ``loss_dice`` are the last decoder layer's; of the others, ``d0.loss_cls`` and so on, all
         but the masks'. Normalisers are averaged over ranks.
         """
-        found = outputs.found
-        targets = [
-            _PairTargets.of(pair, image, label, batch_data_samples[image])
-            for pair, (image, label) in enumerate(
-                zip(outputs.images.tolist(), outputs.labels.tolist())
-            )
-            if image in indices
-        ]
+        found, targets = outputs.found, _targets_of(outputs, batch_data_samples, indices)
         pairs = torch.tensor([each.pair for each in targets], dtype=torch.long)
         boxes = [each.boxes for each in targets]
         with torch.autocast(found.logits.device.type, enabled=False):
@@ -524,6 +520,27 @@ class _PairTargets:
         boxes = gt.bboxes[objects].float()
         boxes = boxes / boxes.new_tensor([width, height]).repeat(2)
         return cls(pair, image, objects.cpu(), bbox_xyxy_to_cxcywh(boxes))
+
+
+def _targets_of(
+    outputs: SAM3Outputs, samples: SampleList, indices: Sequence[int]
+) -> list['_PairTargets']:
+    """What the pairs of the images ``indices`` are to find, but for classes of a group alone."""
+    pairs = enumerate(zip(outputs.images.tolist(), outputs.labels))
+    return [
+        _PairTargets.of(pair, image, label.item(), samples[image])
+        for pair, (image, label) in pairs
+        if image in indices and not _group_alone(samples[image], label)
+    ]
+
+
+def _group_alone(sample: DetDataSample, labels: Tensor) -> Tensor:
+    """Whether groups (``iscrowd``) alone show these classes in an image."""
+    groups = sample.get('ignored_instances')
+    if groups is None:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    shown, whole = (part.labels.to(labels) for part in (groups, sample.gt_instances))
+    return torch.isin(labels, shown) & ~torch.isin(labels, whole)
 
 
 def _split_by_pair(

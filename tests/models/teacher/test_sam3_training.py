@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from tiny_sam3 import sam3, sam3_config
 from torchvision.ops import sigmoid_focal_loss
 
@@ -213,6 +213,25 @@ def test_images_are_asked_for_classes_that_they_have_and_others(folder):
         losses = model.loss_on(outputs, samples, [0, 1, 2])
         assert all(loss.isfinite() for loss in losses.values())
     assert len(asked) > 8
+
+
+def test_a_class_that_a_group_alone_shows_is_not_taught_to_be_absent(folder):
+    model = sam3(folder).train()
+    images, samples = make_samples([0, 0], size=SIZE)
+    samples[0].ignored_instances = InstanceData(labels=torch.tensor([1]))
+    outputs = model.forward_once(images, samples)
+    of_image = [outputs.labels[outputs.images == image].sort()[0].tolist() for image in (0, 1)]
+    assert of_image == [[0, 2], [0, 1, 2]]
+
+
+def test_an_image_whose_only_class_a_group_shows_teaches_nothing(folder):
+    model = sam3(folder, classes=('cell',), prompts=None).train()
+    images, samples = make_samples([0], size=SIZE, num_classes=1)
+    assert model.loss(images, samples)['loss_presence'] > 0
+    samples[0].ignored_instances = InstanceData(labels=torch.tensor([0]))
+    losses = model.loss(images, samples)
+    assert all(loss == 0 for loss in losses.values())
+    sum(losses.values()).backward()
 
 
 def test_a_class_is_asked_for_by_any_of_its_texts(folder):
