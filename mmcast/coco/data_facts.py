@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mmcast.coco.reading import read_coco, read_image_list
+from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.masks.tiling import Windows
 
 _GRID = 1000  # pixels of an image's short side in which places of objects are counted
@@ -120,21 +120,21 @@ def measure_data(labeled: str, val: str, unlabeled: str, classes: Sequence[str])
     Raises:
         CASTError: A file is missing or cannot be used.
     """
-    contents = [read_coco(labeled), read_coco(val)]
-    images = [image for content in contents for image in content['images']]
+    parts = [read_labels(labeled), read_labels(val)]
+    images = [image for part in parts for image in part.content['images']]
     listed = [*images, *read_image_list(unlabeled)['images']]
     sizes, all_sizes = (
         np.array([(image['height'], image['width']) for image in some], float).reshape(-1, 2)
         for some in (images, listed)
     )
-    objects, number_labeled = _objects(contents, sizes, list(classes))
+    objects, number_labeled = _objects(parts, sizes, list(classes))
     counts = np.bincount(objects.image, minlength=len(sizes))
     per_class = np.bincount(objects.label[:number_labeled], minlength=len(classes))
     short, long = all_sizes.min(1), all_sizes.max(1)
     filled = counts[counts > 0]
     facts = DataFacts(
-        labeled=len(contents[0]['images']),
-        val=len(contents[1]['images']),
+        labeled=len(parts[0].content['images']),
+        val=len(parts[1].content['images']),
         unlabeled=len(listed) - len(images),
         empty=int((counts == 0).sum()),
         short_side=float(np.median(short)),
@@ -152,26 +152,27 @@ def measure_data(labeled: str, val: str, unlabeled: str, classes: Sequence[str])
 
 
 def _objects(
-    contents: Sequence[dict], sizes: np.ndarray, classes: Sequence[str]
+    parts: Sequence[Labels], sizes: np.ndarray, classes: Sequence[str]
 ) -> tuple[Objects, int]:
-    """The objects of several COCO contents, and how many of them are of the first.
+    """The objects of several COCO files, and how many of them are of the first.
 
     Args:
-        contents: Images of all of them, in order, are those of ``sizes``.
+        parts: Images of all of them, in order, are those of ``sizes``.
         sizes: (images, 2) height and width.
         classes: Names; others do not count.
     """
     rows, first, of_first = [], 0, 0
-    for content in contents:
+    for part in parts:
+        content = part.content
         labels = {
             category['id']: classes.index(category['name'])
             for category in content['categories']
             if category['name'] in classes
         }
         places = {image['id']: first + i for i, image in enumerate(content['images'])}
-        rows += [
-            (places[ann['image_id']], labels[ann['category_id']], ann['area'], *ann['bbox'])
-            for ann in content['annotations']
+        rows += [  # the mask's own area: some tools write that of its box
+            (places[ann['image_id']], labels[ann['category_id']], area, *ann['bbox'])
+            for ann, area in zip(content['annotations'], part.rows.areas, strict=True)
             if ann['category_id'] in labels and not ann.get('iscrowd')
         ]
         of_first = of_first or len(rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcast.coco.parallel import available_processors, map_in_processes
-from mmcast.coco.reading import read_coco
+from mmcast.coco.reading import read_labels
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
 from mmcast.memory import no_cycle_search
@@ -311,13 +311,14 @@ def _describe_classes(store: LoadedStore) -> dict[str, dict]:
 
 def _describe_labeled(path: str | os.PathLike, names: Sequence[str]) -> dict:
     """Instances per image and areas of the labeled set, by class."""
-    content = read_coco(path)
+    labels = read_labels(path)
+    content = labels.content
     means = labels_per_image(content, names)
     ids = {category['name']: category['id'] for category in content['categories']}
     areas = defaultdict(list)
-    for ann in content['annotations']:
+    for ann, area in zip(content['annotations'], labels.rows.areas, strict=True):
         if not ann['iscrowd']:
-            areas[ann['category_id']].append(ann['area'])
+            areas[ann['category_id']].append(area)
     return dict(
         images=len(content['images']),
         classes={

@@ -46,6 +46,17 @@ def test_sizes_of_objects_are_in_short_sides_of_their_image(data):
     assert data.facts.large_extent == pytest.approx(np.percentile(extents, 95))
 
 
+def test_areas_of_boxes_make_no_object_larger(tmp_path):
+    path = tmp_path / 'labels.json'
+    write_labels(path, [(100, 100)], [[(0, 0, 0, 60, 60)]])
+    content = json.loads(path.read_text())
+    corner = [0, 0, 4, 0, 4, 56, 60, 56, 60, 60, 0, 60]  # 464 pixels along two sides of the box
+    content['annotations'][0].update(segmentation=[corner], area=3600)
+    path.write_text(json.dumps(content))
+    facts = measure_data(str(path), str(path), str(path), CLASSES).facts
+    assert facts.small_side == pytest.approx(np.sqrt(464) / 100)
+
+
 def test_groups_and_other_classes_do_not_count(tmp_path):
     path = write_labels(tmp_path / 'labels.json', SIZES[:2], BOXES[:2])
     content = json.loads((tmp_path / 'labels.json').read_text())
