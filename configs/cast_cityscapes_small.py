@@ -54,8 +54,7 @@ summary = dict(
     transfer_test='student, transferred (2)',
     refine_test='student, refined (3)')
 # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
-report = dict(pseudo_labels=dict(
-    labeled='{data.labeled}', hidden='{data.train}', score_thr=0.4, min_visible=0.5, min_area='{min_area}'))
+report = dict(pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}'))
 model_card = dict(
     data='Cityscapes (research use only), resized.',
     licences=dict.fromkeys(

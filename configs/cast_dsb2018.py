@@ -16,6 +16,6 @@ steps = dict(
 summary = dict(zero_shot_student='student, zero-shot')
 report = dict(
     # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
-    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.4, min_visible=0.5))
+    pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}'))
 model_card = dict(data='DSB2018: nuclei of the 2018 Data Science Bowl, stage1_train (BBBC038v1).')
 model_card['licences'] = dict.fromkeys(('nuclei_teacher.pth', 'nuclei_student.pth'), 'Apache-2.0, made by mmcast')

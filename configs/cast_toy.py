@@ -12,7 +12,7 @@ steps = dict(
     pseudo_label_1=views,
     pseudo_label_2=views)
 # Nobody trains on the labels of {data.train}: they tell how good the pseudo-labels are.
-report = dict(pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}', score_thr=0.3, min_visible=0.5))
+report = dict(pseudo_labels=dict(labeled='{data.labeled}', hidden='{data.train}'))
 # What the card of the exported student says in addition to what it finds out by itself.
 licence = 'Apache-2.0, made by mmcast'
 model_card = dict(

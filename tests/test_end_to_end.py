@@ -69,7 +69,9 @@ def test_toy_pipeline_ends_in_the_table_and_the_report(tmp_path, killed, process
     page = (tmp_path / 'run/report.html').read_text()
     assert page.count('data:image') >= 2 and 'http://' not in page.replace('http://www.w3.org', '')
     assert 'student, refined' in output and 'report.html' in output
-    inspected = json.loads((tmp_path / 'run/pseudo_labels.json').read_text())['stores']
+    inspection = json.loads((tmp_path / 'run/pseudo_labels.json').read_text())
+    inspected, settings = inspection['stores'], inspection['settings']
+    assert (settings['thresholds'], settings['min_visible']) == (dict(score=0.3), 0.5)  # transfer's
     assert list(inspected) == ['pseudo_label_1', 'pseudo_label_2']
     assert all(
         store['images'] == 30 and store['quality']['ap'] is not None for store in inspected.values()

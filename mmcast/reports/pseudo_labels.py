@@ -26,10 +26,10 @@ def inspect_pseudo_labels(
     labeled: str | os.PathLike | None = None,
     hidden: str | os.PathLike | None = None,
     img_dir: str | os.PathLike | None = None,
-    score_thr: float = 0.3,
-    class_score_thr: float | None = None,
-    mask_quality_thr: float | None = None,
-    agreement_thr: float | None = None,
+    score_thr: float | Mapping[str, float] = 0.3,
+    class_score_thr: float | Mapping[str, float] | None = None,
+    mask_quality_thr: float | Mapping[str, float] | None = None,
+    agreement_thr: float | Mapping[str, float] | None = None,
     min_area: int = 0,
     min_visible: float = 0,
     top_k: int | None = None,
@@ -47,8 +47,8 @@ def inspect_pseudo_labels(
         hidden: COCO JSON with held-out ground truth of the same images, to compare
             with.
         img_dir: folder of the images, for overlays.
-        score_thr: labels with a ``score`` above it are used, as in ``PseudoLabelDataset``;
-            calibration and AP are those of all labels.
+        score_thr: labels with a ``score`` above it, one number or one for each class by name, are
+            used, as in ``PseudoLabelDataset``; calibration and AP are those of all labels.
         class_score_thr: the same for ``class_score``.
         mask_quality_thr: the same for ``mask_quality``.
         agreement_thr: the same for ``agreement``.

@@ -11,10 +11,14 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from mmcast.data.config_data import pseudo_labeled_data
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_atomically
 from mmcast.locks import hold_work_dir
+from mmcast.pipeline.held_out import reading_options
 from mmcast.pipeline.pipeline import PipelineRun
+from mmcast.pseudo_labels.selection import choose_thresholds
+from mmcast.pseudo_labels.store import read_pseudo_labels
 from mmcast.reports.html import data_uri, percent, render
 from mmcast.reports.label_efficiency import other_points, picture, write_points
 from mmcast.reports.model_card import write_student
@@ -108,7 +112,8 @@ def write_inspection(run: PipelineRun) -> dict | None:
     any.
 
     The pipeline's ``report.pseudo_labels`` may have what ``inspect_pseudo_labels`` takes:
-    ``labeled``, ``hidden``, ``score_thr`` ...; None says that there is no such page. Steps that
+    ``labeled``, ``hidden``, ``score_thr`` ...; None says that there is no such page. Thresholds
+    that it has not are those of the last step that trains on the last file. Steps that
     label other images than the last one are not on the page. It is not made again while its inputs
     are the same.
 
@@ -129,7 +134,9 @@ def write_inspection(run: PipelineRun) -> dict | None:
         for name, definition in definitions.items()
         if all(definition.get(key) == last.get(key) for key in ('ann_file', 'img_dir', 'limit'))
     }
-    options = run.resolve(dict(options), 'report.pseudo_labels')
+    options = as_trained_on(run, [*stores.values()][-1]) | run.resolve(
+        dict(options), 'report.pseudo_labels'
+    )
     files = [*stores.values(), *(options[key] for key in ('labeled', 'hidden') if key in options)]
     inputs = dict(options, stores=stores, sha256=[sha256_of_file(path) for path in files])
     page, json_file = (run.plan.work_dir / f'pseudo_labels.{kind}' for kind in ('html', 'json'))
@@ -141,6 +148,33 @@ def write_inspection(run: PipelineRun) -> dict | None:
     report['inputs'] = inputs
     write_atomically(json_file, json.dumps(report, indent=1))
     return report
+
+
+def as_trained_on(run: PipelineRun, path: str) -> dict:
+    """Options of ``inspect_pseudo_labels`` with which the labels of a file that count as used are
+    those that the last step trains on that reads it; none if no step does.
+    """
+    readers = [
+        name
+        for name, definition in run.plan.definitions.items()
+        if definition['kind'] == 'train' and run.definition(name).get('pseudo_labels') == path
+    ]
+    if not readers:
+        return {}
+    config = run.plan.step(readers[-1], run.state.folder(readers[-1]), run.state).config
+    try:
+        options = reading_options(config)
+    except CASTError:  # several data sets read files, each in its own way
+        return {}
+    options.pop('resolve_overlaps')
+    dataset = pseudo_labeled_data(config)[0]
+    if dataset.get('thresholds_from'):
+        content = read_pseudo_labels(path)
+        ids = {category['name']: category['id'] for category in content['categories']}
+        given = dict(score=options['score_thr'])
+        chosen, _ = choose_thresholds(content, ids, given, dataset['thresholds_from'], path)
+        options['score_thr'] = {name: chosen['score'][ids[name]] for name in ids}
+    return options
 
 
 def _curve_images(run: PipelineRun) -> dict[str, str]:

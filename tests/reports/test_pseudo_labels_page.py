@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 from stored_labels import CAR, PERSON, label, rectangle, write_hidden, write_images, write_labels
 
+from mmcast.registry import DATASETS
 from mmcast.reports.run import write_inspection
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'inspect_pseudo_labels.py'
@@ -172,3 +174,41 @@ def test_pipeline_inspects_its_generations_once(files, tmp_path):
     plan.config.report.pseudo_labels = dict()
     plan.definitions = dict(data=steps['data'])
     assert write_inspection(pipeline) is None
+
+
+def test_a_pipelines_page_counts_what_its_last_training_step_uses(files, tmp_path):
+    path = str(files / 'before.json')
+    dataset = dict(
+        type='PseudoLabelDataset',
+        ann_file=path,
+        metainfo=dict(classes=('person', 'car')),
+        data_prefix=dict(img=str(files / 'images')),
+        score_thr=0.1,
+        min_area=5,
+        thresholds_from=dict(labeled=str(files / 'hidden.json')),
+    )
+    steps = dict(
+        before=dict(kind='pseudo_label', ann_file='list.json', img_dir=str(files / 'images')),
+        train=dict(kind='train', pseudo_labels=path),
+        other=dict(kind='train', pseudo_labels='other.json'),
+    )
+    config = Config(dict(train_dataloader=dict(dataset=dataset)))
+    run = SimpleNamespace(
+        plan=SimpleNamespace(
+            definitions=steps,
+            work_dir=tmp_path,
+            config=ConfigDict(report=dict(pseudo_labels=dict(min_area=6))),
+            step=lambda name, folder, state: SimpleNamespace(config=config),
+        ),
+        resolve=lambda value, user: value,
+        definition=steps.get,
+        state=SimpleNamespace(
+            outputs=lambda name: dict(annotations=path), folder=lambda name: tmp_path / name
+        ),
+    )
+    report = write_inspection(run)
+    with DefaultScope.overwrite_default_scope('mmcast'):
+        used = sum(len(image['instances']) for image in DATASETS.build(dataset))
+    assert report['stores']['before']['used'] == used == 2  # of 3: people drew one car
+    assert report['settings']['min_area'] == 6, 'what the pipeline says itself wins'
+    assert '0.60 (car)' in (tmp_path / 'pseudo_labels.html').read_text()
