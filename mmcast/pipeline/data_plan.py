@@ -464,7 +464,7 @@ def _set_pseudo_labels(
         )
     else:
         options['thresholds_from'] = dict(labeled=labeled)
-        how = 'as many per image and class as labels, above score_thr'
+        how = 'as many per image and class as labels, above score_thr, less overlaps'
         why = 'labeled and unlabeled images are taken to show as many'
     decisions.add('pseudo_labels', how, why)
     for name in ('adapt_self_training', 'transfer'):

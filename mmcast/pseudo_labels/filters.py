@@ -199,8 +199,8 @@ def thresholds_from_data(
         num_images: number of images that they are of, with the empty ones.
         ids: category id by name, of all classes.
         percentile: this percentage of the labels of a class, those of lowest score, is left out.
-        labeled: human annotations as COCO JSON; of a class, as many labels per image are kept as
-            they have.
+        labeled: human annotations as COCO JSON; of a class, as many labels per image are taken as
+            they have, before overlaps are resolved.
         held_out: thresholds by class name, chosen where there is ground truth.
 
     Raises:
