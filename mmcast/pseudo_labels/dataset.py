@@ -36,8 +36,8 @@ class PseudoLabelDataset(MixedImages):
         thresholds_from: A threshold on `score` for each class, set from data, where that is above
             `score_thr`: `dict(percentile=60)` leaves out the lowest 60 % of the labels of each
             class, `dict(labeled='labeled.json')` takes as many labels per image as the labeled
-            images have, before overlaps are resolved, `dict(held_out='thresholds.json')` takes those with the best F1 on images
-            with ground truth, of a pipeline's step of kind `thresholds`.
+            images have, before overlaps are resolved, `dict(held_out='thresholds.json')` those with
+            the best F1 on images with ground truth, of a pipeline's step of kind `thresholds`.
         min_area: Smallest number of pixels of a label, counted after overlaps are resolved.
         min_visible: Smallest fraction of its pixels, 0 to 1, that labels of a higher `score` leave
             to one. A duplicate of an object keeps only a sliver.
