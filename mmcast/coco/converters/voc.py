@@ -30,6 +30,11 @@ _CLASSES = [
 ]
 # fmt: on
 _BACKGROUND = ('background', '_background_')
+LAST = VOID - 1  # of the numbers that objects have
+_FULL = (
+    f'images have {LAST} objects, as many as such files can number: where an image has more, '
+    'tools join some and lose others (datumaro 1.13.12), so export as COCO instead'
+)
 _NO_MASK = 'images are listed and have no mask: taken as images without objects'
 _Colour = tuple[int, int, int]
 
@@ -179,7 +184,9 @@ def read_voc(root: Path, table: ClassTable, stem: str) -> ImageLabels:
                 f'{path} is {values.shape[1]}x{values.shape[0]}, its image '
                 f'{image.width}x{image.height}: take both from one export'
             )
-    for value in np.unique(objects).tolist():
+    numbers = np.unique(objects).tolist()
+    image.notes[_FULL] += LAST in numbers
+    for value in numbers:
         if value not in (0, VOID):
             mask = objects == value
             name = _class_of(classes[mask], table, f'{classes_file}, object {value}')

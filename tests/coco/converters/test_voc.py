@@ -61,6 +61,17 @@ def test_borders_belong_to_no_object(root):
     assert np.array_equal(found[0][1], SQUARE)
 
 
+def test_more_objects_than_the_format_can_number_are_said(root):
+    objects = pixels_of(root, 'SegmentationObject')
+    objects[objects == 1] = 253
+    Image.fromarray(objects).save(root / 'SegmentationObject/a.png')
+    assert not any('objects' in note for each in convert(root).values() for note in each.notes)
+    objects[objects == 253] = 254
+    Image.fromarray(objects).save(root / 'SegmentationObject/a.png')
+    (note,) = (note for each in convert(root, force=True).values() for note in each.notes)
+    assert note.startswith('images have 254 objects')
+
+
 def test_the_first_colours_are_those_of_the_development_kit():
     assert voc_colours()[[0, 1, 2, 3, 4, 15, 20, 255]].tolist() == [
         [0, 0, 0],
