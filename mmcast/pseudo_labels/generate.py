@@ -40,6 +40,7 @@ from mmcast.models.weights.loading import load_weights
 from mmcast.pseudo_labels.images import (
     ImagesToLabel,
     LoadedImage,
+    file_sizes,
     list_images,
     load_ahead,
 )
@@ -157,6 +158,8 @@ def generate_pseudo_labels(
             if distributed:
                 barrier()
             job.summary = on_first(lambda: _merge(job))
+        elif progress and rank == 0:
+            print(f'{out_file}: finished before, left alone', flush=True)
     if rank == 0:  # after the lock is closed: a network's file system does not let go of open files
         shutil.rmtree(job.folder, ignore_errors=True)
     return job.summary
@@ -196,8 +199,16 @@ class _Job:
     category_ids: list[int]  # of the classes
     num_images: int
     views_per_batch: int
+    image_sizes: str  # SHA-256 of those of the files, in bytes
     places: list[int] | None = None  # of the images to label
     summary: dict | None = None  # of a finished file
+
+    @property
+    def final_info(self) -> dict:
+        """The header of the finished file. Shards lack the sizes, as an image that has no labels
+        yet may be repaired.
+        """
+        return dict(self.info, image_sizes=self.image_sizes)
 
     @property
     def num_views(self) -> int:
@@ -248,23 +259,61 @@ def _prepare(
         images=sha256_of_json(listing),
         **(dict(confidence=True) if confidence else {}),
     )
-    num_images = len(listing['images'])
+    sizes = file_sizes(listing['images'], img_dir)
     job = _Job(
-        out_file, img_dir, info, classes, categories, category_ids, num_images, views_per_batch
+        out_file,
+        img_dir,
+        info,
+        classes,
+        categories,
+        category_ids,
+        len(sizes),
+        views_per_batch,
+        sha256_of_json(sizes),
     )
     if out_file.exists():
-        job.summary = _check_finished(out_file, info)
-        return job
+        job.summary = _check_finished(out_file, job.final_info)
+    else:
+        _begin(job, listing, sizes, stack)
+    return job
+
+
+def _begin(job: _Job, listing: dict, sizes: list[int], stack: contextlib.ExitStack) -> None:
+    """Locks the folder of shards, and finds what is left to label; ``sizes`` are in bytes."""
     try:
         stack.enter_context(hold_lock(job.folder / '.lock', in_use(job.folder)))
-        job.places = ShardIndex(job.folder, job.num_images, info).unlabelled().tolist()
-        write_atomically(job.listing, json.dumps(listing))
+        job.places = ShardIndex(job.folder, job.num_images, job.info).unlabelled().tolist()
+        _check_labelled_images(job, listing['images'], sizes)
+        write_atomically(job.listing, json.dumps(dict(listing, image_sizes=sizes)))
     except OSError as error:
         raise CASTError(
             f'cannot write to {job.folder} ({error.strerror}); give an output file in a folder '
             'where you may write and there is room'
         ) from error
-    return job
+
+
+def _check_labelled_images(job: _Job, images: list[dict], sizes: list[int]) -> None:
+    """Raises CASTError where an image with labels is another file now than when the interrupted run
+    began.
+    """
+    try:
+        before = json.loads(job.listing.read_text(encoding='utf-8')).get('image_sizes')
+    except (FileNotFoundError, ValueError):  # the file is written anew
+        return
+    if before is None:  # of mmcast before it compared them
+        return
+    due = set(job.places or ())
+    changed = [
+        image['file_name']
+        for place, image in enumerate(images)
+        if place not in due and before[place] != sizes[place]
+    ]
+    if changed:
+        raise CASTError(
+            f'{job.folder} has labels of {len(changed)} images whose files in {job.img_dir} have '
+            f'another size in bytes now, such as {changed[0]}: give the folder of images that it '
+            'was made from, delete it or give another output file'
+        )
 
 
 def _resolve_paths(
@@ -518,7 +567,7 @@ def _merge(job: _Job) -> dict:
         )
     temporary = job.folder / 'merged.json'
     try:
-        write_store(temporary, job.info, job.categories, shards)
+        write_store(temporary, job.final_info, job.categories, shards)
         os.replace(temporary, job.out_file)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -532,6 +581,8 @@ def _merge(job: _Job) -> dict:
 def _check_finished(path: Path, info: dict) -> dict:
     """The summary of a finished file; raises CASTError if it was made from other things."""
     content = read_pseudo_labels(path)
+    if 'image_sizes' not in content['info']:  # of mmcast before it compared them
+        info = {key: value for key, value in info.items() if key != 'image_sizes'}
     check_same_info(path, content['info'], info)
     annotations = {image['id']: [] for image in content['images']}
     for annotation in content['annotations']:

@@ -77,6 +77,18 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
     return dict(images=images, annotations=[], categories=content['categories'])
 
 
+def file_sizes(images: list[dict], img_dir: str) -> list[int]:
+    """Sizes in bytes of the images' files, -1 where there is none."""
+    return [_file_size(os.path.join(img_dir, image['file_name'])) for image in images]
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except (OSError, ValueError):  # the latter where no file can have such a name
+        return -1
+
+
 @dataclass
 class LoadedImage:
     """An image of the list: its index, COCO's entry, and either what the pipeline made of it or why

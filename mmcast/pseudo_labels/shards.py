@@ -38,7 +38,12 @@ def check_same_info(path: Path, found: dict, wanted: dict) -> None:
     """
     different = [key for key in sorted(wanted | found) if wanted.get(key) != found.get(key)]
     if different:
-        more = ' (were some added, taken away or renamed?)' if 'images' in different else ''
+        more = ''
+        if 'images' in different:
+            more = ' (were some added, taken away or renamed?)'
+            different = [key for key in different if key != 'image_sizes']  # says nothing then
+        elif 'image_sizes' in different:
+            more = ' (is it another folder with the same names, or were images repaired?)'
         raise CASTError(
             f'{path} was made with another {", ".join(different)}{more}; delete it or give another '
             'output file'

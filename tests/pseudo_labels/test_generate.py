@@ -35,6 +35,7 @@ from tiny_teacher import teacher, teacher_config
 
 from mmcast.errors import CASTError
 from mmcast.locks import hold_lock
+from mmcast.pseudo_labels.generate import generate_pseudo_labels
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'pseudo_label.py'
 
@@ -250,6 +251,53 @@ def test_folder_without_a_list(data):
     cv2.imwrite(str(data / 'images/another.png'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     with pytest.raises(CASTError, match='was made with another images .were some added'):
         generate(data, ann_file=None)
+
+
+def replace_images(data):
+    """Others of the same names, as another folder has them, in files of other sizes."""
+    for path in sorted((data / 'images/sub').iterdir()):
+        cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)))
+
+
+def without_sizes(path):
+    """As mmcast wrote it before it compared sizes of files."""
+    content = json.loads(path.read_text())
+    content.pop('image_sizes', None)
+    content.get('info', {}).pop('image_sizes', None)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('ann_file', [None, 'images.json'])
+def test_labels_of_other_images_with_the_same_names_are_refused(data, ann_file):
+    given = dict(ann_file=ann_file and data / ann_file)
+    generate(data, **given)
+    replace_images(data)
+    with pytest.raises(CASTError, match=r'another image_sizes \(is it another folder'):
+        generate(data, **given)
+    without_sizes(data / 'labels.json')
+    assert generate(data, **given)['images'] == 5
+
+
+def test_unfinished_labels_of_other_images_with_the_same_names_are_refused(data, monkeypatch):
+    interrupt(data, monkeypatch)
+    replace_images(data)
+    message = r'labels\.json\.shards has labels of 5 images .* such as sub/000\.png: give'
+    with pytest.raises(CASTError, match=message):
+        generate(data)
+    without_sizes(data / 'labels.json.shards/images.json')
+    assert generate(data)['images'] == 5
+
+
+def test_a_finished_file_is_said_to_be_kept(data, capsys):
+    generate(data)
+    generate_pseudo_labels(
+        make_config(),
+        data / 'teacher.pth',
+        data / 'labels.json',
+        ann_file=data / 'images.json',
+        img_dir=data / 'images',
+    )
+    assert 'labels.json: finished before, left alone' in capsys.readouterr().out
 
 
 def test_more_than_255_instances_in_an_image(data):
