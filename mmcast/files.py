@@ -243,6 +243,14 @@ def sha256_of_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def size_of_file(path: str | os.PathLike) -> int:
+    """In bytes; -1 where there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):  # the latter where no file can have such a name
+        return -1
+
+
 def sha256_of_json(content: Any) -> str:
     """SHA-256 of lists, dicts, texts and numbers in their order, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmcast.errors import CASTError, reason_of
-from mmcast.files import sha256_of_json
+from mmcast.files import sha256_of_json, size_of_file
 from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, problem_of, read_image
 from mmcast.optional import require
 
@@ -56,7 +56,7 @@ class ImageSource:
     ) -> None:
         self.paths, self.names, self.count = paths, names, len(paths)
         self.total: int | None = self.count
-        self.sizes = [_size(path) for path in paths]
+        self.sizes = [size_of_file(path) for path in paths]
         self.value_range, self.remarks = value_range, remarks
 
     @property
@@ -109,7 +109,7 @@ class VideoSource:
         self.announced = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
         self.rate = max(0.0, video.get(cv2.CAP_PROP_FPS))
         self.total = self.announced or None
-        self.sizes = [_size(self.path)]
+        self.sizes = [size_of_file(self.path)]
         video.release()
 
     @property
@@ -281,10 +281,3 @@ def _has_whole_boxes(path: Path) -> bool:
                 return length == 0
             position += length
     return position == size
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

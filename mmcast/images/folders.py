@@ -134,6 +134,8 @@ def name_problem(name: str) -> str:
     Libraries that write JSON, pages and pictures take no text that is not Unicode, and control
     characters break lines.
     """
+    if name.isascii() and name.isprintable():  # nearly all; the rest takes a quarter of the time
+        return ''
     kinds = {unicodedata.category(character) for character in name}
     if 'Cs' in kinds:
         return 'is not Unicode'

@@ -195,6 +195,7 @@ class Pipeline:
             return
         details = '; '.join(f'step {name} ({_list(changes)})' for name, changes in changed.items())
         details = details.replace('{work_dir}', str(self.plan.work_dir))
+        details = details.replace('{config_dir}', str(self.plan.path.parent))
         raise CASTError(
             f'{self.plan.work_dir}: changed since they ran: {details}; run them again (the old '
             f'folders are kept) with --rerun {" ".join(changed)}, or choose another --work-dir'

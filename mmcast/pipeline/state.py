@@ -12,7 +12,8 @@ from typing import Any
 
 from mmcast.configs import shipped_configs
 from mmcast.errors import CASTError
-from mmcast.files import move_aside, sha256_of_file, write_atomically
+from mmcast.files import move_aside, sha256_of_file, size_of_file, write_atomically
+from mmcast.images import list_folder
 from mmcast.pipeline.steps import Step, StepResult, has_progress
 from mmcast.training.checkpoints import holds_run
 
@@ -24,17 +25,21 @@ _INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
 
 @dataclass
 class Fingerprint:
-    """What a result depends on: settings (flat key -> text) and input files (path -> sha256)."""
+    """What a result depends on: settings (flat key -> text), input files (path -> sha256), and
+    folders of unlabeled images (path -> file name -> size in bytes).
+    """
 
     settings: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """sha256 (hex) of all of it."""
-        return hashlib.sha256(
-            json.dumps([self.settings, self.files], sort_keys=True).encode()
-        ).hexdigest()
+        parts: list[dict] = [self.settings, self.files]
+        if self.folders:  # steps without any keep the digest of before there were folders
+            parts.append(self.folders)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def changes(self, new: 'Fingerprint') -> list[str]:
         """One readable phrase for each setting or file in which ``new`` differs."""
@@ -53,6 +58,12 @@ class Fingerprint:
         ]
         changes += [
             f'new input file {path}' for path in sorted(new.files.keys() - self.files.keys())
+        ]
+        # Fingerprints of before folders counted have none; a folder that is new is in the settings.
+        changes += [
+            _change_of_folder(path, self.folders[path], new.folders.get(path))
+            for path in sorted(self.folders)
+            if self.folders[path] != new.folders.get(path)
         ]
         return changes
 
@@ -120,6 +131,7 @@ class PipelineState:
         }
         self.records: dict[str, dict] = {}
         self._hashes: dict[str, list] = {}
+        self._folders: dict[str, dict[str, int]] = {}
         if self.path.exists():
             self._read()
         elif holds_run(work_dir):
@@ -190,6 +202,7 @@ class PipelineState:
         return Fingerprint(
             flatten(self.portable({**settings, 'step': definition})),
             {self.portable(path): self._sha256(Path(path)) for path in sorted(inputs)},
+            {self.portable(path): self._images_of(path) for path in unlabeled_folders(definition)},
         )
 
     # What changes it
@@ -256,6 +269,18 @@ class PipelineState:
         digest = sha256_of_file(path)
         self._hashes[str(path)] = [*facts, digest]
         return digest
+
+    def _images_of(self, folder: str) -> dict[str, int]:
+        """Names and sizes in bytes of a folder's images, read once: it may have very many."""
+        if folder not in self._folders:
+            root = os.path.abspath(folder)
+            start = len(os.path.join(root, ''))  # relative_to takes as long as the listing
+            own = os.path.join(os.path.abspath(self.work_dir), '')  # whose pictures are no input
+            names = (str(path) for path in list_folder(root).images)
+            self._folders[folder] = {
+                name[start:]: size_of_file(name) for name in names if not name.startswith(own)
+            }
+        return self._folders[folder]
 
     # Paths
 
@@ -345,6 +370,27 @@ def input_files(value: Any, root: str = '') -> Iterator[str]:
         path = os.path.join(root, value)
         if os.path.isfile(path):
             yield path
+
+
+def unlabeled_folders(definition: dict) -> Iterator[str]:
+    """Paths of the folders, rather than label files, that a 'call' step takes as ``unlabeled``."""
+    given = definition.get('kwargs') or {}
+    path = os.path.join(str(given.get('data_root') or ''), str(given.get('unlabeled') or ''))
+    if given.get('unlabeled') and os.path.isdir(path):
+        yield path
+
+
+def _change_of_folder(path: str, old: dict[str, int], new: dict[str, int] | None) -> str:
+    """How a folder of images differs, in words."""
+    if new is None:
+        return f'folder {path} is gone'
+    numbers = dict(
+        more=len(new.keys() - old.keys()),
+        fewer=len(old.keys() - new.keys()),
+        changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
+    )
+    first, *others = [f'{number} {word}' for word, number in numbers.items() if number]
+    return ', '.join([first.replace(' ', ' images '), *others]) + f' in {path}'
 
 
 def _shorten(text: str, limit: int = 60) -> str:

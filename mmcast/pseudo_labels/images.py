@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmcast.coco.reading import read_image_list
 from mmcast.errors import CASTError, is_of_machine
+from mmcast.files import size_of_file
 from mmcast.images import IMAGE_SUFFIXES, check_size, list_folder, problem_of
 from mmcast.processes import end_with_parent
 from mmcast.registry import DATASETS
@@ -79,14 +80,7 @@ def list_images(ann_file: str | None, img_dir: str, limit: int | None = None) ->
 
 def file_sizes(images: list[dict], img_dir: str) -> list[int]:
     """Sizes in bytes of the images' files, -1 where there is none."""
-    return [_file_size(os.path.join(img_dir, image['file_name'])) for image in images]
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except (OSError, ValueError):  # the latter where no file can have such a name
-        return -1
+    return [size_of_file(os.path.join(img_dir, image['file_name'])) for image in images]
 
 
 @dataclass

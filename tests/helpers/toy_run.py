@@ -39,8 +39,10 @@ def kill_once(marker: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def make_data(folder: str, value: int = 1, marker: str = '') -> dict:
-    """A 'call' step: writes a label file; its two outputs are a path and a number."""
+def make_data(folder: str, value: int = 1, marker: str = '', unlabeled: str = '') -> dict:
+    """A 'call' step: writes a label file; its two outputs are a path and a number. What depends on
+    ``unlabeled`` is not of interest here.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder, 'labels.json')
     path.write_text(json.dumps(dict(value=value)))

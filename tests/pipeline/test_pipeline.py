@@ -216,6 +216,34 @@ def test_changed_input_file_is_refused(config):
         run(config)
 
 
+def test_other_images_in_the_unlabeled_folder_are_refused(config, capsys):
+    images = config.parent  # the work directory is in it, too
+    (images / 'sub').mkdir()
+    for number in range(3):
+        (images / f'sub/{number}.png').write_bytes(b'pixels')
+    given = "marker='{marker}', unlabeled='{config_dir}'))"
+    config.write_text(PIPELINE_CONFIG.replace("marker='{marker}'))", given, 1))
+    run(config, step='data')
+    (images / 'notes.md').write_text('no image')
+    (images / 'work/report.png').write_bytes(b'pixels')
+    assert 'data: finished before, skipped' in run(config, capsys, step='data')
+    for number in range(5):
+        (images / f'new_{number}.jpg').write_bytes(b'pixels')
+    (images / 'sub/0.png').unlink()
+    (images / 'sub/1.png').write_bytes(b'more pixels')
+    message = rf'data \(5 images more, 1 fewer, 1 changed in {images}\); .* --rerun data'
+    with pytest.raises(CASTError, match=message):
+        run(config, step='data')
+    path = config.parent / 'work/01_data/fingerprint.json'
+    written = path.read_text()
+    earlier = {key: value for key, value in json.loads(written).items() if key != 'folders'}
+    path.write_text(json.dumps(earlier))  # of before folders counted
+    assert 'skipped' in run(config, capsys, step='data')
+    path.write_text(written)
+    run(config, rerun=['data'])
+    assert finished(config) == STEPS
+
+
 def test_step_alone_needs_its_inputs(config, capsys):
     with pytest.raises(
         CASTError, match=r'step refine needs \{teach.checkpoint\}, but step teach is not finished'
