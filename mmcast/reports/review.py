@@ -1,6 +1,8 @@
 """Pages of ``mmcast review``: the images that are handed out, and what people made of them."""
 
+import html
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from mmcast.review.merge import Merged
 from mmcast.review.task import Proposal, TaskImage
 
 _TEMPLATE = Path(__file__).with_name('review.html.j2')
+_HEAD = 5000  # characters of a page that has its title, the escaped name of a file
 
 
 def write_task_page(done: Exported, page: str | os.PathLike) -> None:
@@ -48,8 +51,17 @@ def write_task_page(done: Exported, page: str | os.PathLike) -> None:
         **{'left out': len(done.left_out)},
     )  # fmt: skip
     settings = _readable_settings(task.settings)
-    title = f'to be reviewed: {done.folder.name}'
-    _write(page, title, {'task': counts, 'settings': settings}, figures, colours)
+    _write(page, _task_title(done.folder), {'task': counts, 'settings': settings}, figures, colours)
+
+
+def is_task_page(page: Path, folder: Path) -> bool:
+    """Whether a file is what :func:`write_task_page` writes of the task in a folder."""
+    return _title_of(page) == _task_title(folder)
+
+
+def is_merge_page(page: Path, labeled: Path) -> bool:
+    """Whether a file is what :func:`write_merge_page` writes of a merged set."""
+    return _title_of(page) == _merge_title(labeled)
 
 
 def _readable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +108,24 @@ def write_merge_page(done: Merged, folder: Path, page: str | os.PathLike) -> Non
             )
         )
     tables = {key: done.manifest[key] for key in ('images', 'objects', 'objects_of_random_images')}
-    title = f'reviewed: {done.files["labeled"].name}'
-    _write(page, title, tables, figures, colours)
+    _write(page, _merge_title(done.files['labeled']), tables, figures, colours)
+
+
+def _task_title(folder: Path) -> str:
+    return printable(f'to be reviewed: {folder.name}')
+
+
+def _merge_title(labeled: Path) -> str:
+    return printable(f'reviewed: {labeled.name}')
+
+
+def _title_of(page: Path) -> str | None:
+    """The title of an HTML file, if it has one."""
+    if not page.is_file():
+        return None
+    with page.open(encoding='utf-8', errors='replace') as file:
+        found = re.search('<title>(.*?)</title>', file.read(_HEAD))
+    return html.unescape(found[1]) if found else None
 
 
 def _new_classes(done: Merged) -> list[str]:
@@ -153,7 +181,7 @@ def _write(
     colours: Mapping[str, str],
 ) -> None:
     text = render(
-        _TEMPLATE, title=printable(title), tables=tables, figures=figures,
+        _TEMPLATE, title=title, tables=tables, figures=figures,
         colours={printable(name): colour for name, colour in colours.items()},
     )  # fmt: skip
     write_atomically(page, text)

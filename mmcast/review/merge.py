@@ -54,6 +54,7 @@ class Merged:
         manifest: see docs/review.md.
         files: the labeled set, its manifest and, if asked for, the images that are left, by name.
         img_dir: folder that the labeled set's file names are relative to.
+        unlabeled_folder: the same of the images that are left, if asked for.
         task: what was handed out.
         compared: the objects of each reviewed image, by its name in the task.
         notes: lines to tell the user.
@@ -62,19 +63,20 @@ class Merged:
     manifest: dict
     files: dict[str, Path]
     img_dir: Path
+    unlabeled_folder: Path | None
     task: Task
     compared: dict[str, list[ComparedObject]]
     notes: list[str]
 
 
 @dataclass
-class _Labeled:
-    """The labeled set before the merge.
+class _Images:
+    """The labeled set before the merge, or the unlabeled images after it.
 
     Args:
         content: COCO's, empty without a labeled set.
         folder: of its images.
-        notes: what was mended.
+        notes: what was mended, or became of it.
     """
 
     content: dict
@@ -123,7 +125,8 @@ def merge_review(
         add_classes: take classes that neither the labeled set nor the task has.
         unchanged_iou: smallest IoU with its proposal of an object that is unchanged.
         reviewer: who reviewed, for the manifest.
-        unlabeled: COCO JSON of the unlabeled images.
+        unlabeled: COCO JSON of the unlabeled images; its names are relative to ``img_dir``, the
+            folder of the JSON itself, or one above ``img_dir``.
         unlabeled_out: file for those of them that were not merged.
         page: file that the caller is going to write, which must be none of these either.
         force: replace existing files with other content.
@@ -170,11 +173,17 @@ def merge_review(
     content['info'] = _history(old.content.get('info') or {}, manifest, len(compared))
     files: dict[str, Path] = dict(labeled=out_file, manifest=manifest_path(out_file))
     contents: dict[str | os.PathLike, dict] = {out_file: content, files['manifest']: manifest}
+    notes = [*old.notes, *returned.notes]
+    rest: _Images | None = None
     if unlabeled and unlabeled_out:
         files['unlabeled'] = Path(unlabeled_out)
-        contents[unlabeled_out] = _rest(unlabeled, originals, task, compared)
+        merged = [originals / image.file_name for image in task.images if image.name in compared]
+        rest = _rest(unlabeled, originals, merged)
+        contents[unlabeled_out] = rest.content
+        notes += rest.notes
     write_json_files(contents, force)
-    return Merged(manifest, files, base, task, compared, [*old.notes, *returned.notes])
+    folder_of_rest = rest.folder if rest else None
+    return Merged(manifest, files, base, folder_of_rest, task, compared, notes)
 
 
 def _sources(
@@ -321,9 +330,9 @@ def _check_originals(task: Task, done: set[str], folder: Path) -> None:
 
 def _read_labeled(
     labeled: str | os.PathLike | None, folder: str | os.PathLike | None, originals: Path
-) -> _Labeled:
+) -> _Images:
     if labeled is None:
-        return _Labeled(dict(images=[], annotations=[], categories=[]), originals, [])
+        return _Images(dict(images=[], annotations=[], categories=[]), originals, [])
     found: list[Path] = []
 
     def find(images: list[dict]) -> Path:
@@ -336,7 +345,7 @@ def _read_labeled(
     check_human(labels.content, labeled)
     place = find(labels.content['images'])
     check_sizes(labels.content['images'][:_SIZES_CHECKED], place, Path(labeled), deep_is_fine=True)
-    return _Labeled(labels.content, place, labels.mended)
+    return _Images(labels.content, place, labels.mended)
 
 
 def _only_folder(images: list[dict], places: Sequence[Path], labeled: str | os.PathLike) -> Path:
@@ -359,7 +368,7 @@ def _only_folder(images: list[dict], places: Sequence[Path], labeled: str | os.P
     return next(iter(complete.values()))
 
 
-def _already_labeled(task: Task, done: set[str], old: _Labeled, originals: Path) -> dict[str, int]:
+def _already_labeled(task: Task, done: set[str], old: _Images, originals: Path) -> dict[str, int]:
     """The ids of images in the labeled set that were reviewed too, by name in the task: the same
     file, or a copy.
     """
@@ -399,7 +408,7 @@ def _settle_known(
 
 
 def _classes(
-    old: _Labeled,
+    old: _Images,
     task: Task,
     compared: Mapping[str, list[ComparedObject]],
     add_classes: bool,
@@ -443,7 +452,7 @@ def _common_folder(labeled: Path, originals: Path) -> tuple[Path, tuple[str, str
 
 
 def _merge(
-    old: _Labeled,
+    old: _Images,
     task: Task,
     compared: Mapping[str, list[ComparedObject]],
     categories: list[dict],
@@ -484,17 +493,36 @@ def _merge(
     return dict(old.content, categories=categories, images=images, annotations=annotations)
 
 
-def _rest(
-    unlabeled: str | os.PathLike,
-    originals: Path,
-    task: Task,
-    compared: Mapping[str, list[ComparedObject]],
-) -> dict:
-    """The unlabeled images that were not merged."""
-    content = read_image_list(unlabeled, originals)
-    merged = {image.file_name for image in task.images if image.name in compared}
-    images = [image for image in content['images'] if image['file_name'] not in merged]
-    return dict(content, images=images, annotations=[])
+def _rest(unlabeled: str | os.PathLike, originals: Path, merged: Iterable[Path]) -> _Images:
+    """The unlabeled images that were not merged. The same names may be others in another folder, so
+    files are compared.
+    """
+
+    def find(images: list[dict]) -> Path:
+        return _folder_of_list(images, originals, unlabeled)
+
+    content = read_image_list(unlabeled, find)
+    folder = find(content['images'])
+    gone = {path.resolve() for path in merged}
+    left = [
+        image for image in content['images'] if (folder / image['file_name']).resolve() not in gone
+    ]
+    number = len(content['images'])
+    note = f'{number - len(left)} of {number} unlabeled images merged, {len(left)} left'
+    return _Images(dict(content, images=left, annotations=[]), folder, [note])
+
+
+def _folder_of_list(images: list[dict], originals: Path, unlabeled: str | os.PathLike) -> Path:
+    """The folder that a list's names are relative to: the first one that has all of them."""
+    for place in (originals, Path(unlabeled).parent, *originals.resolve().parents):
+        if all((place / image['file_name']).is_file() for image in images):
+            return place
+    names = (image['file_name'] for image in images)
+    missing = next(name for name in names if not (originals / name).is_file())
+    raise CASTError(
+        f'{unlabeled}: not all of its images are in {originals}, such as {missing}, nor beside the '
+        'file: put it into the folder that its file names are relative to, or take those images out'
+    )
 
 
 # ---- the manifest

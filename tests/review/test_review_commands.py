@@ -1,5 +1,6 @@
 """``mmcast review export`` and ``merge`` as a person calls them."""
 
+import argparse
 import base64
 import json
 import os
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from review_scene import write_scene
 
+from mmcast.cli.review import export, merge
 from mmcast.cli.review.merge import next_command
 from mmcast.coco.custom import prepare_custom_data
+from mmcast.errors import CASTError
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,3 +82,33 @@ def test_a_task_is_exported_corrected_and_merged(tmp_path):
         (tmp_path / 'merged.html').read_text()
     )
     assert len(pictures(tmp_path / 'merged.html')) == 4  # two images, before and after
+
+
+def call(command, *words):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    command.run(parser.parse_args([*words]))
+
+
+def test_only_pages_of_an_earlier_call_are_replaced(tmp_path, monkeypatch):
+    write_scene(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / 'notes.html'
+    mine.write_text('<title>my notes</title>')
+    exporting = ['pseudo.json', '--img-dir', 'photos', '--tool', 'coco', '--out', 'task']
+    merging = ['task', 'task/annotations.json', '--labeled', 'labeled.json', '--out', 'merged.json']
+    merging += ['--labeled-images', 'photos', '--reviewed', 'all']
+    for command, words in ((export, exporting), (merge, merging)):
+        for _ in range(2):  # the second time both the result and the page are there
+            call(command, *words, '--page', 'page.html')
+            with pytest.raises(CASTError, match='notes.html exists: delete it'):
+                call(command, *words, '--page', 'notes.html')
+        call(command, *words)
+        call(command, *words)
+        assert mine.read_text() == '<title>my notes</title>'
+        (tmp_path / 'page.html').unlink()
+    (tmp_path / 'merged.html').write_text('')
+    with pytest.raises(CASTError, match='merged.html exists'):
+        call(merge, *merging)
+    call(merge, *merging, '--force')
+    assert pictures(tmp_path / 'merged.html')

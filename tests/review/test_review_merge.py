@@ -322,6 +322,32 @@ def test_the_unlabeled_images_that_are_left(tmp_path):
     rest = json.loads((tmp_path / 'rest.json').read_text())
     assert [each['file_name'] for each in rest['images']] == ['new/a.png', 'new/c.png']
     assert done.files['unlabeled'] == tmp_path / 'rest.json'
+    assert done.notes[-1] == '1 of 3 unlabeled images merged, 2 left'
+
+
+@pytest.mark.parametrize('folder', ['.', 'photos/new'])  # of the list's names
+@pytest.mark.parametrize('beside', [True, False])
+def test_a_list_of_unlabeled_images_may_be_of_another_folder(folder, beside, tmp_path):
+    write_task(tmp_path, 'coco')
+    prefix = 'photos/new/' if folder == '.' else ''
+    images = [
+        dict(id=number, file_name=f'{prefix}{name}', height=HEIGHT, width=WIDTH)
+        for number, name in enumerate(SCENE, start=1)
+    ]
+    shutil.copy(tmp_path / 'photos/old/d.png', tmp_path / 'photos/b.png')  # of no list
+    path = tmp_path / (folder if beside else 'photos/old') / 'list.json'
+    path.write_text(json.dumps(dict(images=images, annotations=[], categories=[])))
+    export = write_export(tmp_path, {'b.png': SCENE['b.png']})
+    given = dict(unlabeled=path, unlabeled_out=tmp_path / 'rest.json')
+    if not beside and folder != '.':  # not above the images
+        with pytest.raises(CASTError, match='list.json: not all of its images .* such as a.png'):
+            merge(tmp_path, export, **given)
+        assert not (tmp_path / 'merged.json').exists()
+        return
+    done = merge(tmp_path, export, **given)
+    rest = json.loads((tmp_path / 'rest.json').read_text())['images']
+    assert [each['file_name'] for each in rest] == [f'{prefix}a.png', f'{prefix}c.png']
+    assert done.unlabeled_folder.samefile(tmp_path / folder)
 
 
 # ---- what is refused

@@ -90,11 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     page = args.page or args.out / 'review.html'
-    earlier = (args.out / 'task.json').exists()  # then the page is of that call
-    check_output_files([args.page], [args.store, args.labeled], args.force or earlier)
-    from mmcast.reports.review import write_task_page
+    from mmcast.reports.review import is_task_page, write_task_page
     from mmcast.review.export import export_review
 
+    exported = (args.out / 'task.json').exists()
+    earlier = exported and is_task_page(page, args.out)  # of the same call
+    check_output_files(
+        [page if exported else args.page], [args.store, args.labeled], args.force or earlier
+    )
     given = dict(
         score=args.score_thr,
         class_score=args.class_score_thr,

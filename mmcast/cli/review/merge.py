@@ -90,11 +90,11 @@ def run(args: argparse.Namespace) -> None:
     if not 0.5 <= args.unchanged_iou <= 1:
         args.parser.error('--unchanged-iou is from 0.5 to 1')
     page = args.page or args.out.with_suffix('.html')
-    if not args.out.exists():  # else the page is of an earlier call
-        check_output_files([page], force=args.force)
-    from mmcast.reports.review import write_merge_page
+    from mmcast.reports.review import is_merge_page, write_merge_page
     from mmcast.review.merge import merge_review
 
+    earlier = args.out.exists() and is_merge_page(page, args.out)  # of the same call
+    check_output_files([page], force=args.force or earlier)
     done = merge_review(
         args.task,
         args.exports,
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     write_merge_page(done, Path(args.task), page)
     print('\n'.join([*done.notes, *summary(done.manifest)]))
     print(*done.files.values(), page, sep='\n')
-    originals = Path(args.img_dir or done.task.img_dir)
+    originals = done.unlabeled_folder or Path(args.img_dir or done.task.img_dir)
     print(next_command(args.out, done.img_dir, originals, args.unlabeled_out))
 
 
