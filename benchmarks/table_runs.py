@@ -270,6 +270,8 @@ class Progress:
         for run in self.runs:
             for name in finished_steps(run):
                 record = run.state.records[name]
+                if record['resumed']:  # the seconds are of its last start
+                    continue
                 known.setdefault(name, []).append(record['seconds'])
                 if record['iterations']:
                     trained[0] += record['seconds']

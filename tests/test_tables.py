@@ -206,6 +206,11 @@ def test_an_interrupted_step_resumes(folder):
     assert summary('whole.py') == 0
     assert records('whole/seed0')['teach']['resumed']
     assert row_of('tables/whole/summary.json', 'teach')['seeds']['0']['resumed']
+    # Its time is that of a part; one like it will take what the other training step took.
+    progress = table_runs.Progress([table_runs.Run('whole', 'whole.py', state.parent, 0)], 1)
+    progress.seen.clear()
+    seconds = {name: record['seconds'] for name, record in records('whole/seed0').items()}
+    assert progress.seconds_left() == pytest.approx(seconds['data'] + 2 * seconds['refine'])
 
 
 def test_a_changed_step_has_no_figure_until_it_is_run_again(folder):

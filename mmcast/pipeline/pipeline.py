@@ -228,11 +228,15 @@ class Pipeline:
             say(f'{folder} is kept as {backup}')
 
     def _left(self, name: str) -> str:
-        """A guess: the remaining training iterations at the mean speed of those done so far."""
+        """A guess: the remaining training iterations at the mean speed of the steps done so far.
+
+        Not of resumed ones: their seconds are of the last start, which did not train all of their
+        iterations.
+        """
         done = [
             self.state.records[other]
             for other in self.plan.definitions
-            if self.state.finished(other)
+            if self.state.finished(other) and not self.state.records[other]['resumed']
         ]
         iterations = sum(record['iterations'] for record in done)
         left = sum(

@@ -2,6 +2,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -107,6 +108,7 @@ def test_runs_all_steps_then_skips_them(config, capsys):
     first = run(config, capsys)
     assert finished(config) == STEPS
     assert 'step 2/4 teach' in first and 'report:' in first
+    assert re.search(r'step 3/4 refine .*, about \d+\.\d min left', first)
     rows = json.loads((config.parent / 'work/summary.json').read_text())
     assert [row['mask_ap'] for row in rows] == [25.0, 25.0]
     assert rows[0]['mask_ap50'] == 50.0 and rows[0]['note'] == ''
@@ -301,6 +303,14 @@ def interrupt_teaching(config: Path) -> Path:
     content['steps']['teach']['status'] = 'started'
     state.write_text(json.dumps(content))
     return config.parent / 'work/02_teach'
+
+
+def test_a_resumed_step_does_not_tell_how_long_others_take(config, capsys):
+    """Its time is that of its last start, which trained a part of its iterations."""
+    interrupt_teaching(config)
+    out = run(config, capsys)
+    assert records(config)['teach']['resumed'] and 'step 3/4 refine' in out
+    assert 'min left' not in out
 
 
 def test_half_written_checkpoint_is_passed_over(config, capsys):
