@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
     from mmcast.deploy import export_onnx, find_source
 
     source = find_source(args.source, args.step)
+    if source.step:
+        print(f'student of step {source.step}, {source.checkpoint}')
     calibration = None
     if args.calibration:
         from mmcast.deploy.quantization import CalibrationImages

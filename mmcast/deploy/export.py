@@ -101,8 +101,8 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
 
     Args:
         paths: one of them.
-        step: of a pipeline; by default the last finished training step of a network that labels no
-            images.
+        step: of a pipeline; by default the last finished one that trains the student, in the order
+            of the config, see :meth:`~mmcast.pipeline.plan.Plan.students`.
 
     Raises:
         CASTError: no such work directory, config, checkpoint or finished step.
@@ -122,14 +122,14 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
             f'{work_dir} is not a work directory of a pipeline (no {STATE_FILE} in it); give one, '
             'or a config and a checkpoint'
         )
-    records = read_state(work_dir / STATE_FILE)['steps']
+    content = read_state(work_dir / STATE_FILE)
     trained = {
         name: record
-        for name, record in records.items()
+        for name, record in content['steps'].items()
         if record['status'] == 'finished' and 'checkpoint' in record['outputs']
     }
     if step is None:
-        step = _last_student(work_dir, records, trained)
+        step = _last_student(work_dir, content, trained)
     if step not in trained:
         raise CASTError(
             f'{work_dir} has no finished training step {step}; it has '
@@ -154,8 +154,25 @@ def step_source(work_dir: Path, step: str, record: dict) -> Source:
     return Source(configs[0], Path(checkpoint), step)
 
 
-def _last_student(work_dir: Path, records: dict, trained: dict) -> str:
-    """The last finished training step whose network makes no pseudo-labels, as a teacher's does."""
+def _last_student(work_dir: Path, content: dict, trained: dict) -> str:
+    """The last of the student's steps that is finished."""
+    students = content.get('students')
+    if students is None:
+        students = _guessed_students(work_dir, content['steps'], trained)
+    finished = [name for name in students if name in trained]
+    if not finished:
+        wanted = f", the student's are {', '.join(students)}" if students else ''
+        raise CASTError(
+            f'{work_dir} has no finished student: the training steps finished are '
+            f'{", ".join(trained) or "none"}{wanted}; finish the pipeline, or name one with --step'
+        )
+    return finished[-1]
+
+
+def _guessed_students(work_dir: Path, records: dict, trained: dict) -> list[str]:
+    """In a work directory of an earlier version, which does not say which steps train the student:
+    those that are finished and whose network makes no pseudo-labels, as a teacher's does.
+    """
     networks = {
         name: _network_settings(read_fingerprint(work_dir / record['folder'], name))
         for name, record in records.items()
@@ -165,17 +182,12 @@ def _last_student(work_dir: Path, records: dict, trained: dict) -> str:
         for name, record in records.items()
         if networks[name].get('step.kind') == repr('pseudo_label')
     ]
-    students = [
+    # Folders are numbered as the steps were; the records are in the order in which they last began.
+    return [
         name
-        for name in trained
+        for name in sorted(trained, key=lambda name: trained[name]['folder'])
         if not any(_same_network(networks[name], each) for each in teachers)
     ]
-    if not students:
-        raise CASTError(
-            f'{work_dir} has no finished student: the training steps finished are '
-            f'{", ".join(trained) or "none"}; finish the pipeline, or name one with --step'
-        )
-    return students[-1]
 
 
 def _same_network(one: dict[str, str], other: dict[str, str]) -> bool:

@@ -168,6 +168,7 @@ class Pipeline:
         for name in plan.chosen:
             check_device(plan.device(name))
         self._refuse_changed(self._known(plan.chosen - self.rerun))
+        state.keep_students(plan.students())
         stale = plan.dependents(self.rerun)
         followers = [name for name in plan.definitions if name in stale and state.finished(name)]
         if followers:

@@ -249,6 +249,27 @@ class Plan:
         tests = self.definitions[name]['kind'] == 'test'
         return trained[0] if tests and len(trained) == 1 else name
 
+    def students(self) -> list[str]:
+        """The training steps of the student, in order: no pseudo-labels depend on them, nor is
+        their network one that makes pseudo-labels, unless all of these steps have it.
+        """
+        kinds = {name: definition['kind'] for name, definition in self.definitions.items()}
+        labeling = {name for name, kind in kinds.items() if kind == 'pseudo_label'}
+        trained = [
+            name
+            for name, kind in kinds.items()
+            if kind == 'train' and not self.dependents({name}) & labeling
+        ]
+        teachers = [self._network(name) for name in labeling]
+        # A teacher trained for a row of the table labels nothing, and is no student all the same.
+        others = [name for name in trained if self._network(name) not in teachers]
+        return others or trained
+
+    def _network(self, name: str) -> dict:
+        """The settings of the network that a step trains or uses, as far as they are known."""
+        model = self.with_options(name, ('model',)).to_dict().get('model') or {}
+        return model.get('detector', model)
+
     def device(self, name: str) -> str | None:
         """The device that a step names, if any."""
         return self.templates.fill_in(self.definitions[name].get('device'))

@@ -69,7 +69,8 @@ class Fingerprint:
 
 
 def read_state(path: Path) -> dict:
-    """The content of a ``pipeline.json``: ``pipeline``, ``steps``, ``hashes``.
+    """The content of a ``pipeline.json``: ``pipeline``, ``steps``, ``hashes`` and, unless an
+    earlier version wrote it, ``students``.
 
     Raises:
         CASTError: the file is damaged.
@@ -78,6 +79,8 @@ def read_state(path: Path) -> dict:
         content = json.loads(path.read_text(encoding='utf-8'))
         _ = content['pipeline']
         _check_records(content['steps'], content['hashes'])
+        if not isinstance(content.get('students') or [], list):
+            raise TypeError(f'{content["students"]!r} is no list')
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CASTError(
             f'{path} is damaged ({error!r}): bring back a copy of it, or move it away and run all '
@@ -130,6 +133,7 @@ class PipelineState:
             '{configs}': shipped_configs(),
         }
         self.records: dict[str, dict] = {}
+        self.students: list[str] | None = None
         self._hashes: dict[str, list] = {}
         self._folders: dict[str, dict[str, int]] = {}
         if self.path.exists():
@@ -144,6 +148,7 @@ class PipelineState:
         owner, self.records, self._hashes = (
             content[key] for key in ('pipeline', 'steps', 'hashes')
         )
+        self.students = content.get('students')
         if owner != self.pipeline:
             raise CASTError(
                 f'{self.work_dir} belongs to the pipeline {owner}, not to {self.pipeline}; choose '
@@ -207,6 +212,15 @@ class PipelineState:
 
     # What changes it
 
+    def keep_students(self, names: list[str]) -> None:
+        """Writes down which steps train the student, in the order of the plan: what is exported is
+        chosen without the config.
+        """
+        if names != self.students:
+            self.students = names
+            if self.path.exists():
+                self._save()
+
     def begin(self, step: Step) -> bool:
         """Makes folder and record of a step that is about to run; True if it resumes."""
         resumed = step.name in self.records and has_progress(step)
@@ -249,7 +263,12 @@ class PipelineState:
 
     def _save(self) -> None:
         """Writes everything, atomically."""
-        content = dict(pipeline=self.pipeline, steps=self.records, hashes=self._hashes)
+        content = dict(
+            pipeline=self.pipeline,
+            steps=self.records,
+            students=self.students,
+            hashes=self._hashes,
+        )
         write_atomically(self.path, json.dumps(content, indent=1))
 
     def _write_fingerprint(self, name: str, fingerprint: Fingerprint) -> None:

@@ -56,7 +56,7 @@ _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 
 
 
 def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
-    """Exports the network of the last training step to ``<work_dir>/student``, with a model card.
+    """Exports the network of the student's last step to ``<work_dir>/student``, with a model card.
 
     A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The
     pipeline config may have ``model_card`` with ``data`` (sentences about the data) and
@@ -67,15 +67,15 @@ def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
         rows: of the summary table.
 
     Returns:
-        The folder; None if the pipeline trains nothing.
+        The folder; None if the pipeline trains no student.
 
     Raises:
         CASTError: the step's network cannot be exported.
     """
-    trained = [name for name, step in run.plan.definitions.items() if step['kind'] == 'train']
-    if not trained:
+    students = run.plan.students()
+    if not students:
         return None
-    name = trained[-1]
+    name = students[-1]
     source = step_source(run.plan.work_dir, name, run.state.records[name])
     folder = run.plan.work_dir / FOLDER
     if (folder / CARD).exists() and _checkpoint_of(folder) == sha256_of_file(source.checkpoint):

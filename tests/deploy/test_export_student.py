@@ -16,6 +16,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from safetensors.torch import load_file
 
+from mmcast import deploy
+from mmcast.cli.main import main
 from mmcast.data.loading import value_range_of
 from mmcast.deploy import onnx_export
 from mmcast.deploy.export import (
@@ -236,8 +238,10 @@ def test_a_disk_that_fills_up_leaves_nothing(trained, tmp_path):
 # ---- which step of a pipeline
 
 
-def work_dir(folder: Path, *steps: tuple[str, str, str]) -> Path:
-    """A pipeline's folder: (name, kind, encoder) of its finished steps."""
+def work_dir(folder: Path, *steps: tuple[str, str, str], students: list[str] | None = None) -> Path:
+    """A pipeline's folder: (name, kind, encoder) of its finished steps, in the order in which they
+    began, and what the plan says of the student; None: an earlier version wrote it.
+    """
     records = {}
     for number, (name, kind, encoder) in enumerate(steps):
         place = folder / f'{number}_{name}'
@@ -260,7 +264,7 @@ def work_dir(folder: Path, *steps: tuple[str, str, str]) -> Path:
         (place / 'fingerprint.json').write_text(json.dumps(dict(settings=settings, files={})))
         (place / f'toy_{name}.py').touch()
     (folder / 'pipeline.json').write_text(
-        json.dumps(dict(pipeline='cast.py', steps=records, hashes={}))
+        json.dumps(dict(pipeline='cast.py', steps=records, hashes={}, students=students))
     )
     return folder
 
@@ -286,6 +290,42 @@ def test_the_last_finished_step_of_the_student_is_taken(exported, tmp_path):
         find_source([str(work_dir(tmp_path / 'baseline', ('supervised', 'train', 'DINOv2')))]).step
         == 'supervised'
     )
+
+
+def test_the_order_of_the_config_decides_which_step_is_the_last(tmp_path):
+    """A step that was run again, or put before others later, begins last."""
+    students = ['transfer', 'added', 'refine']
+    added = ('added', 'train', 'DINOv2')
+    folder = work_dir(tmp_path / 'added', *WHOLE, added, students=students)
+    assert find_source([str(folder)]).step == 'refine'
+    assert find_source([str(folder)], 'added').step == 'added'
+    folder = work_dir(tmp_path / 'part', *WHOLE[:4], added, students=students)
+    assert find_source([str(folder)]).step == 'added'
+    folder = work_dir(tmp_path / 'earlier', *WHOLE)  # the numbers of its folders tell
+    content = json.loads((folder / 'pipeline.json').read_text())
+    content['steps']['transfer'] = content['steps'].pop('transfer')
+    (folder / 'pipeline.json').write_text(json.dumps(content))
+    assert find_source([str(folder)]).step == 'refine'
+
+
+def test_mmcast_onnx_says_of_which_step_the_student_is(tmp_path, monkeypatch, capsys):
+    folder = work_dir(tmp_path, *WHOLE[:4], students=['transfer', 'refine'])
+    monkeypatch.setattr(deploy, 'export_onnx', lambda *args: 'bit by bit')
+    monkeypatch.setattr(sys, 'argv', ['mmcast', 'onnx', str(folder), '--out', 'student.onnx'])
+    main()
+    step, _ = capsys.readouterr().out.splitlines()
+    assert step == f'student of step transfer, {folder}/3_transfer/iter_9.pth'
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [ADAPTED[:1], [('boxes', 'train', 'Swin'), *ADAPTED]],
+    ids=['not labeled yet', 'component'],
+)
+def test_a_teacher_is_no_student(tmp_path, steps):
+    folder = work_dir(tmp_path, *steps, students=['transfer', 'refine'])
+    with pytest.raises(CASTError, match="are .*adapt, the student's are transfer, refine; finish"):
+        find_source([str(folder)])
 
 
 @pytest.mark.parametrize(

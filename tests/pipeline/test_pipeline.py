@@ -13,6 +13,7 @@ import toy_run
 from mmengine.config import Config
 
 from mmcast.cli.train import train
+from mmcast.deploy.export import find_source
 from mmcast.errors import CASTError
 from mmcast.locks import hold_work_dir
 from mmcast.pipeline.state import PipelineState
@@ -125,6 +126,23 @@ def test_runs_all_steps_then_skips_them(config, capsys):
     second = run(config, capsys)
     assert second.count('skipped') == 4 and 'taught' in second
     assert times == {path: path.stat().st_mtime_ns for path in config.parent.glob('work/*/*.pth')}
+
+
+def test_which_steps_train_the_student_is_kept_in_their_order(config):
+    """Also where all else is finished, as in a work directory of an earlier version."""
+    run(config)
+    state = config.parent / 'work/pipeline.json'
+    content = json.loads(state.read_text())
+    assert content.pop('students') == ['teach', 'refine']
+    state.write_text(json.dumps(content))
+    run(config)
+    assert json.loads(state.read_text())['students'] == ['teach', 'refine']
+    step = "dict(name='between', kind='train', config='step.py', load_from='{teach.checkpoint}'),"
+    place = "    dict(name='refine'"
+    config.write_text(config.read_text().replace(place, f'    {step}\n{place}'))
+    run(config)
+    assert finished(config)[-1] == 'between'
+    assert find_source([str(config.parent / 'work')]).step == 'refine'
 
 
 def test_load_from_is_loaded_and_seed_is_set(config):

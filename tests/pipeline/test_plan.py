@@ -564,6 +564,35 @@ def test_options_of_the_step_win_over_those_of_all(write):
     assert adapt.load_from == f'{plan.work_dir}/start.pth'
 
 
+# ---- which steps train the student
+
+
+@pytest.mark.parametrize(
+    'name, students',
+    [
+        ('cast_toy.py', ['transfer', 'refine']),
+        ('cast_cityscapes_single_gpu.py', ['transfer', 'refine']),
+        ('baselines/cast_custom_baselines.py', ['supervised']),
+        ('baselines/cast_toy_online.py', ['online', 'transfer_online', 'transfer', 'refine']),
+        # Teachers alone, of which the last one labels nothing.
+        ('cast_dsb2018_pseudo_label_options.py', ['adapt_self_training_confidence']),
+    ],
+)
+def test_no_teacher_is_a_student(name, students):
+    assert Plan(name).students() == students
+
+
+def test_a_teacher_that_labels_nothing_is_no_student_either():
+    options = {'steps.pseudo_label_2.checkpoint': '{foundation_teacher}'}
+    assert Plan('cast_toy.py', cfg_options=options).students() == ['transfer', 'refine']
+    options = {'steps.transfer': None, 'steps.refine': None, 'report': None, 'summary': None}
+    assert Plan('cast_toy.py', cfg_options=options).students() == []
+
+
+def test_a_student_may_have_the_teachers_network(write):
+    assert plan_of(write(PIPELINE)).students() == ['student']
+
+
 # ---- configs of one's own
 
 
