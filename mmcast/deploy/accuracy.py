@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 
 from mmcast.configs import load_config
 from mmcast.data.config_data import check_config_data
-from mmcast.deploy.export import Source, student_config
+from mmcast.deploy.export import Source, evaluated_part, student_config
 from mmcast.deploy.instances import Instances
 from mmcast.deploy.onnx_export import load_network
 from mmcast.deploy.onnx_student import OnnxStudent
@@ -28,9 +28,10 @@ def compare_ap(source: Source, onnx_file: str | Path) -> dict[str, float]:
     Raises:
         CASTError: the test set is not there, or its evaluator gives no mask AP.
     """
-    cfg = student_config(load_config(source.config))
+    config = load_config(source.config)
+    cfg = student_config(config)
     check_config_data(cfg, ('test_dataloader',))
-    network, student = load_network(cfg, source), OnnxStudent(onnx_file)
+    network, student = load_network(cfg, source, evaluated_part(config)), OnnxStudent(onnx_file)
     return dict(torch=mask_ap(cfg, network.test_step), onnx=mask_ap(cfg, predictor(student)))
 
 

@@ -186,6 +186,20 @@ def test_mask_ap_is_that_of_torch(trained, onnx_file):
     assert ap['torch'] > 0.02 and ap['onnx'] == pytest.approx(ap['torch'], abs=0.001)
 
 
+def test_the_ap_in_torch_is_of_the_network_that_the_file_has(trained, onnx_file, tmp_path):
+    """An online teacher's average; its student is not that yet."""
+    cfg = Config.fromfile(trained.config)
+    cfg.model.semi_test_cfg = dict(predict_on='teacher')
+    cfg.dump(tmp_path / 'online.py')
+    state = torch.load(trained.checkpoint, weights_only=True)['state_dict']
+    for key in [key for key in state if key.startswith('detector.')]:
+        state[key.replace('detector.', 'teacher.', 1)] = state[key]
+        state[key] = torch.zeros_like(state[key])
+    torch.save(dict(state_dict=state), tmp_path / 'iter_1.pth')
+    ap = compare_ap(Source(tmp_path / 'online.py', tmp_path / 'iter_1.pth'), onnx_file)
+    assert ap['torch'] > 0.02 and ap['onnx'] == pytest.approx(ap['torch'], abs=0.001)
+
+
 def test_the_file_describes_itself(onnx_file, photos):
     session = onnxruntime.InferenceSession(onnx_file)
     (image,) = session.get_inputs()  # the threshold has a default
