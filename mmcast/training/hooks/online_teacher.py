@@ -93,7 +93,7 @@ class EMATeacherHook(Hook):
             or at the end of the burn-in.
         burn_in: Iterations before the teacher labels anything: the student learns from human
             annotations and from pseudo-labels of files alone. Until then the teacher is the
-            student, in a validation with ``predict_on='teacher'`` too.
+            student, in validations with ``predict_on='teacher'`` and in checkpoints too.
         hand_over: Whether the student gets the teacher's weights after the last iteration, so that
             whatever reads the student from the last checkpoint (export, refinement) gets the
             averaged ones.
@@ -118,7 +118,6 @@ class EMATeacherHook(Hook):
         self.start_from_student = start_from_student
         self.burn_in = burn_in
         self.hand_over = hand_over
-        self._is_training = False
 
     def before_train(self, runner: Runner) -> None:
         """Check that the two networks pair up; start the teacher from the student."""
@@ -138,7 +137,6 @@ class EMATeacherHook(Hook):
                 "EMATeacherHook: hand_over=True puts the teacher's weights into the last "
                 "checkpoint, and EMAHook another average of the student's: leave out one of the two"
             )
-        self._is_training = True
         self._follow(runner)
         teacher.requires_grad_(False).eval()
 
@@ -157,7 +155,9 @@ class EMATeacherHook(Hook):
     ) -> None:
         """One update."""
         student, teacher = _networks(runner)
-        if runner.iter >= self.burn_in and self.every_n_train_iters(runner, self.interval):
+        if runner.iter < self.burn_in:
+            self._follow(runner)
+        elif self.every_n_train_iters(runner, self.interval):
             update_ema(teacher.named_parameters(), dict(student.named_parameters()), self.momentum)
             buffers = dict(student.named_buffers())
             for name, buffer in teacher.named_buffers():
@@ -168,15 +168,6 @@ class EMATeacherHook(Hook):
                 "EMATeacherHook: training is over, and the student has the teacher's weights in "
                 'the last checkpoint'
             )
-
-    def before_val(self, runner: Runner) -> None:
-        """Of a teacher that has not begun, the student."""
-        if self._is_training:
-            self._follow(runner)
-
-    def after_train(self, runner: Runner) -> None:
-        """What is validated from now on is as it was loaded."""
-        self._is_training = False
 
     def _follow(self, runner: Runner) -> None:
         """Make the teacher a copy of the student, unless it has begun."""

@@ -264,13 +264,25 @@ def test_a_teacher_that_has_not_begun_is_validated_as_the_student(tmp_path):
         priority = 'LOWEST'
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            runner.train_loop._iter += 1  # as when MMEngine's loop validates
-            hook.before_val(runner)
-            runner.train_loop._iter -= 1
             teachers.append(copy_state(cast.teacher))
 
     run(cast, [touch, hook, Validate()], tmp_path, steps=5)
     follows = [equal(teacher, student) for teacher, student in zip(teachers, touch.students)]
+    assert follows == [True, True, True, False, False]
+
+
+def test_a_teacher_that_has_not_begun_is_saved_as_the_student(tmp_path):
+    hook = EMATeacherHook(momentum=0.5, burn_in=3)
+    run(cast_with_teacher(), [hook], tmp_path, steps=5, save_every=1)
+    follows = []
+    for number in range(1, 6):
+        path = tmp_path / f'iter_{number}.pth'
+        state = torch.load(path, weights_only=False)['state_dict']
+        student, teacher = (
+            {key.removeprefix(part): state[key] for key in state if key.startswith(part)}
+            for part in ('detector.', 'teacher.')
+        )
+        follows.append(equal(student, teacher))
     assert follows == [True, True, True, False, False]
 
 
