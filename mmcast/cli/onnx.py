@@ -113,12 +113,8 @@ def run(args: argparse.Namespace) -> None:
 def _search(args: argparse.Namespace, source: 'Source', calibration: 'CalibrationImages') -> None:
     """The fastest file within ``--max-ap-drop``, and the table of what was tried."""
     from mmcast.deploy.onnx_export import Draft
-    from mmcast.deploy.precision_search import export_fastest, table_file
+    from mmcast.deploy.precision_search import export_fastest
 
     draft = Draft(source, args.out, args.score_thr, args.force, args.attention)
-    try:
-        found = export_fastest(draft, calibration, args.max_ap_drop, print)
-    finally:
-        if table_file(args.out).exists():
-            print(table_file(args.out).read_text(encoding='utf-8'))
+    found = export_fastest(draft, calibration, args.max_ap_drop, print)
     print(f'{args.out}: {found.chosen.name}; compared with torch: {found.agreement}')

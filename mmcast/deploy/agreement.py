@@ -124,8 +124,10 @@ def compare_runtimes(
     if problems:
         fix = 'please report it, or try another --precision'
         if precision == 'int8':
+            static = student.metadata['quantisation'] == 'static'
             fix = (
-                'try --calibration and let the AP decide with --max-ap-drop, or another --precision'
+                f'try {"other or more calibration images" if static else "--calibration"} and let '
+                'the AP decide with --max-ap-drop, or another --precision'
             )
         raise CASTError(
             f'the {precision} ONNX file does not agree with torch ({"; ".join(problems)}) and was '

@@ -80,7 +80,7 @@ def export_fastest(
         draft: of the student.
         calibration: images for static quantisation; the test set's own would flatter it.
         max_ap_drop: in points, of 100.
-        show: called with a line for people.
+        show: called with a line for people and, once it is written, the table.
 
     Raises:
         CASTError: none is good enough and faster than fp32, and no file is written; or the test set
@@ -92,7 +92,9 @@ def export_fastest(
     with tempfile.TemporaryDirectory() as folder:
         search = _Search(draft, calibration, Path(folder), show)
         chosen = search.fastest(max_ap_drop)
-        write_atomically(table_file(draft.out_file), to_table(search.tried, max_ap_drop, chosen))
+        table = to_table(search.tried, max_ap_drop, chosen)
+        write_atomically(table_file(draft.out_file), table)
+        show(table)
         if chosen is None:
             raise CASTError(_refusal(search.tried, max_ap_drop, draft.out_file))
         final = search.write(chosen, mask_ap=chosen.ap, mask_ap_fp32=search.tried[0].ap)

@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 
 from mmcast.cli.main import main
-from mmcast.deploy import precision_search
+from mmcast.deploy import agreement, precision_search
+from mmcast.deploy.agreement import Tolerance
 from mmcast.deploy.onnx_student import OnnxStudent
 from mmcast.deploy.precision_search import table_file
 from mmcast.deploy.quantization import PARTS, CalibrationImages, nodes_to_quantize, part_of
@@ -158,6 +159,29 @@ def test_what_cannot_be_measured_is_refused(arguments, trained, tmp_path, monkey
     monkeypatch.setattr(precision_search, 'mask_ap', lambda cfg, predict: 0.0)
     _, error = call(monkeypatch, capsys, [*arguments, '--max-ap-drop', '1'])
     assert error.startswith('error: the student has a mask AP of 0.0 on the test set')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_an_earlier_run_is_not_printed(arguments, tmp_path, monkeypatch, capsys):
+    """By a search that fails before it has one of its own."""
+    table = table_file(tmp_path / 'student.onnx')
+    table.write_text('the fastest of those is written')
+    monkeypatch.setattr(precision_search, 'mask_ap', lambda cfg, predict: 0.0)
+    printed, error = call(monkeypatch, capsys, [*arguments, '--max-ap-drop', '1'])
+    assert error and 'fastest' not in printed
+    assert table.read_text() == 'the fastest of those is written'
+
+
+def test_a_static_file_that_differs_is_not_told_to_be_calibrated(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(agreement, 'TOLERANCES', dict(int8=Tolerance(1.1, 0, 1, 1)))
+    _, error = call(monkeypatch, capsys, arguments)
+    assert 'does not agree with torch' in error and 'try --calibration' not in error
+    assert 'try other or more calibration images and let the AP decide with --max-ap' in error
+    at = arguments.index('--calibration')
+    _, error = call(monkeypatch, capsys, arguments[:at])
+    assert 'try --calibration and let the AP decide with --max-ap-drop' in error
     assert not list(tmp_path.iterdir())
 
 
