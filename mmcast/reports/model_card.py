@@ -2,11 +2,13 @@
 of.
 """
 
+import hashlib
 import json
 import re
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import torch
@@ -36,7 +38,6 @@ from mmcast.models.weights.sources import NO_LICENCE
 from mmcast.pipeline.pipeline import PipelineRun
 from mmcast.reports.summary import cell
 from mmcast.training.distributed import say
-from mmcast.version import __version__
 
 FOLDER, CARD = 'student', 'model_card.md'
 _RUNS = 5
@@ -58,9 +59,10 @@ _WHAT = {CONFIG: 'config for mmdet', WEIGHTS: 'weights for mmdet', SAFETENSORS: 
 def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
     """Exports the network of the student's last step to ``<work_dir>/student``, with a model card.
 
-    A folder of the same checkpoint is left alone, one of another is kept as ``student.old<n>``. The
-    pipeline config may have ``model_card`` with ``data`` (sentences about the data) and
-    ``licences`` (file name of weights -> licence).
+    Files of the same checkpoint are left alone, a folder of another is kept as ``student.old<n>``,
+    and a card that says something else as ``model_card.md.old<n>``. The pipeline config may have
+    ``model_card`` with ``data`` (sentences about the data) and ``licences`` (file name of weights
+    -> licence).
 
     Args:
         run: one of which every step is finished.
@@ -78,21 +80,46 @@ def write_student(run: PipelineRun, rows: list[dict]) -> Path | None:
     name = students[-1]
     source = step_source(run.plan.work_dir, name, run.state.records[name])
     folder = run.plan.work_dir / FOLDER
-    if (folder / CARD).exists() and _checkpoint_of(folder) == sha256_of_file(source.checkpoint):
-        return folder
-    backup = move_aside(folder)
-    if backup:
-        say(f'{folder} is kept as {backup}')
-    export_student(source, folder)
-    write_atomically(folder / CARD, render_card(run, rows, source, folder))
+    whole = all((folder / name).exists() for name in _WHAT)
+    if not whole or _origin(folder).get('checkpoint_sha256') != sha256_of_file(source.checkpoint):
+        _keep(folder)
+        export_student(source, folder)
+    _write_card(run, rows, source, folder)
     return folder
 
 
-def _checkpoint_of(folder: Path) -> str | None:
+def _origin(folder: Path) -> dict:
+    """What an exported student says about its export."""
     try:
-        return load_plain(folder / WEIGHTS)['meta']['mmcast']['checkpoint_sha256']
+        return dict(load_plain(folder / WEIGHTS)['meta']['mmcast'])
     except Exception:  # whatever is there is not an export, and is kept next to the new one
-        return None
+        return {}
+
+
+def _keep(path: Path) -> None:
+    backup = move_aside(path)
+    if backup:
+        say(f'{path} is kept as {backup}')
+
+
+def _write_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path) -> None:
+    """Writes the card, unless one of the same facts is there: a speed measured again differs."""
+    cfg = load_config(folder / CONFIG)
+    network = build_network(cfg)
+    network.load_state_dict(student_state(folder / WEIGHTS), strict=False)
+    facts = _facts(run, rows, source, folder) | dict(
+        classes=dataset_meta(cfg)['classes'],
+        network=type(network).__name__,
+        parameters=sum(value.numel() for value in network.parameters()),
+    )
+    content = json.dumps(run.state.portable(facts), sort_keys=True, default=str)
+    mark = f'<!-- facts: {hashlib.sha256(content.encode()).hexdigest()} -->'
+    card = folder / CARD
+    if card.exists() and mark.encode() in card.read_bytes():
+        return
+    text = _render(facts, folder=folder, speed=measure(network, cfg))
+    _keep(card)
+    write_atomically(card, f'{text}\n{mark}\n')
 
 
 def plain(name: str) -> str:
@@ -100,11 +127,8 @@ def plain(name: str) -> str:
     return re.sub(r'[\\`*<>&|\[\]$]|\b_|_\b', r'\\\g<0>', name)
 
 
-def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path) -> str:
-    """The card of an exported student as Markdown."""
-    cfg = load_config(folder / CONFIG)
-    network = build_network(cfg)
-    network.load_state_dict(student_state(folder / WEIGHTS), strict=False)
+def _facts(run: PipelineRun, rows: list[dict], source: Source, folder: Path) -> dict:
+    """What the card says of the pipeline and of the exported files."""
     extra = run.plan.config.get('model_card', {})
     inputs = _files_read(run)
     licences = extra.get('licences', {})
@@ -112,31 +136,18 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         dict(path=path, sha256=digest, licence=licences.get(Path(path).name, licence))
         for path, digest, licence in [*_weights_read(inputs), *_weights_told(run)]
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters['plain'] = plain
-    return environment.get_template('model_card.md.j2').render(
+    return dict(
         title=f'Student of {run.plan.path.stem}',
-        classes=dataset_meta(cfg)['classes'],
-        network=type(network).__name__,
-        version=__version__,
+        version=_origin(folder).get('mmcast'),
         pipeline=run.plan.path.name,
         step=source.step,
         seed=run.plan.config.get('seed'),
-        folder=folder,
         files=[
             dict(name=name, what=what, sha256=sha256_of_file(folder / name))
             for name, what in _WHAT.items()
         ],
-        parameters=sum(value.numel() for value in network.parameters()),
         megabytes=(folder / SAFETENSORS).stat().st_size / 1e6,
-        speed=measure(network, cfg),
         rows=rows,
-        cell=cell,
         data=extra.get('data'),
         labels=_labels(run, inputs),
         decisions=run.decisions,
@@ -144,6 +155,18 @@ def render_card(run: PipelineRun, rows: list[dict], source: Source, folder: Path
         steps=[_step(run, name) for name in run.plan.definitions],
         teachers=_teachers(run),
     )
+
+
+def _render(facts: dict, **others: Any) -> str:
+    """The card as Markdown."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters['plain'] = plain
+    return environment.get_template('model_card.md.j2').render(cell=cell, **facts, **others)
 
 
 @torch.no_grad()

@@ -96,6 +96,23 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
     assert (folder / 'model_card.md').stat().st_mtime_ns == before
     assert not (work_dir / 'student.old1').exists()
 
+    # What the config says is new, the student is not.
+    weights = (folder / 'student.pth').stat().st_mtime_ns
+    config.write_text(
+        config.read_text()
+        .replace('drawn by mmcast.', 'drawn by hand.')
+        .replace("'Apache-2.0'", "'MIT', 'toy_teacher.pth': 'MIT'")
+    )
+    train(config, work_dir)
+    old, card = card, (folder / 'model_card.md').read_text()
+    assert 'Toy scenes, drawn by hand.' in card and 'Apache-2.0' not in card
+    assert card.count('| MIT |') == 2 and 'not stated' not in card
+    assert (folder / 'model_card.md.old1').read_text() == old
+    assert (folder / 'student.pth').stat().st_mtime_ns == weights
+    train(config, work_dir)
+    assert not (folder / 'model_card.md.old2').exists()
+    assert not (work_dir / 'student.old1').exists()
+
     config.write_text(
         config.read_text().replace(
             "'train_dataloader.dataset.data_root': ''",
@@ -113,7 +130,7 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
         raise CASTError('no room for it')
 
     monkeypatch.setattr(model_card, 'export_student', refuse)
-    (folder / 'model_card.md').unlink()
+    (folder / 'student.pth').unlink()
     train(config, work_dir)
     assert 'warning: no student was exported: no room for it' in capsys.readouterr().out
 
