@@ -1,7 +1,7 @@
 """What a pipeline config may not say, given the configs of its steps and those that it inherits."""
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from mmengine.config import Config
@@ -99,6 +99,62 @@ def check_step_options(
             if item.breaks or item.key in unknown
         }
         refuse(f'{templates.place}: {whose}', wrong.values())
+
+
+def find_overruled(
+    step_options: Mapping[str, Any], options: Mapping[str, Mapping], configs: _Configs
+) -> dict[str, list[str]]:
+    """Options for all steps that change no training step, as every one has its own, which win.
+
+    Where one step has none, the others are exceptions that somebody wanted.
+
+    Args:
+        step_options: the pipeline's, as :func:`nested` makes them.
+        options: of the training steps, by name, likewise.
+        configs: of the steps, by name.
+
+    Returns:
+        The training steps whose configs have a place for it, by the dotted key.
+    """
+    overruled = {}
+    for path, value in _leaves(step_options):
+        won = {name: _in_place_of(own, path) for name, own in options.items()}
+        for name in options:
+            if won[name] is None and not _has(configs[name].to_dict(), path[:-1]):
+                del won[name]  # of another kind of network
+        if None not in won.values() and any(other != [value] for other in won.values()):
+            overruled['.'.join(path)] = list(won)
+    return overruled
+
+
+def _leaves(
+    options: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Keys and values of nested options."""
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        elif key != '_delete_':
+            yield (*path, key), value
+
+
+def _has(content: dict, path: tuple[str, ...]) -> bool:
+    """Whether a config has a dict or list in a place."""
+    found = _in_place_of(content, path)
+    return bool(found) and isinstance(found[0], (Mapping, list, tuple))
+
+
+def _in_place_of(options: Any, path: tuple[str, ...]) -> list | None:
+    """What nested options have in a place, or in the place of what holds it, in a list; None if
+    they say nothing of it.
+    """
+    for key in path:
+        if not isinstance(options, Mapping):
+            break
+        if key not in options:
+            return [] if options.get('_delete_') else None
+        options = options[key]
+    return [options]
 
 
 def check_batches(configs: _Configs, place: str) -> None:

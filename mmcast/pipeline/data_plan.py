@@ -83,6 +83,18 @@ STUDENT_BATCH = {16: 2, 24: 4, 80: 8}
 TEACHER_PASSES, TEACHER_STEPS = 27, (250, 1000)
 LARGEST_TEACHER_INPUT = (1024, 2048)  # no teacher looks at more pixels of a whole image
 ENOUGH = 20  # labeled images, and objects of a class, from which a class's frequency is estimated
+# Variables that decide an option of the training steps; any other goes by
+# teacher_options and student_options.
+VARIABLES = {
+    'train_dataloader.batch_size': ['teacher_batch_size', 'student_batch_size'],
+    'train_cfg.max_iters': [
+        'teacher_iterations',
+        'self_training_iterations',
+        'student_iterations',
+        'refine_iterations',
+    ],
+    'model.detector.panoptic_head.num_queries': ['num_queries'],
+}
 LARGEST_NUMBER_OF_POINTS = 12544  # the recipe's, of a mask; three quarters of a smaller crop's
 
 
@@ -127,8 +139,9 @@ def plan_from_data(
     Returns:
         Options of each step, by its name (``zero_shot``, ``adapt_labeled``,
         ``adapt_self_training``, ``transfer``, ``refine``); ``teacher_transforms`` and
-        ``student_transforms`` of the data; ``num_queries``; ``decisions``, the rows of the table,
-        and ``table``, the file with it.
+        ``student_transforms`` of the data; ``num_queries``; ``variables``, those that decide an
+        option of the steps, by its key; ``decisions``, the rows of the table, and ``table``, the
+        file with it.
 
     Raises:
         CASTError: There is no such teacher, student or preset, a value is not what its setting
@@ -174,7 +187,7 @@ def plan_from_data(
     table = decisions.write(Path(out_dir), outputs, data.facts)
     # It only names weights: step `start` says which were used.
     rows = [vars(row) for row in decisions.rows]
-    return dict(outputs, decisions=rows, table=table, weights=[])
+    return dict(outputs, variables=VARIABLES, decisions=rows, table=table, weights=[])
 
 
 def _add_options(options: dict[str, Any], extra: Mapping[str, Any]) -> None:

@@ -206,7 +206,7 @@ class Pipeline:
         """Makes folder and record of a step; None where there is nothing to do."""
         if name not in self.plan.chosen:
             return None
-        self.plan.check_outputs(self.state)
+        self._check_outputs()
         title = f'step {self.plan.number(name)}/{len(self.plan.definitions)} {name}'
         if name in self.rerun:
             self.rerun.remove(name)
@@ -221,6 +221,12 @@ class Pipeline:
         resumed = ' resumes' if self.state.begin(step) else ''
         say(f'=== {title} ({step.kind}){resumed}: {elapsed / 60:.1f} min so far' + self._left(name))
         return step
+
+    def _check_outputs(self) -> None:
+        """Raises CASTError where what finished steps left does not do for the steps to come. What
+        runs again does not count: it may be what a person changed after such an error.
+        """
+        self.plan.check_outputs(self.state.without(self.rerun))
 
     def _forget(self, name: str) -> None:
         folder = self.state.folder(name, self.plan.number(name))
@@ -260,6 +266,7 @@ class Pipeline:
             peak_memory_mb=_peak_memory_mb(memory),
             versions=_versions(),
         )
+        self._check_outputs()  # now, as the next step may be asked for much later
 
 
 def _list(changes: list[str]) -> str:

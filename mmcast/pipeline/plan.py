@@ -24,6 +24,7 @@ from mmcast.pipeline.config_checks import (
     check_step_options,
     check_transforms,
     check_typed_options,
+    find_overruled,
 )
 from mmcast.pipeline.held_out import number_of_folds, reading_options, shortened
 from mmcast.pipeline.named_steps import (
@@ -384,11 +385,46 @@ class Plan:
                 self.templates.output(template, str(self.path), state)
         for name, config in self._configs.items():
             options = self._known_options(name, state)
-            if isinstance(self.definitions[name].get('cfg_options'), str) and isinstance(
-                options, dict
-            ):
+            if self._decider(name) and isinstance(options, dict):
                 found = find_unknown(config, nested(options))
                 refuse(f'{self.path}: options of step {name}', found)
+        self._check_overruled(state)
+
+    def _check_overruled(self, state: PipelineState) -> None:
+        """Raises CASTError where ``step_options`` would do nothing, as the options that a step left
+        for the training steps win; names all.
+        """
+        shared = nested(self.templates.fill_in(self.config.to_dict().get('step_options') or {}))
+        options = {
+            name: self._known_options(name, state)
+            for name, definition in self.definitions.items()
+            if definition['kind'] == 'train'
+        }
+        own = {
+            name: nested(given) if isinstance(given, dict) else {}
+            for name, given in options.items()
+        }
+        problems = []
+        for key, names in find_overruled(shared, own, self._configs).items():
+            deciders = dict.fromkeys(filter(None, map(self._decider, names)))
+            ways = [way for step in deciders for way in self._deciding_variables(step, key, state)]
+            if deciders:
+                problems.append(
+                    f'step_options.{key} would do nothing: step {" and ".join(deciders)} decides '
+                    f'it for {", ".join(names)}; '
+                    + (f'set {" or ".join(ways)}' if ways else 'change what that step is given')
+                )
+        if problems:
+            raise CASTError(f'{self.path}: {"; ".join(problems)}')
+
+    def _deciding_variables(self, step: str, key: str, state: PipelineState) -> list[str]:
+        """The variables that change what a step decided about an option of others: those that it
+        names, else those whose options it puts over its own.
+        """
+        named = state.outputs(step).get('variables', {}).get(key)
+        used = names_in(self.definitions[step]) & self.templates.variables.keys()
+        of_options = [f'{name}.{key}' for name in sorted(used) if name.endswith('_options')]
+        return [f'variables.{name}' for name in named or of_options]
 
     def step(self, name: str, folder: Path, state: PipelineState) -> Step:
         """A step with its templates resolved and its whole MMEngine config, ready to run in
@@ -523,7 +559,13 @@ class Plan:
         else as written.
         """
         options = self.templates.fill_in(self.definitions[name].get('cfg_options') or {})
-        whole = TEMPLATE.fullmatch(options) if isinstance(options, str) else None
-        if whole and state is not None and state.finished(whole[1].partition('.')[0]):
+        decider = self._decider(name)
+        if decider and state is not None and state.finished(decider):
             return self.templates.resolve(options, f'step {name}', state)
         return options
+
+    def _decider(self, name: str) -> str | None:
+        """The step whose output a step's ``cfg_options`` are, if any."""
+        options = self.templates.fill_in(self.definitions[name].get('cfg_options') or {})
+        whole = TEMPLATE.fullmatch(options) if isinstance(options, str) else None
+        return whole[1].partition('.')[0] if whole else None

@@ -2,10 +2,11 @@
 inputs were.
 """
 
+import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,12 @@ class PipelineState:
         """A step's directory; a new one's is numbered, and keeps it when others are put before."""
         record = self.records.get(name, {})
         return self.work_dir / record.get('folder', f'{number:02d}_{name}')
+
+    def without(self, names: Iterable[str]) -> 'PipelineState':
+        """The same to read from, as it will be when some steps are about to run again."""
+        state = copy.copy(self)
+        state.records = {name: self.records[name] for name in self.records.keys() - set(names)}
+        return state
 
     def outputs(self, name: str) -> dict[str, Any]:
         """The outputs of a finished step, with paths as they are now."""

@@ -50,6 +50,11 @@ def make_data(folder: str, value: int = 1, marker: str = '', unlabeled: str = ''
     return dict(labels=str(path), value=value)
 
 
+def give(options: dict) -> dict:
+    """A 'call' step that decides the options of others."""
+    return dict(options=options)
+
+
 @MODELS.register_module()
 class ToyModel(BaseModel):
     def __init__(

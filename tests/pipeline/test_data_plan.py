@@ -244,6 +244,37 @@ def test_step_configs_know_all_options_and_get_the_sizes(tmp_path, teacher, stud
     assert crops == [(224, 224)] * 2
 
 
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        # The teacher's is 2 without it.
+        ('train_dataloader.batch_size', 2, 'set variables.teacher_b.* or variables.student_batch_'),
+        ('train_cfg.max_iters', 7, 'decides it for adapt_labeled, .* set variables.teacher_iterat'),
+        ('model.detector.test_cfg.windows.size', 98, 'for transfer, refine; set variables.student'),
+        (
+            'optim_wrapper.accumulative_counts',
+            1,
+            'set .* variables.teacher_options.optim_wrapper.a',
+        ),
+        ('model.detector.panoptic_head.num_queries', 9, 'transfer, refine; set variables.num_quer'),
+        ('train_dataloader.num_workers', 0, None),
+        ('default_hooks.ema.type', 'EMAHook', None),
+        ('optim_wrapper.optimizer.lr', 0.1, None),
+    ],
+)
+def test_options_for_all_steps_that_the_plan_decides_are_refused(key, value, message):
+    """Its values would win, silently."""
+    plan = Plan('cast_custom_foundation.py', cfg_options={f'step_options.{key}': value})
+    state = Finished(presets=dict(grounded_sam={24: {'train_dataloader.batch_size': 2}}))
+    if message is None:
+        plan.check_outputs(state)
+        return
+    with pytest.raises(
+        CASTError, match=f'step_options.{key} would do nothing: step plan .*{message}'
+    ):
+        plan.check_outputs(state)
+
+
 def test_a_plan_without_self_training_decides_nothing_about_it():
     """Its table is in the report. The student's labels are made with its options all the same."""
     plans = _, without = [any_plan(self_training=value) for value in (True, False)]

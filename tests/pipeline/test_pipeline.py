@@ -205,6 +205,23 @@ def test_a_step_that_a_config_got_later_runs_before_the_others_are_compared(conf
     assert 'plan' in finished(config)
 
 
+def test_options_that_a_step_left_are_checked_at_once_and_it_may_run_again_with_others(config):
+    """The second run must not ask what the first one left."""
+    given = (
+        "    dict(name='plan', kind='call', function='toy_run.give', kwargs=dict(options={})),\n"
+    )
+    text = config.read_text().replace("    dict(name='refine'", given + "    dict(name='refine'")
+    text += "steps[3]['cfg_options'] = '{plan.options}'\n"
+    config.write_text(text.replace('options={}', "options={'model.scael': 2.0}"))
+    for _ in range(2):
+        with pytest.raises(CASTError, match='options of step refine: model.scael: .* mean scale'):
+            run(config, step='plan')
+        assert finished(config) == ['plan']
+    config.write_text(text.replace('options={}', "options={'model.scale': 2.0}"))
+    run(config, step='plan', rerun=['plan'])
+    assert records(config)['plan']['outputs'] == dict(options={'model.scale': 2.0})
+
+
 def test_a_step_that_is_switched_off_later_changes_what_used_it(config, capsys):
     """``zero_shot`` read the refined network; without that step it reads the taught one."""
     text = PIPELINE_CONFIG.replace('lr=0.1, refine', 'lr=0.1, refines=True, refine')

@@ -814,6 +814,23 @@ def test_what_a_disabled_step_would_use_need_not_be_there(write):
     plan.check_outputs(finish(plan, data=FILES))
 
 
+def test_a_step_may_decide_for_one_step_what_step_options_say_for_the_others(write):
+    text = PIPELINE.replace("cfg_options={'train_cfg.max_iters': 7}", "cfg_options='{data.own}'")
+    text += "step_options = {'train_cfg.max_iters': 5}"
+    plan = plan_of(write(text))
+    state = finish(plan, data=dict(FILES, own={'train_cfg.max_iters': 7}))
+    plan.check_outputs(state)
+    numbers = [plan.iterations(name, state) for name in ('adapt', 'student')]
+    assert numbers == [5, 7]
+    plan = plan_of(
+        write(text.replace("_from='{start}'", "_from='{start}', cfg_options='{data.own}'"))
+    )
+    with pytest.raises(
+        CASTError, match='data decides it for adapt, student; change what that step'
+    ):
+        plan.check_outputs(state)
+
+
 def test_a_pipeline_of_which_no_step_would_run_is_refused(write):
     off = {f'steps.{name}.enabled': False for name in ('data', 'adapt', 'label', 'student')}
     with pytest.raises(CASTError, match='none of its steps would run'):
