@@ -1,5 +1,6 @@
 """What a pipeline config may not say, given the configs of its steps and those that it inherits."""
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
@@ -16,7 +17,7 @@ from mmcast.pipeline.settings import check_sizes
 from mmcast.pipeline.state import flatten
 from mmcast.pipeline.templates import Templates
 from mmcast.spelling import hint
-from mmcast.training.batches import check_batch_sizes
+from mmcast.training.batches import check_batch_sizes, divide_batch_size
 from mmcast.training.overrides import Finding, find_unknown, nested, refuse
 
 _Definitions = Mapping[str, dict]
@@ -73,7 +74,8 @@ def check_step_options(
 ) -> None:
     """Raises CASTError where options for the steps' configs would do nothing; names all.
 
-    Those of several steps may be meant for one of them.
+    Those of several steps may be meant for one of them, but not where another would not start: no
+    data set or sampler is made with an argument that it does not take.
 
     Args:
         step_options: the pipeline's, for all steps.
@@ -83,6 +85,10 @@ def check_step_options(
     """
     fill = templates.fill_in
     users: dict[str, tuple[dict, list[str]]] = {}
+
+    def breaks_training(name: str, item: Finding) -> bool:
+        return definitions[name]['kind'] == 'train' and item.key.startswith('train_dataloader.')
+
     for name in configs:
         options = definitions[name].get('cfg_options') or {}
         source = options if isinstance(options, str) else f'cfg_options of step {name}'
@@ -96,7 +102,7 @@ def check_step_options(
             item.key: Finding(item.key, f'{item.message} (step {name})')
             for name, items in zip(names[::-1], found[::-1])
             for item in items
-            if item.breaks or item.key in unknown
+            if item.breaks or item.key in unknown or breaks_training(name, item)
         }
         refuse(f'{templates.place}: {whose}', wrong.values())
 
@@ -157,16 +163,20 @@ def _in_place_of(options: Any, path: tuple[str, ...]) -> list | None:
     return [options]
 
 
-def check_batches(configs: _Configs, place: str) -> None:
-    """Raises CASTError where a training step would have batches of one source alone.
+def check_batches(configs: _Configs, place: str, processes: int = 1) -> None:
+    """Raises CASTError where a training step would have batches of one source alone, or ones that
+    the processes cannot share.
 
     Args:
         configs: of the training steps, by name, with their options.
         place: the pipeline config's path, for the message.
+        processes: that train together.
     """
     for name, config in configs.items():
         try:
             check_batch_sizes(config)
+            if config.get('divide_batch_size') and config.get('train_dataloader'):
+                divide_batch_size(copy.deepcopy(config.train_dataloader), processes)
         except CASTError as error:
             raise CASTError(f'{place}: step {name}: {error}') from error
 

@@ -25,6 +25,7 @@ from mmcast.training.batches import sampler_batch_size
 from mmcast.training.overrides import nested
 
 EFFECTIVE_BATCH = 8  # images of an optimiser's step, in the paper's recipes
+SOURCES = 2  # labeled and pseudo-labeled images, in equal numbers
 
 
 @dataclass(frozen=True)
@@ -403,13 +404,13 @@ def _batch(
 ) -> tuple[int, int]:
     """Images that go through a network at a time, and how many such gradients make a step."""
     chosen = int(decisions.choose(f'{who}_batch_size', lambda: (batch, source)))
-    if chosen != batch or accumulate is None:
-        accumulate = max(1, round(EFFECTIVE_BATCH / chosen))
-    decisions.add(
-        f'{who}_accumulation',
-        accumulate,
-        f'{chosen * accumulate} images in a step of the optimiser',
-    )
+    turn = sampler_batch_size(chosen, SOURCES) // chosen
+    if chosen != batch or accumulate is None or accumulate % turn:
+        accumulate = turn * max(1, round(EFFECTIVE_BATCH / (chosen * turn)))
+    why = f'{chosen * accumulate} images in a step of the optimiser'
+    if turn > 1:
+        why += ', so that it has as many labeled as pseudo-labeled ones'
+    decisions.add(f'{who}_accumulation', accumulate, why)
     return chosen, accumulate
 
 
@@ -435,7 +436,7 @@ def _batches(batch: int, accumulate: int) -> dict[str, int]:
 
 def _sampler(batch: int) -> dict[str, int]:
     """Labeled and pseudo-labeled images by turns where a batch is too small for both."""
-    return {'train_dataloader.sampler.batch_size': sampler_batch_size(batch, share=2)}
+    return {'train_dataloader.sampler.batch_size': sampler_batch_size(batch, SOURCES)}
 
 
 def _schedule(iterations: float) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 
 from mmcast.devices import check_device
 from mmcast.environment import source_commit
@@ -226,7 +227,10 @@ class Pipeline:
         """Raises CASTError where what finished steps left does not do for the steps to come. What
         runs again does not count: it may be what a person changed after such an error.
         """
-        self.plan.check_outputs(self.state.without(self.rerun))
+        state = self.state.without(self.rerun)
+        self.plan.check_outputs(state)
+        due = [name for name in self.plan.chosen if not state.finished(name)]
+        self.plan.check_batches(due, state, get_world_size())
 
     def _forget(self, name: str) -> None:
         folder = self.state.folder(name, self.plan.number(name))

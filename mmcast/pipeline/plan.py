@@ -5,7 +5,7 @@ are known.
 import contextlib
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,6 +389,23 @@ class Plan:
                 found = find_unknown(config, nested(options))
                 refuse(f'{self.path}: options of step {name}', found)
         self._check_overruled(state)
+
+    def check_batches(self, names: Iterable[str], state: PipelineState, processes: int) -> None:
+        """Raises CASTError where a training step would refuse its batches, perhaps hours later.
+
+        Args:
+            names: of the steps that are to run; one whose options are not known yet is left out.
+            state: knows what finished steps decided.
+            processes: that train together.
+        """
+        keys = ('train_dataloader', 'optim_wrapper', 'divide_batch_size')
+        configs = {
+            name: self.with_options(name, keys, state)
+            for name in names
+            if self.definitions[name]['kind'] == 'train'
+            and not isinstance(self._known_options(name, state), str)
+        }
+        check_batches(configs, str(self.path), processes)
 
     def _check_overruled(self, state: PipelineState) -> None:
         """Raises CASTError where ``step_options`` would do nothing, as the options that a step left

@@ -1,5 +1,6 @@
 """Batch sizes of training, which a loader has and so does a sampler of several sources."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,11 +46,18 @@ def check_batch_sizes(config: Config) -> None:
     if not all(isinstance(number, int) for number in numbers):  # none, or known when a step has run
         return
     if batch * accumulated % sampler['batch_size']:
+        share = sum(sampler.get('source_ratio', [1]))
+        counts = sampler['batch_size'] // math.gcd(batch, sampler['batch_size'])
+        other = (
+            f'a train_dataloader.batch_size that is a multiple of {share}'
+            if batch % share
+            else f'train_dataloader.sampler.batch_size={batch}'
+        )
         raise CASTError(
             f'train_dataloader.batch_size is {batch}, that of its sampler {sampler["batch_size"]}: '
-            'steps would have images of one source alone; set '
-            f'train_dataloader.sampler.batch_size={batch}, or optim_wrapper.accumulative_counts so '
-            'that a step has whole batches of the sampler'
+            f'steps would have images of one source alone; set {other}, or '
+            f'optim_wrapper.accumulative_counts to a multiple of {counts}, so that a step has '
+            'whole batches of the sampler'
         )
 
 

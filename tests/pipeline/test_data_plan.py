@@ -116,6 +116,30 @@ def test_a_batch_of_one_takes_labeled_and_pseudo_labeled_images_by_turns(tmp_pat
     assert plan['transfer']['train_dataloader.sampler.batch_size'] == 6
 
 
+@pytest.mark.parametrize('batch, images', [(1, 8), (2, 8), (3, 6), (4, 8), (5, 10), (7, 14)])
+def test_steps_of_any_batch_size_hold_whole_batches_of_the_sampler(batch, images):
+    """A training step refuses others."""
+    size = dict(teacher_batch_size=batch, student_batch_size=batch)
+    plan, state = Plan('cast_custom_foundation.py'), Finished(given=size)
+    plan.check_batches(plan.definitions, state, 1)
+    for name in ('adapt_self_training', 'transfer'):
+        counts = state.left['plan'][name]['optim_wrapper.accumulative_counts']
+        assert counts * batch == images
+
+
+def test_batches_that_a_later_step_would_refuse_are_refused_when_the_plan_is_known():
+    plan = Plan('cast_custom_foundation.py')
+    state = Finished(student_options={'train_dataloader.batch_size': 3})
+    with pytest.raises(CASTError, match='step transfer: train_dataloader.batch_size is 3, that of'):
+        plan.check_batches(plan.definitions, state, 1)
+    plan.check_batches(['adapt_labeled', 'adapt_self_training'], state, 1)
+    state = Finished()
+    with pytest.raises(CASTError, match='step transfer: 4 processes cannot share batches of 4'):
+        plan.check_batches(['plan', 'transfer'], state, 4)
+    del state.left['plan']
+    plan.check_batches(plan.definitions, state, 3)  # nothing is known yet
+
+
 def test_thresholds_follow_the_labels_where_these_are_enough_to_tell(tmp_path):
     size = (100, 100)
     key = 'train_dataloader.dataset.datasets.1.thresholds_from'

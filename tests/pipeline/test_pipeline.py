@@ -455,6 +455,16 @@ def test_two_processes_run_the_steps_together(config, tmp_path):
     assert len(list(tmp_path.glob('work/02_teach/*/vis_data/scalars.json'))) == 1
 
 
+def test_processes_that_cannot_share_a_batch_are_refused_before_anything_runs(config, monkeypatch):
+    monkeypatch.setattr('mmcast.pipeline.pipeline.get_world_size', lambda: 4)
+    step = config.with_name('step.py')
+    step.write_text(step.read_text() + 'divide_batch_size = True')
+    with pytest.raises(CASTError, match='step teach: 4 processes cannot share batches of 2'):
+        run(config, step=['data', 'teach'])
+    assert not (config.parent / 'work/data').exists()
+    run(config, step=['data'])  # trains nothing
+
+
 def test_batch_is_divided_among_the_processes():
     loader = Config(dict(batch_size=6, sampler=dict(batch_size=6, source_ratio=[1, 2])))
     divide_batch_size(loader, 2)
