@@ -79,11 +79,13 @@ class MeasuredData:
 
     Attributes:
         facts: The numbers.
+        aspects: (images,) longest by shortest side of all images.
         sizes: (images, 2) height and width of the labeled and validation images.
         objects: Of these.
     """
 
     facts: DataFacts
+    aspects: np.ndarray
     sizes: np.ndarray
     objects: Objects
 
@@ -130,7 +132,8 @@ def measure_data(labeled: str, val: str, unlabeled: str, classes: Sequence[str])
     objects, number_labeled = _objects(parts, sizes, list(classes))
     counts = np.bincount(objects.image, minlength=len(sizes))
     per_class = np.bincount(objects.label[:number_labeled], minlength=len(classes))
-    short, long = all_sizes.min(1), all_sizes.max(1)
+    short = all_sizes.min(1)
+    aspects = all_sizes.max(1) / short
     filled = counts[counts > 0]
     facts = DataFacts(
         labeled=len(parts[0].content['images']),
@@ -138,8 +141,8 @@ def measure_data(labeled: str, val: str, unlabeled: str, classes: Sequence[str])
         unlabeled=len(listed) - len(images),
         empty=int((counts == 0).sum()),
         short_side=float(np.median(short)),
-        aspect=float(np.median(long / short)),
-        longest_aspect=float((long / short).max()),
+        aspect=float(np.median(aspects)),
+        longest_aspect=float(aspects.max()),
         portrait=float((all_sizes[:, 0] > all_sizes[:, 1]).mean()),
         instances=dict(zip(classes, per_class.tolist())),
         most_instances=int(counts.max()),
@@ -148,7 +151,7 @@ def measure_data(labeled: str, val: str, unlabeled: str, classes: Sequence[str])
         median_side=float(np.percentile(objects.side, 50)),
         large_extent=float(np.percentile(objects.extent, 95)),
     )
-    return MeasuredData(facts, sizes, objects)
+    return MeasuredData(facts, aspects, sizes, objects)
 
 
 def _objects(

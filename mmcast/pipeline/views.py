@@ -13,6 +13,9 @@ WORTH_WINDOWS = 1.5
 LARGER_WINDOW = 1.25  # times a crop that a window may be, if fewer cover an image then
 LEAST_QUERIES = 30
 FINEST_WINDOW = 6  # windows along the short side, without overlap, at most
+# Pixels that a network may be shown of a whole image, as of those of Cityscapes; more where it is
+# not four times as long as high.
+LARGEST_IMAGE = 1024 * 2048
 WHOLE = 100_000  # pixels, longer than any side
 
 
@@ -82,7 +85,8 @@ def choose_view(
     """Decides how a student gets its images.
 
     Args:
-        decisions: Gets the rows ``image_size``, ``window``, ``window_overlap``, ``num_queries``.
+        decisions: Gets the rows ``image_size``, ``window``, ``window_overlap`` or, where images are
+            too long, ``longest_side``, and ``num_queries``.
         data: What is looked for.
         limit: Of a training step.
         max_queries: Most objects that are found in an image or window.
@@ -105,10 +109,11 @@ def choose_view(
         whole = 'each is whole in a window' if overlap < window // 2 else 'some are put together'
         decisions.add('window_overlap', overlap, extent + whole)
 
+    crop = rounded(min(window or size, limit.crop), limit.divisor)
     return View(
         short=size,
-        long=WHOLE if window else math.ceil(max(4, facts.aspect) * size),
-        crop=rounded(min(window or size, limit.crop), limit.divisor),
+        long=WHOLE if window else _longest_side(decisions, data, size, crop),
+        crop=crop,
         ratios=(0.8, 1.25) if window else (0.5, 2.0),
         window=window,
         overlap=overlap,
@@ -171,6 +176,25 @@ def _image_size(facts: DataFacts, limit: Limit) -> tuple[int, str]:
     else:
         why = f'the images have {native:.0f}, a crop for {limit.whose} {limit.crop}'
     return round(size), f'{why}; {small} are {facts.small_side * size:.0f} px large then'
+
+
+def _longest_side(decisions: Decisions, data: MeasuredData, size: int, crop: int) -> int:
+    """Long side in pixels of whole images, at most; a longer image loses pixels of its short side
+    too.
+    """
+    facts = data.facts
+    fitting = min(facts.longest_aspect, LARGEST_IMAGE / size**2)
+    long = math.ceil(max(4, facts.aspect, fitting) * size)
+    smaller = int((data.aspects * size > long).sum())
+    if smaller:
+        decisions.add(
+            'longest_side',
+            long,
+            f'{smaller} of {len(data.aspects)} images are longer and get smaller, down to a short '
+            f'side of {long / facts.longest_aspect:.0f}: variables.window={crop} shows all images '
+            f'at {size}, in windows',
+        )
+    return long
 
 
 def _window(facts: DataFacts, size: int, limit: Limit, max_queries: int) -> tuple[int, str]:

@@ -57,6 +57,22 @@ def test_windows_that_would_enlarge_little_are_not_taken(tmp_path):
     assert 'less than 1.5 times as large' in why(plan)['image_size']['why']
 
 
+def test_long_images_among_others_keep_their_size_or_the_table_says_that_they_do_not(tmp_path):
+    def plan_with(length, **options):
+        sizes = [(256, 256)] * 12 + [(256, length)] * 8
+        return sizes_of(tmp_path, sizes, [squares(3, 20, (256, 256))] * 20, **options)
+
+    plan = plan_with(2560)
+    assert (plan['short'], plan['long']) == (256, 2560) and 'longest_side' not in why(plan)
+    plan = plan_with(16384)
+    assert (plan['short'], plan['long']) == (256, 8192)  # two megapixels
+    row = why(plan)['longest_side']
+    assert row['value'] == 8192
+    assert '8 of 121 images' in row['why'] and 'down to a short side of 128:' in row['why']
+    plan = plan_with(16384, given=dict(window=256))  # as it advises
+    assert plan['long'] > 16384 and plan['short'] == 256 and 'longest_side' not in why(plan)
+
+
 def test_what_a_person_gives_wins(tmp_path):
     size = (256, 256)
     plan = sizes_of(
