@@ -1,6 +1,7 @@
 # What a training step of a foundation teacher changes for a GPU of 16, 24 or 80 GB: options of a step config, as
 # on the command line. All have bf16 and activation checkpointing, which the configs of schedules and models have,
-# and the recipe's batch of 8 of what fits. `python benchmarks/memory.py` computes what they need.
+# and the recipe's batch of 8 of what fits. Iterations count forward passes: who accumulates gradients multiplies
+# them, as cast_custom_foundation.py does. `python benchmarks/memory.py` computes what they need.
 presets = dict(
     grounded_sam={
         16: {
