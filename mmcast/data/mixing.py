@@ -112,6 +112,9 @@ class MixedImages(CocoDataset):
                 f'{self.ann_file}: mixing needs masks: load annotations with_mask=True before the '
                 'first of FilterAnnotations and PackDetInputs'
             )
+        if results.get('source') == 'pseudo' and 'gt_seg_map' in results:
+            # A confidence map; what transforms filled in is 255, which must not enter a mean.
+            results['gt_seg_map'] = np.minimum(results['gt_seg_map'], LEVELS)
         left = results.pop('gt_instances_ids')
         return results | dict(gt_scores=np.array(scores, np.float32)[left])
 

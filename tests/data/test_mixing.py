@@ -313,6 +313,17 @@ def test_scores_ignore_regions_and_source_reach_the_sample(folder, both_kinds, n
     assert ignored
 
 
+def test_the_mean_of_confidences_is_of_full_ones_where_a_transform_filled_in(folder):
+    moving = dict(type='TranslateX', prob=1.0, level=10)
+    pipeline = [*LOADING, moving, *PACKING]
+    dataset = build(folder, confidence=True, pipeline=pipeline, mixing=dict(mixup=dict(prob=1)))
+    images = [dataset._load(i, dataset.pipeline.transforms[:4]) for i in range(2)]
+    maps = [image['gt_seg_map'] for image in images]
+    assert all((levels == LEVELS).all(0).any() for levels in maps)  # columns that were filled in
+    mixed = dataset.mixers[0](dict(images[0], mix_results=images[1:]))['gt_seg_map']
+    assert abs(mixed - np.mean(maps, 0)).max() <= 0.5 and mixed.max() <= LEVELS
+
+
 def test_nothing_is_mixed_by_default_nor_by_a_probability_of_0(pseudo_labeled):
     assert not pseudo_labeled.mixers
     never = mixing(pseudo_labeled, {name: dict(prob=0) for name in ALL})

@@ -214,6 +214,29 @@ def test_the_map_moves_with_the_masks(labels_whose_confidence_is_a_mask, transfo
     assert np.array_equal(confidence_of(sample).numpy(), car)
 
 
+@pytest.mark.parametrize(
+    'transform',
+    [
+        dict(type='TranslateX', prob=1.0, level=5),
+        dict(type='TranslateY', prob=1.0, level=5),
+        dict(type='Rotate', prob=1.0, level=5),
+        dict(type='ShearX', prob=1.0, level=5),
+        dict(type='ShearY', prob=1.0, level=5),
+        dict(type='Pad', size=(HEIGHT + 3, WIDTH + 5)),
+        dict(type='Expand', prob=1.0, seg_ignore_label=255),
+        dict(type='RandomErasing', n_patches=2, ratio=0.3),
+    ],
+    ids=lambda transform: transform['type'],
+)
+def test_what_a_transform_fills_in_is_sure(labels_whose_confidence_is_a_mask, transform):
+    np.random.seed(0)
+    sample = build(labels_whose_confidence_is_a_mask, transform)[0]['data_samples']
+    levels = sample.gt_sem_seg.sem_seg[0]
+    filled = levels == 255
+    assert filled.any() and set(levels[~filled].tolist()) == {0, LEVELS}
+    assert torch.equal(confidence_of(sample), (filled | (levels == LEVELS)).float())
+
+
 def test_padding_is_sure_and_other_images_have_no_weights(labels_whose_confidence_is_a_mask):
     sample = build(labels_whose_confidence_is_a_mask)[0]['data_samples']
     sample.set_metainfo(dict(batch_input_shape=(HEIGHT + 3, WIDTH + 5)))
