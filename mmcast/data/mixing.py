@@ -84,16 +84,22 @@ class MixedImages(CocoDataset):
     def _load_others(
         self, mixer: 'MixingTransform', index: int, transforms: Sequence[Callable]
     ) -> list[dict]:
-        """The images to mix into one; none where the transform wants none, or a crop of none of
-        those that were drawn holds anything.
+        """The images to mix into one; none where the transform wants none, or no image with
+        anything in its crop was found for a place.
         """
-        for _ in range(_TRIES):
-            indexes = mixer.get_indexes(self, index)
-            others = [self._load(i, transforms) for i in indexes]
-            found = [other for other in others if other is not None]
-            if len(found) == len(indexes):
-                return found
-        return []
+        others = []
+        # ``prob`` is drawn here alone: drawn again for every empty crop, fewer images were mixed.
+        for number in mixer.get_indexes(self, index):
+            other = self._load(number, transforms)
+            for _ in range(_TRIES - 1):
+                if other is not None:
+                    break
+                replacement = mixer.get_another(self, index)
+                other = None if replacement is None else self._load(replacement, transforms)
+            if other is None:
+                return []
+            others.append(other)
+        return others
 
     def _load(self, index: int, transforms: Sequence[Callable]) -> dict | None:
         """An image as the first transforms make it, with the scores of its labels; 1 of human
@@ -170,7 +176,8 @@ def _mixes_images(cls: Any) -> bool:
     have a ``get_indexes`` of the data set alone.
     """
     try:
-        inspect.signature(cls.get_indexes).bind('self', 'dataset', 'index')
+        for method in (cls.get_indexes, cls.get_another):
+            inspect.signature(method).bind('self', 'dataset', 'index')
     except (AttributeError, TypeError):
         return False
     return True
@@ -208,7 +215,19 @@ class MixingTransform(BaseTransform):
         """
         if np.random.rand() >= self.prob:
             return []
-        return [_another(len(dataset), index) for _ in range(self.number)]
+        drawn = [self.get_another(dataset, index) for _ in range(self.number)]
+        found = [i for i in drawn if i is not None]
+        return found if len(found) == self.number else []
+
+    def get_another(self, dataset: CocoDataset, index: int | None = None) -> int | None:
+        """Index of one other image, None where none is of use; called again where the crop of an
+        image holds nothing. A transform that is choosy about images chooses here.
+
+        Args:
+            dataset: The data set.
+            index: The image itself, which is not drawn unless there is no other.
+        """
+        return _another(len(dataset), index)
 
     def transform(self, results: dict) -> dict:
         """Mixes ``mix_results``, the other images, into ``img``, ``gt_masks``, ``gt_bboxes``,
@@ -256,15 +275,13 @@ class CopyPasteInstances(MixingTransform):
         self.max_objects = int(_in_range(self, 'max_objects', max_objects, 1, None))
         self.min_visible = _in_range(self, 'min_visible', min_visible)
 
-    def get_indexes(self, dataset: CocoDataset, index: int | None = None) -> list[int]:
+    def get_another(self, dataset: CocoDataset, index: int | None = None) -> int | None:
         """An image with an instance to paste, of ten that are drawn."""
-        drawn = super().get_indexes(dataset, index)
-        for _ in range(_TRIES if drawn else 0):
-            instances = dataset.get_data_info(drawn[0])['instances']
-            if any(map(self._is_sure, instances)):
+        for _ in range(_TRIES):
+            drawn = _another(len(dataset), index)
+            if any(map(self._is_sure, dataset.get_data_info(drawn)['instances'])):
                 return drawn
-            drawn = [_another(len(dataset), index)]
-        return []
+        return None
 
     def _is_sure(self, instance: dict) -> bool:
         return not instance['ignore_flag'] and instance.get('score', 1.0) > self.min_score

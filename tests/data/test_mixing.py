@@ -369,6 +369,31 @@ def test_another_image_than_itself_is_mixed_in(pseudo_labeled):
         assert drawn <= set(range(8))
 
 
+@pytest.mark.parametrize('name', ['mixup', 'mosaic'])
+def test_prob_is_the_fraction_of_mixed_images_where_half_of_the_crops_are_empty(
+    pseudo_labeled, monkeypatch, name
+):
+    dataset = mixing(pseudo_labeled, {name: dict(prob=0.5)})
+    (mixer,) = dataset.mixers
+    monkeypatch.setattr(
+        type(dataset), '_load', lambda self, i, _: {'i': i} if np.random.rand() < 0.5 else None
+    )
+    np.random.seed(0)
+    found = [dataset._load_others(mixer, 3, []) for _ in range(1000)]
+    assert {len(others) for others in found} == {0, mixer.number}
+    assert np.mean([*map(bool, found)]) == pytest.approx(0.5, abs=0.05)
+    assert {other['i'] for others in found for other in others} == set(range(8)) - {3}
+
+
+def test_where_all_crops_are_empty_nothing_is_mixed(pseudo_labeled, monkeypatch):
+    tried = []
+    monkeypatch.setattr(type(pseudo_labeled), '_load', lambda self, i, _: tried.append(i))
+    for mixer in build_mixing({name: dict(prob=1) for name in ALL}):
+        tried.clear()
+        assert pseudo_labeled._load_others(mixer, 3, []) == []
+        assert len(tried) == 10
+
+
 def test_instances_are_pasted_from_images_that_have_sure_ones(folder, pseudo_labeled):
     (paste,) = build_mixing(dict(copy_paste=dict(prob=1, min_score=0.9)))
     sure = {ann['image_id'] for ann in annotations(folder) if ann['score'] > 0.9}
