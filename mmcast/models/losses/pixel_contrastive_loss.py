@@ -91,14 +91,15 @@ class PixelContrastiveLoss(nn.Module):
         sampling: what s_deb compares: 'mask' (P_m), 'class' (F_c), 'fusion' (both), or 'uniform'
             (nothing: all pixels but the anchor's own are equally likely).
         mask_temperature: temperature of the softmax over the K mask logits.
-        num_anchors: pixels of the batch taken as anchors, sampled anew in each call without
-            replacement; default all.
+        num_anchors: pixels of the batch taken as anchors, at most all, sampled anew in each call;
+            default all.
         negatives: 'drawn' (R at random), or 'expected': the sum over R negatives is replaced by R
             times its expectation under s_deb. That has no sampling noise and visits every pair of
             anchor and pixel.
-        anchor_sampling: with ``num_anchors``, 'uniform' (all pixels are equally likely) or
-            'instance': every instance of the batch gets the same share in expectation, however
-            small; an instance is the pixels of one image that one query claims.
+        anchor_sampling: with ``num_anchors``, 'uniform' (all pixels are equally likely, without
+            replacement) or 'instance': every instance of the batch gets the same share in
+            expectation, however small, so a pixel may be an anchor several times, each with
+            negatives of its own; an instance is the pixels of one image that one query claims.
 
     Raises:
         LossInputError: an unknown sampling mode or a value out of range.
@@ -251,13 +252,18 @@ class PixelContrastiveLoss(nn.Module):
         return torch.cat(ys), torch.cat(instances)
 
     def _draw_anchors(self, instance: Tensor) -> Tensor | None:
-        """(A,) pixels, None for all of them."""
-        if self.num_anchors is None or self.num_anchors >= len(instance):
+        """(A,) pixels, None for all of them once."""
+        if self.num_anchors is None:
             return None
+        number, device = min(self.num_anchors, len(instance)), instance.device
         if self.anchor_sampling == 'uniform':
-            return torch.randperm(len(instance), device=instance.device)[: self.num_anchors]
+            if number == len(instance):
+                return None
+            return torch.randperm(len(instance), device=device)[:number]
         _, member, sizes = instance.unique(return_inverse=True, return_counts=True)
-        return torch.multinomial(1 / sizes[member].float(), self.num_anchors)
+        # With replacement, as else an instance could have no more anchors than pixels. In float64:
+        # cumulative sums of float32 are inexact where there are many pixels.
+        return torch.multinomial(1 / sizes[member].double(), number, replacement=True)
 
     def _negatives(self, anchors: Tensor, pixels: Tensor, sampled: SampledPixels) -> Tensor:
         """Logits of the negatives, (A, R); of their expected sum, (A, 1)."""

@@ -460,6 +460,39 @@ def test_anchors_by_instance_give_small_instances_their_share(monkeypatch):
     assert shares['instance'] == pytest.approx(1 / 2, abs=0.1)
 
 
+@pytest.mark.parametrize('num_anchors', [8, 512, 2000])
+def test_every_instance_has_its_share_of_many_anchors(num_anchors):
+    """Also one with fewer pixels than its share, and where there are more anchors than pixels."""
+    sizes = [4, 30, 200, 1172]
+    instance = torch.arange(4).repeat_interleave(torch.tensor(sizes))
+    loss = PixelContrastiveLoss(num_anchors=num_anchors, anchor_sampling='instance')
+    torch.manual_seed(0)
+    drawn = torch.cat([loss._draw_anchors(instance) for _ in range(100)])
+    assert len(drawn) == 100 * min(num_anchors, sum(sizes))
+    assert chisquare(instance[drawn].bincount()).pvalue > 1e-4
+    assert chisquare(drawn[drawn < 4].bincount()).pvalue > 1e-4  # pixels of an instance are alike
+
+
+@pytest.mark.parametrize('negatives', ['drawn', 'expected'])
+def test_a_pixel_that_is_an_anchor_twice_counts_twice(monkeypatch, negatives):
+    """In value and gradient, with negatives of its own."""
+    drawn = dict(zip([7, 2], torch.tensor([[1, 4, 9], [5, 3, 0]])))
+    monkeypatch.setattr(
+        pixel_contrastive_loss,
+        'sample_negatives',
+        lambda y, R, anchors: torch.stack([drawn[i] for i in anchors.tolist()]),
+    )
+    inputs = make_inputs()
+    loss = PixelContrastiveLoss(num_anchors=3, negatives=negatives, anchor_sampling='instance')
+
+    def of(*anchors):
+        monkeypatch.setattr(loss, '_draw_anchors', lambda _: torch.tensor(anchors))
+        return loss(**inputs), gradient(loss, inputs)
+
+    for twice, once, other in zip(of(7, 2, 7), of(7), of(2)):
+        torch.testing.assert_close(twice, (2 * once + other) / 3)
+
+
 def test_instances_of_different_images_are_different():
     """The same query claims both images, so each image is an instance."""
     loss = PixelContrastiveLoss(num_anchors=1, anchor_sampling='instance')
