@@ -11,7 +11,7 @@ from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmcast.adapter_files import is_adapter
+from mmcast.adapter_files import is_adapter, plain_name
 from mmcast.errors import CASTError
 from mmcast.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from mmcast.spelling import hint
@@ -34,12 +34,24 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     ``paramwise_cfg=dict(adapters=dict(lr_mult=..., weight_decay=...))`` is for LoRA adapters, which
     begin at zero: their learning rate is that of their part times ``lr_mult`` (10), in all layers
-    alike, and ``weight_decay`` (0) takes the place of the part's.
+    alike, and ``weight_decay`` (0) takes the place of the part's. Both settings may be left out.
 
     Raises:
-        CASTError: On an unknown option, a prefix that no parameter has, or layer decay of a part
-            whose depth no module tells.
+        CASTError: On an unknown option, a prefix that no parameter has, layer decay of a part
+            whose depth no module tells, or an optimizer without ``lr``.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        # Not empty: MMEngine asks for groups only then, and adapters have theirs without parts.
+        settings = {'parts': {}, 'adapters': {}, **(paramwise_cfg or {})}
+        _check_names('paramwise_cfg', settings, ('parts', 'adapters'))
+        _check_names('paramwise_cfg.adapters', settings['adapters'], _OF_ADAPTERS)
+        super().__init__(optim_wrapper_cfg, settings)
+        if self.base_lr is None:
+            raise CASTError(
+                'optim_wrapper.optimizer has no lr, whose multiples the rates of its parts are: '
+                'set it'
+            )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         wrapper = super().__call__(model)
@@ -49,17 +61,13 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """One group per pair of learning rate and weight decay; frozen parameters are in none."""
         parts = self.paramwise_cfg['parts']
-        adapters = {**_OF_ADAPTERS, **self.paramwise_cfg.get('adapters', {})}
+        adapters = {**_OF_ADAPTERS, **self.paramwise_cfg['adapters']}
         names = {name: name.removeprefix('detector.') for name, _ in module.named_parameters()}
         part_of = {name: _longest_prefix(short, parts) for name, short in names.items()}
         distances = _distances_from_the_end(module)
-        if unknown := [option for option in adapters if option not in _OF_ADAPTERS]:
-            raise CASTError(
-                f'paramwise_cfg.adapters has no {unknown[0]}; {hint(unknown[0], _OF_ADAPTERS)}'
-            )
         _check_parts(parts, list(names.values()), {part_of[name] for name in distances})
         undecayed = _norms_and_biases(module)
-        groups: dict[tuple[float, float], dict] = {}
+        groups: dict[tuple[float, float | None], dict] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -73,7 +81,8 @@ class PartsOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 lr *= options.get('layer_decay', 1.0) ** distances.get(name, 0)
             if not options.get('decay_norm_and_bias', True) and name in undecayed:
                 decay = 0.0
-            group = groups.setdefault((lr, decay), dict(params=[], lr=lr, weight_decay=decay))
+            settings = dict(lr=lr) if decay is None else dict(lr=lr, weight_decay=decay)
+            group = groups.setdefault((lr, decay), dict(params=[], **settings))
             group['params'].append(parameter)
         params.extend(groups.values())
 
@@ -122,6 +131,11 @@ def check_parameter_groups(model: nn.Module, wrapper: OptimWrapper | OptimWrappe
             )
 
 
+def _check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise CASTError(f'{where} has no {unknown[0]}; {hint(unknown[0], known)}')
+
+
 def _check_parts(
     parts: dict[str, dict], names: Sequence[str], of_known_depth: Collection[str | None]
 ) -> None:
@@ -163,7 +177,7 @@ def _norms_and_biases(module: nn.Module) -> set[str]:
 
 def _distances_from_the_end(module: nn.Module) -> dict[str, int]:
     """How many steps of layer decay each parameter of an encoder is away from what follows its
-    blocks; by name, for the encoders that know it.
+    blocks; by name, for the encoders that know it. They do not know adapters, which need none.
     """
     encoders = {
         f'{name}.' if name else '': part.get_layer_depth
@@ -173,8 +187,8 @@ def _distances_from_the_end(module: nn.Module) -> dict[str, int]:
     distances = {}
     for name, _ in module.named_parameters():
         prefix = _longest_prefix(name, encoders)
-        if prefix is not None:
-            known = encoders[prefix](name, prefix)
+        if prefix is not None and not is_adapter(name):
+            known = encoders[prefix](plain_name(name), prefix)
             if known is not None:
                 depth, number_of_layers = known
                 distances[name] = number_of_layers - 1 - depth

@@ -13,6 +13,7 @@ from tiny_teacher import CLASSES, CONFIG, teacher_config
 
 from mmcast.adapter_files import is_adapter, merge, plain_name
 from mmcast.errors import CASTError
+from mmcast.models.encoders.timm_encoder import TimmEncoder
 from mmcast.models.lora import LoRA, adapted_layers, add_adapters
 from mmcast.testing.data import make_samples
 from mmcast.testing.models import (
@@ -277,10 +278,9 @@ def test_the_parts_of_multihead_attention_are_left_out():
 # ---- the optimizer
 
 
-def groups(model, **adapters):
-    paramwise = dict(parts={'backbone.': dict(lr_mult=0.1, layer_decay=0.5)}, **adapters)
+def groups(model, **paramwise):
     settings = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1))
-    wrapper = PartsOptimWrapperConstructor(settings, paramwise)(model)
+    wrapper = PartsOptimWrapperConstructor(settings, paramwise or None)(model)
     names = {id(part): name for name, part in model.named_parameters()}
     return {
         names[id(part)]: (group['lr'], group['weight_decay'])
@@ -291,12 +291,31 @@ def groups(model, **adapters):
 
 def test_adapters_learn_by_their_own_factor_in_all_layers_alike():
     model = cast(tiny_student_config(), dict(rank=1))
+    parts = dict(parts={'backbone.': dict(lr_mult=0.1, layer_decay=0.5)})
     given = dict(adapters=dict(lr_mult=5.0, weight_decay=0.2))
-    for options, expected in (({}, (1.0, 0.0)), (given, (0.5, 0.2))):
+    for options, expected in (
+        (parts, (1.0, 0.0)),
+        (parts | given, (0.5, 0.2)),
+        (given, (5.0, 0.2)),
+        ({}, (10.0, 0.0)),
+    ):
         found = groups(model, **options)
         for name, settings in found.items():
             assert settings == (expected if is_adapter(name) else (1.0, 0.1)), name
         assert {plain_name(name).split('.')[1] for name in found} == {'backbone', 'panoptic_head'}
+
+
+def test_layer_decay_beside_adapters_on_an_encoder_of_timm():
+    """timm's groups have the names without adapters."""
+    small = dict(embed_dim=16, depth=2, num_heads=2, img_size=32)
+    encoder = TimmEncoder('vit_tiny_patch16_224', **small)
+    network = torch.nn.ModuleDict(dict(backbone=encoder))
+    add_adapters(network, LoRA(rank=1, learn_in_full=['.*norm1']))
+    found = groups(network, parts={'backbone.': dict(layer_decay=0.5)})
+    blocks = 'backbone.model.blocks.'
+    assert found[f'{blocks}1.norm1.weight'] == (0.5, 0.1)
+    assert found[f'{blocks}0.norm1.weight'] == (0.25, 0.1)
+    assert found[f'{blocks}0.attn.qkv.lora_A.default.weight'] == (10.0, 0.0)
 
 
 def test_an_unknown_option_of_adapters_is_refused():

@@ -1,6 +1,7 @@
 """Learning rates and weight decay of the teacher's parts."""
 
 import pytest
+import torch
 import toy_run  # noqa: F401  registers the one-layer model
 from mmengine.config import Config
 from mmengine.optim import (
@@ -43,18 +44,20 @@ class Network(nn.Module):
         self.projector = nn.Linear(2, 2)
 
 
+def settings_of(optimizer, **paramwise):
+    return dict(
+        type='OptimWrapper',
+        optimizer=optimizer,
+        constructor='PartsOptimWrapperConstructor',
+        **(dict(paramwise_cfg=paramwise) if paramwise else {}),
+    )
+
+
 def groups(parts, model=None):
     """Learning rate and weight decay of every parameter by name, at 1.0 and 0.5."""
     model = model or Network()
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            type='OptimWrapper',
-            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.5),
-            constructor='PartsOptimWrapperConstructor',
-            paramwise_cfg=dict(parts=parts),
-        ),
-    )
+    optimizer = dict(type='AdamW', lr=1.0, weight_decay=0.5)
+    wrapper = build_optim_wrapper(model, settings_of(optimizer, parts=parts))
     of = {
         id(p): (group['lr'], group['weight_decay'])
         for group in wrapper.optimizer.param_groups
@@ -194,6 +197,26 @@ def test_norms_and_biases_may_go_without_decay():
     assert (
         decay['blocks.0.weight'] == 0.5 and decay['blocks.0.bias'] == decay['blocks.1.weight'] == 0
     )
+
+
+@pytest.mark.parametrize('paramwise', [{}, dict(parts={'boxes.': dict(lr_mult=0.1)})], ids=str)
+def test_an_optimizer_without_weight_decay_takes_a_step(paramwise):
+    """Its own default holds, AdamW's."""
+    model = Network()
+    wrapper = build_optim_wrapper(model, settings_of(dict(type='AdamW', lr=1.0), **paramwise))
+    model.projector(torch.ones(1, 2)).sum().backward()
+    wrapper.step()
+    assert {group['weight_decay'] for group in wrapper.param_groups} == {0.01}
+
+
+def test_settings_that_the_constructor_does_not_know_are_refused():
+    adamw = dict(type='AdamW', lr=1.0, weight_decay=0.5)
+    for wrong, message in (
+        (settings_of(adamw, norm_decay_mult=0.0), 'paramwise_cfg has no norm_decay_mult; there ar'),
+        (settings_of(dict(type='AdamW')), 'optim_wrapper.optimizer has no lr'),
+    ):
+        with pytest.raises(CASTError, match=message):
+            build_optim_wrapper(Network(), wrong)
 
 
 def test_frozen_parameters_are_in_no_group():
