@@ -1,5 +1,6 @@
 """Batches of labeled and pseudo-labeled images, and loops over infinite samplers."""
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 
@@ -7,7 +8,7 @@ import numpy as np
 from mmdet.datasets.samplers import GroupMultiSourceSampler, MultiSourceSampler
 from mmengine.dataset import InfiniteSampler
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mmcast.errors import CASTError
 from mmcast.registry import DATA_SAMPLERS
@@ -96,6 +97,35 @@ def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
 def sampler_of(loader: DataLoader) -> object:
     """What gives a loader's indices, perhaps in a sampler of batches."""
     return getattr(loader.batch_sampler, 'sampler', None) or loader.sampler
+
+
+def shares_of_batches(loader: DataLoader) -> tuple[float, float]:
+    """Fractions of a loader's batches that have images which people labeled, and that have others.
+
+    Less than 1 where a sampler's batch, in which one source comes after the other, is several of
+    the loader's; 1 of what the sampler does not have.
+    """
+    sampler, size = sampler_of(loader), loader.batch_size
+    if not isinstance(sampler, MultiSourceSampler) or size is None:
+        return 1.0, 1.0
+    labeled = [
+        _source_of(dataset) == 'labeled'
+        for dataset, number in zip(sampler.dataset.datasets, sampler.num_per_source)
+        for _ in range(number)
+    ]
+    labeled *= math.lcm(len(labeled), size) // len(labeled)
+    batches = [set(labeled[i : i + size]) for i in range(0, len(labeled), size)]
+    shares = [sum(kind in batch for batch in batches) / len(batches) for kind in (True, False)]
+    return shares[0] or 1.0, shares[1] or 1.0
+
+
+def _source_of(dataset: Dataset) -> str:
+    """Who labeled the images of a data set, as its first one says."""
+    while not hasattr(dataset, 'get_data_info') and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset  # mmdet's MultiImageMixDataset says nothing itself
+    if not hasattr(dataset, 'get_data_info'):
+        return 'labeled'
+    return dataset.get_data_info(0).get('source', 'labeled')
 
 
 def _check_sources(sampler: MultiSourceSampler, loader: str) -> None:

@@ -61,6 +61,9 @@ class CASTDetector(BaseDetector):
     Attributes:
         labels_online: Whether the teacher labels images now; ``EMATeacherHook`` says when its
             burn-in is over. Until then ``unlabeled`` images teach nothing by labels.
+        label_weights: Factors of ``sup_*`` and of ``unsup_*``, 1. Where only a part of the batches
+            that make a step has such images, the inverse of that part: the step's objective is
+            then that of one large batch, as L_pxl is in all of them. Training sets them.
 
     Raises:
         CASTError: On settings that contradict each other, or l_pxl > 0 without ``mean`` and
@@ -92,6 +95,7 @@ class CASTDetector(BaseDetector):
             for network in (self.detector, self.teacher) if same else (self.detector,):
                 add_adapters(network, self.lora)
         self.labels_online = True
+        self.label_weights = (1.0, 1.0)
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
         self.pixel_contrast = None
@@ -195,13 +199,15 @@ class CASTDetector(BaseDetector):
             self._student_view(batch_inputs, sources), batch_data_samples
         )
         labeled = [i for i, source in enumerate(sources) if source == 'labeled']
-        losses = _prefix('sup_', self.detector.loss_on(outputs, batch_data_samples, labeled))
+        sup = self.detector.loss_on(outputs, batch_data_samples, labeled)
+        weight, semi_weight = self.label_weights
+        losses = _prefix('sup_', {name: weight * loss for name, loss in sup.items()})
         if semi:
             rest = [
                 i for i in range(len(sources)) if taught.get(sources[i], True) and i not in labeled
             ]
             unsup = self.detector.loss_on(outputs, batch_data_samples, rest)
-            weight = self.semi_weight()
+            weight = self.semi_weight() * semi_weight
             losses |= _prefix('unsup_', {name: weight * loss for name, loss in unsup.items()})
         if self.pixel_contrast is not None:
             losses['loss_pxl'] = self.pixel_loss(batch_inputs, batch_data_samples, outputs)

@@ -12,13 +12,15 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmcast.checkpoints import describe_not_finite
 from mmcast.data.mask_transforms import check_mask_transforms
-from mmcast.data.samplers import check_that_it_ends
+from mmcast.data.samplers import check_that_it_ends, shares_of_batches
 from mmcast.errors import CASTError
 from mmcast.files import naming, replace_durably
 from mmcast.memory import keep_freed_memory
@@ -86,7 +88,9 @@ class _Runner(Runner):
         return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return check_that_it_ends(super().build_train_loop(loop), 'train')
+        loop = check_that_it_ends(super().build_train_loop(loop), 'train')
+        _weigh_labels(self.model, loop.dataloader)
+        return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         return check_that_it_ends(super().build_val_loop(loop), 'val')
@@ -138,6 +142,18 @@ def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
     end_with_parent()
     if init is not None:
         init(worker)
+
+
+def _weigh_labels(model: nn.Module, loader: DataLoader) -> None:
+    """Lets accumulated batches of one source each be the objective of a batch of all of them."""
+    model = model.module if is_model_wrapper(model) else model
+    shares = shares_of_batches(loader)
+    if hasattr(model, 'label_weights') and min(shares) < 1:
+        sup, semi = model.label_weights = 1 / shares[0], 1 / shares[1]
+        say(
+            f'L_sup is multiplied by {sup:g} and L_semi by {semi:g}: of the batches of '
+            f'{loader.batch_size}, {shares[0]:.0%} have labeled images and {shares[1]:.0%} others'
+        )
 
 
 def _end_loaders(runner: Runner) -> None:

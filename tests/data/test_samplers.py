@@ -8,9 +8,13 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from mmcast.data.samplers import ResumableGroupMultiSourceSampler, ResumableMultiSourceSampler
+from mmcast.data.samplers import (
+    ResumableGroupMultiSourceSampler,
+    ResumableMultiSourceSampler,
+    shares_of_batches,
+)
 
 KINDS = [ResumableMultiSourceSampler, ResumableGroupMultiSourceSampler]
 kinds = pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.__name__)
@@ -26,7 +30,8 @@ class Images(Dataset):
         return self.number
 
     def get_data_info(self, index):
-        return dict(width=10, height=20 if index % 3 == 0 else 5)
+        source = dict(source='unlabeled') if self.name == 'unlabeled ' else {}
+        return dict(source, width=10, height=20 if index % 3 == 0 else 5)
 
     def __getitem__(self, index):
         with open(self.log, 'a') as file:
@@ -116,3 +121,45 @@ def test_a_resumed_run_loads_nothing_that_it_has_trained_on(kind, mixed, tmp_pat
         f'labeled {index}' if index < 7 else f'unlabeled {index - 7}' for index in expected
     ]
     assert len(loaded) <= 4 * 4  # the batch, and what the worker prefetched
+
+
+@kinds
+@pytest.mark.parametrize(
+    'ratio, batch, shares',
+    [
+        ([1, 1], 4, (1, 1)),
+        ([1, 1], 8, (1, 1)),
+        ([1, 1], 3, (1, 1)),
+        ([1, 1], 2, (0.5, 0.5)),
+        ([1, 1], 1, (0.5, 0.5)),
+        ([1, 3], 1, (0.25, 0.75)),
+        ([1, 3], 2, (0.5, 1)),
+    ],
+)
+def test_how_many_batches_have_images_of_either_kind(mixed, kind, ratio, batch, shares):
+    np.random.seed(3)
+    loader = DataLoader(mixed, batch, sampler=kind(mixed, batch_size=4, source_ratio=ratio, seed=0))
+    assert shares_of_batches(loader) == shares
+    labeled = np.array(list(islice(loader.sampler, 12 * batch))).reshape(-1, batch) < 7
+    assert (labeled.any(1).mean(), (~labeled).any(1).mean()) == shares
+    assert shares_of_batches(DataLoader(mixed, batch)) == (1, 1)
+
+
+def test_data_sets_within_others_and_unknown_ones_have_batches_too(mixed):
+    class Wrapped(Dataset):
+        def __init__(self, dataset):
+            self.dataset = dataset
+
+        def __len__(self):
+            return len(self.dataset)
+
+    for unknown in ([1.0] * 7, mixed.datasets[0]):
+        two = ConcatDataset([unknown, Wrapped(mixed.datasets[1])])
+        loader = DataLoader(two, 1, sampler=sampler(ResumableMultiSourceSampler, two))
+        assert shares_of_batches(loader) == (0.5, 0.5)
+
+
+def test_of_labeled_images_alone_all_batches_have_some(mixed):
+    two = ConcatDataset([mixed.datasets[0]] * 2)
+    loader = DataLoader(two, 1, sampler=sampler(ResumableMultiSourceSampler, two))
+    assert shares_of_batches(loader) == (1, 1)

@@ -146,6 +146,23 @@ def test_semi_weight_scales_the_unsupervised_terms_only():
         torch.testing.assert_close(losses[1][key], factor * losses[0][key])
 
 
+def test_accumulated_batches_of_one_source_are_the_objective_of_a_mixed_batch():
+    """MMEngine divides each by their number, and L_pxl is in all of them."""
+    cast = build_model(tiny_cast_config(semi_weight=0.5, pixel_weight=0.1))
+    images, samples = make_samples([2, 3], ['labeled', 'pseudo'])
+    with same_points():
+        whole = cast.loss(images, samples)
+        torch.manual_seed(0)
+        plain = cast.loss(images[:1], samples[:1])
+        cast.label_weights = (2.0, 2.0)
+        torch.manual_seed(0)
+        halves = [cast.loss(images[i : i + 1], samples[i : i + 1]) for i in range(2)]
+    assert halves[0].pop('loss_pxl') == plain['loss_pxl']
+    for key in halves[0]:
+        found = sum(half[key] for half in halves) / 2
+        torch.testing.assert_close(found, whole[key], rtol=1e-4, atol=1e-5)
+
+
 def test_subsets_get_the_losses_that_they_would_get_alone():
     cast = build_model(tiny_cast_config(semi_weight=1.0))
     images, samples = make_samples([2, 3, 1, 2], MIXED)

@@ -339,6 +339,33 @@ def test_batches_of_one_source_alone_are_refused_before_training(tmp_path, monke
         train_run(config(tmp_path, train_dataloader=dict(dataset=TWO, sampler=sampler)))
 
 
+@DATASETS.register_module()
+class PseudoLabeled(toy_run.ToyDataset):
+    def get_data_info(self, index):
+        return dict(super().get_data_info(index), source='pseudo')
+
+
+@pytest.mark.parametrize('batch, weights', [(2, (1.0, 1.0)), (6, (3.0, 1.5))])
+def test_labels_weigh_more_where_only_some_accumulated_batches_have_them(
+    batch, weights, tmp_path, monkeypatch, capsys
+):
+    found = []
+
+    def step(model, data, optim_wrapper):
+        found.append(model.label_weights)
+        return dict(loss=torch.zeros(()))
+
+    monkeypatch.setattr('toy_run.ToyModel.label_weights', (1.0, 1.0), raising=False)
+    monkeypatch.setattr('toy_run.ToyModel.train_step', step)
+    sampler = dict(MIXED, batch_size=batch, source_ratio=[1, 1 if batch == 2 else 2])
+    datasets = [dict(type='ToyDataset'), dict(type='PseudoLabeled')]
+    changes = dict(train_dataloader=dict(dataset=dict(TWO, datasets=datasets), sampler=sampler))
+    train_run(config(tmp_path, optim_wrapper=dict(accumulative_counts=batch // 2), **changes))
+    assert set(found) == {weights}
+    said = 'L_sup is multiplied by 3 and L_semi by 1.5: of the batches of 2, 33% have labeled'
+    assert (said in capsys.readouterr().out) == (batch == 6)
+
+
 def test_a_test_that_would_never_end_is_refused(start, tmp_path):
     cfg = config(tmp_path, test_dataloader=dict(sampler=dict(type='InfiniteSampler')))
     with pytest.raises(CASTError, match='TestLoop goes through all of test_dataloader'):
