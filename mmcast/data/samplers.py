@@ -77,7 +77,8 @@ def check_that_it_ends(loop: BaseLoop, name: str) -> BaseLoop:
 
     Raises:
         CASTError: the loop goes through all data, which an infinite sampler never ends, or a
-            sampler waits for images of a source that it can take none of.
+            sampler waits for images of a source, or of an orientation in it, that there are none
+            of.
     """
     sampler = sampler_of(loop.dataloader)
     if isinstance(sampler, MultiSourceSampler):
@@ -143,3 +144,17 @@ def _check_sources(sampler: MultiSourceSampler, loader: str) -> None:
                 f'{where} has no image to train on, and {loader}.sampler takes {number} of it into '
                 'each batch: check its annotation file and filter_cfg'
             )
+    if isinstance(sampler, GroupMultiSourceSampler):
+        _check_orientations(sampler, loader)
+
+
+def _check_orientations(sampler: GroupMultiSourceSampler, loader: str) -> None:
+    """Raises CASTError where mmdet's sampler draws an orientation that a source has no image of."""
+    for index, sizes in enumerate(sampler.group2size_per_source):
+        for group, kind in enumerate(('portrait', 'landscape or square')):
+            if sampler.group_sizes[group] and not sizes[group]:
+                raise CASTError(
+                    f'{loader}.dataset.datasets[{index}] has no {kind} image, which another source '
+                    f'has {sampler.group_sizes[group]} of; a batch of these would never be full: '
+                    f'set {loader}.sampler.type to MultiSourceSampler'
+                )

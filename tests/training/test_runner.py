@@ -268,12 +268,34 @@ def test_a_run_without_checkpoints_is_refused_with_what_to_set(tmp_path):
 # ---- runs that would never end
 
 
+@DATASETS.register_module()
+class Photos(toy_run.ToyDataset):
+    """Seven landscape ones, then a portrait one; as of a folder, nothing lists them."""
+
+    def load_data_list(self):
+        heights = [10] * 7 + [30]
+        return [
+            dict(photo, width=20, height=height)
+            for photo, height in zip(super().load_data_list(), heights)
+        ]
+
+
+def grouped(labeled, unlabeled):
+    """Batches of one orientation, of photos with these numbers."""
+    sources = [
+        dict(type='Photos', indices=numbers, serialize_data=False)
+        for numbers in (labeled, unlabeled)
+    ]
+    return dict(dataset=dict(TWO, datasets=sources), sampler=GROUPED)
+
+
 TWO = dict(
     _delete_=True,
     type='ConcatDataset',
     datasets=[dict(type='ToyDataset'), dict(type='ToyDataset', indices=2)],
 )
 MIXED = dict(type='ResumableMultiSourceSampler', batch_size=2, _delete_=True)
+GROUPED = dict(MIXED, type='ResumableGroupMultiSourceSampler', source_ratio=[1, 1])
 EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=1, _delete_=True)
 
 
@@ -323,6 +345,14 @@ EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=1, _delete_=True)
             ),
             r'datasets\[0\] has no image to train on, and .* takes 1 of it',
         ),
+        (
+            dict(train_dataloader=grouped([0, 1], [2, 7])),
+            r'datasets\[0\] has no portrait image, which another source has 1 of.* MultiSource',
+        ),
+        (
+            dict(train_dataloader=grouped([2, 6, 7], [7])),
+            r'datasets\[1\] has no landscape or square image, which another source has 2 of',
+        ),
     ],
     ids=str,
 )
@@ -330,6 +360,11 @@ def test_what_would_never_end_is_refused_before_training(changes, message, tmp_p
     monkeypatch.setattr('toy_run.ToyModel.train_step', None)  # training would fail otherwise
     with pytest.raises(CASTError, match=message):
         train_run(config(tmp_path, **changes))
+
+
+def test_sources_with_the_same_orientations_are_grouped(tmp_path):
+    for name, sources in dict(both=([0, 7], [1, 2, 7]), landscape=([0], [1, 2])).items():
+        train_run(config(tmp_path / name, train_dataloader=grouped(*sources)))
 
 
 def test_batches_of_one_source_alone_are_refused_before_training(tmp_path, monkeypatch):
