@@ -175,15 +175,10 @@ def test_named_new_parameters_start_at_random_though_their_shape_fits(start, tmp
     assert not torch.equal(weights(drawn.checkpoint), torch.load(start)['layer.weight'])
 
 
-def test_a_run_with_an_online_teacher_starts_from_a_plain_student_and_lists_no_parameter(
-    tmp_path, capfd
-):
-    """The teacher is in no start weights, and has no optimizer: both as it should be."""
-    student = build_model(tiny_cast_config().detector, seed=4)
-    torch.save(student.state_dict(), tmp_path / 'start.pth')
-    hook = dict(type='EMATeacherHook', momentum=0.5, hand_over=True)
-    run = config(
-        tmp_path / 'run',
+def with_teacher(folder, hook, **changes):
+    """A run with a second network like the student, which starts from ``start.pth``."""
+    return config(
+        folder / 'run',
         1,
         model=tiny_cast_config(semi_weight=1.0) | dict(_delete_=True, teacher='detector'),
         train_dataloader=dict(dataset=dict(type='SampleImages', _delete_=True)),
@@ -194,10 +189,32 @@ def test_a_run_with_an_online_teacher_starts_from_a_plain_student_and_lists_no_p
         val_cfg=None,
         val_dataloader=None,
         val_evaluator=None,
-        load_from=str(tmp_path / 'start.pth'),
+        load_from=str(folder / 'start.pth'),
         custom_hooks=[hook],
-        log_level='INFO',
+        **changes,
     )
+
+
+def test_a_frozen_teacher_that_a_plain_students_file_leaves_random_is_refused(tmp_path):
+    student = build_model(tiny_cast_config().detector, seed=4)
+    torch.save(student.state_dict(), tmp_path / 'start.pth')
+    with pytest.raises(CASTError, match='parameters of the teacher.*random: set checkpoint='):
+        train_run(with_teacher(tmp_path, dict(type='FrozenTeacherHook')))
+    hook = dict(type='FrozenTeacherHook', checkpoint=str(tmp_path / 'start.pth'))
+    trained = read_state_dict(train_run(with_teacher(tmp_path, hook)).checkpoint)
+    assert all(
+        value.equal(trained[f'teacher.{key}']) for key, value in student.state_dict().items()
+    )
+
+
+def test_a_run_with_an_online_teacher_starts_from_a_plain_student_and_lists_no_parameter(
+    tmp_path, capfd
+):
+    """The teacher is in no start weights, and has no optimizer: both as it should be."""
+    student = build_model(tiny_cast_config().detector, seed=4)
+    torch.save(student.state_dict(), tmp_path / 'start.pth')
+    hook = dict(type='EMATeacherHook', momentum=0.5, hand_over=True)
+    run = with_teacher(tmp_path, hook, log_level='INFO')
     trained = read_state_dict(train_run(run).checkpoint)
     for key, value in student.state_dict().items():
         assert torch.equal(trained[f'detector.{key}'], value)

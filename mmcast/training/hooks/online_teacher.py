@@ -10,15 +10,22 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmcast.adapter_files import is_adapter, plain_name
+from mmcast.checkpoints import weights_in
 from mmcast.errors import CASTError
 from mmcast.models.lora import plain_state
+from mmcast.models.weights.initialization import split_init_cfg
 from mmcast.models.weights.reading import describe_mismatch, read_state_dict
 from mmcast.registry import HOOKS
 
 
+def _model(runner: Runner) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def _networks(runner: Runner) -> tuple[nn.Module, nn.Module]:
     """Student and teacher of the running model."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = _model(runner)
     if getattr(model, 'teacher', None) is None:
         raise CASTError(
             f'{type(model).__name__} has no teacher: set teacher= in CASTDetector or drop the '
@@ -45,19 +52,35 @@ class FrozenTeacherHook(Hook):
 
     Args:
         checkpoint: The teacher's weights, a plain detector's or a ``CASTDetector``'s (of which the
-            student is taken). ``None`` leaves what ``init_cfg`` or ``load_from`` put there.
+            student is taken). ``None`` leaves what ``init_cfg`` or ``load_from`` put there; of a
+            plain detector's file ``load_from`` fills the student alone.
 
     Raises:
-        CASTError: If the checkpoint does not fill the teacher exactly.
+        CASTError: If the checkpoint does not fill the teacher exactly, or without one no file gives
+            some of its weights.
         RuntimeError: After training, if any parameter or buffer of the teacher changed.
     """
 
+    priority = 'HIGHEST'  # before LoadedWeightsHook, which adds what the file has not
+
     def __init__(self, checkpoint: str | None = None) -> None:
         self.checkpoint = checkpoint
+        self._is_given = False
+        self._in_file: set[str] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Remember whether the model came with weights, which MMEngine leaves as they are."""
+        self._is_given = getattr(_model(runner), 'is_init', False)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember which names the file has that is loaded or resumed from."""
+        self._in_file = set(weights_in(checkpoint))
 
     def before_train(self, runner: Runner) -> None:
         """Load, freeze and fingerprint the teacher."""
         _, teacher = _networks(runner)
+        if self.checkpoint is None and not self._is_given:
+            _check_that_none_is_random(_model(runner), self._in_file)
         if self.checkpoint is not None:
             state = read_state_dict(self.checkpoint)
             student = {
@@ -142,7 +165,7 @@ class EMATeacherHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Begin at the end of the burn-in."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _model(runner)
         model.labels_online = runner.iter >= self.burn_in
         if runner.iter == self.burn_in:
             self._follow(runner)
@@ -191,6 +214,35 @@ def update_ema(
     """
     for name, tensor in teacher:
         tensor.lerp_(student[name], 1 - momentum)
+
+
+def _check_that_none_is_random(model: nn.Module, in_file: set[str]) -> None:
+    """Raises CASTError where neither a file with these names nor ``init_cfg`` fills the teacher."""
+    pretrained = {
+        name
+        for name, part in model.named_modules()
+        if split_init_cfg(getattr(part, 'init_cfg', None))[1]
+    }
+    random = [
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith('teacher.')
+        and not is_adapter(name)
+        and plain_name(name) not in in_file
+        and pretrained.isdisjoint(_parents(name))
+    ]
+    if random:
+        raise CASTError(
+            f'FrozenTeacherHook: {len(random)} parameters of the teacher, such as {random[0]}, are '
+            'in no file that was loaded, and so are random: set checkpoint= of the hook to a '
+            "checkpoint of this teacher (of a plain detector's, load_from fills the student alone)"
+        )
+
+
+def _parents(name: str) -> set[str]:
+    """Names of the modules that a parameter is in: of ``a.b.weight`` nothing, ``a``, ``a.b``."""
+    parts = name.split('.')
+    return {'.'.join(parts[:length]) for length in range(len(parts))}
 
 
 def _load_exactly(module: nn.Module, state: dict[str, Tensor], path: str) -> None:

@@ -160,6 +160,51 @@ def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
         )
 
 
+def cast_without_weights(init_cfg=None):
+    """As a config's, whose weights MMEngine draws; the teacher's may come from files."""
+    config = tiny_cast_config(semi_weight=1.0, pixel_weight=0.1, teacher=True)
+    for part, value in (init_cfg or {}).items():
+        getattr(config.teacher, part, config.teacher).update(init_cfg=value)
+    return build_model(config)
+
+
+def save(model, path):
+    torch.save(model.state_dict(), path)
+    return str(path)
+
+
+def test_a_frozen_teacher_whose_weights_are_in_no_file_is_refused(tmp_path):
+    plain = save(build_model(tiny_student_config(), seed=5), tmp_path / 'plain.pth')
+    for number, start in enumerate((None, plain)):
+        with pytest.raises(CASTError, match=r'such as teacher\.backbone.* random: set checkpoint='):
+            folder = tmp_path / str(number)
+            run(cast_without_weights(), [FrozenTeacherHook()], folder, steps=1, load_from=start)
+
+
+def test_one_of_whose_weights_a_part_is_in_a_file_is_refused(tmp_path):
+    """A public encoder's, say."""
+    encoder = save(build_model(tiny_student_config(), seed=5).backbone, tmp_path / 'encoder.pth')
+    cast = cast_without_weights(dict(backbone=dict(type='Pretrained', checkpoint=encoder)))
+    with pytest.raises(CASTError, match=r'such as teacher\.(?!backbone).* random: set checkpoint='):
+        run(cast, [FrozenTeacherHook()], tmp_path / 'run', steps=1)
+
+
+@pytest.mark.parametrize('source', ['load_from', 'resume', 'init_cfg'])
+def test_a_frozen_teacher_may_come_from_what_the_run_starts_from(tmp_path, source):
+    if source == 'init_cfg':
+        expected = build_model(tiny_student_config(), seed=5)
+        plain = save(expected, tmp_path / 'plain.pth')
+        cast, start = cast_without_weights(dict(all=dict(type='Pretrained', checkpoint=plain))), {}
+    else:
+        other = cast_with_teacher()
+        expected = other.teacher
+        run(other, [FrozenTeacherHook()], tmp_path / 'first', steps=1, save_every=1)
+        cast = cast_without_weights()
+        start = dict(load_from=str(tmp_path / 'first/iter_1.pth'), resume=source == 'resume')
+    run(cast, [FrozenTeacherHook()], tmp_path / 'run', steps=2, **start)
+    assert equal(copy_state(cast.teacher), copy_state(expected))
+
+
 # EMA
 
 
