@@ -16,7 +16,8 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
-from torch import multiprocessing
+from torch import multiprocessing, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcast.errors import CASTError
 from mmcast.processes import end_with_parent, end_with_torchrun
@@ -115,6 +116,28 @@ def _leave_group() -> None:
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def check_sync_bn(model: nn.Module, sync_bn: str) -> None:
+    """Looks for what MMEngine's ``sync_bn`` would lose, which puts a bare ``SyncBatchNorm`` in the
+    place of every batch normalisation, also of one that does more than normalise.
+
+    Raises:
+        CASTError: there is such a one, as in timm's EfficientNets, where it holds the activation.
+    """
+    plain = _BatchNorm.forward, nn.SyncBatchNorm.forward
+    lost = {
+        name: part
+        for name, part in model.named_modules()
+        if isinstance(part, _BatchNorm) and type(part).forward not in plain
+    }
+    if lost:
+        name, part = next(iter(lost.items()))
+        raise CASTError(
+            f'sync_bn={sync_bn!r} would take the activations out of {len(lost)} layers, such as '
+            f'{name}, whose {type(part).__name__} normalises and activates: leave out sync_bn; a '
+            'TimmEncoder with norm_eval=True (the default) keeps its statistics and needs none'
+        )
 
 
 def on_main(function: Callable[[], Any], share: bool = False) -> Any:

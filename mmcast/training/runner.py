@@ -39,7 +39,7 @@ from mmcast.training.checkpoints import (
     remove_parts,
 )
 from mmcast.training.curves import number_start
-from mmcast.training.distributed import say
+from mmcast.training.distributed import check_sync_bn, say
 from mmcast.training.hooks.adapters import AdapterLoadingHook, AdapterSavingHook
 from mmcast.training.hooks.loaded_weights import LoadedWeightsHook
 from mmcast.training.optimizers import check_optimizer_type, check_parameter_groups
@@ -76,9 +76,9 @@ class RunResult:
 
 class _Runner(Runner):
     """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
-    file alone. Checks that the optimizer moves all that is to learn, and that loops end. Its
-    checkpoints are whole, with finite weights, or not there, and its loaders' processes end when it
-    is killed.
+    file alone. Checks that the optimizer moves all that is to learn, that loops end, and that
+    ``sync_bn`` takes nothing out of the model. Its checkpoints are whole, with finite weights, or
+    not there, and its loaders' processes end when it is killed.
     """
 
     @staticmethod
@@ -86,6 +86,11 @@ class _Runner(Runner):
         loader = Runner.build_dataloader(*args, **kwargs)
         loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
         return loader
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if self.distributed and self.cfg.get('sync_bn') is not None:
+            check_sync_bn(model, self.cfg.sync_bn)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         loop = check_that_it_ends(super().build_train_loop(loop), 'train')
@@ -192,9 +197,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     Raises:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
             divided, the optimizer leaves out parameters that learn, no validation gives a metric of
-            ``save_best``, a transform would leave masks behind, a loop would never end, weights
-            become NaN or infinite, embeddings are kept of images that never come again, or the disk
-            is full.
+            ``save_best``, a transform would leave masks behind, a loop would never end, ``sync_bn``
+            would take activations out of the model, weights become NaN or infinite, embeddings are
+            kept of images that never come again, or the disk is full.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import toy_run
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, MODELS
+from torch import distributed as dist
+from torch import nn
 from torch.utils.data import Dataset
 from toy_run import config
 
@@ -280,6 +282,39 @@ def test_a_run_without_checkpoints_is_refused_with_what_to_set(tmp_path):
     hooks = dict(checkpoint=dict(save_last=False))
     with pytest.raises(CASTError, match=r'holds no checkpoint.*checkpoint\.interval'):
         train_run(config(tmp_path, default_hooks=hooks))
+
+
+# ---- several processes
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: the activation is in it."""
+
+    def forward(self, maps):
+        return super().forward(maps).relu()
+
+
+@MODELS.register_module()
+class NormalisedModel(toy_run.ToyModel):
+    def __init__(self):
+        super().__init__()
+        self.norm = NormAct(4)
+
+
+@pytest.fixture
+def group_of_one():
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_sync_bn_that_would_take_activations_away_is_refused(tmp_path, group_of_one):
+    changes = dict(model=dict(type='NormalisedModel'), sync_bn='torch')
+    with pytest.raises(
+        CASTError, match=r'1 layers, such as norm, whose NormAct .*: leave out sync'
+    ):
+        train_run(config(tmp_path / 'several', launcher='pytorch', **changes))
+    train_run(config(tmp_path / 'one', **changes))  # MMEngine does not look at it
 
 
 # ---- runs that would never end

@@ -1,19 +1,23 @@
 """Convolutions of timm's CNNs on a CPU: the values and gradients of timm's own."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from mmengine.model import convert_sync_batchnorm
 from torch import nn
 
+from mmcast.errors import CASTError
 from mmcast.models.encoders.convolutions import (
     FoldedNorm,
     depthwise_conv2d,
     fold_fixed_norms,
     replace_convolutions,
 )
+from mmcast.training.distributed import check_sync_bn
 
 # TensorFlow's padding with kernels of 5; ordinary padding; squeeze-and-excitation; blocks without
 # and with expansion; convolutions in blocks of their own.
@@ -79,6 +83,18 @@ def test_only_fixed_statistics_in_training_are_folded(is_fixed):
             train_with_fixed_norms(model)
         fold_fixed_norms(model)
         assert {norm.is_folded for norm in norms} == {is_fixed and mode}
+
+
+@pytest.mark.parametrize('name, is_refused', [('tf_efficientnet_lite0', True), ('resnet18', False)])
+def test_sync_bn_is_refused_where_it_would_take_activations_away(name, is_refused):
+    model = timm.create_model(name, num_classes=4).eval()
+    replace_convolutions(model)
+    with pytest.raises(CASTError, match='FoldedNorm') if is_refused else nullcontext():
+        check_sync_bn(model, 'torch')
+    images = torch.randn(1, 3, 64, 64)
+    expected = model(images)
+    is_same = torch.allclose(convert_sync_batchnorm(model).eval()(images), expected)
+    assert is_same != is_refused, 'what is refused, and nothing else, would predict otherwise'
 
 
 def test_a_convolution_that_was_replaced_since_leaves_its_norm_to_work():
