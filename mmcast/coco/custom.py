@@ -15,7 +15,7 @@ from rich.progress import track
 
 from mmcast.coco.consistency import check_image
 from mmcast.coco.folds import without_images
-from mmcast.coco.instances import check_instances, empty_lines, groups_line
+from mmcast.coco.instances import check_instances, empty_lines, groups_line, rare_line
 from mmcast.coco.reading import Labels, read_image_list, read_labels
 from mmcast.coco.versions import photo_of, version_of
 from mmcast.errors import CASTError
@@ -113,6 +113,7 @@ def prepare_custom_data(
     said += [
         *empty_lines(train.counts, names, 'labeled'),
         *empty_lines(held.counts, names, 'validation'),
+        rare_line(dict(zip(names, held.counts.sum(0).tolist())), 'validation images'),
         _shared_files_line(_copies(train_files, val_files)),
         write_unreadable(unreadable, unlabeled_folder, Path(out_dir, _UNREADABLE)),
         f'{len(train.counts)} labeled, {len(images)} unlabeled and {len(held.counts)} '

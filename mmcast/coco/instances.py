@@ -1,6 +1,6 @@
 """Are there instances to learn from, and not more than a model can find?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from mmcast.coco.reading import Labels
 from mmcast.errors import CASTError
 
 MANY_GROUPS = 0.5  # of all annotations
+FEW = 10  # objects of a class that is measured
 
 
 def check_instances(labels: Labels, counts: np.ndarray) -> None:
@@ -66,6 +67,22 @@ def beyond_limit(counts: np.ndarray, limit: int) -> str:
     return (
         f'{len(over)} of {len(counts)} images have more than {limit} instances, up to '
         f'{over.max()}; of these {int((over - limit).sum())} cannot be found'
+    )
+
+
+def rare_line(counts: Mapping[str, int], which: str) -> str:
+    """What is to be said of classes whose AP a few objects decide, '' without such.
+
+    Args:
+        counts: objects by class name.
+        which: where, in a few words.
+    """
+    few = [f'{number} of {name}' for name, number in counts.items() if 0 < number < FEW]
+    if not few or len(counts) < 2:
+        return ''
+    return (
+        f'{which} have few objects of some classes ({", ".join(few)}): mask AP is the mean over '
+        'classes, and such a class moves it by chance; compare by classes, or take more images'
     )
 
 

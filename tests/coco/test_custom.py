@@ -177,6 +177,18 @@ def test_classes_and_images_without_an_instance_are_said(root, capsys):
     assert '8 of 10 labeled images have no instance: they are taken to show none' in said
 
 
+def test_classes_that_few_validation_objects_measure_are_said(root, capsys):
+    names = [f'{number}.png' for number in range(10)]
+    (root / 'val.json').write_text(json.dumps(coco(names[:9])))
+    run(root, val='val.json')
+    assert 'few objects of some classes (9 of cell' in capsys.readouterr().out
+    (root / 'val.json').write_text(json.dumps(coco(names)))
+    run(root, val='val.json', out_dir=root.parent / 'more')
+    assert 'of cell' not in capsys.readouterr().out
+    run(root, val='val.json', classes=['cell'], out_dir=root.parent / 'one')
+    assert 'few objects' not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('classes', ['dust', ['dust']])
 def test_classes_by_name(root, classes):
     assert run(root, classes=classes)['classes'] == ['dust']

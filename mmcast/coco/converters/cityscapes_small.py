@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmcast.coco.converters.cityscapes import convert_cityscapes
 from mmcast.coco.converters.instance_maps import convert_missing
+from mmcast.coco.instances import rare_line
 from mmcast.coco.reading import read_coco
 from mmcast.coco.splits import make_split
 from mmcast.errors import CASTError
@@ -71,6 +72,8 @@ def prepare_cityscapes_small(
     files = {name: Path(out_dir, f'{name}.json') for name in cities}
     for name, chosen in cities.items():
         content = _of_cities(parts, chosen)
+        if name != 'train' and (line := _rare_line(content, min_area, name)):
+            print(line)
         write_json(files[name], ignore_small(content, min_area) if name == 'train' else content)
     for part in ('labeled', 'unlabeled'):
         files[part] = Path(out_dir, f'{part}_{percent:g}percent_seed{seed}.json')
@@ -95,6 +98,17 @@ def _read_split(root: str | os.PathLike, split: str, height: int) -> dict:
         )
     images = [dict(image, file_name=f'{split}/{image["file_name"]}') for image in coco['images']]
     return dict(coco, images=images)
+
+
+def _rare_line(content: dict, min_area: int, part: str) -> str:
+    names = {category['id']: category['name'] for category in content['categories']}
+    counts = Counter(
+        names[ann['category_id']]
+        for ann in content['annotations']
+        if not ann['iscrowd'] and ann['area'] >= min_area
+    )
+    which = f'the images of {part}, counting objects of {min_area} pixels and more,'
+    return rare_line({name: counts[name] for name in names.values()}, which)
 
 
 def city_of(image: dict) -> str:

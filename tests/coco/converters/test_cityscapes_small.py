@@ -56,6 +56,15 @@ def test_small_objects_are_groups_where_a_network_learns_and_objects_in_validati
     assert objects(read(paths['val'])) | objects(read(paths['test'])) == validation
 
 
+def test_classes_that_few_objects_measure_are_said(root, tmp_path, capsys):
+    test = read(prepare(root, tmp_path)['test'])
+    line = next(line for line in capsys.readouterr().out.splitlines() if 'images of test' in line)
+    for category in test['categories']:
+        of_class = (ann for ann in test['annotations'] if ann['category_id'] == category['id'])
+        number = sum(ann['area'] >= MIN_AREA and not ann['iscrowd'] for ann in of_class)
+        assert (f'{number} of {category["name"]}' in line) == (0 < number < 10)
+
+
 def test_each_city_is_in_one_part_and_every_file_is_there(root, tmp_path):
     paths = prepare(root, tmp_path)
     train, val, test = (read(paths[part]) for part in ('train', 'val', 'test'))
