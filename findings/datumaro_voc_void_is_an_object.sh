@@ -2,7 +2,7 @@
 # datumaro 1.13.12: Pascal VOC's void is an object. In VOC's masks the value 255 (the colour 224, 224, 192) means "not
 # labeled"; the borders of objects have it. `datum convert` from VOC to COCO makes one more object of it in each image,
 # of a class "ignored", out of the borders of all objects together. Who trains on all categories of the file learns it.
-# The other way, it counts the objects of an image without end in a picture that has values up to 255: of 300 cells one
+# The other way, it numbers the objects of an image past 255 in a picture whose values end there: of 300 cells one
 # becomes void, one background, and 44 pairs have one value for both, so that readers see a cell in two places. In both
 # directions the command ends with "Dataset exported" and status 0.
 # Exits with 1 when that changes.
