@@ -4,5 +4,5 @@ _base_ = '../custom/custom_student_refine.py'
 load_from = 'work_dirs/cast_custom/start/student.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=2800, val_interval=280)
+train_cfg = dict(max_iters=1400, val_interval=280)
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP', rule='greater'))

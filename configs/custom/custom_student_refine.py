@@ -3,4 +3,4 @@ _base_ = ['../_base_/models/custom_student.py', '../_base_/datasets/custom.py', 
 model = dict(pixel_contrast=None)
 load_from = 'work_dirs/cast_custom/transfer.pth'
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
-train_cfg = dict(max_iters=400, val_interval=400)
+train_cfg = dict(max_iters=200, val_interval=200)

@@ -3,4 +3,4 @@ _base_ = ['../_base_/models/custom_teacher.py', '../_base_/datasets/custom.py', 
 load_from = 'work_dirs/cast_custom/start/teacher.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_iters=3000, val_interval=3000)
+train_cfg = dict(max_iters=1500, val_interval=1500)

@@ -189,3 +189,17 @@ def test_more_instances_than_the_model_finds_are_said(labels, tmp_path, monkeypa
     cfg.model.head.num_queries = 5
     check_config_data(cfg, ('train_dataloader',))
     assert len(said) == 1
+
+
+def test_windows_may_hold_fewer_instances_than_their_image(labels, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmcast.data.config_data.print_log', lambda text, **_: said.append(text))
+    cars = [annotation(id=number) for number in range(1, 6)]
+    head = dict(num_queries=3)
+    cfg = config(tmp_path, dict(labels, annotations=cars), detector=dict(panoptic_head=head))
+    cfg.model.detector.test_cfg = dict(windows=dict(size=256, overlap=64))
+    check_config_data(cfg, ('train_dataloader',))
+    assert not said
+    cfg.model.detector.test_cfg.windows = None
+    check_config_data(cfg, ('train_dataloader',))
+    assert len(said) == 1
