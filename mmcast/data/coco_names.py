@@ -8,6 +8,7 @@ file in another order than the classes then trains and tests swapped names.
 import contextlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -104,10 +105,15 @@ class CocoMetric(MMDetCocoMetric):
         min_area: objects of fewer pixels are ignored, as COCO ignores those outside of its areas:
             they are not missed, and a prediction that finds one, or is as small and finds nothing,
             is no mistake.
+        min_objects: classes with fewer objects in the file, not counting groups and what
+            ``min_area`` ignores, are left out of all figures: a handful of objects decides the AP
+            of their class, which is as much of the mean as that of any other. Without a class that
+            has as many there is no figure.
         **kwargs: see mmdet.
 
     Raises:
-        CASTError: the file cannot be used, or ``min_area`` is no number of pixels.
+        CASTError: the file cannot be used, ``min_area`` is no number of pixels, or ``min_objects``
+            no number, or given without a file.
     """
 
     def __init__(
@@ -115,9 +121,16 @@ class CocoMetric(MMDetCocoMetric):
         ann_file: str | None = None,
         img_dir: str | None = None,
         min_area: int = 0,
+        min_objects: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(min_objects, int) or min_objects < 0 or (min_objects and not ann_file):
+            raise CASTError(
+                f'CocoMetric: min_objects is {min_objects} and ann_file {ann_file}; give a number '
+                'of objects from 0, and with it the file in which they are counted'
+            )
+        self.min_objects = min_objects
         valid = isinstance(min_area, (int, float)) and min_area >= 0
         if not valid or (min_area and (self.use_mp_eval or 'proposal_fast' in self.metrics)):
             raise CASTError(
@@ -135,9 +148,28 @@ class CocoMetric(MMDetCocoMetric):
         if self._coco_api is not None:
             self._ids_of_labels = ids_of_labels(self._coco_api, self.dataset_meta['classes'])
             # Sorted, as COCOeval's own order is, from which mmdet takes figures by position.
-            self.cat_ids = sorted(id_ for id_ in self._ids_of_labels if id_ in self._coco_api.cats)
+            known = [id_ for id_ in self._ids_of_labels if id_ in self._coco_api.cats]
+            self.cat_ids = sorted(self._frequent(known))
+            if known and not self.cat_ids:
+                _warn(f'no class has {self.min_objects} objects: no figures')
+                return {}
         with _fast_evaluation(self.outfile_prefix is None, self.min_area):
             return super().compute_metrics(results)
+
+    def _frequent(self, ids: Sequence[int]) -> list[int]:
+        """Those categories that are evaluated, see ``min_objects``; says which are not."""
+        if not self.min_objects:
+            return list(ids)
+        found = Counter(
+            ann['category_id']
+            for ann in self._coco_api.dataset['annotations']
+            if not ann.get('iscrowd') and ann['area'] >= self.min_area
+        )
+        rare = [id_ for id_ in ids if found[id_] < self.min_objects]
+        if rare:
+            names = [f'{self._coco_api.cats[id_]["name"]} ({found[id_]})' for id_ in rare]
+            _warn(f'left out, with fewer than {self.min_objects} objects: {", ".join(names)}')
+        return [id_ for id_ in ids if id_ not in rare]
 
     def results2json(self, results: list, outfile_prefix: str) -> dict:
         """Writes predictions with the category ids of their labels' names."""

@@ -216,3 +216,40 @@ def test_objects_below_min_area_neither_count_nor_cost(tmp_path, found, every, l
 def test_a_min_area_that_cannot_be_is_refused(options):
     with pytest.raises(CASTError, match='min_area is'):
         CocoMetric(metric='segm', **options)
+
+
+def figures_of(path, annotations, **options):
+    metric = CocoMetric(ann_file=str(path), metric='segm', classwise=True, **options)
+    metric.dataset_meta = dict(classes=CLASSES)
+    for sample in samples(annotations):
+        metric.process({}, [sample])
+    return metric.evaluate(IMAGES)
+
+
+def test_rare_classes_are_left_out_of_the_mean(tmp_path):
+    path, annotations = write_labels(tmp_path / 'labels.json')
+    content = json.loads(path.read_text())
+    rare = next(ann for ann in annotations if ann['category_id'] == 2 and not ann['iscrowd'])
+    content['annotations'].remove(rare)
+    path.write_text(json.dumps(content))
+    single = [ann for ann in content['annotations'] if not ann['iscrowd']]
+    numbers = {number: sum(ann['category_id'] == number for ann in single) for number in (1, 2)}
+    frequent = max(numbers, key=numbers.get)
+    assert numbers[1] != numbers[2]
+    name = CLASSES[frequent - 1]
+    every = figures_of(path, annotations)
+    some = figures_of(path, annotations, min_objects=numbers[frequent])
+    assert some['coco/segm_mAP'] == pytest.approx(every[f'coco/{name}_precision'], abs=5e-4)
+    assert some['coco/segm_mAP'] != every['coco/segm_mAP']
+    assert [key for key in some if key.endswith('_precision')] == [f'coco/{name}_precision']
+    assert not figures_of(path, annotations, min_objects=numbers[frequent] + 1)
+    areas = sorted(ann['area'] for ann in single if ann['category_id'] == frequent)
+    assert not figures_of(
+        path, annotations, min_objects=numbers[frequent], min_area=areas[0] + 1
+    ), 'what min_area ignores does not count'
+
+
+@pytest.mark.parametrize('options', [dict(min_objects=-1), dict(min_objects=3)], ids=str)
+def test_objects_are_counted_in_a_file(options):
+    with pytest.raises(CASTError, match='min_objects is'):
+        CocoMetric(metric='segm', **options)
