@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import get_world_size
+
 from mmcast.coco.data_facts import DataFacts, MeasuredData, measure_data
 from mmcast.errors import CASTError
 from mmcast.models.lora import LoRA
@@ -116,6 +118,7 @@ def plan_from_data(
     teacher_options: Mapping[str, Any] | None = None,
     student_options: Mapping[str, Any] | None = None,
     self_training: bool = True,
+    processes: int | None = None,
 ) -> dict:
     """A pipeline's step: looks at the data and decides what the training steps need to be told.
 
@@ -136,6 +139,7 @@ def plan_from_data(
         teacher_options: Options of the teacher's steps, which win over all others.
         student_options: The same of the student's.
         self_training: Whether ``adapt_self_training`` runs, so that its length is decided.
+        processes: That train together, each with as much memory; default those of this run.
 
     Returns:
         Options of each step, by its name (``zero_shot``, ``adapt_labeled``,
@@ -163,12 +167,21 @@ def plan_from_data(
     taken = STUDENTS[student]
     limit = Limit(CROPS[gpu] // taken.divisor * taken.divisor, f'{gpu} GB', taken.divisor)
     most = int(number(max_queries, 'max_queries'))
+    processes = processes or get_world_size()
     shown = choose_view(decisions, data, limit, most, taken.start_queries)
     steps = dict(
         _teacher_steps(
-            decisions, data.facts, teacher, preset, seen, classes, prompts or {}, self_training
+            decisions,
+            data.facts,
+            teacher,
+            preset,
+            seen,
+            classes,
+            prompts or {},
+            self_training,
+            processes,
         ),
-        **_student_steps(decisions, data.facts, student, gpu, shown, classes),
+        **_student_steps(decisions, data.facts, student, gpu, shown, classes, processes),
     )
     _set_pseudo_labels(decisions, data.facts, TEACHERS[teacher], labeled, steps)
     _set_weights(steps, teacher, student, weights or {})
@@ -304,10 +317,12 @@ def _teacher_steps(
     classes: Sequence[str],
     prompts: Mapping[str, Any],
     self_training: bool,
+    processes: int,
 ) -> dict[str, dict]:
     batch, accumulate = _batch(
         decisions,
         'teacher',
+        processes,
         preset.get('train_dataloader.batch_size', 1),
         preset.get('optim_wrapper.accumulative_counts'),
         f'the preset of {name}',
@@ -356,9 +371,10 @@ def _student_steps(
     gpu: int,
     view: View,
     classes: Sequence[str],
+    processes: int,
 ) -> dict[str, dict]:
-    student = STUDENTS[name]
-    batch, accumulate = _batch(decisions, 'student', STUDENT_BATCH[gpu], None, f'{gpu} GB')
+    student, fits = STUDENTS[name], STUDENT_BATCH[gpu]
+    batch, accumulate = _batch(decisions, 'student', processes, fits, None, f'{gpu} GB')
     detector = {
         'panoptic_head.num_things_classes': len(classes),
         'panoptic_head.num_queries': view.num_queries,
@@ -366,7 +382,7 @@ def _student_steps(
         'panoptic_fusion_head.num_things_classes': len(classes),
         'train_cfg.num_points': min(LARGEST_NUMBER_OF_POINTS, 3 * (view.crop // 4) ** 2 // 4),
         'test_cfg.max_per_image': view.num_queries,
-        'test_cfg.windows': view.windows(batch_size=batch),
+        'test_cfg.windows': view.windows(batch_size=min(batch, fits)),
     }
     common = {
         **{f'model.detector.{key}': value for key, value in detector.items()},
@@ -400,12 +416,28 @@ def _student_steps(
 
 
 def _batch(
-    decisions: Decisions, who: str, batch: int, accumulate: int | None, source: str
+    decisions: Decisions, who: str, processes: int, fits: int, accumulate: int | None, source: str
 ) -> tuple[int, int]:
-    """Images that go through a network at a time, and how many such gradients make a step."""
+    """Images that go through the network of all processes at a time, and how many such gradients
+    make a step.
+
+    Args:
+        decisions: The table.
+        who: ``teacher`` or ``student``.
+        processes: That train together.
+        fits: Images that one process has memory for.
+        accumulate: Gradients that make a step of one process, if that is decided.
+        source: Where ``fits`` is from.
+    """
+    batch = fits
+    if processes > 1:  # not more than a step has, but of each process an image of either source
+        share = SOURCES * processes
+        batch = max(share, min(fits * processes, EFFECTIVE_BATCH) // share * share)
+        batch = min(batch, fits * processes)
+        source += f', {batch // processes} for each of {processes} processes'
     chosen = int(decisions.choose(f'{who}_batch_size', lambda: (batch, source)))
     turn = sampler_batch_size(chosen, SOURCES) // chosen
-    if chosen != batch or accumulate is None or accumulate % turn:
+    if chosen != fits or accumulate is None or accumulate % turn:
         accumulate = turn * max(1, round(EFFECTIVE_BATCH / (chosen * turn)))
     why = f'{chosen * accumulate} images in a step of the optimiser'
     if turn > 1:

@@ -127,6 +127,23 @@ def test_steps_of_any_batch_size_hold_whole_batches_of_the_sampler(batch, images
         assert counts * batch == images
 
 
+@pytest.mark.parametrize('processes', [1, 2, 3, 4, 8])
+@pytest.mark.parametrize('gpu', CROPS)
+@pytest.mark.parametrize('teacher', TEACHERS)
+def test_processes_share_a_step_and_get_no_more_images_than_one_has_memory_for(
+    teacher, gpu, processes
+):
+    plan = Plan('cast_custom_foundation.py')
+    options = dict(teacher=teacher, gpu=gpu, presets=plan.config.presets)
+    alone, together = (any_plan(**options, processes=number) for number in (1, processes))
+    for name in ('adapt_labeled', 'adapt_self_training', 'transfer', 'refine'):
+        fits, batch = (each[name]['train_dataloader.batch_size'] for each in (alone, together))
+        assert batch % processes == 0 and batch // processes <= fits
+        images = batch * together[name]['optim_wrapper.accumulative_counts']
+        assert images == max(2 * processes, 8 // (2 * processes) * 2 * processes)
+    plan.check_batches(plan.definitions, Finished(**options, processes=processes), processes)
+
+
 def test_batches_that_a_later_step_would_refuse_are_refused_when_the_plan_is_known():
     plan = Plan('cast_custom_foundation.py')
     state = Finished(student_options={'train_dataloader.batch_size': 3})
