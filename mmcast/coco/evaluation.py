@@ -13,6 +13,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
+from mmcast.coco.instances import LEAST_DETECTIONS, beyond_limit
+
 hotcoco: Any = None
 with contextlib.suppress(ImportError):
     hotcoco = importlib.import_module('hotcoco')
@@ -35,6 +37,9 @@ class FastCOCOeval(COCOeval):
         kind: ``bbox`` or ``segm``; keypoints are left to pycocotools.
         say: told why, before pycocotools evaluates.
         min_area: in pixels, where all of COCO's ranges of areas begin that begin below.
+        all_alike: whether the first figure, AP, counts as many predictions of an image as the
+            others, the last of ``params.maxDets``; pycocotools' counts the best 100, whatever
+            these are.
     """
 
     def __init__(
@@ -44,8 +49,10 @@ class FastCOCOeval(COCOeval):
         kind: str = 'segm',
         say: Callable[[str], object] = print,
         min_area: int = 0,
+        all_alike: bool = False,
     ) -> None:
         super().__init__(truth, found, kind)
+        self._all_alike = all_alike
         self.params.areaRng = [[max(low, min_area), high] for low, high in self.params.areaRng]
         self._say = say
         self._fast: dict | None = None
@@ -73,6 +80,15 @@ class FastCOCOeval(COCOeval):
         else:
             self.eval = dict(self._fast, params=self.params)
 
+    def summarize(self) -> None:
+        """The figures, in ``stats``; prints them."""
+        super().summarize()
+        number = self.params.maxDets[-1]
+        if self._all_alike and number != 100:
+            precision = self.eval['precision'][:, :, :, 0, -1]
+            self.stats[0] = precision[precision > -1].mean() if (precision > -1).any() else -1
+            print(f' the first of these with maxDets={number}: {self.stats[0]:0.3f}')
+
 
 class MaskPrecision:
     """COCO's precision of masks whose images come one after the other; hotcoco keeps what it needs
@@ -81,7 +97,8 @@ class MaskPrecision:
     Args:
         image_ids: of all images.
         category_ids: of all classes.
-        say: told why, before pycocotools evaluates in place of hotcoco; it keeps everything.
+        say: told why, before pycocotools evaluates in place of hotcoco; it keeps everything. And
+            which images have more objects than predictions count.
     """
 
     def __init__(
@@ -95,6 +112,7 @@ class MaskPrecision:
         self._run = hotcoco.StreamingEval(self._categories, 'segm') if hotcoco else None
         self._content = dict(images=[], annotations=[], categories=self._categories)
         self._found: list[dict] = []
+        self._objects: list[int] = []  # of each image
 
     def add(self, image: dict, truth: Iterable[dict], found: Iterable[dict]) -> None:
         """An image.
@@ -107,6 +125,7 @@ class MaskPrecision:
         """
         own = dict(_size(image), id=self._images[image['id']], file_name='')
         annotations = self._renumber(own['id'], truth, ('area', 'iscrowd'))
+        self._objects.append(sum(not each['iscrowd'] for each in annotations))
         predictions = self._renumber(own['id'], found, ('score',))
         if self._run is not None:
             self._run.update([own], annotations, predictions)
@@ -121,6 +140,8 @@ class MaskPrecision:
 
     def precision(self) -> np.ndarray:
         """(IoU, recall, class), the classes in the order of their ids; -1 where there is none."""
+        if said := beyond_limit(np.array(self._objects, int), LEAST_DETECTIONS):
+            self._say(f'{said}: AP counts the best {LEAST_DETECTIONS} of an image, as COCO does')
         if self._run is not None:
             run = self._run.finalize()
             run.accumulate()

@@ -9,6 +9,7 @@ from mmcast.errors import CASTError
 
 MANY_GROUPS = 0.5  # of all annotations
 FEW = 10  # objects of a class that is measured
+LEAST_DETECTIONS = 100  # predictions of an image that COCO's AP counts
 
 
 def check_instances(labels: Labels, counts: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmdet.evaluation.metrics import coco_metric
@@ -20,6 +21,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
 from mmcast.coco.evaluation import FastCOCOeval
+from mmcast.coco.instances import LEAST_DETECTIONS, beyond_limit
 from mmcast.coco.reading import read_labels
 from mmcast.data.mixing import MixedImages
 from mmcast.errors import CASTError
@@ -109,11 +111,14 @@ class CocoMetric(MMDetCocoMetric):
             ``min_area`` ignores, are left out of all figures: a handful of objects decides the AP
             of their class, which is as much of the mean as that of any other. Without a class that
             has as many there is no figure.
+        max_dets: how many predictions of an image count in all figures, the best ones; at least
+            100. None: as mmdet, 100 in mAP and the last of ``proposal_nums`` in others; images with
+            more objects than that are named.
         **kwargs: see mmdet.
 
     Raises:
-        CASTError: the file cannot be used, ``min_area`` is no number of pixels, or ``min_objects``
-            no number, or given without a file.
+        CASTError: the file cannot be used, ``min_area`` is no number of pixels, ``min_objects`` no
+            number, or given without a file, or ``max_dets`` below 100.
     """
 
     def __init__(
@@ -122,9 +127,17 @@ class CocoMetric(MMDetCocoMetric):
         img_dir: str | None = None,
         min_area: int = 0,
         min_objects: int = 0,
+        max_dets: int | None = None,
         **kwargs: Any,
     ) -> None:
+        if max_dets is not None:
+            if not isinstance(max_dets, int) or max_dets < LEAST_DETECTIONS:
+                raise CASTError(
+                    f'CocoMetric: max_dets is {max_dets}; give a number from {LEAST_DETECTIONS}'
+                )
+            kwargs['proposal_nums'] = (1, LEAST_DETECTIONS, max_dets)
         super().__init__(**kwargs)
+        self.max_dets = max_dets
         if not isinstance(min_objects, int) or min_objects < 0 or (min_objects and not ann_file):
             raise CASTError(
                 f'CocoMetric: min_objects is {min_objects} and ann_file {ann_file}; give a number '
@@ -141,6 +154,7 @@ class CocoMetric(MMDetCocoMetric):
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=self.backend_args) as path:
                 self._coco_api = NamedCOCO(path, img_dir)
+            self._say_limit(ann_file)
         self._ids_of_labels: list[int] | None = None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -153,8 +167,24 @@ class CocoMetric(MMDetCocoMetric):
             if known and not self.cat_ids:
                 _warn(f'no class has {self.min_objects} objects: no figures')
                 return {}
-        with _fast_evaluation(self.outfile_prefix is None, self.min_area):
+        in_memory, all_alike = self.outfile_prefix is None, self.max_dets is not None
+        with _fast_evaluation(in_memory, self.min_area, all_alike):
             return super().compute_metrics(results)
+
+    def _say_limit(self, ann_file: str) -> None:
+        """Logs which images have more objects than predictions count."""
+        limit = self.max_dets or LEAST_DETECTIONS
+        objects = Counter(
+            ann['image_id']
+            for ann in self._coco_api.dataset['annotations']
+            if not ann.get('iscrowd')
+        )
+        counts = np.array([objects[image] for image in self._coco_api.imgs], int)
+        if said := beyond_limit(counts, limit):
+            _warn(
+                f'{ann_file}: {said}: mask AP counts the best {limit} predictions of an image; set '
+                f'max_dets of the metric, to {counts.max()} or more'
+            )
 
     def _frequent(self, ids: Sequence[int]) -> list[int]:
         """Those categories that are evaluated, see ``min_objects``; says which are not."""
@@ -182,13 +212,14 @@ class CocoMetric(MMDetCocoMetric):
 
 
 @contextlib.contextmanager
-def _fast_evaluation(in_memory: bool, min_area: int) -> Iterator[None]:
+def _fast_evaluation(in_memory: bool, min_area: int, all_alike: bool) -> Iterator[None]:
     """Within the block, mmdet's metric evaluates by hotcoco.
 
     Args:
         in_memory: whether it hands predictions over as they are. By itself it writes them into a
             temporary file and reads that, which takes longer than hotcoco's evaluation.
         min_area: see :class:`CocoMetric`.
+        all_alike: see :class:`~mmcast.coco.evaluation.FastCOCOeval`.
     """
     replaced = {name: getattr(coco_metric, name) for name in ('COCOeval', 'dump', 'load')}
     kept: dict[str, list] = {}
@@ -199,7 +230,7 @@ def _fast_evaluation(in_memory: bool, min_area: int) -> Iterator[None]:
         else:
             replaced['dump'](content, path)
 
-    coco_metric.COCOeval = partial(FastCOCOeval, say=_warn, min_area=min_area)
+    coco_metric.COCOeval = partial(FastCOCOeval, say=_warn, min_area=min_area, all_alike=all_alike)
     if in_memory:
         coco_metric.dump, coco_metric.load = dump, kept.__getitem__
     try:

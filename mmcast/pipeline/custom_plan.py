@@ -38,8 +38,8 @@ def plan_sizes(
     Returns:
         ``short`` and ``long``, sides in pixels that an image is brought to; ``crop``, side of a
         training crop; ``num_queries``; ``class_weight``, the classes' in the loss and no object's;
-        ``windows`` for a detector's ``test_cfg``; ``decisions``, the rows of the table, and
-        ``table``, the file with it.
+        ``windows`` for a detector's ``test_cfg``; ``max_dets`` of the metric; ``decisions``, the
+        rows of the table, and ``table``, the file with it.
 
     Raises:
         CASTError: A value is not what its setting takes.
@@ -57,6 +57,7 @@ def plan_sizes(
         num_queries=view.num_queries,
         class_weight=[1.0] * len(classes) + [_no_object(decisions, view)],
         windows=view.windows(),
+        max_dets=decisions.max_dets(data.facts),
     )
     table = decisions.write(Path(out_dir), outputs, data.facts)
     return dict(outputs, decisions=[vars(row) for row in decisions.rows], table=table, weights=[])

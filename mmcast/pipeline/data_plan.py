@@ -183,6 +183,7 @@ def plan_from_data(
         ),
         **_student_steps(decisions, data.facts, student, gpu, shown, classes, processes),
     )
+    _set_metrics(steps, decisions.max_dets(data.facts))
     _set_pseudo_labels(decisions, data.facts, TEACHERS[teacher], labeled, steps)
     _set_weights(steps, teacher, student, weights or {})
     for name, options in steps.items():
@@ -331,7 +332,6 @@ def _teacher_steps(
         'model.detector.classes': list(classes),
         'model.detector.prompts': dict(prompts, _delete_=True) if prompts else None,
         'model.detector.windows': view.windows(batch_size=1),
-        **_metrics(view.num_queries),
     }
     boxes = 'grounding_dino.' if name == 'grounded_sam' else ''
     common[f'model.detector.{boxes}test_cfg.max_per_img'] = view.num_queries
@@ -386,7 +386,6 @@ def _student_steps(
     }
     common = {
         **{f'model.detector.{key}': value for key, value in detector.items()},
-        **_metrics(view.num_queries),
         **_batches(batch, accumulate),
     }
 
@@ -482,8 +481,9 @@ def _schedule(iterations: float) -> dict[str, int]:
     }
 
 
-def _metrics(most: int) -> dict[str, list[int]]:
-    return {f'{name}.proposal_nums': [100, 1, most] for name in ('val_evaluator', 'test_evaluator')}
+def _set_metrics(steps: Mapping[str, dict], max_dets: int) -> None:
+    for options in steps.values():
+        options |= {f'{name}.max_dets': max_dets for name in ('val_evaluator', 'test_evaluator')}
 
 
 def _set_pseudo_labels(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.coco.data_facts import DataFacts
+from mmcast.coco.instances import LEAST_DETECTIONS
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 
@@ -55,6 +56,18 @@ class Decisions:
             why = f'{GIVEN} as {value}, brought to a multiple of {divisor}'
             return self.add(setting, -(-value // divisor) * divisor, why)
         return self.add(setting, value, GIVEN)
+
+    def max_dets(self, facts: DataFacts) -> int:
+        """How many predictions of an image AP counts: COCO's number, unless an image has more
+        objects.
+        """
+        if facts.most_instances <= LEAST_DETECTIONS:
+            return LEAST_DETECTIONS
+        why = (
+            f'a tenth more than the {facts.most_instances} objects of the fullest image, in tens; '
+            f'COCO counts {LEAST_DETECTIONS} predictions of an image'
+        )
+        return self.add('max_dets', -(-facts.most_instances * 11 // 100) * 10, why)
 
     def describe(self, facts: DataFacts) -> None:
         """Rows on what the data are."""

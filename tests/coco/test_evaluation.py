@@ -221,3 +221,27 @@ def test_images_one_after_the_other_have_the_precision_of_all(with_hotcoco, monk
         np.testing.assert_allclose(run.precision(), expected, rtol=0, atol=1e-12)
     said = 'evaluating with pycocotools' in capsys.readouterr().out
     assert said != with_hotcoco
+
+
+@pytest.mark.parametrize('number', [100, 101])
+def test_images_with_more_objects_than_labels_count_are_said(number):
+    said = []
+    run = MaskPrecision([1], [1], say=said.append)
+    size = 4, 2 * number
+    rles = []
+    for left in range(0, size[1], 2):
+        mask = np.zeros(size, np.uint8, order='F')
+        mask[:, left] = 1
+        rle = mask_utils.encode(mask)
+        rles.append(dict(category_id=1, segmentation=dict(rle, counts=rle['counts'].decode())))
+    truth = [dict(rle, area=4, iscrowd=0) for rle in rles]
+    found = [dict(rle, score=0.9) for rle in rles]
+    run.add(dict(id=1, height=size[0], width=size[1]), truth, found)
+    precision = run.precision()
+    assert bool(said) == (number > 100)
+    assert (precision.min() == 1) == (number == 100), 'the last object is not found'
+    if said:
+        assert said == [
+            '1 of 1 images have more than 100 instances, up to 101; of these 1 cannot be found: '
+            'AP counts the best 100 of an image, as COCO does'
+        ]

@@ -253,3 +253,54 @@ def test_rare_classes_are_left_out_of_the_mean(tmp_path):
 def test_objects_are_counted_in_a_file(options):
     with pytest.raises(CASTError, match='min_objects is'):
         CocoMetric(metric='segm', **options)
+
+
+def crowded(tmp_path, number, **options):
+    """Figures of predictions that are the ground truth, ``number`` squares in one image."""
+    side, masks, annotations = 10 * number, [], []
+    for left in range(0, side, 10):
+        mask = np.zeros((8, side), np.uint8)
+        mask[:, left : left + 8] = 1
+        masks += rles([mask])
+        rle = dict(masks[-1], counts=masks[-1]['counts'].decode())
+        annotations.append(
+            dict(
+                id=len(masks),
+                image_id=1,
+                category_id=1,
+                iscrowd=0,
+                bbox=[left, 0, 8, 8],
+                area=64,
+                segmentation=rle,
+            )
+        )
+    images = [dict(id=1, file_name='1.png', height=8, width=side)]
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='a')])
+    (tmp_path / 'crowded.json').write_text(json.dumps(content))
+    metric = CocoMetric(ann_file=str(tmp_path / 'crowded.json'), metric='segm', **options)
+    metric.dataset_meta = dict(classes=('a',))
+    instances = InstanceData(
+        labels=torch.zeros(number, dtype=torch.long),
+        scores=torch.linspace(0.9, 0.5, number),
+        bboxes=torch.zeros(number, 4),
+        masks=masks,
+    )
+    sample = DetDataSample(metainfo=dict(img_id=1, ori_shape=(8, side)), pred_instances=instances)
+    metric.process({}, [sample.to_dict()])
+    figures = metric.evaluate(1)
+    return [figures[f'coco/segm_mAP{end}'] for end in ('', '_50', '_75')]
+
+
+def test_all_figures_count_as_many_predictions_as_an_image_has_objects(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmcast.data.coco_names.print_log', lambda line, **_: said.append(line))
+    assert crowded(tmp_path, 150) == [0.663, 1, 1], 'AP counts 100 in mmdet, others 1,000'
+    assert 'have more than 100 instances, up to 150; of these 50 cannot be found' in said[0]
+    assert 'set max_dets of the metric, to 150' in said[0]
+    assert crowded(tmp_path, 150, max_dets=150) == [1, 1, 1]
+    assert len(said) == 1
+    assert crowded(tmp_path, 150, max_dets=120) == [0.802, 0.802, 0.802]
+    assert 'more than 120 instances' in said[1]
+    assert crowded(tmp_path, 40, max_dets=120) == crowded(tmp_path, 40) == [1, 1, 1]
+    with pytest.raises(CASTError, match='max_dets is 99'):
+        CocoMetric(metric='segm', max_dets=99)

@@ -25,5 +25,5 @@ semi_dataloader = dict(loading, sampler=sampler, dataset=dict(datasets=[labeled,
 val_dataloader = dict(
     num_workers=1, dataset=dict(any_class, ann_file=folder + 'val.json', pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=folder + 'val.json', proposal_nums=(100, 1, 100))
+val_evaluator = dict(ann_file=folder + 'val.json', max_dets=100)
 test_evaluator = val_evaluator

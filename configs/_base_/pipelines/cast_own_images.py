@@ -21,8 +21,8 @@ step_options = {
     'model.detector.panoptic_fusion_head.num_things_classes': '{data.num_classes}',
     'model.detector.test_cfg.max_per_image': '{plan.num_queries}',
     'model.detector.test_cfg.windows': '{plan.windows}',
-    'val_evaluator.proposal_nums': (100, 1, '{plan.num_queries}'),
-    'test_evaluator.proposal_nums': (100, 1, '{plan.num_queries}'),
+    'val_evaluator.max_dets': '{plan.max_dets}',
+    'test_evaluator.max_dets': '{plan.max_dets}',
 }
 paths = dict(
     data_root='{data_root}', labeled='{labeled}', unlabeled='{unlabeled}', val='{val}',
