@@ -32,5 +32,5 @@ val_dataloader = dict(
         metainfo=metainfo, data_prefix=images, pipeline=test_pipeline, ann_file=val_file))
 test_dataloader = val_dataloader
 # Up to 151 nuclei per image: COCO's default of 100 detections would cap the recall.
-val_evaluator = dict(ann_file=val_file, proposal_nums=(100, 1, 160))
+val_evaluator = dict(ann_file=val_file, max_dets=160)
 test_evaluator = val_evaluator
