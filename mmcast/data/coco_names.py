@@ -135,7 +135,8 @@ class CocoMetric(MMDetCocoMetric):
                 raise CASTError(
                     f'CocoMetric: max_dets is {max_dets}; give a number from {LEAST_DETECTIONS}'
                 )
-            kwargs['proposal_nums'] = (1, LEAST_DETECTIONS, max_dets)
+            # Named AR@100, AR@300 and AR@1000 where they are asked for, whatever they are.
+            kwargs['proposal_nums'] = (LEAST_DETECTIONS, min(300, max_dets), max_dets)
         super().__init__(**kwargs)
         self.max_dets = max_dets
         if not isinstance(min_objects, int) or min_objects < 0 or (min_objects and not ann_file):

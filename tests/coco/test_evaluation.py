@@ -241,7 +241,8 @@ def test_images_with_more_objects_than_labels_count_are_said(number):
     assert bool(said) == (number > 100)
     assert (precision.min() == 1) == (number == 100), 'the last object is not found'
     if said:
-        assert said == [
+        (line,) = said
+        assert line == (
             '1 of 1 images have more than 100 instances, up to 101; of these 1 cannot be found: '
             'AP counts the best 100 of an image, as COCO does'
-        ]
+        )

@@ -277,7 +277,12 @@ def crowded(tmp_path, number, **options):
     images = [dict(id=1, file_name='1.png', height=8, width=side)]
     content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='a')])
     (tmp_path / 'crowded.json').write_text(json.dumps(content))
-    metric = CocoMetric(ann_file=str(tmp_path / 'crowded.json'), metric='segm', **options)
+    metric = CocoMetric(
+        ann_file=str(tmp_path / 'crowded.json'),
+        metric='segm',
+        metric_items=['mAP', 'mAP_50', 'mAP_75', 'AR@100'],
+        **options,
+    )
     metric.dataset_meta = dict(classes=('a',))
     instances = InstanceData(
         labels=torch.zeros(number, dtype=torch.long),
@@ -288,6 +293,7 @@ def crowded(tmp_path, number, **options):
     sample = DetDataSample(metainfo=dict(img_id=1, ori_shape=(8, side)), pred_instances=instances)
     metric.process({}, [sample.to_dict()])
     figures = metric.evaluate(1)
+    assert figures['coco/segm_AR@100'] == pytest.approx(min(1, 100 / number), abs=1e-3)
     return [figures[f'coco/segm_mAP{end}'] for end in ('', '_50', '_75')]
 
 
@@ -302,5 +308,6 @@ def test_all_figures_count_as_many_predictions_as_an_image_has_objects(tmp_path,
     assert crowded(tmp_path, 150, max_dets=120) == [0.802, 0.802, 0.802]
     assert 'more than 120 instances' in said[1]
     assert crowded(tmp_path, 40, max_dets=120) == crowded(tmp_path, 40) == [1, 1, 1]
+    assert crowded(tmp_path, 40, max_dets=100) == crowded(tmp_path, 350, max_dets=400) == [1, 1, 1]
     with pytest.raises(CASTError, match='max_dets is 99'):
         CocoMetric(metric='segm', max_dets=99)
