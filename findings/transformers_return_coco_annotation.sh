@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # transformers 5.24.0: `return_coco_annotation=True`, by which Mask2Former, MaskFormer and RF-DETR's port return masks as
 # "COCO run-length encoding", gives something else in three ways.
-# 1. A list is no COCO RLE. COCO counts runs of zeros and ones by turns, column after column; these are starts, counted
+# 1. A list is not COCO's RLE. COCO counts runs of zeros and ones by turns, column after column; these are starts, counted
 #    from 1, and lengths of the runs of ones, row after row (Kaggle's kind). pycocotools' `frPyObjects` takes such a list
 #    and `area` is right, as every second number is a length; only `decode` raises an error. By COCO's definition the
 #    masks have IoUs of at most 0.02 with the objects.

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
-from mmcast.coco.instances import LEAST_DETECTIONS, beyond_limit
+from mmcast.coco.instances import LEAST_DETECTIONS, beyond_limit, count_objects
 
 hotcoco: Any = None
 with contextlib.suppress(ImportError):
@@ -37,9 +37,9 @@ class FastCOCOeval(COCOeval):
         kind: ``bbox`` or ``segm``; keypoints are left to pycocotools.
         say: told why, before pycocotools evaluates.
         min_area: in pixels, where all of COCO's ranges of areas begin that begin below.
-        all_alike: whether the first figure, AP, counts as many predictions of an image as the
-            others, the last of ``params.maxDets``; pycocotools' counts the best 100, whatever
-            these are.
+        all_alike: whether the first figure, AP, counts as many predictions of a class in an
+            image as the others, the last of ``params.maxDets``; pycocotools' counts the best 100,
+            whatever these are.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class FastCOCOeval(COCOeval):
         """The figures, in ``stats``; prints them."""
         super().summarize()
         number = self.params.maxDets[-1]
-        if self._all_alike and number != 100:
+        if self._all_alike and number != LEAST_DETECTIONS:
             precision = self.eval['precision'][:, :, :, 0, -1]
             self.stats[0] = precision[precision > -1].mean() if (precision > -1).any() else -1
             print(f' the first of these with maxDets={number}: {self.stats[0]:0.3f}')
@@ -112,7 +112,7 @@ class MaskPrecision:
         self._run = hotcoco.StreamingEval(self._categories, 'segm') if hotcoco else None
         self._content = dict(images=[], annotations=[], categories=self._categories)
         self._found: list[dict] = []
-        self._objects: list[int] = []  # of each image
+        self._objects: list[int] = []  # of each image, of its most frequent class
 
     def add(self, image: dict, truth: Iterable[dict], found: Iterable[dict]) -> None:
         """An image.
@@ -125,7 +125,7 @@ class MaskPrecision:
         """
         own = dict(_size(image), id=self._images[image['id']], file_name='')
         annotations = self._renumber(own['id'], truth, ('area', 'iscrowd'))
-        self._objects.append(sum(not each['iscrowd'] for each in annotations))
+        self._objects.append(max(count_objects(annotations).values(), default=0))
         predictions = self._renumber(own['id'], found, ('score',))
         if self._run is not None:
             self._run.update([own], annotations, predictions)

@@ -1,6 +1,7 @@
 """Are there instances to learn from, and not more than a model can find?"""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from mmcast.errors import CASTError
 
 MANY_GROUPS = 0.5  # of all annotations
 FEW = 10  # objects of a class that is measured
-LEAST_DETECTIONS = 100  # predictions of an image that COCO's AP counts
+LEAST_DETECTIONS = 100  # predictions of a class in an image that COCO's AP counts
 
 
 def check_instances(labels: Labels, counts: np.ndarray) -> None:
@@ -52,6 +53,15 @@ def groups_line(labels: Labels) -> str:
     return (
         f'{labels.path}: {labels.crowds} of {len(labels.rows.crowds)} annotations ({share:.0%}) '
         f'are groups (iscrowd 1), which are not trained on{more}'
+    )
+
+
+def count_objects(annotations: Iterable[Mapping], min_area: float = 0) -> Counter:
+    """Single objects of each category id, of as many pixels or more."""
+    return Counter(
+        annotation['category_id']
+        for annotation in annotations
+        if not annotation['iscrowd'] and annotation['area'] >= min_area
     )
 
 

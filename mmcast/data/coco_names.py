@@ -8,7 +8,6 @@ file in another order than the classes then trains and tests swapped names.
 import contextlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
 from mmcast.coco.evaluation import FastCOCOeval
-from mmcast.coco.instances import LEAST_DETECTIONS, beyond_limit
+from mmcast.coco.instances import LEAST_DETECTIONS, beyond_limit, count_objects
 from mmcast.coco.reading import read_labels
 from mmcast.data.mixing import MixedImages
 from mmcast.errors import CASTError
@@ -111,9 +110,9 @@ class CocoMetric(MMDetCocoMetric):
             ``min_area`` ignores, are left out of all figures: a handful of objects decides the AP
             of their class, which is as much of the mean as that of any other. Without a class that
             has as many there is no figure.
-        max_dets: how many predictions of an image count in all figures, the best ones; at least
-            100. None: as mmdet, 100 in mAP and the last of ``proposal_nums`` in others; images with
-            more objects than that are named.
+        max_dets: how many predictions of a class in an image count in all figures, the best ones;
+            at least 100. None: as mmdet, 100 in mAP and the last of ``proposal_nums`` in others.
+            Images with more objects of a class than count in mAP are named.
         **kwargs: see mmdet.
 
     Raises:
@@ -173,29 +172,21 @@ class CocoMetric(MMDetCocoMetric):
             return super().compute_metrics(results)
 
     def _say_limit(self, ann_file: str) -> None:
-        """Logs which images have more objects than predictions count."""
+        """Logs which images have more objects of a class than predictions count."""
         limit = self.max_dets or LEAST_DETECTIONS
-        objects = Counter(
-            ann['image_id']
-            for ann in self._coco_api.dataset['annotations']
-            if not ann.get('iscrowd')
-        )
-        counts = np.array([objects[image] for image in self._coco_api.imgs], int)
+        images = (self._coco_api.imgToAnns.get(image, ()) for image in self._coco_api.imgs)
+        counts = np.array([max(count_objects(each).values(), default=0) for each in images], int)
         if said := beyond_limit(counts, limit):
             _warn(
-                f'{ann_file}: {said}: mask AP counts the best {limit} predictions of an image; set '
-                f'max_dets of the metric, to {counts.max()} or more'
+                f'{ann_file}: {said}: AP counts the best {limit} predictions of a class in an '
+                f'image; set max_dets of the metric, to {counts.max()} or more'
             )
 
     def _frequent(self, ids: Sequence[int]) -> list[int]:
         """Those categories that are evaluated, see ``min_objects``; says which are not."""
         if not self.min_objects:
             return list(ids)
-        found = Counter(
-            ann['category_id']
-            for ann in self._coco_api.dataset['annotations']
-            if not ann.get('iscrowd') and ann['area'] >= self.min_area
-        )
+        found = count_objects(self._coco_api.dataset['annotations'], self.min_area)
         rare = [id_ for id_ in ids if found[id_] < self.min_objects]
         if rare:
             names = [f'{self._coco_api.cats[id_]["name"]} ({found[id_]})' for id_ in rare]

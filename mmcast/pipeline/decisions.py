@@ -15,6 +15,11 @@ from mmcast.files import write_atomically
 GIVEN = 'given by you'
 
 
+def tenth_more(number: int) -> int:
+    """A tenth more, in tens, upwards."""
+    return -(-number * 11 // 100) * 10
+
+
 @dataclass(frozen=True)
 class Decision:
     """A row of the table."""
@@ -58,16 +63,16 @@ class Decisions:
         return self.add(setting, value, GIVEN)
 
     def max_dets(self, facts: DataFacts) -> int:
-        """How many predictions of an image AP counts: COCO's number, unless an image has more
-        objects.
+        """How many predictions of a class in an image AP counts: COCO's number, unless an image has
+        more objects.
         """
         if facts.most_instances <= LEAST_DETECTIONS:
             return LEAST_DETECTIONS
         why = (
             f'a tenth more than the {facts.most_instances} objects of the fullest image, in tens; '
-            f'COCO counts {LEAST_DETECTIONS} predictions of an image'
+            f'COCO counts {LEAST_DETECTIONS} predictions of a class in an image'
         )
-        return self.add('max_dets', -(-facts.most_instances * 11 // 100) * 10, why)
+        return self.add('max_dets', tenth_more(facts.most_instances), why)
 
     def describe(self, facts: DataFacts) -> None:
         """Rows on what the data are."""

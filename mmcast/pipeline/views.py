@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from mmcast.coco.data_facts import DataFacts, MeasuredData
-from mmcast.pipeline.decisions import Decisions
+from mmcast.pipeline.decisions import Decisions, tenth_more
 
 SMALLEST = 16  # pixels: side of a small object in a network's input, four pixels of its masks
 SMALLEST_IMAGE = 256  # pixels: short side that a student gets images in, at least
@@ -142,7 +142,7 @@ def _fewest_windows(size: int, overlap: float, limit: Limit) -> tuple[int, int]:
 def _queries(most: int, max_queries: int, start_queries: int, where: str) -> tuple[int, str]:
     """How many objects are found in an image or window, of which the fullest has ``most``."""
     least = max(min(LEAST_QUERIES, max_queries), start_queries)
-    found = max(min(max(least, -(-most * 11 // 100) * 10), max_queries), start_queries)
+    found = max(min(max(least, tenth_more(most)), max_queries), start_queries)
     if found < most:
         return found, (
             f'the fullest {where} has {most} objects, of which {most - found} cannot be found: '

@@ -255,7 +255,7 @@ def test_objects_are_counted_in_a_file(options):
         CocoMetric(metric='segm', **options)
 
 
-def crowded(tmp_path, number, **options):
+def crowded(tmp_path, number, classes=1, **options):
     """Figures of predictions that are the ground truth, ``number`` squares in one image."""
     side, masks, annotations = 10 * number, [], []
     for left in range(0, side, 10):
@@ -267,7 +267,7 @@ def crowded(tmp_path, number, **options):
             dict(
                 id=len(masks),
                 image_id=1,
-                category_id=1,
+                category_id=1 + len(masks) % classes,
                 iscrowd=0,
                 bbox=[left, 0, 8, 8],
                 area=64,
@@ -275,7 +275,8 @@ def crowded(tmp_path, number, **options):
             )
         )
     images = [dict(id=1, file_name='1.png', height=8, width=side)]
-    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='a')])
+    categories = [dict(id=1 + i, name=CLASSES[i]) for i in range(classes)]
+    content = dict(images=images, annotations=annotations, categories=categories)
     (tmp_path / 'crowded.json').write_text(json.dumps(content))
     metric = CocoMetric(
         ann_file=str(tmp_path / 'crowded.json'),
@@ -283,9 +284,9 @@ def crowded(tmp_path, number, **options):
         metric_items=['mAP', 'mAP_50', 'mAP_75', 'AR@100'],
         **options,
     )
-    metric.dataset_meta = dict(classes=('a',))
+    metric.dataset_meta = dict(classes=CLASSES[:classes])
     instances = InstanceData(
-        labels=torch.zeros(number, dtype=torch.long),
+        labels=torch.tensor([annotation['category_id'] - 1 for annotation in annotations]),
         scores=torch.linspace(0.9, 0.5, number),
         bboxes=torch.zeros(number, 4),
         masks=masks,
@@ -293,7 +294,7 @@ def crowded(tmp_path, number, **options):
     sample = DetDataSample(metainfo=dict(img_id=1, ori_shape=(8, side)), pred_instances=instances)
     metric.process({}, [sample.to_dict()])
     figures = metric.evaluate(1)
-    assert figures['coco/segm_AR@100'] == pytest.approx(min(1, 100 / number), abs=1e-3)
+    assert figures['coco/segm_AR@100'] == pytest.approx(min(1, 100 * classes / number), abs=1e-3)
     return [figures[f'coco/segm_mAP{end}'] for end in ('', '_50', '_75')]
 
 
@@ -309,5 +310,7 @@ def test_all_figures_count_as_many_predictions_as_an_image_has_objects(tmp_path,
     assert 'more than 120 instances' in said[1]
     assert crowded(tmp_path, 40, max_dets=120) == crowded(tmp_path, 40) == [1, 1, 1]
     assert crowded(tmp_path, 40, max_dets=100) == crowded(tmp_path, 350, max_dets=400) == [1, 1, 1]
+    assert crowded(tmp_path, 150, classes=2) == [1, 1, 1], '75 of each'
+    assert len(said) == 2, 'COCO counts 100 of each class'
     with pytest.raises(CASTError, match='max_dets is 99'):
         CocoMetric(metric='segm', max_dets=99)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmcast.coco.converters.cityscapes import convert_cityscapes
 from mmcast.coco.converters.instance_maps import convert_missing
-from mmcast.coco.instances import rare_line
+from mmcast.coco.instances import count_objects, rare_line
 from mmcast.coco.reading import read_coco
 from mmcast.coco.splits import make_split
 from mmcast.errors import CASTError
@@ -102,13 +102,9 @@ def _read_split(root: str | os.PathLike, split: str, height: int) -> dict:
 
 def _rare_line(content: dict, min_area: int, part: str) -> str:
     names = {category['id']: category['name'] for category in content['categories']}
-    counts = Counter(
-        names[ann['category_id']]
-        for ann in content['annotations']
-        if not ann['iscrowd'] and ann['area'] >= min_area
-    )
+    counts = count_objects(content['annotations'], min_area)
     which = f'the images of {part}, counting objects of {min_area} pixels and more,'
-    return rare_line({name: counts[name] for name in names.values()}, which)
+    return rare_line({name: counts[own] for own, name in names.items()}, which)
 
 
 def city_of(image: dict) -> str:
