@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# onedl-mmdetection 3.4.5 (mmdet 3.3.0 alike) with pycocotools 2.0.11: in `CocoMetric`, mAP counts the 100 best predictions
-# of a class in an image, whatever `proposal_nums` says, while mAP_50, mAP_75, those by size, and classwise figures count as many as
-# its largest number, 1,000 by default. An image with 300 cells, predicted without a fault, has mAP 0.337, and mAP_50,
-# mAP_75, mAP_s and the AP of its only class are 1.0: AP over all IoUs is below that at any of them, and the mean over
-# classes is not the mean of the classes. COCOeval's summary looks the 100 up for its first figure alone; with
-# `maxDets` [1, 10, 300], which has no 100, that figure is -1. So a head with 300 queries, trained and tested on dense
-# images, looks worse than it is, as does every step that goes by mAP, such as the best checkpoint.
+# onedl-mmdetection 3.4.5 (mmdet 3.3.0 alike) with pycocotools 2.0.11: in `CocoMetric`, mAP counts the 100 best
+# predictions of a class in an image, whatever `proposal_nums` says, while mAP_50, mAP_75, those by size, and classwise
+# figures count as many as its largest number, 1,000 by default. An image with 300 cells, predicted without a fault, has
+# mAP 0.337, and mAP_50, mAP_75, mAP_s and the AP of its only class are 1.0: no mean over IoUs can be that far from the
+# figures at 0.5 and 0.75, and the mean over classes is not the mean of the classes. COCOeval's summary looks the 100 up
+# for its first figure alone; with `maxDets` [1, 10, 300], which has no 100, that figure is -1. So a head with 300
+# queries, trained and tested on dense images, looks worse than it is, as does every step that goes by mAP, such as the
+# best checkpoint.
 # Below, squares in a row, each predicted as it is. Installs torch (several GB). Exits with 1 when that changes.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# transformers 5.24.0: `return_coco_annotation=True`, by which Mask2Former, MaskFormer and RF-DETR's port return masks as
-# "COCO run-length encoding", gives something else in three ways.
-# 1. A list is not COCO's RLE. COCO counts runs of zeros and ones by turns, column after column; these are starts, counted
-#    from 1, and lengths of the runs of ones, row after row (Kaggle's kind). pycocotools' `frPyObjects` takes such a list
-#    and `area` is right, as every second number is a length; only `decode` raises an error. By COCO's definition the
-#    masks have IoUs of at most 0.02 with the objects.
+# transformers 5.24.0: `return_coco_annotation=True`, by which Mask2Former, MaskFormer and RF-DETR's port return masks
+# as "COCO run-length encoding", gives something else in three ways.
+# 1. A list is not COCO's RLE. COCO counts runs of zeros and ones by turns, column after column; these are starts,
+#    counted from 1, and lengths of the runs of ones, row after row (Kaggle's kind). pycocotools' `frPyObjects` takes such
+#    a list and `area` is right, as every second number is a length; only `decode` raises an error. By COCO's definition
+#    the masks have IoUs of at most 0.02 with the objects.
 # 2. There is one list more than `segments_info` has entries: the first is the background, -1 in the map, unless objects
 #    cover the image. Zipped, every object gets the mask of the one before it.
 # 3. It encodes a map in which an object has what others left. The documentation says to set this option where instances
