@@ -23,8 +23,6 @@ from mmcast.files import write_atomically
 from mmcast.memory import PeakMemory
 from mmcast.processes import end_with_parent
 
-BACKENDS = ('eager', 'compiled')
-
 
 @dataclass(frozen=True)
 class Entry:

@@ -252,28 +252,17 @@ def calibration(scores: np.ndarray, correct: np.ndarray, iou: np.ndarray) -> dic
     return dict(bins=bins, error=_ratio(sum(errors), len(scores)))
 
 
-def average_precision(
-    labels: Mapping[int, Sequence[dict]], hidden: Mapping[int, Sequence[dict]], store: dict
-) -> dict:
-    """COCO's mask AP and AP50 in [0, 1] of labels, over the images that have ground truth.
-
-    Returns:
-        ``ap``, ``ap50`` and ``ap_of_class`` by name; None where there is no ground truth.
-    """
-    images = {image['id']: image for image in store['images'] if image['id'] in hidden}
-    precision = mask_precision(images, store)
-    for image_id, image in images.items():
-        precision.add(image, hidden[image_id], labels.get(image_id, ()))
-    return describe_precision(precision, store)
-
-
 def mask_precision(image_ids: Iterable[int], store: dict) -> MaskPrecision:
-    """To be told labels and ground truth of each of these images."""
+    """For the mask AP of labels: to be told those of each of these images, and its ground truth."""
     return MaskPrecision(image_ids, [each['id'] for each in store['categories']], say=_note)
 
 
 def describe_precision(found: MaskPrecision, store: dict) -> dict:
-    """What :func:`average_precision` returns."""
+    """COCO's mask AP and AP50 in [0, 1].
+
+    Returns:
+        ``ap``, ``ap50`` and ``ap_of_class`` by name; None where there is no ground truth.
+    """
     precision = found.precision()
     ids = sorted(category['id'] for category in store['categories'])
     of_class = {

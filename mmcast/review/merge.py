@@ -42,8 +42,6 @@ CORRECTED, EMPTY, NOT_REVIEWED, MISSING, SKIPPED = (
     'did not come back',
     'labeled already',
 )
-ALREADY_LABELED = ('refuse', 'replace', 'skip')
-CROWDS = ('objects', 'groups')
 
 
 @dataclass

@@ -20,9 +20,10 @@ from stored_labels import (
 
 from mmcast.errors import CASTError
 from mmcast.pseudo_labels.quality import (
-    average_precision,
     calibration,
     compare_labels,
+    describe_precision,
+    mask_precision,
     read_ground_truth,
 )
 from mmcast.pseudo_labels.store import read_pseudo_labels
@@ -154,6 +155,14 @@ def test_average_precision_is_that_of_mmdets_metric(tmp_path):
     assert found['ap50'] == pytest.approx(expected['coco/segm_mAP_50'], abs=6e-4)
     assert 0.1 < found['ap'] < 0.9
     assert list(found['ap_of_class']) == [category['name'] for category in CATEGORIES]
+
+
+def average_precision(labels, hidden, store):
+    precision = mask_precision(hidden, store)
+    for image in store['images']:
+        if image['id'] in hidden:
+            precision.add(image, hidden[image['id']], labels.get(image['id'], ()))
+    return describe_precision(precision, store)
 
 
 def _tensor(value):
