@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mmcast.training.checkpoints import holds_run
 STATE_FILE = 'pipeline.json'
 FINGERPRINT = 'fingerprint.json'  # in the folder of each step
 # Files with these endings are inputs whose content matters; images are too many to read.
-_INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.safetensors', '.txt')
+_INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.txt')
 
 
 @dataclass
@@ -209,7 +209,7 @@ class PipelineState:
             definition: the step with its templates resolved.
             settings: its whole MMEngine config; empty for a 'call' step.
         """
-        own = set(strings_in(self.outputs(name))) if self.finished(name) else set()
+        own = _written(self.outputs(name)) if self.finished(name) else set()
         inputs = {path for part in (definition, settings) for path in input_files(part)} - own
         return Fingerprint(
             flatten(self.portable({**settings, 'step': definition})),
@@ -263,7 +263,7 @@ class PipelineState:
         )
         # The files that it wrote itself seemed inputs if it was interrupted.
         fingerprint = self.read_fingerprint(name)
-        for path in set(strings_in(self.records[name]['outputs'])):
+        for path in _written(self.records[name]['outputs']):
             fingerprint.files.pop(path, None)
         self._write_fingerprint(name, fingerprint)
         self._save()
@@ -370,6 +370,11 @@ def flatten(value: Any, prefix: str = '') -> dict[str, str]:
     for key, item in items:
         flat.update(flatten(item, f'{prefix}.{key}' if prefix else str(key)))
     return flat if flat or not prefix else {prefix: repr(value)}
+
+
+def _written(outputs: Mapping[str, Any]) -> set[str]:
+    """Paths that a step left, and other texts; not those of ``weights``, which it has read."""
+    return set(strings_in({key: value for key, value in outputs.items() if key != 'weights'}))
 
 
 def strings_in(value: Any) -> Iterator[str]:

@@ -253,6 +253,23 @@ def test_changed_input_file_is_refused(config):
         run(config)
 
 
+@pytest.mark.parametrize('name', ['weights.pth', 'pytorch_model.bin'])
+def test_other_start_weights_under_the_same_name_are_refused(config, capsys, name):
+    """The step names them among its outputs, for the model card; it has not made them."""
+    torch.save({'x': torch.zeros(1)}, config.parent / name)
+    start = (
+        "steps = [\n    dict(name='start', kind='call', "
+        "function='mmcast.models.weights.start.fit_start_weights', "
+        f"kwargs=dict(out_dir='{{work_dir}}/start', num_queries=3, a='{{config_dir}}/{name}')),"
+    )
+    config.write_text(PIPELINE_CONFIG.replace('steps = [', start, 1))
+    run(config, step=['start'])
+    assert 'skipped' in run(config, capsys, step=['start'])
+    torch.save({'x': torch.ones(1)}, config.parent / name)
+    with pytest.raises(CASTError, match=f'step start .the content of .*{name}'):
+        run(config, step=['start'])
+
+
 def test_other_images_in_the_unlabeled_folder_are_refused(config, capsys):
     images = config.parent  # the work directory is in it, too
     (images / 'sub').mkdir()
