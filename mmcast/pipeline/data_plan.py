@@ -101,6 +101,21 @@ VARIABLES = {
 LARGEST_NUMBER_OF_POINTS = 12544  # the recipe's, of a mask; three quarters of a smaller crop's
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the pipeline's variables say about teacher, student and classes, see
+    :func:`plan_from_data`.
+    """
+
+    teacher: str
+    student: str
+    gpu: int
+    classes: Sequence[str]
+    prompts: Mapping[str, str | Sequence[str]]
+    self_training: bool
+    processes: int
+
+
 def plan_from_data(
     out_dir: str | os.PathLike,
     labeled: str,
@@ -153,6 +168,8 @@ def plan_from_data(
             takes, or a class cannot be asked for by its texts.
     """
     gpu = check_choices(teacher, student, gpu)
+    processes = processes or get_world_size()
+    choices = Choices(teacher, student, gpu, classes, prompts or {}, self_training, processes)
     read_texts(TEACHERS[teacher].network, classes, prompts)  # here, not after the downloads
     data = measure_data(labeled, val, unlabeled, classes)
     decisions = Decisions(given or {})
@@ -161,27 +178,16 @@ def plan_from_data(
             'variables.self_training_iterations would do nothing, as variables.self_training is '
             'False'
         )
-    describe(decisions, data.facts, classes, prompts or {}, (teacher, student, gpu))
+    describe(decisions, data.facts, choices)
     preset = dict((presets or {}).get(teacher, {}).get(gpu, {}))
     seen = _teacher_view(decisions, data, TEACHERS[teacher])
     taken = STUDENTS[student]
     limit = Limit(CROPS[gpu] // taken.divisor * taken.divisor, f'{gpu} GB', taken.divisor)
     most = int(number(max_queries, 'max_queries'))
-    processes = processes or get_world_size()
     shown = choose_view(decisions, data, limit, most, taken.start_queries)
     steps = dict(
-        _teacher_steps(
-            decisions,
-            data.facts,
-            teacher,
-            preset,
-            seen,
-            classes,
-            prompts or {},
-            self_training,
-            processes,
-        ),
-        **_student_steps(decisions, data.facts, student, gpu, shown, classes, processes),
+        _teacher_steps(decisions, data.facts, choices, preset, seen),
+        **_student_steps(decisions, data.facts, choices, shown),
     )
     _set_metrics(steps, decisions.max_dets(data.facts))
     _set_pseudo_labels(decisions, data.facts, TEACHERS[teacher], labeled, steps)
@@ -236,23 +242,16 @@ def check_choices(teacher: str, student: str, gpu: int | str) -> int:
     return int(gpu)
 
 
-def describe(
-    decisions: Decisions,
-    facts: DataFacts,
-    classes: Sequence[str],
-    prompts: Mapping[str, Any],
-    chosen: tuple[str, str, int],
-) -> None:
+def describe(decisions: Decisions, facts: DataFacts, choices: Choices) -> None:
     """Rows on what was chosen and what the data are."""
-    teacher, student, gpu = chosen
     decisions.add(
         'teacher, student, gpu',
-        f'{teacher}, {student}, {gpu} GB',
+        f'{choices.teacher}, {choices.student}, {choices.gpu} GB',
         'variables.teacher, variables.student, variables.gpu',
     )
     decisions.describe(facts)
-    for name in classes:
-        texts = prompts.get(name)
+    for name in choices.classes:
+        texts = choices.prompts.get(name)
         asked = [texts] if isinstance(texts, str) else list(texts or [])
         why = 'asked for by ' + ', '.join(map(repr, asked)) if asked else 'asked for by its name'
         decisions.add(f'class {name}', f'{facts.instances[name]} labeled', why)
@@ -312,28 +311,25 @@ def _teacher_window(facts: DataFacts, teacher: Teacher, factor: float) -> tuple[
 def _teacher_steps(
     decisions: Decisions,
     facts: DataFacts,
-    name: str,
+    choices: Choices,
     preset: Mapping[str, Any],
     view: View,
-    classes: Sequence[str],
-    prompts: Mapping[str, Any],
-    self_training: bool,
-    processes: int,
 ) -> dict[str, dict]:
     batch, accumulate = _batch(
         decisions,
         'teacher',
-        processes,
+        choices.processes,
         preset.get('train_dataloader.batch_size', 1),
         preset.get('optim_wrapper.accumulative_counts'),
-        f'the preset of {name}',
+        f'the preset of {choices.teacher}',
     )
+    prompts = choices.prompts
     common: dict[str, Any] = {
-        'model.detector.classes': list(classes),
+        'model.detector.classes': list(choices.classes),
         'model.detector.prompts': dict(prompts, _delete_=True) if prompts else None,
         'model.detector.windows': view.windows(batch_size=1),
     }
-    boxes = 'grounding_dino.' if name == 'grounded_sam' else ''
+    boxes = 'grounding_dino.' if choices.teacher == 'grounded_sam' else ''
     common[f'model.detector.{boxes}test_cfg.max_per_img'] = view.num_queries
 
     fewest, most = TEACHER_STEPS
@@ -352,7 +348,7 @@ def _teacher_steps(
     training = dict(preset, **common, **_batches(batch, accumulate))
     labeled = dict(training, **_schedule(decisions.choose('teacher_iterations', first)))
     both = dict(training, **_sampler(batch))
-    if self_training:  # else the teacher of 1a labels with them
+    if choices.self_training:  # else the teacher of 1a labels with them
         both |= _schedule(decisions.choose('self_training_iterations', second))
     return dict(
         zero_shot={**common, 'model.pixel_contrast': None},
@@ -365,21 +361,18 @@ def _teacher_steps(
 
 
 def _student_steps(
-    decisions: Decisions,
-    facts: DataFacts,
-    name: str,
-    gpu: int,
-    view: View,
-    classes: Sequence[str],
-    processes: int,
+    decisions: Decisions, facts: DataFacts, choices: Choices, view: View
 ) -> dict[str, dict]:
-    student, fits = STUDENTS[name], STUDENT_BATCH[gpu]
-    batch, accumulate = _batch(decisions, 'student', processes, fits, None, f'{gpu} GB')
+    student, fits = STUDENTS[choices.student], STUDENT_BATCH[choices.gpu]
+    number_of_classes = len(choices.classes)
+    batch, accumulate = _batch(
+        decisions, 'student', choices.processes, fits, None, f'{choices.gpu} GB'
+    )
     detector = {
-        'panoptic_head.num_things_classes': len(classes),
+        'panoptic_head.num_things_classes': number_of_classes,
         'panoptic_head.num_queries': view.num_queries,
-        'panoptic_head.loss_cls.class_weight': [1.0] * len(classes) + [0.1],
-        'panoptic_fusion_head.num_things_classes': len(classes),
+        'panoptic_head.loss_cls.class_weight': [1.0] * number_of_classes + [0.1],
+        'panoptic_fusion_head.num_things_classes': number_of_classes,
         'train_cfg.num_points': min(LARGEST_NUMBER_OF_POINTS, 3 * (view.crop // 4) ** 2 // 4),
         'test_cfg.max_per_image': view.num_queries,
         'test_cfg.windows': view.windows(batch_size=min(batch, fits)),
