@@ -258,6 +258,14 @@ class Steps:
         """Of the pixel loss in the transfer step where it is on."""
         return _get(self.config('transfer'), PIXEL) or USUAL_PIXEL_WEIGHT
 
+    @property
+    def other_pixel_loss(self) -> str:
+        """What the method's copy with the other pixel loss is called: off where it is on, and on
+        where it is off.
+        """
+        on = _get(self.config('adapt_labeled'), PIXEL)
+        return 'without_pixel_loss' if on else 'with_pixel_loss'
+
     def options(self, name: str) -> dict[str, Any]:
         """The ``cfg_options`` of a step.
 
@@ -370,12 +378,10 @@ def _add_branches(steps: Steps) -> None:
         steps.branch(['pseudo_label_1'], 'without_adaptation', dict(pseudo_label_1=start))
         annotations = '{pseudo_label_1_without_adaptation.annotations}'
         steps.branch(STUDENT, 'without_adaptation', dict(transfer=dict(pseudo_labels=annotations)))
-    off = dict(cfg_options={PIXEL: 0})
-    steps.branch(
-        [*TEACHER, *STUDENT],
-        'without_pixel_loss',
-        dict.fromkeys((*TEACHER, 'transfer'), off),
-    )
+    other = steps.other_pixel_loss
+    weight = 0 if other == 'without_pixel_loss' else USUAL_PIXEL_WEIGHT
+    changed = {name: dict(cfg_options={PIXEL: weight}) for name in (*TEACHER, 'transfer')}
+    steps.branch([*TEACHER, *STUDENT], other, changed)
 
 
 def labels(steps: Steps) -> Table:
@@ -413,16 +419,18 @@ def stages(steps: Steps) -> Table:
         adapt_self_training='refined student - its teacher (1b)',
         transfer='refinement: refined - transferred',
     )
-    for part in ('adaptation', 'self_training', 'pixel_loss'):
+    for branch in ('without_adaptation', 'without_self_training', steps.other_pixel_loss):
+        how, _, part = branch.partition('_')
         words = part.replace('_', ' ').replace('self t', 'self-t')
         for step, title in zip(STUDENT, ('transferred', 'refined')):
-            name = f'{step}_without_{part}'
-            if name in there:
-                table.rows.append(Row(f'student, {title}, without {words}', name))
-        if f'refine_without_{part}' in there:
-            table.differences.append(
-                Difference(f'{words}: refined - without', 'refine', f'refine_without_{part}')
-            )
+            if f'{step}_{branch}' in there:
+                table.rows.append(Row(f'student, {title}, {how} {words}', f'{step}_{branch}'))
+        if f'refine_{branch}' in there:
+            pair = ('refine', f'refine_{branch}')
+            difference = (f'{words}: refined - without', *pair)
+            if how == 'with':
+                difference = (f'{words}: with - refined', *reversed(pair))
+            table.differences.append(Difference(*difference))
     for step, title in (('online', 'online teacher alone'), ('all_at_once', 'all at once')):
         if step in there:
             table.rows.append(Row(f'student, {title}', step))
@@ -464,13 +472,13 @@ def losses(steps: Steps) -> Table:
         name = variant(value, weight)
         title = f'weight of the pseudo-labels {value:g} in place of {semi:g}'
         table.add(title, name, **{both: f'weight {value:g} - {semi:g}'})
+    other = steps.other_pixel_loss
     for step, title in (('adapt_labeled', '1a'), ('adapt_self_training', '1b')):
-        without = f'{step}_without_pixel_loss'
+        pair = (step, f'{step}_{other}')
         table.add(f'teacher, {title}', step)
-        table.add(f'teacher, {title}, without pixel loss', without)
-        table.differences.append(
-            Difference(f'pixel loss in {title}: with - without', step, without)
-        )
+        table.add(f'teacher, {title}, {other.replace("_", " ")}', f'{step}_{other}')
+        pair = pair if other == 'without_pixel_loss' else pair[::-1]
+        table.differences.append(Difference(f'pixel loss in {title}: with - without', *pair))
     return table
 
 

@@ -327,6 +327,22 @@ def test_custom_data_have_no_curve_over_labels():
         table_rows.table_of(steps, 'labels')
 
 
+def test_a_pixel_loss_that_is_off_is_compared_with_one_that_is_on():
+    steps = table_rows.Steps(table_rows.DATA_SETS['custom'])
+    table = table_rows.table_of(steps, 'stages')
+    (difference,) = [each for each in table.differences if 'pixel' in each.title]
+    assert (difference.plus, difference.minus) == ('refine_with_pixel_loss', 'refine')
+    for step in ('adapt_labeled', 'transfer'):
+        weights = [
+            steps.config(name).model.pixel_contrast.loss_weight
+            for name in (step, f'{step}_with_pixel_loss')
+        ]
+        assert weights == [0, 0.1]
+    differences = table_rows.table_of(steps, 'losses').differences
+    (difference,) = [each for each in differences if each.title.startswith('pixel loss in 1a')]
+    assert difference.plus == 'adapt_labeled_with_pixel_loss'
+
+
 def labels_table(folder, seeds, without=()):
     """The file of a table ``labels`` of DSB2018, where each row has AP of these seeds."""
     steps = table_rows.Steps(table_rows.DATA_SETS['dsb2018'])

@@ -1,4 +1,4 @@
-# Step 2: distill the frozen teacher's pseudo-labels into the student, l_semi and l_pxl on.
+# Step 2: distill the frozen teacher's pseudo-labels into the student, l_semi on.
 _base_ = ['../_base_/models/custom_student.py', '../_base_/datasets/custom.py', '../_base_/schedules/toy.py']
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 load_from = 'work_dirs/cast_custom/start/student.pth'

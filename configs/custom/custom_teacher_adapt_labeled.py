@@ -1,4 +1,4 @@
-# Step 1a: the teacher on the labeled images, l_semi = 0, l_pxl on.
+# Step 1a: the teacher on the labeled images.
 _base_ = ['../_base_/models/custom_teacher.py', '../_base_/datasets/custom.py', '../_base_/schedules/toy.py']
 load_from = 'work_dirs/cast_custom/start/teacher.pth'
 new_parameters = ['panoptic_head.cls_embed.']  # the start weights know other classes

@@ -1,4 +1,4 @@
-# Step 1b: the teacher again from the start, on labeled and pseudo-labeled images, l_semi = 1, l_pxl on.
+# Step 1b: the teacher again from the start, on labeled and pseudo-labeled images, l_semi = 1.
 _base_ = './custom_teacher_adapt_labeled.py'
 model = dict(semi_train_cfg=dict(semi_weight=1.0))
 train_dataloader = dict(_base_.semi_dataloader, _delete_=True)
