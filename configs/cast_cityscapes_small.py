@@ -19,6 +19,7 @@ variables = dict(
     toy_teacher='{configs}/toy/weights/toy_teacher.pth',  # for the row "zero-shot"
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
+views = dict(flip=True, scales=[0.75, 1.0, 1.25])  # of a teacher that labels: docs/pseudo_labels.md
 steps = dict(
     data=dict(
         function='mmcast.coco.converters.cityscapes_small.prepare_cityscapes_small',
@@ -34,8 +35,8 @@ steps = dict(
             encoders=dict(teacher='{teacher_encoder}', student='{student_encoder}'),
             config_dir='{config_dir}')),
     zero_shot=dict(config='{teacher}_zero_shot.py', checkpoint='{toy_teacher}'),
-    pseudo_label_1=dict(flip=True),
-    pseudo_label_2=dict(flip=True))
+    pseudo_label_1=views,
+    pseudo_label_2=views)
 # On the half of the validation set that chooses nothing.
 teacher, student = dict(kind='test', cfg_options='{teacher_options}'), dict(kind='test')
 steps |= dict(

@@ -29,7 +29,7 @@ variables = dict(
     student_weights='{configs}/custom/weights/lite0_decoder.pth',
     foundation_teacher='{start.teacher}',
     pretrained_student='{start.student}')
-# Six views of an image: much better labels for four times the time, docs/pseudo_labels.md.
+# Six views of an image: much better labels for five times the time of one, docs/pseudo_labels.md.
 views = dict(flip=True, scales=[0.75, 1.0, 1.25])
 steps = dict(pseudo_label_1=views, pseudo_label_2=views)
 model_card = dict(licences=dict.fromkeys(('lite0_decoder.pth', 'lite2_decoder.pth'), 'Apache-2.0, made by mmcast'))
