@@ -318,7 +318,8 @@ class PipelineState:
             return [self.portable(item) for item in value]
         if isinstance(value, (str, Path)):
             for name, place in self._places.items():
-                for spelling in (str(place.absolute()), str(place)):
+                # Without `..`, which is in the path of a config that another folder's call names.
+                for spelling in (os.path.abspath(place), str(place.absolute()), str(place)):
                     if str(value) == spelling or _is_below(str(value), spelling):
                         return name + str(value)[len(spelling) :]
             return str(value)

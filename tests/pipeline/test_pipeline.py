@@ -163,6 +163,17 @@ def test_work_dir_may_be_moved_or_spelled_differently(config, capsys, monkeypatc
     assert capsys.readouterr().out.count('skipped') == 4
 
 
+def test_a_config_may_be_called_from_another_folder(config, capsys, monkeypatch):
+    """By a path with ``..``: files that are named by absolute paths are the same ones."""
+    given = dict(cfg_options=variables(data=str(config.parent / 'data')), step=['data'])
+    monkeypatch.chdir(config.parent)
+    train(config.name, 'work', **given)
+    (config.parent / 'sub').mkdir()
+    monkeypatch.chdir(config.parent / 'sub')
+    train(f'../{config.name}', '../work', **given)
+    assert 'skipped' in capsys.readouterr().out
+
+
 def test_changed_config_is_refused_and_rerun_keeps_the_old_folder(config, capsys):
     run(config)
     with pytest.raises(
