@@ -426,11 +426,11 @@ def stages(steps: Steps) -> Table:
             if f'{step}_{branch}' in there:
                 table.rows.append(Row(f'student, {title}, {how} {words}', f'{step}_{branch}'))
         if f'refine_{branch}' in there:
-            pair = ('refine', f'refine_{branch}')
-            difference = (f'{words}: refined - without', *pair)
+            pair = ['refine', f'refine_{branch}']
             if how == 'with':
-                difference = (f'{words}: with - refined', *reversed(pair))
-            table.differences.append(Difference(*difference))
+                pair.reverse()
+            less = 'refined - without' if how == 'without' else 'with - refined'
+            table.differences.append(Difference(f'{words}: {less}', *pair))
     for step, title in (('online', 'online teacher alone'), ('all_at_once', 'all at once')):
         if step in there:
             table.rows.append(Row(f'student, {title}', step))
@@ -474,10 +474,11 @@ def losses(steps: Steps) -> Table:
         table.add(title, name, **{both: f'weight {value:g} - {semi:g}'})
     other = steps.other_pixel_loss
     for step, title in (('adapt_labeled', '1a'), ('adapt_self_training', '1b')):
-        pair = (step, f'{step}_{other}')
+        pair = [step, f'{step}_{other}']
         table.add(f'teacher, {title}', step)
-        table.add(f'teacher, {title}, {other.replace("_", " ")}', f'{step}_{other}')
-        pair = pair if other == 'without_pixel_loss' else pair[::-1]
+        table.add(f'teacher, {title}, {other.replace("_", " ")}', pair[1])
+        if other == 'with_pixel_loss':
+            pair.reverse()
         table.differences.append(Difference(f'pixel loss in {title}: with - without', *pair))
     return table
 

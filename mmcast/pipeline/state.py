@@ -133,6 +133,12 @@ class PipelineState:
             '{config_dir}': config_path.parent,
             '{configs}': shipped_configs(),
         }
+        # The first is without `..`, which is in the path of a config that another folder's call
+        # names.
+        self._spellings = {
+            name: (os.path.abspath(place), str(place.absolute()), str(place))
+            for name, place in self._places.items()
+        }
         self.records: dict[str, dict] = {}
         self.students: list[str] | None = None
         self._hashes: dict[str, list] = {}
@@ -317,9 +323,8 @@ class PipelineState:
         if isinstance(value, (list, tuple)):
             return [self.portable(item) for item in value]
         if isinstance(value, (str, Path)):
-            for name, place in self._places.items():
-                # Without `..`, which is in the path of a config that another folder's call names.
-                for spelling in (os.path.abspath(place), str(place.absolute()), str(place)):
+            for name, spellings in self._spellings.items():
+                for spelling in spellings:
                     if str(value) == spelling or _is_below(str(value), spelling):
                         return name + str(value)[len(spelling) :]
             return str(value)
