@@ -48,6 +48,7 @@ def read_encoder_weights(source: str, model: nn.Module, prefix: str = '') -> dic
         return _by_order(state, model, source)
     own = model.state_dict()
     if all(key in state and state[key].shape == value.shape for key, value in own.items()):
+        state.pop('mask_token', None)  # of DINOv2 at its own size; no network here has one
         return state
     return _convert_by_timm(state, model, source)
 

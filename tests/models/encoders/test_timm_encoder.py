@@ -360,34 +360,35 @@ def test_biases_of_dinov3_are_not_dropped_in_silence(dinov3, tmp_path):
         encoder('vit_small_patch16_dinov3', init_cfg=init_cfg, **VIT)
 
 
+@pytest.mark.parametrize(
+    'kind, name, num_tokens, sizes',
+    [
+        # Elsewhere timm smooths the position embeddings that it shrinks, and transformers does not.
+        ('Dinov2', 'vit_small_patch14_dinov2', 1, [(70, 70)]),
+        ('Dinov2WithRegisters', 'vit_small_patch14_reg4_dinov2', 5, [(70, 70), (56, 98)]),
+    ],
+)
 @torch.no_grad()
-def test_dinov2_with_registers_agrees_with_transformers(tmp_path):
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+def test_dinov2_agrees_with_transformers(kind, name, num_tokens, sizes, tmp_path):
+    import transformers
 
-    model = randomized(
-        Dinov2WithRegistersModel(
-            Dinov2WithRegistersConfig(
-                hidden_size=16,
-                num_hidden_layers=4,
-                num_attention_heads=2,
-                image_size=70,
-                patch_size=14,
-            )
-        )
+    config = getattr(transformers, f'{kind}Config')(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=70, patch_size=14
     )
+    model = randomized(getattr(transformers, f'{kind}Model')(config))
     model.save_pretrained(tmp_path)
     ours = encoder(
-        'vit_small_patch14_reg4_dinov2',
+        name,
         img_size=70,
         dynamic_img_size=True,
         init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')),
         **VIT,
     )
-    for size in ((70, 70), (56, 98)):
+    for size in sizes:
         hidden = model(images(*size), output_hidden_states=True).hidden_states
         for found, tokens in zip(ours(images(*size)), hidden[1:], strict=True):
             grid = [side // 14 for side in size]
-            expected = model.layernorm(tokens)[:, 5:].transpose(1, 2).unflatten(2, grid)
+            expected = model.layernorm(tokens)[:, num_tokens:].transpose(1, 2).unflatten(2, grid)
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
