@@ -15,13 +15,15 @@ start = dict(
     out_dir='{work_dir}/03_start', weights='{student_weights}', classes='{data.classes}',
     num_queries='{plan.num_queries}', seed='{seed}')
 from_start = dict(kind='train', load_from='{start.student}')
+supervised, online = (f'baselines/custom_mask2former_r50_coco_{name}.py' for name in ('supervised', 'online'))
 steps = dict(
+    plan=dict(kwargs=dict(configs=[supervised])),
     start=dict(
         function='mmcast.models.weights.coco_student.fit_coco_student', kwargs=dict(start, _delete_=True)),
     adapt_labeled=None, pseudo_label_1=None, adapt_self_training=None, pseudo_label_2=None,
     transfer=None, refine=None,
-    supervised=dict(from_start, config='baselines/custom_mask2former_r50_coco_supervised.py'),
-    online=dict(from_start, config='baselines/custom_mask2former_r50_coco_online.py'))
+    supervised=dict(from_start, config=supervised),
+    online=dict(from_start, config=online))
 summary = dict(
     supervised='student from COCO, supervised (best)',
     online='student from COCO, online teacher')

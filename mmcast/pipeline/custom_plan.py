@@ -1,15 +1,15 @@
 """The step that chooses sizes, windows and queries where a CPU trains on own images."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmcast.coco.data_facts import measure_data
+from mmcast.configs import load_config
 from mmcast.pipeline.decisions import Decisions, number
 from mmcast.pipeline.views import Limit, View, choose_view
-
-DIVISOR = 32  # of the sides of an encoder's input
 
 
 def plan_sizes(
@@ -18,6 +18,8 @@ def plan_sizes(
     val: str,
     unlabeled: str,
     classes: Sequence[str],
+    configs: Sequence[str],
+    config_dir: str | os.PathLike = '',
     crop_size: int | str = 256,
     max_queries: int | str = 300,
     given: Mapping[str, Any] | None = None,
@@ -30,6 +32,9 @@ def plan_sizes(
         val: Likewise.
         unlabeled: Likewise.
         classes: Names to learn.
+        configs: Step configs of the networks; crops and windows are multiples of their
+            ``pad_size_divisor``.
+        config_dir: What relative paths of ``configs`` are relative to.
         crop_size: Side in pixels of the largest training crop, and of windows.
         max_queries: Most objects that are found in an image or window.
         given: ``image_size``, ``window`` and ``num_queries`` that win over the rules; None where a
@@ -47,8 +52,9 @@ def plan_sizes(
     data = measure_data(labeled, val, unlabeled, classes)
     decisions = Decisions(given or {})
     decisions.describe(data.facts)
-    crop = int(number(crop_size, 'crop_size', DIVISOR)) // DIVISOR * DIVISOR
-    limit = Limit(crop, 'variables.crop_size', DIVISOR)
+    divisor = math.lcm(*(_divisor(load_config(name, config_dir)) for name in configs))
+    crop = int(number(crop_size, 'crop_size', divisor)) // divisor * divisor
+    limit = Limit(crop, 'variables.crop_size', divisor)
     view = choose_view(decisions, data, limit, int(number(max_queries, 'max_queries')))
     outputs = dict(
         short=view.short,
@@ -61,6 +67,12 @@ def plan_sizes(
     )
     table = decisions.write(Path(out_dir), outputs, data.facts)
     return dict(outputs, decisions=[vars(row) for row in decisions.rows], table=table, weights=[])
+
+
+def _divisor(config: Any) -> int:
+    """What the sides of a network's input are multiples of."""
+    network = config.model.get('detector', config.model)
+    return network.data_preprocessor.get('pad_size_divisor', 1)
 
 
 def _no_object(decisions: Decisions, view: View) -> float:

@@ -10,6 +10,7 @@ from mmcast.pipeline.custom_plan import plan_sizes
 from mmcast.pipeline.data_plan import plan_from_data
 
 CLASSES = ['cell', 'nucleus']
+NETWORKS = ['custom/custom_teacher_adapt_labeled.py', 'custom/custom_student_transfer.py']
 
 
 def write_labels(path, sizes, boxes, classes=CLASSES):
@@ -62,7 +63,7 @@ def any_plan(**options):
     data = [(480, 640)] * 3, [[(0, 5, 5, 60, 50)]] * 3
     with TemporaryDirectory() as folder:
         files = write_files(folder, *data)
-        sizes = plan_sizes(Path(folder, 'sizes'), classes=CLASSES, **files)
+        sizes = plan_sizes(Path(folder, 'sizes'), classes=CLASSES, configs=NETWORKS, **files)
         return sizes | plan_of(folder, *data, **options)
 
 

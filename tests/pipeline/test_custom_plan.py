@@ -4,16 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
-from data_plans import CLASSES, squares, why, write_files
+from data_plans import CLASSES, NETWORKS, squares, why, write_files
+from mmengine.config import Config
 
 from mmcast.errors import CASTError
 from mmcast.masks.tiling import Windows
 from mmcast.pipeline.custom_plan import plan_sizes
 
 
-def sizes_of(folder, sizes, boxes, **options):
+def sizes_of(folder, sizes, boxes, configs=NETWORKS, **options):
     return plan_sizes(
-        folder / 'plan', classes=CLASSES, **write_files(folder, sizes, boxes), **options
+        folder / 'plan',
+        classes=CLASSES,
+        configs=configs,
+        **write_files(folder, sizes, boxes),
+        **options,
     )
 
 
@@ -97,6 +102,18 @@ def test_the_table_says_the_window_that_is_used(tmp_path):
     assert why(plan)['window']['why'] == 'given by you as 150, brought to a multiple of 32'
     plan = sizes_of(tmp_path, *data, given=dict(window=160))
     assert why(plan)['window']['why'] == 'given by you'
+
+
+def test_windows_suit_the_patches_of_both_networks(tmp_path):
+    """DINOv2's patches have 14 pixels, EfficientNet-Lite's largest stride is 32."""
+    data = [(256, 256)] * 3, [squares(80, 10, (256, 256))] * 3
+    dinov2 = tmp_path / 'dinov2.py'
+    student = dict(detector=dict(data_preprocessor=dict(pad_size_divisor=14)))
+    Config(dict(model=student)).dump(dinov2)
+    plan = sizes_of(tmp_path, *data, configs=[str(dinov2)])
+    assert plan['crop'] == plan['windows']['size'] == 252
+    plan = sizes_of(tmp_path, *data, configs=[NETWORKS[0], str(dinov2)])
+    assert plan['crop'] == plan['windows']['size'] == 224
 
 
 def test_max_queries_may_be_fewer_than_the_usual_fewest(tmp_path):

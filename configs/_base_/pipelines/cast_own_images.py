@@ -38,8 +38,9 @@ steps = dict(
         function='mmcast.pipeline.custom_plan.plan_sizes',
         kwargs=dict(
             out_dir='{work_dir}/02_plan', labeled='{data.labeled}', val='{data.val}',
-            unlabeled='{data.unlabeled}', classes='{data.classes}', crop_size='{crop_size}',
-            max_queries='{max_queries}',
+            unlabeled='{data.unlabeled}', classes='{data.classes}',
+            configs=['{teacher}_adapt_labeled.py', '{student}_transfer.py'], config_dir='{config_dir}',
+            crop_size='{crop_size}', max_queries='{max_queries}',
             given=dict(image_size='{image_size}', window='{window}'))),
     start=dict(
         kind='call',
