@@ -2,7 +2,7 @@
 # geococo 0.7.0 (GIS labels to COCO): masks do not lie on the objects of the pictures where the window is not a square.
 # `geococo add image.tif labels.shp dataset.json images/ WIDTH HEIGHT`, and `append_dataset`, cut the raster in windows
 # of one size. The array that rasterio gives has rows first; geococo cuts it to (bands, width, height), pads what is
-# missing with black, and writes it as a JPEG of width x height, for which rasterio resamples it. So a window of 192 x 128
+# missing with black, and writes it as a JPEG of width x height, to which rasterio resamples it. A window of 192 x 128
 # loses its right third and shows the rest squeezed, while its masks are those of the whole window. An object of 20 x 20
 # pixels has IoU 0.1 with its mask, at 256 x 128 it is 0; at 128 x 128 it is 1. All sizes in the file agree.
 # And black is "no data", whether the raster says so or not: masks are read off the JPEG, without its black pixels. Of a
