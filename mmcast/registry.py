@@ -60,7 +60,9 @@ MODELS = _child(
     'mmdet.models',
     'mmcast.models',
     lazy=dict(
-        DINOv2='mmcast.models.encoders.dinov2', TimmEncoder='mmcast.models.encoders.timm_encoder'
+        DINOv2='mmcast.models.encoders.dinov2',
+        FoundationGuidedEncoder='mmcast.models.encoders.foundation_guided',
+        TimmEncoder='mmcast.models.encoders.timm_encoder',
     ),
 )
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

@@ -21,7 +21,7 @@ from mmcast.training.checkpoints import holds_run
 STATE_FILE = 'pipeline.json'
 FINGERPRINT = 'fingerprint.json'  # in the folder of each step
 # Files with these endings are inputs whose content matters; images are too many to read.
-_INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.txt')
+_INPUT_SUFFIXES = ('.json', '.pth', '.pt', '.bin', '.ckpt', '.onnx', '.safetensors', '.txt')
 
 
 @dataclass

@@ -23,6 +23,13 @@ WEIGHTS_SOURCE = (
     'model.safetensors of huggingface.co/facebook/dinov2-small)'
 )
 
+# Names in a network of transformers 5 to those in Hugging Face's files.
+_V5_TO_FILES = [
+    (r'^(.*)\.attention\.q_proj\.', r'\1.attention.attention.query.'),
+    (r'^(.*)\.attention\.k_proj\.', r'\1.attention.attention.key.'),
+    (r'^(.*)\.attention\.v_proj\.', r'\1.attention.attention.value.'),
+    (r'^(.*)\.attention\.o_proj\.', r'\1.attention.output.dense.'),
+]
 # Hugging Face names to Meta's; query, key and value are joined first.
 _HF_TO_META = [
     (r'^embeddings\.(cls_token|mask_token|register_tokens)$', r'\1'),
@@ -198,7 +205,7 @@ def convert_dinov2_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def hugging_face_to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Transformers' DINOv2, with or without registers, under Meta's names; unknown ones stay."""
     state = {key.removeprefix('dinov2.'): value for key, value in state.items()}
-    return _rename(_join_qkv(state), _HF_TO_META)
+    return _rename(_join_qkv(_rename(state, _V5_TO_FILES)), _HF_TO_META)
 
 
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:

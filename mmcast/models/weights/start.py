@@ -3,7 +3,7 @@ another network has another encoder.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def fit_start_weights(
     num_queries: int,
     seed: int = 0,
     configs: Mapping[str, str] | None = None,
-    encoders: Mapping[str, str] | None = None,
+    encoders: Mapping[str, str | Sequence[str]] | None = None,
     config_dir: str | os.PathLike = '',
     **weights: str,
 ) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def fit_start_weights(
         seed: of the noise, and of what starts at random.
         configs: step configs by name, whose networks are to start so.
         encoders: weights of these networks' encoders by name, as ``read_encoder_weights`` takes
-            them, in place of those in the file; None or nothing leaves these.
+            them, in place of those in the file; None or nothing leaves these. Two for a
+            ``FoundationGuidedEncoder``.
         config_dir: what relative paths of ``configs`` are relative to.
         weights: weights files by name.
 
@@ -75,7 +76,7 @@ def fit_start_weights(
             fitted = fit_to_network(fitted, network, encoder, name)
         written[name] = str(Path(out_dir, f'{name}_{num_queries}queries.pth'))
         write_state_dict(written[name], fitted)
-    used = {*weights.values(), *filter(None, map((encoders or {}).get, weights))}
+    used = set(weights.values()).union(*(_sources((encoders or {}).get(name)) for name in weights))
     written['weights'] = [describe_weights(source) for source in sorted(used)]
     return written
 
@@ -96,7 +97,10 @@ def build_start(config: Config, num_queries: int, seed: int) -> nn.Module:
 
 
 def fit_to_network(
-    state: Mapping[str, Tensor], network: nn.Module, encoder: str | None, name: str
+    state: Mapping[str, Tensor],
+    network: nn.Module,
+    encoder: str | Sequence[str] | None,
+    name: str,
 ) -> dict[str, Tensor]:
     """All weights of a network but its class head: those of ``state`` that have its name and shape,
     the others its own; prints what starts at random, and whether images are normalised otherwise
@@ -111,14 +115,9 @@ def fit_to_network(
     Raises:
         CASTError: the encoder takes no weights, or not these.
     """
-    if encoder:
-        if not hasattr(network.backbone, 'load_pretrained'):
-            raise CASTError(
-                f'{name}: weights {encoder} are for a TimmEncoder or DINOv2, the encoder of its '
-                f'config is a {type(network.backbone).__name__}: leave them out (None), or set '
-                "backbone to dict(type='TimmEncoder', name=...)"
-            )
-        network.backbone.load_pretrained(encoder)
+    sources = _sources(encoder)
+    if sources:
+        _load_encoder(network.backbone, sources, name)
         _say_other_normalisation(network, name)
     own = {k: v for k, v in network.state_dict().items() if not k.startswith(CLASS_HEAD)}
     given = {k: v for k, v in own.items() if encoder and k.startswith('backbone.')}
@@ -130,13 +129,35 @@ def fit_to_network(
     parts = dict.fromkeys(
         key.rpartition('.')[0] for key in own if key not in given and key not in taken
     )
+    origin = f'encoder of {" and ".join(sources)}, ' if sources else ''
     shown = ', '.join(list(parts)[:6]) + (f' and {len(parts) - 6} more' if len(parts) > 6 else '')
     print(
-        f'{name}: {f"encoder of {encoder}, " if encoder else ""}{len(taken)} of '
-        f'{len(own) - len(given)} {"other " if encoder else ""}tensors from the start weights; at '
-        f'random: {shown + ", " if shown else ""}the class head'
+        f'{name}: {origin}{len(taken)} of {len(own) - len(given)} {"other " if sources else ""}'
+        f'tensors from the start weights; at random: {shown + ", " if shown else ""}the class head'
     )
     return own | taken
+
+
+def _sources(encoder: str | Sequence[str] | None) -> list[str]:
+    """The weights of one encoder."""
+    return [encoder] if isinstance(encoder, str) and encoder else list(encoder or ())
+
+
+def _load_encoder(encoder: nn.Module, sources: Sequence[str], name: str) -> None:
+    if not hasattr(encoder, 'load_pretrained'):
+        raise CASTError(
+            f'{name}: weights {", ".join(sources)} are for a TimmEncoder or DINOv2, the encoder of '
+            f'its config is a {type(encoder).__name__}: leave them out (None), or set backbone to '
+            "dict(type='TimmEncoder', name=...)"
+        )
+    wanted = getattr(encoder, 'num_sources', 1)
+    if len(sources) != wanted:
+        raise CASTError(
+            f'{name}: {len(sources)} weights ({", ".join(sources)}) for the encoder of its config, '
+            f'a {type(encoder).__name__}, which takes {wanted}: correct '
+            f'variables.{name}_encoder'
+        )
+    encoder.load_pretrained(*sources)
 
 
 def _say_other_normalisation(network: nn.Module, name: str) -> None:

@@ -130,6 +130,24 @@ def test_an_encoder_that_takes_no_weights_is_named():
         fit_to_network({}, network, 'weights.pth', 'teacher')
 
 
+def test_a_guided_encoder_starts_from_the_weights_of_two(tmp_path):
+    cfg = Config.fromfile(shipped_configs() / 'custom/custom_teacher_dinov2_adapt_labeled.py')
+    for part in ('encoder', 'foundation'):
+        given = build_start(cfg, 12, seed=1).backbone.get_submodule(part).state_dict()
+        torch.save(given, tmp_path / f'{part}.pth')
+    sources = [str(tmp_path / f'{part}.pth') for part in ('encoder', 'foundation')]
+    network = build_start(cfg, 12, seed=0)
+    fit_to_network({}, network, sources, 'teacher')
+    for part, source in zip(('encoder', 'foundation'), sources):
+        state = network.backbone.get_submodule(part).state_dict()
+        assert all(torch.equal(state[key], value) for key, value in torch.load(source).items())
+    with pytest.raises(CASTError, match=r'1 weights .* which takes 2: correct variables.teacher_e'):
+        fit_to_network({}, network, sources[0], 'teacher')
+    network = build_start(Config.fromfile(shipped_configs() / TEACHER), 12, seed=0)
+    with pytest.raises(CASTError, match='2 weights .* a TimmEncoder, which takes 1'):
+        fit_to_network({}, network, sources, 'teacher')
+
+
 def test_start_weights_are_made_without_a_line_for_each_parameter():
     """The few lines on what starts at random would be lost among thousands."""
     lines = []
