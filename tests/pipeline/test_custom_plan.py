@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmcast.errors import CASTError
 from mmcast.masks.tiling import Windows
 from mmcast.pipeline.custom_plan import plan_sizes
+from mmcast.pipeline.steps import Step
 
 
 def sizes_of(folder, sizes, boxes, configs=NETWORKS, **options):
@@ -114,6 +115,18 @@ def test_windows_suit_the_patches_of_both_networks(tmp_path):
     assert plan['crop'] == plan['windows']['size'] == 252
     plan = sizes_of(tmp_path, *data, configs=[NETWORKS[0], str(dinov2)])
     assert plan['crop'] == plan['windows']['size'] == 224
+
+
+def test_a_plan_is_made_again_for_another_network(tmp_path):
+    """The names of the configs are the same; what their runs do does not matter."""
+
+    def settings(patch, **others):
+        model = dict(detector=dict(data_preprocessor=dict(pad_size_divisor=patch)))
+        Config(dict(model=model, **others)).dump(tmp_path / 'student.py')
+        kwargs = dict(configs=['student.py'], config_dir=str(tmp_path))
+        return Step('plan', dict(kind='call', kwargs=kwargs), tmp_path).settings
+
+    assert settings(32) == settings(32, train_cfg=dict(max_iters=5)) != settings(14)
 
 
 def test_max_queries_may_be_fewer_than_the_usual_fewest(tmp_path):

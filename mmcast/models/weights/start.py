@@ -140,7 +140,7 @@ def fit_to_network(
 
 def _sources(encoder: str | Sequence[str] | None) -> list[str]:
     """The weights of one encoder."""
-    return [encoder] if isinstance(encoder, str) and encoder else list(encoder or ())
+    return list(filter(None, [encoder] if isinstance(encoder, str) else encoder or ()))
 
 
 def _load_encoder(encoder: nn.Module, sources: Sequence[str], name: str) -> None:
@@ -153,9 +153,10 @@ def _load_encoder(encoder: nn.Module, sources: Sequence[str], name: str) -> None
     wanted = getattr(encoder, 'num_sources', 1)
     if len(sources) != wanted:
         raise CASTError(
-            f'{name}: {len(sources)} weights ({", ".join(sources)}) for the encoder of its config, '
-            f'a {type(encoder).__name__}, which takes {wanted}: correct '
-            f'variables.{name}_encoder'
+            f'{name}: the encoder of its config, a {type(encoder).__name__}, starts from {wanted} '
+            f'weights file{"s" * (wanted > 1)}, and {len(sources)} came: {", ".join(sources)}. '
+            'cast_custom.py is for one, cast_custom_dinov2.py for two, none of them None: change '
+            f'the pipeline, or variables.{name}'
         )
     encoder.load_pretrained(*sources)
 

