@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process, master_only
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -143,6 +143,19 @@ class _Runner(Runner):
         return logger
 
 
+class _TestRunner(_Runner):
+    """Writes its config beside its log where the work directory has one: that is the training's,
+    and labels and tests to come read it.
+    """
+
+    @master_only
+    def dump_config(self) -> None:
+        if not Path(self.work_dir, Path(self.cfg.filename or '').name).is_file():
+            super().dump_config()
+            return
+        self.cfg.dump(Path(self.log_dir, Path(self.cfg.filename).name))
+
+
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:
     end_with_parent()
     if init is not None:
@@ -253,7 +266,7 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
     cfg.load_from = str(checkpoint)
     cfg.resume = False
     cfg.model = without_adapters(cfg.model)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, _TestRunner)
     load_weights(runner.model, cfg.load_from)
     runner.register_hook(LoadedWeightsHook())
     if predictions:
@@ -264,7 +277,7 @@ def test_run(cfg: Config, checkpoint: str, predictions: Path | None = None) -> R
     return RunResult(metrics, count_parameters(runner.model), Path(checkpoint))
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, runner_class: type[_Runner] = _Runner) -> Runner:
     """A Runner that shares no log, message hub or visualizer with an earlier one in the process."""
     level = cfg.get('log_level', 'INFO')
     if isinstance(level, str) and level not in logging.getLevelNamesMapping():
@@ -294,7 +307,7 @@ def build_runner(cfg: Config) -> Runner:
     ):
         use_full_precision(cfg.optim_wrapper)
     with naming(cfg.work_dir):
-        runner = _Runner.from_cfg(cfg)
+        runner = runner_class.from_cfg(cfg)
     if is_main_process():
         number_start(Path(runner.log_dir))
     return runner

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy_run
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from torch import distributed as dist
 from torch import nn
@@ -472,3 +473,17 @@ def test_processes_that_load_images_end_with_the_run(start, tmp_path):
         assert not multiprocessing.active_children()
     finally:
         gc.enable()
+
+
+def test_a_test_leaves_the_config_of_the_training_as_it_was(tmp_path):
+    """Labels and tests to come read it; options of one test are not theirs."""
+    config(tmp_path / 'run', iterations=2).dump(tmp_path / 'toy.py')
+    trained = train_run(Config.fromfile(tmp_path / 'toy.py'))
+    own = tmp_path / 'run' / 'toy.py'
+    before = own.read_text()
+    cfg = Config.fromfile(own)
+    cfg.test_dataloader.batch_size += 1
+    check_run(cfg, str(trained.checkpoint))
+    assert own.read_text() == before
+    (of_test,) = (tmp_path / 'run').glob('*/toy.py')
+    assert Config.fromfile(of_test).test_dataloader.batch_size == cfg.test_dataloader.batch_size
