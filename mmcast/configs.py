@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmcast.errors import CASTError
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
+    from mmengine.config import Config, ConfigDict
 
 _PACKAGE = Path(__file__).parent
 SCOPE = 'mmcast::'
@@ -80,6 +80,11 @@ def load_config(name: str | os.PathLike, folder: str | os.PathLike = '') -> 'Con
         raise CASTError(f'config {path} cannot be read: {error}') from error
     import_custom_modules(config)
     return config
+
+
+def network_settings(config: 'Config') -> 'ConfigDict':
+    """The settings of the network that a config trains, inside a ``CASTDetector`` or alone."""
+    return config.model.get('detector', config.model)
 
 
 def load_bases(path: Path) -> list['Config']:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcast.coco.data_facts import measure_data
-from mmcast.configs import load_config
+from mmcast.configs import load_config, network_settings
 from mmcast.pipeline.decisions import Decisions, number
 from mmcast.pipeline.views import Limit, View, choose_view
 
@@ -71,8 +71,7 @@ def plan_sizes(
 
 def _divisor(config: Any) -> int:
     """What the sides of a network's input are multiples of."""
-    network = config.model.get('detector', config.model)
-    return network.data_preprocessor.get('pad_size_divisor', 1)
+    return network_settings(config).data_preprocessor.get('pad_size_divisor', 1)
 
 
 def _no_object(decisions: Decisions, view: View) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmcast.configs import import_custom_modules, load_config
+from mmcast.configs import import_custom_modules, load_config, network_settings
 from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import choose_held_out, train_folds
@@ -62,8 +62,8 @@ class Step:
         kwargs = self.definition.get('kwargs') or {}
         configs = kwargs.get('configs') or ()
         for name in configs.values() if isinstance(configs, dict) else configs:
-            model = load_config(name, kwargs.get('config_dir', '')).to_dict()['model']
-            content.setdefault('networks', {})[name] = model.get('detector', model)
+            config = load_config(name, kwargs.get('config_dir', ''))
+            content.setdefault('networks', {})[name] = network_settings(config).to_dict()
         return {key: value for key, value in content.items() if key != 'work_dir'}
 
 

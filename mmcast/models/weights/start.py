@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmcast.configs import load_config
+from mmcast.configs import load_config, network_settings
 from mmcast.errors import CASTError
 from mmcast.models.weights.initialization import initialization_unlogged
 from mmcast.models.weights.reading import read_state_dict, write_state_dict
@@ -83,7 +83,7 @@ def fit_start_weights(
 
 def build_start(config: Config, num_queries: int, seed: int) -> nn.Module:
     """A step config's network with its own start weights, random ones from ``seed``."""
-    settings = config.model.get('detector', config.model)
+    settings = network_settings(config)
     settings.panoptic_head.num_queries = num_queries
     with (
         DefaultScope.overwrite_default_scope('mmcast'),

@@ -15,7 +15,6 @@ VIT = dict(
     embed_dim=16,
     depth=4,
     num_heads=2,
-    frozen_stages=4,
 )
 
 
