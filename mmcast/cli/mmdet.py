@@ -189,6 +189,8 @@ def _configs_for(tool: str) -> Iterator[None]:
     from mmengine.runner import Runner
 
     import mmcast.registry  # noqa: F401  a config's default_scope finds it then
+    from mmcast.training.batches import check_batch_sizes
+    from mmcast.training.runner import CheckedRunner, CheckedTestRunner
 
     original, build = Config.fromfile, vars(Runner)['from_cfg']
 
@@ -204,7 +206,10 @@ def _configs_for(tool: str) -> Iterator[None]:
 
     def from_cfg(cls: type[Runner], cfg: Config) -> Runner:
         _keep_adapters(tool, cfg)
-        return build.__func__(cls, cfg)
+        if tool != 'train':
+            return build.__func__(CheckedTestRunner, cfg)
+        check_batch_sizes(cfg)
+        return build.__func__(CheckedRunner, cfg)
 
     Config.fromfile, Runner.from_cfg = staticmethod(fromfile), classmethod(from_cfg)
     try:

@@ -74,11 +74,10 @@ class RunResult:
     best_checkpoint: Path | None = None
 
 
-class _Runner(Runner):
-    """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
-    file alone. Checks that the optimizer moves all that is to learn, that loops end, and that
-    ``sync_bn`` takes nothing out of the model. Its checkpoints are whole, with finite weights, or
-    not there, and its loaders' processes end when it is killed.
+class CheckedRunner(Runner):
+    """Checks that the optimizer moves all that is to learn, that loops end, and that ``sync_bn``
+    takes nothing out of the model. Its checkpoints are whole, with finite weights, or not there,
+    and its loaders' processes end when it is killed.
     """
 
     @staticmethod
@@ -133,6 +132,12 @@ class _Runner(Runner):
         check_parameter_groups(self.model, wrapper)
         return wrapper
 
+
+class _Runner(CheckedRunner):
+    """Shows the lines that a person follows a run by; dumps of configs and parameters go to the log
+    file alone.
+    """
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
@@ -143,7 +148,7 @@ class _Runner(Runner):
         return logger
 
 
-class _TestRunner(_Runner):
+class CheckedTestRunner(CheckedRunner):
     """Writes its config beside its log where the work directory has one: that is the training's,
     and labels and tests to come read it.
     """
@@ -154,6 +159,10 @@ class _TestRunner(_Runner):
             super().dump_config()
             return
         self.cfg.dump(Path(self.log_dir, Path(self.cfg.filename).name))
+
+
+class _TestRunner(CheckedTestRunner, _Runner):
+    """Of :func:`test_run`."""
 
 
 def _start_worker(init: Callable[[int], None] | None, worker: int) -> None:

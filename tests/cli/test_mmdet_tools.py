@@ -22,6 +22,7 @@ CONFIG = ROOT / 'configs/toy/toy_student_refine.py'
 WEIGHTS = ROOT / 'configs/toy/weights/toy_student.pth'
 VAL = 'data/toy_cityscapes/annotations/instances_val.json'
 LABELED = 'data/toy_cityscapes/annotations/labeled_10percent_seed0.json'
+ODD_BATCH = ('--cfg-options', 'train_dataloader.batch_size=5', 'work_dir=never_made')
 IN_PROCESS = ('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False')
 
 
@@ -110,6 +111,7 @@ def test_without_a_name_the_tools_are_listed_with_a_line_each(capsys):
     [
         (['get_flop', 'x.py'], r'no tool get_flop; the nearest is get_flops'),
         (['train', 'cast_toy.py'], r'cast_toy\.py is a pipeline config.*mmcast train'),
+        (['train', 'toy/toy_student_transfer.py', *ODD_BATCH], 'images of one source alone'),
         (['eval_metric', 'none.py', 'none.pkl'], r'none\.py'),
         (['test_robustness', 'toy_student_refine.py', 'x.pth'], r'--out FILE\.pkl'),
     ],
@@ -176,6 +178,16 @@ def test_test_finds_the_same_predictions_and_draws_them(folder, tested):
         assert our['masks'] == their['masks'] and len(our['masks'])
         for key in ('bboxes', 'scores', 'labels'):
             assert np.array_equal(our[key], their[key])
+
+
+def test_test_leaves_the_config_of_the_training_as_it_was(folder, log):
+    own = folder / 'trained' / Path(CONFIG).name
+    before = own.read_text()
+    options = (*IN_PROCESS, 'model.detector.test_cfg.max_per_image=7')
+    tool(folder, 'test', own, 'trained/iter_2.pth', '--cfg-options', *options)
+    assert own.read_text() == before
+    (of_test,) = (path for path in (folder / 'trained').glob(f'*/{own.name}'))
+    assert 'max_per_image=7' in of_test.read_text()
 
 
 def test_eval_metric_finds_the_ap_of_the_test(folder, tested):
