@@ -2,12 +2,13 @@
 prediction.
 """
 
+import io
 import os
 
 import numpy as np
 
 from mmcast.errors import CASTError
-from mmcast.images.headers import Header, read_header, readable
+from mmcast.images.headers import Header, open_image, read_header, readable
 from mmcast.images.value_range import ValueRange, to_uint8
 from mmcast.optional import require
 
@@ -67,8 +68,8 @@ def decode_values(data: bytes, path: str | os.PathLike) -> np.ndarray:
 def turn_upright(pixels: np.ndarray, header: Header) -> np.ndarray:
     """The upright picture of pixels as a file stores them.
 
-    Pillow and OpenCV turn a TIFF themselves. OpenCV would turn JPEG and PNG, but never WebP; hence
-    all three are turned here.
+    Pillow turns a TIFF itself, and so does OpenCV one of more than 8 bits. OpenCV would turn JPEG
+    and PNG, but never WebP; hence all three are turned here.
     """
     if header.orientation == 1 or header.format == 'TIFF':
         return pixels
@@ -142,6 +143,9 @@ def _read(path: str | os.PathLike) -> bytes:
 
 def _decode(data: bytes, path: str | os.PathLike, header: Header) -> np.ndarray:
     cv2 = require('cv2')
+    if header.format == 'TIFF' and header.orientation != 1 and not header.deep:
+        with open_image(io.BytesIO(data)) as image:  # OpenCV mirrors each tile in itself
+            return np.asarray(image.convert('RGB'))[..., ::-1]
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     reason = f'OpenCV finds it damaged, or does not know this kind of {header.format}'
     try:

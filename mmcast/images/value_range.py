@@ -46,8 +46,9 @@ def to_uint8(values: np.ndarray, value_range: ValueRange, name: str) -> np.ndarr
     """Values of any type as uint8: those at or below the range become 0, at or above it 255, linear
     between.
 
-    Percentiles are those of all finite values of this image, over its channels together. NaN, which
-    stands for missing data, becomes 0. uint8 is left alone.
+    Percentiles are those of all finite values of this image, over its channels together; where both
+    are one value, as of a few small objects on an even background, its extremes are black and
+    white. NaN, which stands for missing data, becomes 0. uint8 is left alone.
 
     Args:
         values: an array of numbers, of any shape.
@@ -69,6 +70,8 @@ def to_uint8(values: np.ndarray, value_range: ValueRange, name: str) -> np.ndarr
     if values.dtype.kind == 'f' and not np.isfinite(values).any():
         raise CASTError(f'{name} has {describe_values(values)}: replace it, or take it out')
     low, high = _percentiles(values, *wanted[1:]) if len(wanted) == 3 else wanted
+    if low == high:
+        low, high = _extremes(values)
     if values.dtype == np.uint16:
         return _scale(np.arange(2**16), low, high)[values]
     return _scale(values, low, high)
@@ -95,3 +98,8 @@ def _percentiles(values: np.ndarray, low: float, high: float) -> Sequence[float]
         return np.searchsorted(counts, np.round(wanted), side='right').tolist()
     finite = values[np.isfinite(values)]
     return np.percentile(finite, (low, high), method='nearest').tolist()
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    return float(finite.min()), float(finite.max())

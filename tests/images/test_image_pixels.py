@@ -57,6 +57,36 @@ def test_every_kind_is_upright_in_pixels_header_and_check(tmp_path, kind, orient
     assert read_image_size(path) == read_pixels(str(path)).size == size
 
 
+@pytest.mark.parametrize('orientation', UPRIGHT)
+def test_a_tiled_tiff_is_turned_as_a_whole(tmp_path, orientation):
+    """OpenCV would mirror each of its tiles in itself."""
+    write_tiles(tmp_path / 'tiled.tif', np.repeat(np.repeat(QUARTERS, 8, 0), 8, 1), orientation)
+    assert quarters(read_image(tmp_path / 'tiled.tif')) == UPRIGHT[orientation]
+
+
+def write_tiles(path, image, orientation, side=64):
+    """An RGB TIFF in tiles; its sides are multiples of a tile's."""
+    height, width = image.shape[:2]
+    tiles = [
+        image[y : y + side, x : x + side].tobytes()
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+    number, size, start = len(tiles), len(tiles[0]), 8 + 2 + 11 * 12 + 4
+    entries = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, start), (259, 3, 1, 1),
+        (262, 3, 1, 2), (274, 3, 1, orientation), (277, 3, 1, 3), (322, 3, 1, side),
+        (323, 3, 1, side), (324, 4, number, start + 6), (325, 4, number, start + 6 + 4 * number),
+    ]  # fmt: skip
+    content = struct.pack('<2sHIH', b'II', 42, 8, len(entries))
+    content += b''.join(struct.pack('<HHII', *entry) for entry in entries) + struct.pack('<I', 0)
+    first = start + 6 + 8 * number
+    content += struct.pack('<3H', 8, 8, 8)
+    content += struct.pack(f'<{number}I', *(first + size * place for place in range(number)))
+    content += struct.pack(f'<{number}I', *[size] * number)
+    path.write_bytes(content + b''.join(tiles))
+
+
 def test_a_turned_copy_is_a_copy_of_the_upright_picture(tmp_path):
     """As whoever checks for leaks wants it, whatever the file format."""
     turned = save(tmp_path / 'turned.webp', 6, 'WEBP')

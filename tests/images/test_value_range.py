@@ -57,6 +57,16 @@ def test_an_image_of_one_value_is_black(dtype):
     assert not to_uint8(np.full((3, 4), 700, dtype), 'percentile', 'x').any()
 
 
+@pytest.mark.parametrize('dtype', [np.uint16, np.int32, np.float32])
+def test_objects_that_are_fewer_pixels_than_the_percentiles_leave_are_not_black(dtype):
+    """Both percentiles are the background: nearly all of the image is."""
+    values = np.full((100, 100), 7, dtype)
+    values[:4, :5] = 4000
+    values[5, 5] = 2000
+    found = to_uint8(values, 'percentile', 'x')
+    assert (found[:4, :5] == 255).all() and found[5, 5] == 127 and np.count_nonzero(found) == 21
+
+
 def test_missing_data_are_black_and_no_percentile():
     values = np.linspace(0, 1, 101, dtype=np.float32)
     values[:60] = np.nan
