@@ -109,6 +109,7 @@ def prepare_custom_data(
         root,
         train_files | val_files,
         value_range,
+        {version_of(image['file_name']) for image in held.coco['images']} - {None},
     )
     said += [
         *empty_lines(train.counts, names, 'labeled'),
@@ -391,10 +392,15 @@ def _shared_files_line(shared: Set[Path]) -> str:
 
 
 def list_unlabeled(
-    source: Path, root: Path, known: Set[Path], value_range: ValueRange = None
+    source: Path,
+    root: Path,
+    known: Set[Path],
+    value_range: ValueRange = None,
+    held: Set[str | None] = frozenset(),
 ) -> tuple[Path, list[dict], dict[str, str]]:
     """The folder of the unlabeled images, these as COCO describes them, each once and without those
-    in ``known``, and the names of those that cannot be used, with the reason.
+    in ``known`` and versions of the photos in ``held``, and the names of those that cannot be used,
+    with the reason.
 
     Raises:
         CASTError: there are none.
@@ -409,6 +415,13 @@ def list_unlabeled(
             'labeled or validation images: left out'
         )
     paths = [path for path in paths if path not in copies]
+    versions = [path for path in paths if version_of(path.name) in held]
+    if versions:
+        print(
+            f'{len(versions)} images of {source}, such as {readable(min(versions))}, are versions '
+            'of photos for validation: left out'
+        )
+        paths = [path for path in paths if version_of(path.name) not in held]
     tracked = track(paths, escape(f'Reading the sizes of {len(paths)} images in {folder}'))
     sizes, problems = read_sizes(tracked, value_range)
     unreadable = {entries[path]['file_name']: why for path, why in problems.items()}

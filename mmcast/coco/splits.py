@@ -5,6 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import chain
 from math import floor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmcast.coco.reading import read_labels
+from mmcast.coco.versions import photo_of
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_json_files
 from mmcast.memory import no_cycle_search
@@ -95,7 +97,7 @@ def halve_validation(
     files: Mapping[str, Any], out_dir: str | os.PathLike, seed: int = 0
 ) -> dict[str, Any]:
     """Divide the validation images of a data step into two halves by chance, a step of pipelines:
-    what is chosen on one half is reported on the other.
+    what is chosen on one half is reported on the other. Versions of one photo stay together.
 
     Args:
         files: What the data step left: the COCO file ``val``, ``val_images``, and others.
@@ -103,20 +105,27 @@ def halve_validation(
         seed: Which images these are.
 
     Returns:
-        dict: ``files``, where the COCO files `val` and `test` are the halves; that of `test` has an
-            image more if their number is odd.
+        dict: ``files``, where the COCO files `val` and `test` are the halves; that of `test` has a
+            photo more if their number is odd.
 
     Raises:
-        CASTError: if there are fewer than two images, or a half exists with other content.
+        CASTError: if there are fewer than two photos, or a half exists with other content.
     """
     content = read_labels(files['val'], files.get('val_images')).content
-    image_ids = [image['id'] for image in content['images']]
-    if len(image_ids) < 2:
-        raise CASTError(f'{files["val"]} has {len(image_ids)} images: two halves need two')
-    chosen = draw_images(image_ids, {}, len(image_ids) // 2, seed, False, files['val'])
+    photos: dict[str, list[int]] = {}
+    for image in content['images']:
+        photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
+    if len(photos) < 2:
+        raise CASTError(
+            f'{files["val"]} has {len(content["images"])} images of {len(photos)} photos: two '
+            'halves need two photos'
+        )
+    groups = {group[0]: group for group in photos.values()}
+    drawn = draw_images([*groups], {}, len(groups) // 2, seed, False, files['val'])
+    chosen = {number for first in drawn for number in groups[first]}
     paths: dict[str, str] = {}
     halves: dict[str | os.PathLike, dict] = {}
-    for name, keep in (('val', chosen), ('test', set(image_ids) - chosen)):
+    for name, keep in (('val', chosen), ('test', {*chain(*photos.values())} - chosen)):
         paths[name] = str(Path(out_dir, f'{name}_half_seed{seed}.json'))
         halves[paths[name]] = dict(
             content,

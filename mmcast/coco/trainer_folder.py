@@ -158,7 +158,7 @@ def write_trainer_folder(
             image is missing, unreadable, of another size than its label file says, or in two
             splits.
     """
-    folder = Path(os.path.abspath(out_dir))
+    folder = Path(os.path.realpath(out_dir))  # of a link the folder that it leads to
     check_link(link)
     about = json.loads(json.dumps(dict(about, classes=list(names), link=link)))
     fingerprint = sha256_of_json([about, _image_files(splits)])

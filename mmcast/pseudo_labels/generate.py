@@ -345,7 +345,9 @@ def config_hash(cfg: Config) -> str:
 def _match_categories(
     categories: list[dict], classes: tuple[str, ...], ann_file: str | None
 ) -> tuple[list[dict], list[int]]:
-    """The file's COCO categories, or new ones if it has none, and the category id of each class."""
+    """The file's COCO categories of these classes, or new ones if it has none, and the category id
+    of each class.
+    """
     categories = categories or [
         dict(id=number, name=name) for number, name in enumerate(classes, start=1)
     ]
@@ -356,7 +358,8 @@ def _match_categories(
             f'{ann_file} has no category {", ".join(missing)}, it has {", ".join(ids)}; set '
             'metainfo.classes of the config to these names or take another label file'
         )
-    return categories, [ids[name] for name in classes]
+    category_ids = [ids[name] for name in classes]
+    return [each for each in categories if each['id'] in category_ids], category_ids
 
 
 def _label(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import posixpath
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,12 +58,9 @@ def _match_images(
     images: list[dict], stored: list[dict], path: str | os.PathLike
 ) -> dict[int, dict]:
     """The store's entry of each image that it has too, by the id in the ground truth."""
-    by_name = {image['file_name']: image for image in stored}
-    found = {
-        image['id']: by_name[image['file_name']]
-        for image in images
-        if image['file_name'] in by_name
-    }
+    by_name = {image['file_name']: image for image in stored}  # normal paths
+    named = {image['id']: posixpath.normpath(image['file_name']) for image in images}
+    found = {number: by_name[name] for number, name in named.items() if name in by_name}
     if not found:
         raise CASTError(
             f'{path} has none of the images of the pseudo-labels, such as '

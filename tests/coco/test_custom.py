@@ -146,6 +146,18 @@ def test_validation_images_are_not_unlabeled(root):
     assert 'u.png' not in [image['file_name'] for image in unlabeled['images']]
 
 
+def test_versions_of_validation_photos_are_not_unlabeled(root, capsys):
+    """The student would be trained on what its figures are of; one of a labeled photo stays."""
+    versions = [f'{photo}_png.rf.0a1b2c3d4e5f607{n}.png' for photo in 'vw' for n in range(2)]
+    write_images(root / 'more', versions)
+    write_images(root / 'test', [versions[0]])
+    (root / 'val.json').write_text(json.dumps(coco([versions[0]])))
+    unlabeled = read(run(root, val='val.json', val_images='test')['unlabeled'])
+    names = {image['file_name'] for image in unlabeled['images']}
+    assert names >= {*versions[2:]} and names.isdisjoint(versions[:2])
+    assert 'are versions of photos for validation: left out' in capsys.readouterr().out
+
+
 def test_labeled_images_among_those_for_validation_are_said(root, capsys):
     (root / 'val.json').write_text(json.dumps(coco(['3.png', '4.png'])))
     run(root, val='val.json')

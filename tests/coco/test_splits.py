@@ -291,8 +291,20 @@ def test_halves_of_validation_are_disjoint_and_complete(all_images, tmp_path):
     assert Path(other['val']).read_text() != Path(halves['val']).read_text()
 
 
+def test_versions_of_a_photo_are_in_one_half(all_images, tmp_path):
+    path = all_images(12)
+    content = json.loads(path.read_text())
+    for number, image in enumerate(content['images']):
+        image['file_name'] = f'p{number // 2}_jpg.rf.0a1b2c3d4e5f60{number:02d}.jpg'
+    path.write_text(json.dumps(content))
+    halves = halve_validation(dict(val=str(path), val_images=None), tmp_path / 'halves')
+    for name in ('val', 'test'):
+        ids = [image['id'] // 2 for image in json.loads(Path(halves[name]).read_text())['images']]
+        assert len(ids) == 6 and len(set(ids)) == 3
+
+
 def test_one_image_has_no_halves(all_images, tmp_path):
-    with pytest.raises(CASTError, match='has 1 images: two halves need two'):
+    with pytest.raises(CASTError, match='has 1 images of 1 photos: two halves need two'):
         halve_validation(dict(val=str(all_images(1))), tmp_path)
 
 

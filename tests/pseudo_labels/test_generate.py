@@ -225,6 +225,19 @@ def test_missing_checkpoint_and_model_without_masks(data):
         generate(data)
 
 
+def test_classes_that_the_teacher_does_not_know_are_no_categories(data):
+    """Figures and exports would count their objects as missed."""
+    config = make_config()
+    config.test_dataloader.dataset.metainfo.classes = ('person', 'car')
+    listed = json.loads((data / 'images.json').read_text())
+    assert not generate(data, config=config)['instances_per_class'].keys() - {'person', 'car'}
+    listed['categories'].append(dict(id=99, name='tree'))
+    (data / 'images.json').write_text(json.dumps(listed))
+    generate(data, 'others.json', config=config)
+    stored = json.loads((data / 'others.json').read_text())
+    assert {category['name'] for category in stored['categories']} == {'person', 'car'}
+
+
 def test_class_that_the_image_list_lacks(data):
     config = make_config()
     config.test_dataloader.dataset.metainfo.classes = ('person', 'tram')

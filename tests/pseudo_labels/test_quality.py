@@ -39,6 +39,17 @@ def test_hidden_labels_are_found_by_name(tmp_path):
         read_ground_truth(write_hidden(tmp_path / 'hidden.json', {8: []}), store)
 
 
+def test_hidden_labels_are_found_by_another_spelling_of_the_path(tmp_path):
+    """Labels have normal paths, a list of images those of whoever wrote it."""
+    store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', {1: [], 2: []}))
+    path = write_hidden(tmp_path / 'hidden.json', {1: [], 2: []})
+    content = json.loads(path.read_text())
+    for image, folder in zip(content['images'], ('./', 'a//../')):
+        image['file_name'] = folder + image['file_name']
+    path.write_text(json.dumps(content))
+    assert [*read_ground_truth(path, store)] == [1, 2]
+
+
 def test_hidden_labels_of_a_used_and_an_unused_category_of_one_name(tmp_path):
     store = read_pseudo_labels(write_labels(tmp_path / 'labels.json', {1: []}))
     path = write_hidden(tmp_path / 'hidden.json', {1: [label(CAR, rectangle(0, 0, 5, 5))]})

@@ -254,6 +254,14 @@ def test_another_folder_is_moved_aside_only_when_asked(data, tmp_path):
     assert (tmp_path / 'out.old1/weights.pt').is_file() and not (root / 'weights.pt').exists()
 
 
+def test_a_link_to_an_empty_folder_is_filled_there(data, tmp_path):
+    """As one to a larger disk."""
+    (tmp_path / 'disk/big').mkdir(parents=True)
+    (tmp_path / 'out').symlink_to(tmp_path / 'disk/big')
+    export(tmp_path / 'out', data)
+    assert (tmp_path / 'out').is_symlink() and (tmp_path / 'disk/big/manifest.json').is_file()
+
+
 def test_other_images_of_the_same_names_are_another_call(data, tmp_path):
     """Be they in another folder of that name, or newer; a folder that was moved is the same."""
     export(tmp_path / 'out', data)

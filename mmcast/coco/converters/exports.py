@@ -352,18 +352,21 @@ class ImageFinder:
         return found
 
     def find(self, names: Sequence[str], label_file: Path) -> Path:
-        """The image of the first name that there is: as a path, else as a name at any depth.
+        """The image of the first name that there is: as a path, else at any depth. Paths that end in
+        one name are of one image, and looked for before the next name.
 
         Raises:
             CASTError: there is none, or several have the name.
         """
+        paths: dict[str, list[str]] = {}
         for name in names:
             inside = posixpath.normpath(name.replace('\\', '/')).lstrip('/')
-            path = self.folder / inside
-            if not inside.startswith('../') and os.path.isfile(path):
-                return path
-        for name in names:
-            found = self._by_name.get(posixpath.basename(name.replace('\\', '/')), [])
+            paths.setdefault(posixpath.basename(inside), []).append(inside)
+        for name, insides in paths.items():
+            for inside in insides:
+                if not inside.startswith('../') and os.path.isfile(self.folder / inside):
+                    return self.folder / inside
+            found = self._by_name.get(name, [])
             if len(found) == 1:
                 return found[0]
             if found:

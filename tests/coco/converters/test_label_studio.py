@@ -130,6 +130,17 @@ def test_an_image_is_found_by_the_end_of_its_address(file, tasks, image):
     assert_same_objects(found(file)['a.png'], SCENE['a.png'])
 
 
+def test_an_uploaded_name_in_a_folder_wins_over_another_picture_of_the_plain_name(file, tasks):
+    """Label Studio puts eight characters before what is uploaded."""
+    plain = next(file.parent.rglob('a.png'))
+    (plain.parent / 'night').mkdir()
+    (plain.parent / 'night/0a1b2c3d-a.png').write_bytes(plain.read_bytes())
+    tasks[0]['data'] = dict(image='/data/upload/3/0a1b2c3d-a.png')
+    file.write_text(json.dumps(tasks))
+    convert(file)
+    assert_same_objects(found(file)['0a1b2c3d-a.png'], SCENE['a.png'])
+
+
 def test_an_export_may_lack_the_sizes_of_images(file, tasks):
     for result in results(tasks, 0):
         del result['original_width']
