@@ -352,8 +352,8 @@ class ImageFinder:
         return found
 
     def find(self, names: Sequence[str], label_file: Path) -> Path:
-        """The image of the first name that there is: as a path, else at any depth. Paths that end in
-        one name are of one image, and looked for before the next name.
+        """The image of the first name that there is: as a path, else at any depth. Paths that end
+        in one name are of one image, and looked for before the next name.
 
         Raises:
             CASTError: there is none, or several have the name.

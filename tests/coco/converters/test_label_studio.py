@@ -137,7 +137,7 @@ def test_an_uploaded_name_in_a_folder_wins_over_another_picture_of_the_plain_nam
     (plain.parent / 'night/0a1b2c3d-a.png').write_bytes(plain.read_bytes())
     tasks[0]['data'] = dict(image='/data/upload/3/0a1b2c3d-a.png')
     file.write_text(json.dumps(tasks))
-    convert(file)
+    convert(file, images=plain.parent)
     assert_same_objects(found(file)['0a1b2c3d-a.png'], SCENE['a.png'])
 
 
