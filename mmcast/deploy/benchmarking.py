@@ -53,7 +53,8 @@ class Setting:
 
 def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager',)) -> list[Entry]:
     """``[NAME=]PATH``: an ONNX file, the folder of an exported student, ``CONFIG`` (random weights)
-    or ``CONFIG,CHECKPOINT``; torch models once with each backend.
+    or ``CONFIG,CHECKPOINT``; torch models once with each backend. Two that would have one name are
+    named as they were given.
 
     Raises:
         CASTError: a path does not exist.
@@ -72,10 +73,15 @@ def parse_entries(texts: Sequence[str], backends: Sequence[str] = ('eager',)) ->
                     f'{needed} of {text!r} not found; give [NAME=]FILE.onnx, a folder of '
                     'mmcast export, CONFIG or CONFIG,CHECKPOINT'
                 )
-        name = name or Path(spec.partition(',')[0]).stem
         kinds = ['onnx'] if path.endswith('.onnx') else backends
-        entries += [Entry(name, path, checkpoint or None, kind) for kind in kinds]
-    return entries
+        named = (name or Path(spec.partition(',')[0]).stem, spec)
+        entries += [(named, path, checkpoint or None, kind) for kind in kinds]
+    places: dict[str, set[str]] = {}
+    for (name, spec), *_ in entries:
+        places.setdefault(name, set()).add(spec)
+    return [
+        Entry(name if len(places[name]) == 1 else spec, *rest) for (name, spec), *rest in entries
+    ]
 
 
 def benchmark(

@@ -105,7 +105,8 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
             of the config, see :meth:`~mmcast.pipeline.plan.Plan.students`.
 
     Raises:
-        CASTError: no such work directory, config, checkpoint or finished step.
+        CASTError: no such work directory, config, checkpoint or finished step, or a step of what
+            has none.
     """
     if len(paths) == 2:
         if step:
@@ -115,9 +116,15 @@ def find_source(paths: list[str], step: str | None = None) -> Source:
             )
         return Source(Path(paths[0]), Path(paths[1]))
     work_dir = Path(paths[0])
-    if (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
+    is_pipeline = (work_dir / STATE_FILE).is_file()
+    if not is_pipeline and (work_dir / CONFIG).is_file() and (work_dir / WEIGHTS).is_file():
+        if step:
+            raise CASTError(
+                f'{work_dir} is an exported student, which has no steps: leave --step {step} out, '
+                'or give the work directory of the pipeline'
+            )
         return Source(work_dir / CONFIG, work_dir / WEIGHTS)
-    if not (work_dir / STATE_FILE).is_file():
+    if not is_pipeline:
         raise CASTError(
             f'{work_dir} is not a work directory of a pipeline (no {STATE_FILE} in it); give one, '
             'or a config and a checkpoint'

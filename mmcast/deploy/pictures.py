@@ -1,8 +1,9 @@
 """The pictures of a source - an image, a folder or a video - one at a time."""
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from mmcast.files import sha256_of_json, size_of_file
 from mmcast.images import IMAGE_SUFFIXES, ValueRange, list_folder, problem_of, read_image
 from mmcast.optional import require
 
+KIND = 'mmcast predictions'  # of the JSON beside the overlays, in its first lines
+PREDICTIONS = 'predictions.json'
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.webm')
 _EDITABLE = ('.m4v', '.mov', '.mp4')  # an edit list may hide frames of these
+_KIND_WITHIN = 1000  # characters
 _MISSING = 0.05  # of the time that a video announces, less is not worth a word
 
 
@@ -226,7 +230,8 @@ def open_source(
 
     Args:
         source: path of the image, folder or video.
-        out_dir: overlays in this folder are no pictures of the source, if it is in there.
+        out_dir: overlays in this folder, and in others of predictions, are no pictures of the
+            source, if they are in there.
         value_range: of the student, for images of more than 8 bits.
 
     Raises:
@@ -234,7 +239,8 @@ def open_source(
     """
     if source.is_dir():
         found = list_folder(source)
-        paths = [path for path in found.images if not _is_overlay(path, out_dir)]
+        is_ours = cache(_has_predictions)
+        paths = [path for path in found.images if not _is_overlay(path, source, out_dir, is_ours)]
         if not paths:
             raise CASTError(
                 f'{source} has no images ({", ".join(IMAGE_SUFFIXES)}); give another folder'
@@ -258,13 +264,29 @@ def read_picture(path: Path, name: str, value_range: ValueRange = None) -> Pictu
         return Picture(name, problem=problem_of(path, error))
 
 
-def _is_overlay(path: Path, out_dir: Path | None) -> bool:
+def _is_overlay(
+    path: Path, source: Path, out_dir: Path | None, is_ours: Callable[[Path], bool]
+) -> bool:
     """Whether an image of the source was written by us, or by an earlier run and moved aside."""
+    path, source = Path(os.path.abspath(path)), Path(os.path.abspath(source))
     out_dir = out_dir and Path(os.path.abspath(out_dir))
-    path = Path(os.path.abspath(path))
-    if not out_dir or not path.is_relative_to(out_dir):
-        return False
-    return path.relative_to(out_dir).parts[0].partition('.old')[0] == 'overlays'
+    folders = [each for each in path.parents if each.name.partition('.old')[0] == 'overlays']
+    return any(
+        each.parent == out_dir or (each.parent.is_relative_to(source) and is_ours(each.parent))
+        for each in folders
+    )
+
+
+def _has_predictions(folder: Path) -> bool:
+    """Whether ``mmcast predict`` has written there, be it finished or not."""
+    for place in (folder / PREDICTIONS, folder / f'{PREDICTIONS}.shards/job.json'):
+        try:
+            with open(place, encoding='utf-8') as file:
+                if KIND in file.read(_KIND_WITHIN):
+                    return True
+        except (OSError, ValueError):
+            continue
+    return False
 
 
 def _has_whole_boxes(path: Path) -> bool:

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from mmcast.deploy.overlay_files import ImageOverlays
-from mmcast.deploy.pictures import ImageSource, VideoSource
+from mmcast.deploy.pictures import KIND, PREDICTIONS, ImageSource, VideoSource
 from mmcast.errors import CASTError
 from mmcast.files import move_aside, sha256_of_json, write_atomically
 from mmcast.locks import hold_lock
 from mmcast.pseudo_labels.shards import ShardIndex
 
-KIND = 'mmcast predictions'
 OVERLAY_VIDEO = 'overlay.mp4'
 _LONGEST_HEADER = 100_000  # characters
 _IN_USE = (
@@ -93,7 +92,7 @@ class PredictionJob:
     identity: dict[str, Any]
 
     def __post_init__(self) -> None:
-        self.out_file = self.out_dir / 'predictions.json'
+        self.out_file = self.out_dir / PREDICTIONS
         self.folder = self.out_dir / 'predictions.json.shards'
         self.begun = self.folder / 'job.json'  # is written first
         self.overlays = None

@@ -2,6 +2,7 @@
 of.
 """
 
+import ast
 import hashlib
 import json
 import re
@@ -205,15 +206,20 @@ def _files_read(run: PipelineRun) -> dict[str, tuple[str, list[str]]]:
     for name, definition in run.plan.definitions.items():
         fingerprint = run.state.read_fingerprint(name)
         read = [
-            value.strip("'")
+            _text_of(value)
             for key, value in fingerprint.settings.items()
-            if key.startswith(_READ[definition['kind']]) and value.strip("'").endswith(_FILES)
+            if key.startswith(_READ[definition['kind']]) and _text_of(value).endswith(_FILES)
         ]
         told = 'weights' in run.state.outputs(name)  # which of them it used
         for path, digest in fingerprint.files.items():
             if path.endswith(tuple(read)) and not (told and path.endswith(_WEIGHTS)):
                 files.setdefault(path, (digest, []))[1].append(name)
     return files
+
+
+def _text_of(value: str) -> str:
+    """A setting of a fingerprint: of a text, which stands there as Python writes it, the text."""
+    return ast.literal_eval(value) if value[:1] in ('"', "'") else value
 
 
 def _weights_read(inputs: dict[str, tuple[str, list[str]]]) -> list[tuple[str, str, str]]:
@@ -290,9 +296,7 @@ def _teachers(run: PipelineRun) -> list[dict]:
     for name, definition in run.plan.definitions.items():
         if definition['kind'] == 'pseudo_label':
             settings = run.state.read_fingerprint(name).settings
-            network = settings.get('model.detector.type', settings.get('model.type', '?')).strip(
-                "'"
-            )
-            checkpoint = settings.get('step.checkpoint', definition['checkpoint']).strip("'")
+            network = _text_of(settings.get('model.detector.type', settings.get('model.type', '?')))
+            checkpoint = _text_of(settings.get('step.checkpoint', definition['checkpoint']))
             teachers.append(dict(step=name, network=network, checkpoint=checkpoint))
     return teachers

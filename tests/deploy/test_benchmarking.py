@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,14 @@ def test_entries_are_files_folders_and_configs(onnx_file, exported, trained):
     )
     with pytest.raises(CASTError, match='nowhere.py of .* not found; give'):
         parse_entries(['a=nowhere.py'])
+
+
+def test_entries_of_one_name_are_named_as_they_were_given(onnx_file, tmp_path):
+    for folder in ('first', 'second'):
+        (tmp_path / folder).mkdir()
+        shutil.copy(onnx_file, tmp_path / folder / 'student.onnx')
+    paths = [str(tmp_path / folder / 'student.onnx') for folder in ('first', 'second')]
+    assert [entry.name for entry in parse_entries([*paths, f'mine={paths[0]}'])] == [*paths, 'mine']
 
 
 def test_all_models_are_measured_and_a_broken_one_is_named(onnx_file, exported, tmp_path):

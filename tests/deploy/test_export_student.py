@@ -292,6 +292,19 @@ def test_the_last_finished_step_of_the_student_is_taken(exported, tmp_path):
     )
 
 
+def test_an_exported_folder_has_no_steps(exported):
+    with pytest.raises(CASTError, match='an exported student, which has no steps: leave --step'):
+        find_source([str(exported)], 'transfer')
+
+
+def test_a_work_directory_that_was_exported_into_gives_its_pipelines_student(tmp_path):
+    """What lies there is of the day when it was exported."""
+    folder = work_dir(tmp_path / 'all', *WHOLE)
+    for name in ('student.py', 'student.pth'):
+        (folder / name).touch()
+    assert find_source([str(folder)]).step == 'refine'
+
+
 def test_the_order_of_the_config_decides_which_step_is_the_last(tmp_path):
     """A step that was run again, or put before others later, begins last."""
     students = ['transfer', 'added', 'refine']

@@ -302,6 +302,17 @@ def test_overlays_below_the_source_are_no_pictures_of_it(photos_of_six):
     assert predict(student, photos_of_six, photos_of_six).pictures == 6
 
 
+def test_overlays_of_other_predictions_below_the_source_are_no_pictures_of_it(photos_of_six):
+    """As when a second student is tried on the same photos; a folder of the user's own is read."""
+    with pytest.raises(KeyboardInterrupt):
+        predict(Stumbling({3: KeyboardInterrupt()}), photos_of_six, photos_of_six / 'stopped')
+    assert predict(BrightPixels(), photos_of_six, photos_of_six / 'first').pictures == 6
+    own = photos_of_six / 'mine/overlays'
+    own.mkdir(parents=True)
+    cv2.imwrite(str(own / '7.png'), picture(0))
+    assert predict(BrightPixels(), photos_of_six, photos_of_six / 'second').pictures == 7
+
+
 def test_a_damaged_start_of_a_run_is_one_line(photos_of_six, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict(Stumbling({3: KeyboardInterrupt()}), photos_of_six, tmp_path / 'out')

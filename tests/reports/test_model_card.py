@@ -42,13 +42,17 @@ model_card = dict(data='Toy scenes, drawn by mmcast.', licences={{'toy_student.p
 """
 
 
+LABELED = "Tom's data/annotations/labeled_50percent_seed0.json"
+
+
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(
         'mmengine.runner.runner.collect_env', dict
     )  # it asks compilers, for a second
     path = tmp_path / 'cast_card.py'
-    path.write_text(PIPELINE.format(root=tmp_path / 'data', configs=ROOT / 'configs'))
+    root = str(tmp_path / "Tom's data").replace("'", r'\'')
+    path.write_text(PIPELINE.format(root=root, configs=ROOT / 'configs'))
     return path
 
 
@@ -62,7 +66,7 @@ def test_a_pipeline_leaves_its_student_and_a_card(config, tmp_path, capsys, monk
     meta = torch.load(folder / 'student.pth', weights_only=True)['meta']['mmcast']
     assert meta['checkpoint_sha256'] == sha256_of_file(checkpoint) and meta['step'] == 'refine'
     (row,) = json.loads((work_dir / 'summary.json').read_text())
-    labels = json.loads((tmp_path / 'data/annotations/labeled_50percent_seed0.json').read_text())
+    labels = json.loads((tmp_path / LABELED).read_text())
     (point,) = json.loads((work_dir / 'label_efficiency.json').read_text())['points']
     assert point['step'] == 'refine' and point['mask_ap'] == row['mask_ap']
     assert (point['images'], point['objects']) == (2, len(labels['annotations']))
