@@ -173,7 +173,11 @@ class Results:
         for row in self.table.rows:
             found = self.rows.get(row.name, {})
             ap, ap50 = (estimate(self.values(row.name, key)) for key in ('ap', 'ap50'))
-            minutes = [one['cpu_seconds'] / 60 for one in found.values() if one['cpu_seconds']]
+            minutes = [  # of a resumed step they are those of its last start
+                one['cpu_seconds'] / 60
+                for one in found.values()
+                if one['cpu_seconds'] and not one['resumed']
+            ]
             cells = [
                 row.title,
                 _spread(ap),

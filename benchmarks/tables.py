@@ -29,6 +29,7 @@ from mmcast.errors import CASTError
 
 TABLES = ('labels', 'stages', 'losses', 'samplers', 'options')
 PERCENT = 'variables.percent'
+FOLDS = 'variables.threshold_folds'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,14 +123,20 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
         )
     steps = Steps(data)
     table = table_of(steps, args.table)
-    if args.rows:
-        table = table.only(args.rows)
-    made = dict.fromkeys(row.step for row in table.rows)
-    choose = args.choose_on == 'val'
-    reads = {step: steps.test(step, choose) if report_on == 'test' else step for step in made}
+    # One config, whatever rows and checkpoints are asked for: another call may be running with it.
+    every = dict.fromkeys(row.step for row in table.rows)
+    tests = {
+        choose: {step: steps.test(step, choose) for step in every if data.reports_test}
+        for choose in (True, False)
+    }
     folder = args.work_dir / args.data
     config = folder / args.table / f'tables_{args.data}.py'
-    steps.write(config, list(reads.values()))
+    steps.write(config, [*every, *tests[True].values(), *tests[False].values()])
+    table = _with_rows(table, args, steps, report_on == 'val' and data.reports_test)
+    made = dict.fromkeys(row.step for row in table.rows)
+    reads = {
+        step: tests[args.choose_on == 'val'][step] if report_on == 'test' else step for step in made
+    }
     runs = _runs_of(args, data, table, reads, config, folder)
     if args.dry_run:
         print('\n'.join(_listing(runs.values())))
@@ -163,6 +170,36 @@ def make_table(args: argparse.Namespace, command: Sequence[str]) -> list[str]:
         plot({args.data: results.content()}, paths)
         print(*paths, sep='\n')
     return problems + _without_figure(rows, args.metric)
+
+
+def _with_rows(table, args: argparse.Namespace, steps, is_other_half: bool):
+    """The rows that are asked for and can be had.
+
+    Args:
+        table: all rows.
+        args: of the command.
+        steps: those of the table.
+        is_other_half: whether steps that test do so on images that are not reported on.
+
+    Raises:
+        CASTError: a row that is asked for is unknown, or of other images than the others.
+    """
+    if args.rows:
+        table = table.only(args.rows)
+    left_out = [row.name for row in table.rows if steps.steps[row.step]['kind'] == 'test']
+    if left_out and is_other_half:
+        said = f'--report-on val: {", ".join(left_out)} test on the other half'
+        if args.rows:
+            raise CASTError(f'{said}: leave them out of --rows, or report on test')
+        print(f'{said}: left out')
+        table = table.only([row.name for row in table.rows if row.name not in left_out])
+    branches = [row.name for row in table.rows if '_without_' in row.step]
+    if branches and (args.cfg_options or {}).get(FOLDS) not in (None, 'None'):
+        raise CASTError(
+            f'{FOLDS}: {branches[0]} would take thresholds that are chosen for the labels of '
+            'another teacher; give --rows without such rows, or see the table options'
+        )
+    return table
 
 
 def _with_percent(data, args: argparse.Namespace):
@@ -326,7 +363,7 @@ def _notes(
             'Differences are of pairs with the same seed, the interval is of their mean (Student).'
         )
     sentences += [
-        "CPU minutes are those of a row's own training step.",
+        "CPU minutes are those of a row's own training step, of seeds that were not resumed in it.",
         f'Commits: {", ".join(sorted(commits)) or "none"}.',
     ]
     return [' '.join(sentences)]

@@ -197,6 +197,36 @@ def test_a_percentage_of_labels_names_the_work_directory_and_the_labels_have_the
     assert 'several percentages' in str(refused.value.code)
 
 
+def toy_table(tmp_path, capsys, *options):
+    """What is listed of the table stages of the toy, and its config."""
+    tables.main(['stages', '--seeds', '0', '--work-dir', str(tmp_path), '--dry-run', *options])
+    return capsys.readouterr().out, (tmp_path / 'toy/stages/tables_toy.py').read_text()
+
+
+def test_a_look_with_other_rows_and_checkpoints_leaves_the_config_of_a_table_that_runs(
+    tmp_path, capsys
+):
+    _, config = toy_table(tmp_path, capsys)
+    few = ('--rows', 'supervised', '--choose-on', 'none')
+    listed, again = toy_table(tmp_path, capsys, *few)
+    assert again == config and 'supervised_test_last' in listed and 'transfer' not in listed
+
+
+def test_a_row_that_tests_is_not_reported_among_those_of_validation_images(tmp_path, capsys):
+    listed, _ = toy_table(tmp_path, capsys, '--report-on', 'val')
+    assert 'zero_shot test on the other half: left out' in listed
+    assert 'zero_shot' not in listed.partition('left out')[2]
+    with pytest.raises(SystemExit, match='leave them out of --rows'):
+        toy_table(tmp_path, capsys, '--report-on', 'val', '--rows', 'zero_shot', 'refine')
+
+
+def test_thresholds_of_folds_are_not_those_of_other_labels(tmp_path, capsys):
+    folds = ('--cfg-options', 'variables.threshold_folds=3')
+    with pytest.raises(SystemExit, match='chosen for the labels of another teacher'):
+        toy_table(tmp_path, capsys, *folds)
+    assert 'thresholds_2' in toy_table(tmp_path, capsys, '--rows', 'transfer', *folds)[0]
+
+
 def test_an_interrupted_step_resumes(folder):
     assert summary('whole.py') == 0
     state = Path('tables/whole/seed0/pipeline.json')
@@ -206,6 +236,9 @@ def test_an_interrupted_step_resumes(folder):
     assert summary('whole.py') == 0
     assert records('whole/seed0')['teach']['resumed']
     assert row_of('tables/whole/summary.json', 'teach')['seeds']['0']['resumed']
+    text = Path('tables/whole/summary.md').read_text()
+    (taught,) = (line for line in text.splitlines() if line.startswith('| taught'))
+    assert taught.endswith('|  |')  # of a part of its training the minutes would say little
     # Its time is that of a part; one like it will take what the other training step took.
     progress = table_runs.Progress([table_runs.Run('whole', 'whole.py', state.parent, 0)], 1)
     progress.seen.clear()
