@@ -40,7 +40,7 @@ from mmcast.pseudo_labels.thresholds import (
     threshold_lines,
     total_counts,
 )
-from mmcast.training.checkpoints import checkpoint_folder, latest_intact_checkpoint
+from mmcast.training.checkpoints import resumable_checkpoint
 from mmcast.training.distributed import on_main, say
 from mmcast.training.runner import train_run
 
@@ -48,7 +48,7 @@ ON_VAL = 'val'
 _FILE = 'thresholds.json'
 _FILTERS = ('min_area', 'min_visible', 'top_k', 'resolve_overlaps')
 # Lengths in the settings of a learning rate's schedule.
-_LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'step_size')
+_LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'total_steps', 'step_size')
 
 
 def number_of_folds(value: Any, place: str) -> int | str:
@@ -156,8 +156,7 @@ def _train_fold(
         if name in step['loads']:
             run.load_from = checkpoints[step['loads'][name]]
         check_config_data(run, ('train_dataloader',))
-        newest = latest_intact_checkpoint(checkpoint_folder(run, work_dir))
-        checkpoints[name] = str(train_run(run, newest).checkpoint)
+        checkpoints[name] = str(train_run(run, resumable_checkpoint(run, work_dir)).checkpoint)
         gc.collect()  # a Runner is full of cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -188,8 +187,8 @@ def short_run(config: Config, labeled: str, fraction: float) -> Config:
         for key in _LENGTHS:
             if isinstance(schedule.get(key), int):
                 schedule[key] = shortened(schedule[key], fraction)
-        if 'milestones' in schedule:
-            schedule['milestones'] = [shortened(each, fraction) for each in schedule['milestones']]
+        for key in {'milestones', 'periods'} & {*schedule}:
+            schedule[key] = [shortened(each, fraction) for each in schedule[key]]
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         run[key] = None
     checkpoint = (run.get('default_hooks') or {}).get('checkpoint')

@@ -228,8 +228,8 @@ class Pipeline:
         runs again does not count: it may be what a person changed after such an error.
         """
         state = self.state.without(self.rerun)
-        self.plan.check_outputs(state)
         due = [name for name in self.plan.chosen if not state.finished(name)]
+        self.plan.check_outputs(due, state)
         self.plan.check_batches(due, state, get_world_size())
 
     def _forget(self, name: str) -> None:

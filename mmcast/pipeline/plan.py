@@ -373,11 +373,16 @@ class Plan:
         others = self._parts(name) if definition['kind'] in DEFAULTS else []
         return self.templates.steps_in([definition, *others, *shared], f'step {name}') - {name}
 
-    def check_outputs(self, state: PipelineState) -> None:
-        """Raises CASTError where the config uses an output that a finished step does not have, or
+    def check_outputs(self, names: Iterable[str], state: PipelineState) -> None:
+        """Raises CASTError where a step uses an output that a finished one does not have, or
         options that it left would do nothing: the steps that use it may come hours later.
+
+        Args:
+            names: of the steps that are to run.
+            state: knows what finished steps left.
         """
-        for template in sorted(self._templates(self.definitions)):
+        used = self._templates({name: self.definitions[name] for name in names})
+        for template in sorted(used):
             step, _, output = template.partition('.')
             if template in self.templates.variables or step not in self.definitions or not output:
                 continue

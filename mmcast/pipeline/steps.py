@@ -13,7 +13,7 @@ from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import choose_held_out, train_folds
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
-from mmcast.training.checkpoints import checkpoint_folder, latest_intact_checkpoint
+from mmcast.training.checkpoints import CLAIM, checkpoint_folder, resumable_checkpoint
 from mmcast.training.runner import test_run, train_run
 
 # What a pseudo_label step passes to generate_pseudo_labels.
@@ -79,7 +79,9 @@ class StepResult:
 def has_progress(step: Step) -> bool:
     """Whether an interrupted step left something that must not mix with changed settings."""
     if step.kind == 'train' and step.config is not None:
-        return any(checkpoint_folder(step.config, step.folder).glob('*.pth'))
+        folder = checkpoint_folder(step.config, step.folder)
+        is_own = folder == step.folder or (step.folder / CLAIM).exists()
+        return is_own and any(folder.glob('*.pth'))
     if step.kind in ('pseudo_label', 'folds', 'thresholds') and step.folder.exists():
         return any(path.name != 'fingerprint.json' for path in step.folder.iterdir())
     return False
@@ -116,9 +118,7 @@ def _run_call(step: Step) -> StepResult:
 
 def _run_train(step: Step) -> StepResult:
     check_config_data(step.config, ('train_dataloader', 'val_dataloader'))
-    result = train_run(
-        step.config, latest_intact_checkpoint(checkpoint_folder(step.config, step.folder))
-    )
+    result = train_run(step.config, resumable_checkpoint(step.config, step.folder))
     outputs = dict(checkpoint=str(result.checkpoint))
     if result.best_checkpoint:
         outputs['best_checkpoint'] = str(result.best_checkpoint)

@@ -107,6 +107,11 @@ class Templates:
         outputs = state.outputs(step)
         if not output:
             return outputs
+        if output == 'best_checkpoint' and output not in outputs and 'checkpoint' in outputs:
+            raise CASTError(
+                f'{user} uses {{{name}}}, but step {step} kept no best checkpoint: its config has '
+                'no save_best, or no validation gave that figure, as where nothing was found'
+            )
         if output not in outputs:
             raise CASTError(
                 f'{user} uses {{{name}}}, but step {step} gave no {output}; {hint(output, outputs)}'

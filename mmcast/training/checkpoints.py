@@ -11,8 +11,9 @@ from mmengine.runner import Runner
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically
 from mmcast.models.weights.reading import read_state_dict
-from mmcast.training.distributed import say
+from mmcast.training.distributed import on_main, say
 
+CLAIM = 'checkpoints_elsewhere.txt'  # in the folder of a step whose checkpoints are elsewhere
 _LAST = 'last_checkpoint'  # MMEngine's text file with the path of the newest one
 
 
@@ -54,6 +55,32 @@ def latest_intact_checkpoint(folder: Path) -> Path | None:
     if numbered:
         say(f'warning: no checkpoint in {folder} can be read; starting anew')
     return None
+
+
+def resumable_checkpoint(cfg: Config, work_dir: Path) -> Path | None:
+    """The newest intact checkpoint of a step of a pipeline, for all processes.
+
+    In ``out_dir`` a folder of checkpoints has the name of the step alone; the step's own folder
+    says whether it is its.
+
+    Raises:
+        CASTError: the folder holds another run's.
+    """
+    folder, claim = checkpoint_folder(cfg, work_dir), work_dir / CLAIM
+
+    def check() -> None:
+        if folder == work_dir or claim.exists():
+            return
+        if holds_run(folder):
+            raise CASTError(
+                f'{folder} has the checkpoints of another run, or of this step before it was run '
+                'again: move them away, or give another default_hooks.checkpoint.out_dir'
+            )
+        work_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(claim, f'{folder}\n')
+
+    on_main(check)
+    return latest_intact_checkpoint(folder)
 
 
 def last_checkpoint(runner: Runner) -> Path:
@@ -101,6 +128,32 @@ def remove_parts(folder: Path) -> None:
     if is_main_process():
         for path in folder.glob(part_of('*.pth')):
             path.unlink(missing_ok=True)
+
+
+def check_filenames(options: dict) -> None:
+    """Raises CASTError for names of checkpoints that nobody who resumes would find."""
+    names = options.get('filename_tmpl', 'iter_{}.pth')
+    if names not in ('iter_{}.pth', 'epoch_{}.pth'):
+        raise CASTError(
+            f'default_hooks.checkpoint.filename_tmpl is {names!r}: a run is resumed from '
+            'iter_{}.pth or epoch_{}.pth; leave it out'
+        )
+
+
+def save_between_steps(cfg: Config) -> None:
+    """Rounds the interval of checkpoints up, in place, to whole steps of an optimizer that
+    accumulates: one in between lacks the gradients so far, and a resumed run would be another.
+    """
+    options = hook_options(cfg)
+    counts = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    interval = options.get('interval', -1)
+    if options.get('by_epoch', True) or interval < 1 or counts < 2 or not interval % counts:
+        return
+    options['interval'] = -(-interval // counts) * counts
+    say(
+        f'checkpoints are saved every {options["interval"]} iterations in place of {interval}: '
+        f'after whole steps of the optimizer, which are {counts} iterations each'
+    )
 
 
 def keep_two(cfg: Config) -> bool:

@@ -77,6 +77,13 @@ def run_processes(number: int, function: Callable[[], Any]) -> None:
         while not processes.join():
             pass
     except multiprocessing.ProcessExitedException as error:
+        if error.exit_code < 0:
+            print(
+                f'error: process {error.error_index} of {number} was killed by signal '
+                f'{-error.exit_code}, by the system mostly for lack of memory: give fewer '
+                '--processes, num_workers or a smaller batch',
+                file=sys.stderr,
+            )
         raise SystemExit(error.exit_code if error.exit_code > 0 else 1) from error
 
 

@@ -30,6 +30,7 @@ from mmcast.processes import end_with_parent
 from mmcast.spelling import hint
 from mmcast.training.batches import check_batch_sizes, divide_batch_size
 from mmcast.training.checkpoints import (
+    check_filenames,
     checkpoint_folder,
     hook_options,
     keep_only,
@@ -37,6 +38,7 @@ from mmcast.training.checkpoints import (
     last_checkpoint,
     part_of,
     remove_parts,
+    save_between_steps,
 )
 from mmcast.training.curves import number_start
 from mmcast.training.distributed import check_sync_bn, say
@@ -220,8 +222,9 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
         CASTError: ``load_from`` is not a valid checkpoint of this model, the batch cannot be
             divided, the optimizer leaves out parameters that learn, no validation gives a metric of
             ``save_best``, a transform would leave masks behind, a loop would never end, ``sync_bn``
-            would take activations out of the model, weights become NaN or infinite, embeddings are
-            kept of images that never come again, or the disk is full.
+            would take activations out of the model, checkpoints are to have other names, weights
+            become NaN or infinite, embeddings are kept of images that never come again, or the
+            disk is full.
     """
     if resume_from:
         cfg.merge_from_dict(dict(resume=True, load_from=str(resume_from)))
@@ -231,6 +234,8 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     if not torch.cuda.is_available():
         keep_freed_memory()
     check_save_best(hook_options(cfg))
+    check_filenames(hook_options(cfg))
+    save_between_steps(cfg)
     check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)

@@ -156,6 +156,30 @@ def test_an_error_of_two_processes_is_one_line_of_each(config):
     assert 'Traceback' not in done.stderr
 
 
+KILLED = """
+import os, signal
+from mmcast.training.distributed import run_processes
+
+def work():
+    if os.environ['RANK'] == '1':
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == '__main__':
+    run_processes(2, work)
+"""
+
+
+def test_a_process_that_the_system_kills_is_said_to_be(tmp_path):
+    """As one that needs more memory than there is; it can say nothing itself."""
+    (tmp_path / 'killed.py').write_text(KILLED)
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, tmp_path / 'killed.py'], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert 'error: process 1 of 2 was killed by signal 9' in done.stderr
+
+
 def test_resume_of_another_config_is_refused(config, monkeypatch):
     assert call('train.py', config, '--work-dir', 'w', monkeypatch=monkeypatch) == ''
     Path(config).rename('other.py')

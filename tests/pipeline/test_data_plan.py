@@ -266,7 +266,7 @@ def test_step_configs_know_all_options_and_get_the_sizes(tmp_path, teacher, stud
     names = {'variables.teacher': Typed(teacher), 'variables.student': Typed(student)}
     plan = Plan('cast_custom_foundation.py', cfg_options=names)
     state = Finished(teacher=teacher, student=student, given=dict(window=224, teacher_window=320))
-    plan.check_outputs(state)
+    plan.check_outputs(plan.definitions, state)
     plan.definitions['transfer']['pseudo_labels'] = 'x'
     for name, number in (('zero_shot', 1), ('transfer', 2)):
         config = plan.step(name, tmp_path, state).config
@@ -308,12 +308,12 @@ def test_options_for_all_steps_that_the_plan_decides_are_refused(key, value, mes
     plan = Plan('cast_custom_foundation.py', cfg_options={f'step_options.{key}': value})
     state = Finished(presets=dict(grounded_sam={24: {'train_dataloader.batch_size': 2}}))
     if message is None:
-        plan.check_outputs(state)
+        plan.check_outputs(plan.definitions, state)
         return
     with pytest.raises(
         CASTError, match=f'step_options.{key} would do nothing: step plan .*{message}'
     ):
-        plan.check_outputs(state)
+        plan.check_outputs(plan.definitions, state)
 
 
 def test_a_plan_without_self_training_decides_nothing_about_it():

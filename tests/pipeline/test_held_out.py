@@ -259,10 +259,13 @@ steps = dict(
 def test_a_short_run_has_the_same_schedule_in_less_time():
     config = Config.fromfile('configs/toy/toy_teacher_adapt_labeled.py')
     config.param_scheduler.append(dict(type='MultiStepLR', by_epoch=False, milestones=[100, 120]))
+    config.param_scheduler.append(dict(type='OneCycleLR', by_epoch=False, total_steps=150))
+    config.param_scheduler.append(dict(type='CosineRestartLR', by_epoch=False, periods=[50, 100]))
     config.custom_hooks.append(dict(type='EarlyStoppingHook', monitor='coco/segm_mAP'))
     run = short_run(config, 'some.json', 0.4)
     assert run.train_cfg.max_iters == 60
-    warm_up, poly, steps = run.param_scheduler
+    warm_up, poly, steps, cycle, restarts = run.param_scheduler
+    assert (cycle['total_steps'], restarts['periods']) == (60, [20, 40])
     assert (warm_up['begin'], warm_up['end'], steps['milestones']) == (0, 20, [40, 48])
     assert 'end' not in poly
     assert run.val_cfg is None and run.train_dataloader.dataset.ann_file == 'some.json'

@@ -449,6 +449,22 @@ def test_best_validation_counts_where_the_config_saves_it(config, monkeypatch):
     )
 
 
+def test_checkpoints_on_another_disk_are_those_of_one_work_directory(config, tmp_path):
+    """Their folders have the name of the step alone; another run's would be taken as finished."""
+    large = tmp_path / 'large'
+    options = {'step_options.default_hooks.checkpoint.out_dir': str(large)}
+    run(config, cfg_options=options)
+    with pytest.raises(CASTError, match=r'02_teach has the checkpoints of another run'):
+        train(config, tmp_path / 'other', cfg_options=options)
+    changed = options | variables(refine_lr=1e-4)
+    with pytest.raises(CASTError, match=r'03_refine has .* of this step before it was run again'):
+        run(config, rerun=['refine'], cfg_options=changed)
+    (large / '03_refine').rename(large / 'kept')
+    run(config, step=['refine'], cfg_options=changed)
+    assert records(config)['refine']['status'] == 'finished'
+    assert not records(config)['refine']['resumed'] and (large / '03_refine/iter_6.pth').exists()
+
+
 def run_as_rank(number: int, port: int, config: Path) -> None:
     """One of two processes of a pipeline, which fails first and then does not."""
     os.environ.update(

@@ -492,9 +492,11 @@ def test_variables_may_name_variables_and_outputs(write):
     assert plan.templates.resolve('{best}', 'test', state) == 'a.pth'
     assert plan.needs('label') == {'data', 'adapt'}
     with pytest.raises(
-        CASTError, match='step adapt gave no best_checkpoint; did you mean checkpoint'
+        CASTError, match='step adapt kept no best checkpoint: its config has no save_best, or no'
     ):
         plan.templates.resolve('{adapt.best_checkpoint}', 'test', state)
+    with pytest.raises(CASTError, match='adapt gave no checkpiont; did you mean checkpoint'):
+        plan.templates.resolve('{adapt.checkpiont}', 'test', state)
 
 
 def test_a_step_alone_is_all_its_outputs(write):
@@ -811,7 +813,7 @@ def test_what_a_disabled_step_would_use_need_not_be_there(write):
     """The output of a function is known when it has run; here nothing would read it."""
     step = "off=dict(enabled=False, kind='train', config='step.py', load_from='{data.weights}'),"
     plan = plan_of(write(PIPELINE.replace('    adapt=', f'    {step}\n    adapt=')))
-    plan.check_outputs(finish(plan, data=FILES))
+    plan.check_outputs(plan.definitions, finish(plan, data=FILES))
 
 
 def test_a_step_may_decide_for_one_step_what_step_options_say_for_the_others(write):
@@ -819,7 +821,7 @@ def test_a_step_may_decide_for_one_step_what_step_options_say_for_the_others(wri
     text += "step_options = {'train_cfg.max_iters': 5}"
     plan = plan_of(write(text))
     state = finish(plan, data=dict(FILES, own={'train_cfg.max_iters': 7}))
-    plan.check_outputs(state)
+    plan.check_outputs(plan.definitions, state)
     numbers = [plan.iterations(name, state) for name in ('adapt', 'student')]
     assert numbers == [5, 7]
     plan = plan_of(
@@ -828,7 +830,7 @@ def test_a_step_may_decide_for_one_step_what_step_options_say_for_the_others(wri
     with pytest.raises(
         CASTError, match='data decides it for adapt, student; change what that step'
     ):
-        plan.check_outputs(state)
+        plan.check_outputs(plan.definitions, state)
 
 
 def test_a_pipeline_of_which_no_step_would_run_is_refused(write):

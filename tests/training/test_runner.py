@@ -274,6 +274,34 @@ def test_checkpoints_in_a_folder_of_their_own_are_found(tmp_path):
     assert result.checkpoint == tmp_path / 'large_disk/run/iter_4.pth'
 
 
+def test_names_of_checkpoints_that_resuming_would_not_find_are_refused(tmp_path):
+    hooks = dict(checkpoint=dict(filename_tmpl='model_{:06d}.pth'))
+    with pytest.raises(CASTError, match=r"filename_tmpl is 'model_.*leave it out"):
+        train_run(config(tmp_path, default_hooks=hooks))
+
+
+def test_a_run_that_accumulates_is_resumed_after_whole_steps(tmp_path, capsys):
+    """A checkpoint between two steps has lost the gradients so far."""
+
+    def train(name, **more):
+        hooks = dict(checkpoint=dict(interval=3, max_keep_ckpts=-1))
+        cfg = config(
+            tmp_path / name,
+            iterations=8,
+            default_hooks=hooks,
+            optim_wrapper=dict(accumulative_counts=2),
+        )
+        return train_run(cfg, **more)
+
+    whole = train('whole').checkpoint
+    assert 'saved every 4 iterations in place of 3' in capsys.readouterr().out
+    saved = sorted(path.name for path in whole.parent.glob('iter_*.pth'))
+    assert saved == ['iter_4.pth', 'iter_8.pth']
+    resumed = train('resumed', resume_from=whole.parent / 'iter_4.pth').checkpoint
+    first, second = (read_state_dict(path) for path in (whole, resumed))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_a_log_level_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(CASTError, match='log_level ERRO is none; did you mean ERROR'):
         train_run(config(tmp_path, log_level='ERRO'))
