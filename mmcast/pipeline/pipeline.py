@@ -234,9 +234,8 @@ class Pipeline:
 
     def _forget(self, name: str) -> None:
         folder = self.state.folder(name, self.plan.number(name))
-        backup = self.state.forget(name, folder)
-        if backup:
-            say(f'{folder} is kept as {backup}')
+        for path, backup in self.state.forget(name, folder).items():
+            say(f'{path} is kept as {backup}')
 
     def _left(self, name: str) -> str:
         """A guess: the remaining training iterations at the mean speed of the steps done so far.

@@ -16,7 +16,7 @@ from mmcast.errors import CASTError
 from mmcast.files import move_aside, sha256_of_file, size_of_file, write_atomically
 from mmcast.images import list_folder
 from mmcast.pipeline.steps import Step, StepResult, has_progress
-from mmcast.training.checkpoints import holds_run
+from mmcast.training.checkpoints import holds_run, move_elsewhere_aside
 
 STATE_FILE = 'pipeline.json'
 FINGERPRINT = 'fingerprint.json'  # in the folder of each step
@@ -245,12 +245,16 @@ class PipelineState:
         self._save()
         return resumed
 
-    def forget(self, name: str, folder: Path) -> Path | None:
-        """Drops the record of a step that is to run again; returns where its folder is kept."""
+    def forget(self, name: str, folder: Path) -> dict[Path, Path]:
+        """Drops the record of a step that is to run again; returns where its folder, and those of
+        its checkpoints that are elsewhere, are kept.
+        """
         self.records.pop(name, None)
-        backup = move_aside(folder)
+        kept = move_elsewhere_aside(folder)  # first: the folder says where they are
+        if backup := move_aside(folder):
+            kept[folder] = backup
         self._save()
-        return backup
+        return kept
 
     def finish(self, name: str, result: StepResult, **facts: Any) -> None:
         """Writes down what a step gave, and ``facts`` about the run."""

@@ -13,7 +13,7 @@ from mmcast.data.config_data import check_config_data
 from mmcast.errors import CASTError
 from mmcast.pipeline.held_out import choose_held_out, train_folds
 from mmcast.pseudo_labels.generate import generate_pseudo_labels
-from mmcast.training.checkpoints import CLAIM, checkpoint_folder, resumable_checkpoint
+from mmcast.training.checkpoints import checkpoint_folder, owns, resumable_checkpoint
 from mmcast.training.runner import test_run, train_run
 
 # What a pseudo_label step passes to generate_pseudo_labels.
@@ -80,8 +80,7 @@ def has_progress(step: Step) -> bool:
     """Whether an interrupted step left something that must not mix with changed settings."""
     if step.kind == 'train' and step.config is not None:
         folder = checkpoint_folder(step.config, step.folder)
-        is_own = folder == step.folder or (step.folder / CLAIM).exists()
-        return is_own and any(folder.glob('*.pth'))
+        return owns(step.folder, folder) and any(folder.glob('*.pth'))
     if step.kind in ('pseudo_label', 'folds', 'thresholds') and step.folder.exists():
         return any(path.name != 'fingerprint.json' for path in step.folder.iterdir())
     return False

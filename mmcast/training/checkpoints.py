@@ -9,11 +9,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mmcast.errors import CASTError
-from mmcast.files import write_atomically
+from mmcast.files import move_aside, write_atomically
 from mmcast.models.weights.reading import read_state_dict
 from mmcast.training.distributed import on_main, say
 
-CLAIM = 'checkpoints_elsewhere.txt'  # in the folder of a step whose checkpoints are elsewhere
+CLAIM = 'checkpoints_elsewhere.txt'  # in the folder of a step: where its checkpoints are
+OWNER = 'step_folder.txt'  # where these are: the folder of the step
 _LAST = 'last_checkpoint'  # MMEngine's text file with the path of the newest one
 
 
@@ -60,27 +61,61 @@ def latest_intact_checkpoint(folder: Path) -> Path | None:
 def resumable_checkpoint(cfg: Config, work_dir: Path) -> Path | None:
     """The newest intact checkpoint of a step of a pipeline, for all processes.
 
-    In ``out_dir`` a folder of checkpoints has the name of the step alone; the step's own folder
-    says whether it is its.
+    In ``out_dir`` a folder of checkpoints has the name of the step alone. So the step's own folder
+    names it, and it names that: another run may have none there yet.
 
     Raises:
-        CASTError: the folder holds another run's.
+        CASTError: the folder is another run's.
     """
-    folder, claim = checkpoint_folder(cfg, work_dir), work_dir / CLAIM
+    folder = checkpoint_folder(cfg, work_dir)
 
-    def check() -> None:
-        if folder == work_dir or claim.exists():
+    def claim() -> None:
+        if folder == work_dir:
             return
-        if holds_run(folder):
+        owner = _other_owner(folder, work_dir)
+        if owner or (holds_run(folder) and not owns(work_dir, folder)):
             raise CASTError(
-                f'{folder} has the checkpoints of another run, or of this step before it was run '
-                'again: move them away, or give another default_hooks.checkpoint.out_dir'
+                f'{folder} is for the checkpoints of {owner or "another run"}: give another '
+                'default_hooks.checkpoint.out_dir, or move it away'
             )
-        work_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(claim, f'{folder}\n')
+        for place, other in ((folder / OWNER, work_dir), (work_dir / CLAIM, folder)):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(place, f'{other.absolute()}\n')
 
-    on_main(check)
+    on_main(claim)
     return latest_intact_checkpoint(folder)
+
+
+def owns(work_dir: Path, folder: Path) -> bool:
+    """Whether checkpoints in ``folder`` are those of the step in ``work_dir``."""
+    return folder == work_dir or _named_in(work_dir / CLAIM) == folder.absolute()
+
+
+def move_elsewhere_aside(step_folder: Path) -> dict[Path, Path]:
+    """Renames the folders of a step's checkpoints that are elsewhere, those of its folds too.
+
+    Returns:
+        What they were called -> what they are called now.
+    """
+    moved = {}
+    for claim in (*step_folder.glob(CLAIM), *sorted(step_folder.glob(f'*/{CLAIM}'))):
+        folder = _named_in(claim)
+        if folder and not _other_owner(folder, claim.parent) and (backup := move_aside(folder)):
+            moved[folder] = backup
+    return moved
+
+
+def _other_owner(folder: Path, work_dir: Path) -> Path | None:
+    """The step, in another folder that is still there, that a folder of checkpoints is for. One
+    that is gone may have been moved to here.
+    """
+    owner = _named_in(folder / OWNER)
+    return owner if owner and owner != work_dir.absolute() and owner.exists() else None
+
+
+def _named_in(path: Path) -> Path | None:
+    """The folder that a file names, None without that file."""
+    return Path(path.read_text(encoding='utf-8').rstrip('\n')) if path.exists() else None
 
 
 def last_checkpoint(runner: Runner) -> Path:

@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmcast.locks import hold_work_dir
 from mmcast.pipeline.state import PipelineState
 from mmcast.pipeline.templates import resolve
 from mmcast.training.batches import divide_batch_size
+from mmcast.training.checkpoints import move_elsewhere_aside, resumable_checkpoint
 
 STEP_CONFIG = """
 custom_imports = dict(imports=['toy_run'])
@@ -454,15 +456,43 @@ def test_checkpoints_on_another_disk_are_those_of_one_work_directory(config, tmp
     large = tmp_path / 'large'
     options = {'step_options.default_hooks.checkpoint.out_dir': str(large)}
     run(config, cfg_options=options)
-    with pytest.raises(CASTError, match=r'02_teach has the checkpoints of another run'):
+    with pytest.raises(
+        CASTError, match=r'large/02_teach is for .* of \S*work/02_teach: give anoth'
+    ):
         train(config, tmp_path / 'other', cfg_options=options)
-    changed = options | variables(refine_lr=1e-4)
-    with pytest.raises(CASTError, match=r'03_refine has .* of this step before it was run again'):
-        run(config, rerun=['refine'], cfg_options=changed)
-    (large / '03_refine').rename(large / 'kept')
-    run(config, step=['refine'], cfg_options=changed)
-    assert records(config)['refine']['status'] == 'finished'
-    assert not records(config)['refine']['resumed'] and (large / '03_refine/iter_6.pth').exists()
+    for folder in (config.parent / 'work', tmp_path / 'other'):  # without a word of whose they are
+        (folder / '02_teach').rename(folder / 'gone')
+    with pytest.raises(CASTError, match=r'large/02_teach is for the checkpoints of another run'):
+        train(config, tmp_path / 'other', cfg_options=options)
+
+
+def test_a_step_that_runs_again_keeps_its_checkpoints_on_another_disk(config, tmp_path):
+    """It trains anew, and does not take the old checkpoints for its own."""
+    large = tmp_path / 'large'
+    options = {'step_options.default_hooks.checkpoint.out_dir': str(large)}
+    run(config, cfg_options=options)
+    old = (large / '03_refine/iter_6.pth').read_bytes()
+    run(config, rerun=['refine', 'zero_shot'], cfg_options=options | variables(refine_lr=1e-4))
+    assert finished(config) == STEPS and not records(config)['refine']['resumed']
+    assert (large / '03_refine.old1/iter_6.pth').read_bytes() == old
+    assert (large / '03_refine/iter_6.pth').read_bytes() != old
+
+
+def test_two_runs_at_a_time_have_their_checkpoints_on_another_disk_apart(tmp_path):
+    """The first may not have saved any yet. It may be moved, but a copy is another run."""
+    hooks = dict(checkpoint=dict(out_dir=str(tmp_path / 'large')))
+    cfg = Config(dict(default_hooks=hooks))
+    assert resumable_checkpoint(cfg, tmp_path / 'a/01_teach') is None
+    with pytest.raises(CASTError, match=r'large/01_teach is for .*a/01_teach'):
+        resumable_checkpoint(cfg, tmp_path / 'b/01_teach')
+    shutil.copytree(tmp_path / 'a', tmp_path / 'copy')
+    with pytest.raises(CASTError, match=r'large/01_teach is for .*a/01_teach'):
+        resumable_checkpoint(cfg, tmp_path / 'copy/01_teach')
+    assert move_elsewhere_aside(tmp_path / 'copy/01_teach') == {}
+    (tmp_path / 'a').rename(tmp_path / 'moved')
+    torch.save(dict(weight=torch.ones(1)), tmp_path / 'large/01_teach/iter_2.pth')
+    found = resumable_checkpoint(cfg, tmp_path / 'moved/01_teach')
+    assert found == tmp_path / 'large/01_teach/iter_2.pth'
 
 
 def run_as_rank(number: int, port: int, config: Path) -> None:
