@@ -187,15 +187,9 @@ class Plan:
         for name, definition in definitions.items():
             check_arguments(name, definition)
 
-    def _templates(self, steps: dict[str, dict] | None = None) -> set[str]:
-        """The names in all templates of the config that anything reads.
-
-        Args:
-            steps: in place of the config's.
-        """
+    def _templates(self) -> set[str]:
+        """The names in all templates of the config that anything reads."""
         content = self.config.to_dict()
-        if steps is not None:
-            content['steps'] = steps
         return names_in([content[key] for key in PIPELINE_KEYS if key in content])
 
     def _load(self, definition: dict, user: str) -> Config:
@@ -364,6 +358,10 @@ class Plan:
         Raises:
             CASTError: it uses a name that is neither a variable nor a step.
         """
+        return self.templates.steps_in(self._read_by(name), f'step {name}') - {name}
+
+    def _read_by(self, name: str) -> list:
+        """The parts of the config that decide what a step is."""
         definition = self.definitions[name]
         shared = (
             []
@@ -371,7 +369,7 @@ class Plan:
             else [self.config.get(key) for key in ('datasets', 'step_options')]
         )
         others = self._parts(name) if definition['kind'] in DEFAULTS else []
-        return self.templates.steps_in([definition, *others, *shared], f'step {name}') - {name}
+        return [definition, *others, *shared]
 
     def check_outputs(self, names: Iterable[str], state: PipelineState) -> None:
         """Raises CASTError where a step uses an output that a finished one does not have, or
@@ -381,13 +379,16 @@ class Plan:
             names: of the steps that are to run.
             state: knows what finished steps left.
         """
-        used = self._templates({name: self.definitions[name] for name in names})
-        for template in sorted(used):
-            step, _, output = template.partition('.')
-            if template in self.templates.variables or step not in self.definitions or not output:
-                continue
-            if state.finished(step):
-                self.templates.output(template, str(self.path), state)
+        parts = {f'step {name}': self._read_by(name) for name in names}
+        for user, part in {**parts, 'report': [self.config.get('report')]}.items():
+            for template in sorted(names_in(self.templates.fill_in(part))):
+                step, _, output = template.partition('.')
+                if step not in self.definitions or not output or not state.finished(step):
+                    continue
+                # In the report a typo was found before, but of what a function gives; a best
+                # checkpoint that there is not must stop no other step.
+                if user != 'report' or self.definitions[step]['kind'] == 'call':
+                    self.templates.output(template, f'{self.path}: {user}', state)
         for name, config in self._configs.items():
             options = self._known_options(name, state)
             if self._decider(name) and isinstance(options, dict):

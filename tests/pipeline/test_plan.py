@@ -499,6 +499,22 @@ def test_variables_may_name_variables_and_outputs(write):
         plan.templates.resolve('{adapt.checkpiont}', 'test', state)
 
 
+def test_an_output_that_is_missing_stops_those_steps_alone_that_use_it(write):
+    """Also through a variable; the report, made at the end, stops them for a typo alone."""
+    text = PIPELINE.replace("best='{adapt.checkpoint}'", "best='{adapt.best_checkpoint}'")
+    text += "report['other_runs'] = dict(base='{adapt.best_checkpoint}')\n"
+    plan = plan_of(write(text))
+    state = finish(plan, data=FILES, adapt=dict(checkpoint='a.pth'))
+    plan.check_outputs(['adapt', 'student'], state)
+    with pytest.raises(
+        CASTError, match='step label uses {adapt.best_checkpoint}, but step adapt k'
+    ):
+        plan.check_outputs(['label', 'student'], state)
+    plan = plan_of(write(PIPELINE + "report['img_dir'] = '{data.val_imags}'"))
+    with pytest.raises(CASTError, match='report uses .* gave no val_imags; did you mean val_ima'):
+        plan.check_outputs([], finish(plan, data=FILES))
+
+
 def test_a_step_alone_is_all_its_outputs(write):
     plan = plan_of(write(PIPELINE))
     state = finish(plan, data=FILES)
