@@ -346,10 +346,10 @@ def _teacher_steps(
         return _iterations(steps, wanted, batch, accumulate, images, TEACHER_PASSES)
 
     training = dict(preset, **common, **_batches(batch, accumulate))
-    labeled = dict(training, **_schedule(decisions.choose('teacher_iterations', first)))
+    labeled = dict(training, **_schedule(decisions.choose('teacher_iterations', first), accumulate))
     both = dict(training, **_sampler(batch))
     if choices.self_training:  # else the teacher of 1a labels with them
-        both |= _schedule(decisions.choose('self_training_iterations', second))
+        both |= _schedule(decisions.choose('self_training_iterations', second), accumulate)
     return dict(
         zero_shot={**common, 'model.pixel_contrast': None},
         adapt_labeled=labeled,
@@ -397,10 +397,10 @@ def _student_steps(
     return dict(
         transfer={
             **common,
-            **_schedule(transfer),
+            **_schedule(transfer, accumulate),
             **_sampler(batch),
         },
-        refine={**common, **_schedule(refine)},
+        refine={**common, **_schedule(refine, accumulate)},
     )
 
 
@@ -463,14 +463,16 @@ def _sampler(batch: int) -> dict[str, int]:
     return {'train_dataloader.sampler.batch_size': sampler_batch_size(batch, SOURCES)}
 
 
-def _schedule(iterations: float) -> dict[str, int]:
-    """Length of a training step; a long one is validated and saved on the way."""
+def _schedule(iterations: float, accumulate: int) -> dict[str, int]:
+    """Length of a training step; a long one is validated on the way, and saved between steps of
+    the optimiser, which accumulates so many gradients.
+    """
     iterations = int(iterations)
     interval = iterations if iterations < 5000 else -(-iterations // 5)
     return {
         'train_cfg.max_iters': iterations,
         'train_cfg.val_interval': interval,
-        'default_hooks.checkpoint.interval': max(1, -(-iterations // 10)),
+        'default_hooks.checkpoint.interval': -(-iterations // (10 * accumulate)) * accumulate,
     }
 
 

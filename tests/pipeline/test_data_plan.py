@@ -116,6 +116,20 @@ def test_a_batch_of_one_takes_labeled_and_pseudo_labeled_images_by_turns(tmp_pat
     assert plan['transfer']['train_dataloader.sampler.batch_size'] == 6
 
 
+def test_checkpoints_are_saved_between_steps_of_the_optimizer():
+    """In between, the gradients so far would be missing in a run that is resumed."""
+    given = dict(teacher_batch_size=1, student_batch_size=2, student_iterations=1001)
+    plan = any_plan(given=given)
+    steps = [plan[name] for name in ('adapt_labeled', 'adapt_self_training', 'transfer', 'refine')]
+    saved = [
+        (step['optim_wrapper.accumulative_counts'], step['default_hooks.checkpoint.interval'])
+        for step in steps
+    ]
+    assert [counts for counts, _ in saved] == [8, 8, 4, 4]
+    assert all(interval > 0 and interval % counts == 0 for counts, interval in saved)
+    assert saved[2][1] == 104  # a tenth, rounded up
+
+
 @pytest.mark.parametrize('batch, images', [(1, 8), (2, 8), (3, 6), (4, 8), (5, 10), (7, 14)])
 def test_steps_of_any_batch_size_hold_whole_batches_of_the_sampler(batch, images):
     """A training step refuses others."""
