@@ -5,6 +5,7 @@ validation images.
 
 import copy
 import gc
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ ON_VAL = 'val'
 _FILE = 'thresholds.json'
 _FILTERS = ('min_area', 'min_visible', 'top_k', 'resolve_overlaps')
 # Lengths in the settings of a learning rate's schedule.
-_LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'total_steps', 'step_size')
+_LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'step_size')
 
 
 def number_of_folds(value: Any, place: str) -> int | str:
@@ -184,11 +185,7 @@ def short_run(config: Config, labeled: str, fraction: float) -> Config:
         if run.train_cfg.get(key):
             run.train_cfg[key] = shortened(run.train_cfg[key], fraction)
     for schedule in _schedules(run.get('param_scheduler') or []):
-        for key in _LENGTHS:
-            if isinstance(schedule.get(key), int):
-                schedule[key] = shortened(schedule[key], fraction)
-        for key in {'milestones', 'periods'} & {*schedule}:
-            schedule[key] = [shortened(each, fraction) for each in schedule[key]]
+        _shorten_schedule(schedule, fraction)
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         run[key] = None
     checkpoint = (run.get('default_hooks') or {}).get('checkpoint')
@@ -200,6 +197,30 @@ def short_run(config: Config, labeled: str, fraction: float) -> Config:
         hook for hook in run.get('custom_hooks') or [] if hook['type'] != 'EarlyStoppingHook'
     ]
     return run
+
+
+def _shorten_schedule(schedule: dict, fraction: float) -> None:
+    """Makes a learning rate's schedule shorter, in place.
+
+    Where a cycle ends is rounded, not how long it is: ``OneCycleLR`` refuses an iteration more
+    than it knows of.
+    """
+    begin = schedule.get('begin', 0)
+    for key in _LENGTHS:
+        if isinstance(schedule.get(key), int):
+            schedule[key] = shortened(schedule[key], fraction)
+    if isinstance(schedule.get('total_steps'), int):
+        schedule['total_steps'] = _shortened_parts(begin, [schedule['total_steps']], fraction)[0]
+    if 'milestones' in schedule:
+        schedule['milestones'] = [shortened(each, fraction) for each in schedule['milestones']]
+    if 'periods' in schedule:
+        schedule['periods'] = _shortened_parts(begin, schedule['periods'], fraction)
+
+
+def _shortened_parts(begin: int, lengths: Sequence[int], fraction: float) -> list[int]:
+    """Lengths one after the other, from ``begin`` on, so that the last ends at its rounded end."""
+    ends = [shortened(end, fraction) for end in itertools.accumulate([begin, *lengths])]
+    return [max(1, end - start) for start, end in itertools.pairwise(ends)]
 
 
 def shortened(length: int, fraction: float) -> int:

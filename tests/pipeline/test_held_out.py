@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from colour_teacher import HEIGHT, WIDTH, make_data
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 from stored_labels import label
 
 from mmcast.errors import CASTError
@@ -254,6 +256,29 @@ steps = dict(
     named = {'steps.folds.train': ['adapt', 'more', 'last']}
     with pytest.raises(CASTError, match='folds names a step, but step more does not run'):
         Plan(config.with_name('changed.py'), cfg_options=named)
+
+
+def test_cycles_of_a_short_run_end_with_it():
+    """Begin and length rounded apart may end before the run; OneCycleLR fails at that."""
+    config = Config.fromfile('configs/toy/toy_teacher_adapt_labeled.py')
+    config.train_cfg.max_iters = 105
+    common = dict(by_epoch=False, begin=10)
+    config.param_scheduler = [
+        dict(type='OneCycleLR', eta_max=0.1, total_steps=95, **common),
+        dict(
+            type='CosineRestartLR', eta_min=0, periods=[15, 15, 65], restart_weights=[1], **common
+        ),
+    ]
+    run = short_run(config, 'some.json', 0.3)
+    cycle, restarts = run.param_scheduler
+    assert (run.train_cfg.max_iters, cycle['begin']) == (32, 3)
+    assert cycle['total_steps'] == sum(restarts['periods']) == 29
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = PARAM_SCHEDULERS.build(dict(cycle, optimizer=optimizer))
+    for _ in range(run.train_cfg.max_iters):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]['lr'] < 1e-3
 
 
 def test_a_short_run_has_the_same_schedule_in_less_time():
