@@ -18,6 +18,7 @@ from mmcast.pipeline.state import flatten
 from mmcast.pipeline.templates import Templates
 from mmcast.spelling import hint
 from mmcast.training.batches import check_batch_sizes, divide_batch_size
+from mmcast.training.checkpoints import check_filenames, hook_options
 from mmcast.training.overrides import Finding, find_unknown, nested, refuse
 
 _Definitions = Mapping[str, dict]
@@ -161,6 +162,20 @@ def _in_place_of(options: Any, path: tuple[str, ...]) -> list | None:
             return [] if options.get('_delete_') else None
         options = options[key]
     return [options]
+
+
+def check_checkpoints(configs: _Configs, place: str) -> None:
+    """Raises CASTError where a training step would refuse how it is to save checkpoints.
+
+    Args:
+        configs: of the training steps, by name, with their options.
+        place: the pipeline config's path, for the message.
+    """
+    for name, config in configs.items():
+        try:
+            check_filenames(hook_options(config))
+        except CASTError as error:
+            raise CASTError(f'{place}: step {name}: {error}') from error
 
 
 def check_batches(configs: _Configs, place: str, processes: int = 1) -> None:

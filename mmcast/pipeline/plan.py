@@ -19,6 +19,7 @@ from mmcast.errors import CASTError
 from mmcast.pipeline.config_checks import (
     check_against_bases,
     check_batches,
+    check_checkpoints,
     check_held_out,
     check_mixing,
     check_step_options,
@@ -176,11 +177,12 @@ class Plan:
         shared = content.get('step_options') or {}
         check_step_options(shared, self.definitions, configs, self.templates)
         trained = {
-            name: self.with_options(name, ('train_dataloader', 'optim_wrapper'))
+            name: self.with_options(name, ('train_dataloader', 'optim_wrapper', 'default_hooks'))
             for name, definition in definitions.items()
             if definition['kind'] == 'train'
         }
         check_batches(trained, place)
+        check_checkpoints(trained, place)
         check_transforms(fill(content.get('datasets')), configs, place)
         check_mixing(fill(content.get('mixing')), definitions, configs, place)
         check_held_out(definitions, configs, self.templates)

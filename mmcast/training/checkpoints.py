@@ -167,8 +167,8 @@ def remove_parts(folder: Path) -> None:
 
 def check_filenames(options: dict) -> None:
     """Raises CASTError for names of checkpoints that nobody who resumes would find."""
-    names = options.get('filename_tmpl', 'iter_{}.pth')
-    if names not in ('iter_{}.pth', 'epoch_{}.pth'):
+    names = options.get('filename_tmpl')
+    if names not in (None, 'iter_{}.pth', 'epoch_{}.pth'):
         raise CASTError(
             f'default_hooks.checkpoint.filename_tmpl is {names!r}: a run is resumed from '
             'iter_{}.pth or epoch_{}.pth; leave it out'

@@ -515,6 +515,13 @@ def test_an_output_that_is_missing_stops_those_steps_alone_that_use_it(write):
         plan.check_outputs([], finish(plan, data=FILES))
 
 
+def test_names_of_checkpoints_that_resuming_would_not_find_stop_before_anything_runs(write):
+    key = 'step_options.default_hooks.checkpoint.filename_tmpl'
+    with pytest.raises(CASTError, match=r'step adapt: .*filename_tmpl is .*leave it out'):
+        plan_of(write(PIPELINE), cfg_options={key: 'model_{:06d}.pth'})
+    plan_of(write(PIPELINE), cfg_options={key: None})  # MMEngine's own default
+
+
 def test_a_step_alone_is_all_its_outputs(write):
     plan = plan_of(write(PIPELINE))
     state = finish(plan, data=FILES)
