@@ -1,5 +1,6 @@
 """The checkpoints that a run leaves."""
 
+import math
 import re
 from pathlib import Path
 
@@ -179,16 +180,42 @@ def save_between_steps(cfg: Config) -> None:
     """Rounds the interval of checkpoints up, in place, to whole steps of an optimizer that
     accumulates: one in between lacks the gradients so far, and a resumed run would be another.
     """
-    options = hook_options(cfg)
-    counts = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-    interval = options.get('interval', -1)
-    if options.get('by_epoch', True) or interval < 1 or counts < 2 or not interval % counts:
+    options, counts = hook_options(cfg), _accumulated(cfg)
+    if options.get('by_epoch', True) or counts < 2:
+        return  # by epochs, see save_between_epochs
+    interval, begin = options.get('interval', -1), options.get('save_begin', 0)
+    options.update(interval=_round_up(interval, counts), save_begin=_round_up(begin, counts))
+    _say_rounded(interval, options['interval'], 'iterations', counts)
+
+
+def save_between_epochs(runner: Runner) -> None:
+    """The same where checkpoints are saved by epochs: how long one is the images decide."""
+    hook, counts = checkpoint_hook(runner), _accumulated(runner.cfg)
+    if hook is None or not hook.by_epoch or counts < 2:
         return
-    options['interval'] = -(-interval // counts) * counts
-    say(
-        f'checkpoints are saved every {options["interval"]} iterations in place of {interval}: '
-        f'after whole steps of the optimizer, which are {counts} iterations each'
-    )
+    epochs = counts // math.gcd(counts, len(runner.train_loop.dataloader))
+    interval = hook.interval
+    hook.interval = _round_up(interval, epochs)
+    hook.save_begin = _round_up(hook.save_begin, epochs)
+    _say_rounded(interval, hook.interval, 'epochs', counts)
+
+
+def _accumulated(cfg: Config) -> int:
+    """So many iterations are a step of the optimizer."""
+    return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+
+
+def _round_up(number: int, step: int) -> int:
+    """To a multiple; MMEngine's -1, never, stays."""
+    return -(-number // step) * step if number > 0 else number
+
+
+def _say_rounded(old: int, new: int, unit: str, counts: int) -> None:
+    if new != old:
+        say(
+            f'checkpoints are saved every {new} {unit} in place of {old}: after whole steps of the '
+            f'optimizer, which are {counts} iterations each'
+        )
 
 
 def keep_two(cfg: Config) -> bool:

@@ -38,6 +38,7 @@ from mmcast.training.checkpoints import (
     last_checkpoint,
     part_of,
     remove_parts,
+    save_between_epochs,
     save_between_steps,
 )
 from mmcast.training.curves import number_start
@@ -239,6 +240,7 @@ def train_run(cfg: Config, resume_from: Path | None = None) -> RunResult:
     check_mask_transforms(cfg.train_dataloader.dataset, 'train_dataloader.dataset')
     one_is_kept = keep_two(cfg)
     runner = build_runner(cfg)
+    save_between_epochs(runner)
     new_parameters = () if resume_from else tuple(cfg.get('new_parameters', ()))
     if cfg.get('load_from'):
         load_weights(runner.model, cfg.load_from, new_parameters)

@@ -280,24 +280,42 @@ def test_names_of_checkpoints_that_resuming_would_not_find_are_refused(tmp_path)
         train_run(config(tmp_path, default_hooks=hooks))
 
 
-def test_a_run_that_accumulates_is_resumed_after_whole_steps(tmp_path, capsys):
+@pytest.mark.parametrize(
+    'checkpoint, counts, line, saved',
+    [
+        (dict(interval=3), 2, '4 iterations in place of 3', ['iter_4', 'iter_8']),
+        (dict(interval=4, save_begin=3), 2, '', ['iter_4', 'iter_8']),
+        (
+            dict(interval=1, by_epoch=True),  # of four iterations
+            6,
+            '3 epochs in place of 1',
+            ['epoch_3', 'epoch_4'],
+        ),
+    ],
+)
+def test_a_run_that_accumulates_is_resumed_after_whole_steps(
+    checkpoint, counts, line, saved, tmp_path, capsys
+):
     """A checkpoint between two steps has lost the gradients so far."""
 
     def train(name, **more):
-        hooks = dict(checkpoint=dict(interval=3, max_keep_ckpts=-1))
+        by_epoch = checkpoint.get('by_epoch', False)
         cfg = config(
             tmp_path / name,
             iterations=8,
-            default_hooks=hooks,
-            optim_wrapper=dict(accumulative_counts=2),
+            default_hooks=dict(checkpoint=dict(checkpoint, max_keep_ckpts=-1)),
+            optim_wrapper=dict(accumulative_counts=counts),
         )
+        if by_epoch:
+            cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4)
+            cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=False)
         return train_run(cfg, **more)
 
     whole = train('whole').checkpoint
-    assert 'saved every 4 iterations in place of 3' in capsys.readouterr().out
-    saved = sorted(path.name for path in whole.parent.glob('iter_*.pth'))
-    assert saved == ['iter_4.pth', 'iter_8.pth']
-    resumed = train('resumed', resume_from=whole.parent / 'iter_4.pth').checkpoint
+    assert line in capsys.readouterr().out
+    paths = sorted(whole.parent.glob('*_*.pth'))
+    assert [path.stem for path in paths] == saved
+    resumed = train('resumed', resume_from=paths[0]).checkpoint
     first, second = (read_state_dict(path) for path in (whole, resumed))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
