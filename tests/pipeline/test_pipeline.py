@@ -495,6 +495,16 @@ def test_two_runs_at_a_time_have_their_checkpoints_on_another_disk_apart(tmp_pat
     assert found == tmp_path / 'large/01_teach/iter_2.pth'
 
 
+def test_checkpoints_of_folds_on_another_disk_are_kept_with_their_step(tmp_path):
+    """Each run of a fold has its folder in the step's, and there is where its checkpoints are."""
+    hooks = dict(checkpoint=dict(out_dir=str(tmp_path / 'large')))
+    for name in ('fold_1_teach', 'fold_2_teach'):
+        resumable_checkpoint(Config(dict(default_hooks=hooks)), tmp_path / '04_folds' / name)
+    moved = move_elsewhere_aside(tmp_path / '04_folds')
+    assert [path.name for path in moved.values()] == ['fold_1_teach.old1', 'fold_2_teach.old1']
+    assert sorted(tmp_path.glob('large/*')) == sorted(moved.values())
+
+
 def run_as_rank(number: int, port: int, config: Path) -> None:
     """One of two processes of a pipeline, which fails first and then does not."""
     os.environ.update(
