@@ -17,7 +17,7 @@ from mmcast.coco.consistency import check_image
 from mmcast.coco.folds import without_images
 from mmcast.coco.instances import check_instances, empty_lines, groups_line, rare_line
 from mmcast.coco.reading import Labels, read_image_list, read_labels
-from mmcast.coco.versions import photo_of, version_of
+from mmcast.coco.versions import ids_by_photo, version_of
 from mmcast.errors import CASTError
 from mmcast.files import write_atomically, write_json_files
 from mmcast.images import (
@@ -337,10 +337,7 @@ def hold_out(
     """
     images = labeled.coco['images']
     shown = {image['id'] for image, own in zip(images, labeled.counts) if own.any()}
-    photos: dict[str, list[int]] = {}
-    for image in images:
-        photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
-    groups = list(photos.values())
+    groups = list(ids_by_photo(images).values())
     order = [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))]
     useful = [group for group in order if not shown.isdisjoint(group)]
     if len(useful) < 2:
@@ -415,13 +412,13 @@ def list_unlabeled(
             'labeled or validation images: left out'
         )
     paths = [path for path in paths if path not in copies]
-    versions = [path for path in paths if version_of(path.name) in held]
+    versions = {path for path in paths if version_of(path.name) in held}
     if versions:
         print(
             f'{len(versions)} images of {source}, such as {readable(min(versions))}, are versions '
             'of photos for validation: left out'
         )
-        paths = [path for path in paths if version_of(path.name) not in held]
+        paths = [path for path in paths if path not in versions]
     tracked = track(paths, escape(f'Reading the sizes of {len(paths)} images in {folder}'))
     sizes, problems = read_sizes(tracked, value_range)
     unreadable = {entries[path]['file_name']: why for path, why in problems.items()}

@@ -2,12 +2,12 @@
 other.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Container, Set
 
 import numpy as np
 
-from mmcast.coco.versions import photo_of
+from mmcast.coco.versions import ids_by_photo
 
 
 def make_folds(
@@ -25,9 +25,7 @@ def make_folds(
         seed: which photos come first among equals.
         classes: names of those that count; None for all.
     """
-    photos: dict[str, list[int]] = defaultdict(list)
-    for image in coco['images']:
-        photos[photo_of(image['file_name'])].append(image['id'])
+    photos = ids_by_photo(coco['images'])
     objects = _objects_of(coco, photos, classes)
     order = [list(photos)[i] for i in np.random.default_rng(seed).permutation(len(photos))]
     number = min(number, sum(1 for photo in photos if objects[photo]))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmcast.coco.reading import read_labels
-from mmcast.coco.versions import photo_of
+from mmcast.coco.versions import ids_by_photo
 from mmcast.errors import CASTError
 from mmcast.files import sha256_of_file, write_json_files
 from mmcast.memory import no_cycle_search
@@ -112,9 +112,7 @@ def halve_validation(
         CASTError: if there are fewer than two photos, or a half exists with other content.
     """
     content = read_labels(files['val'], files.get('val_images')).content
-    photos: dict[str, list[int]] = {}
-    for image in content['images']:
-        photos.setdefault(photo_of(image['file_name']), []).append(image['id'])
+    photos = ids_by_photo(content['images'])
     if len(photos) < 2:
         raise CASTError(
             f'{files["val"]} has {len(content["images"])} images of {len(photos)} photos: two '
